@@ -1,0 +1,251 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "graft/base/error.hpp"
+#include "graft/base/types.hpp"
+
+namespace graft {
+
+namespace detail {
+
+inline void cpu_relax() noexcept {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// True on a thread that is running a task of any pool.
+inline bool& inside_parallel_task() noexcept {
+  static thread_local bool inside = false;
+  return inside;
+}
+
+}  // namespace detail
+
+/// Fixed set of threads for loops of independent tasks.
+///
+/// Tasks are handed out one by one through an atomic counter, so a thread that the system takes
+/// away costs one task and not a fixed share. Idle workers spin for about 30 us, then park. A loop
+/// does not wait for workers that have not joined it. The calling thread always takes part.
+class ThreadPool {
+ public:
+  /// A pool that runs loops on `threads` threads, the caller included. Workers start at the first
+  /// loop.
+  /// @throws ValueError if threads < 1.
+  explicit ThreadPool(int threads) { set_threads(threads); }
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+  ~ThreadPool() { stop(); }
+
+  /// The pool that every kernel uses. Its size is GRAFT_NUM_THREADS, or else the number of
+  /// processors.
+  /// @throws ValueError if GRAFT_NUM_THREADS is set and not a number from 1 to 1024.
+  static ThreadPool& global() {
+    static ThreadPool pool(default_threads());
+    return pool;
+  }
+
+  /// Changes the number of threads; waits for a loop that runs on another thread.
+  /// @throws ValueError if n is not in 1 … 1024, or if called from inside a task.
+  void set_threads(int n) {
+    if (n < 1 || n > kMaxThreads)
+      throw ValueError(concat("ThreadPool::set_threads: expected 1 to ", kMaxThreads, ", got ", n));
+    if (detail::inside_parallel_task())
+      throw ValueError("ThreadPool::set_threads: cannot be called from inside a task");
+    std::lock_guard lock(loop_mutex_);
+    if (n == threads_.load(std::memory_order_relaxed)) return;
+    stop();
+    threads_.store(n, std::memory_order_relaxed);
+  }
+  int threads() const noexcept { return threads_.load(std::memory_order_relaxed); }
+
+  /// Calls f(task) for every task in 0 … tasks − 1, in any order and on any thread; returns when
+  /// all are done.
+  ///
+  /// Runs in the calling thread alone if there is one task or one thread, from inside a task, or
+  /// while another thread uses the pool. The first exception of f is rethrown here; tasks not begun
+  /// by then are dropped. Allocates nothing once the workers run.
+  template <class F>
+  void parallel_for(Index tasks, F&& f) {
+    bool& inside = detail::inside_parallel_task();
+    if (tasks <= 1 || inside || threads() == 1) return run_inline(tasks, f);
+    std::unique_lock lock(loop_mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return run_inline(tasks, f);
+    if (!running_) start();
+
+    using Function = std::remove_reference_t<F>;
+    call_ = [](void* function, Index task) { (*static_cast<Function*>(function))(task); };
+    context_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
+    tasks_ = tasks;
+    next_.store(0, std::memory_order_relaxed);
+    failed_.store(false, std::memory_order_relaxed);
+    const std::uint64_t epoch =
+        (gate_.load(std::memory_order_relaxed) & ~(kOpen | kJoined)) + kEpoch;
+    gate_.store(epoch | kOpen, std::memory_order_seq_cst);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
+      {
+        std::lock_guard wake(park_mutex_);
+      }
+      park_.notify_all();
+    }
+    run_tasks();
+    gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    wait_for_joined();
+    if (failed_.load(std::memory_order_relaxed)) {
+      std::exception_ptr error = std::move(error_);
+      error_ = nullptr;
+      lock.unlock();
+      std::rethrow_exception(error);
+    }
+  }
+
+ private:
+  static constexpr int kMaxThreads = 1024;
+  // The gate is one word: workers inside the loop (low bits), whether the loop accepts workers,
+  // loop number.
+  static constexpr std::uint64_t kJoined = 0xffff;
+  static constexpr std::uint64_t kOpen = 0x10000;
+  static constexpr std::uint64_t kEpoch = 0x20000;
+  static constexpr std::chrono::microseconds kSpin{30};
+
+  static int default_threads() {
+    if (const char* text = std::getenv("GRAFT_NUM_THREADS"); text != nullptr && *text != '\0') {
+      char* end = nullptr;
+      const long n = std::strtol(text, &end, 10);
+      if (*end != '\0' || n < 1 || n > kMaxThreads)
+        throw ValueError(
+            concat("GRAFT_NUM_THREADS: expected 1 to ", kMaxThreads, ", got '", text, "'"));
+      return static_cast<int>(n);
+    }
+    const unsigned n = std::thread::hardware_concurrency();
+    return n == 0 ? 1 : n > kMaxThreads ? kMaxThreads : static_cast<int>(n);
+  }
+
+  template <class F>
+  static void run_inline(Index tasks, F& f) {
+    for (Index task = 0; task < tasks; ++task) f(task);
+  }
+
+  void start() {
+    const std::uint64_t gate = gate_.load(std::memory_order_relaxed);
+    stopping_.store(false, std::memory_order_relaxed);
+    const auto count = static_cast<std::size_t>(threads() - 1);
+    workers_.reserve(count);
+    running_ = true;
+    while (workers_.size() < count) workers_.emplace_back([this, gate] { work(gate); });
+  }
+
+  void stop() {
+    {
+      std::lock_guard wake(park_mutex_);
+      stopping_.store(true, std::memory_order_seq_cst);
+    }
+    park_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+    workers_.clear();
+    running_ = false;
+  }
+
+  // Takes tasks until none is left.
+  void run_tasks() noexcept {
+    bool& inside = detail::inside_parallel_task();
+    inside = true;
+    for (;;) {
+      const Index task = next_.fetch_add(1, std::memory_order_relaxed);
+      if (task >= tasks_) break;
+      try {
+        call_(context_, task);
+      } catch (...) {
+        if (!failed_.exchange(true, std::memory_order_acq_rel)) error_ = std::current_exception();
+        next_.store(tasks_, std::memory_order_relaxed);
+      }
+    }
+    inside = false;
+  }
+
+  void wait_for_joined() noexcept {
+    int rounds = 0;
+    while ((gate_.load(std::memory_order_acquire) & kJoined) != 0) {
+      if (++rounds < 2000) {
+        detail::cpu_relax();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  // True if the gate is open for a loop that this worker has not been in.
+  static bool is_new(std::uint64_t gate, std::uint64_t seen) noexcept {
+    return (gate & kOpen) != 0 && (gate & ~(kOpen | kJoined)) != (seen & ~(kOpen | kJoined));
+  }
+
+  // Waits for a loop. False: the pool stops.
+  bool wait_for_loop(std::uint64_t seen) {
+    auto ready = [&] {
+      return stopping_.load(std::memory_order_seq_cst) ||
+             is_new(gate_.load(std::memory_order_seq_cst), seen);
+    };
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    do {
+      for (int i = 0; i < 16; ++i) {
+        if (ready()) return !stopping_.load(std::memory_order_relaxed);
+        detail::cpu_relax();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+    std::unique_lock lock(park_mutex_);
+    sleepers_.fetch_add(1, std::memory_order_seq_cst);
+    park_.wait(lock, ready);
+    sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+    return !stopping_.load(std::memory_order_relaxed);
+  }
+
+  void work(std::uint64_t seen) {
+    while (wait_for_loop(seen)) {
+      std::uint64_t gate = gate_.load(std::memory_order_acquire);
+      // Joining and reading whether the loop is still open is one step, so a late worker never sees
+      // a dead loop.
+      while (is_new(gate, seen)) {
+        if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel,
+                                         std::memory_order_acquire))
+          continue;
+        seen = gate;
+        run_tasks();
+        gate_.fetch_sub(1, std::memory_order_acq_rel);
+        break;
+      }
+    }
+  }
+
+  std::mutex loop_mutex_;  // held by the thread whose loop runs
+  std::mutex park_mutex_;
+  std::condition_variable park_;
+  std::vector<std::thread> workers_;
+  std::atomic<int> threads_{0};
+  bool running_ = false;
+
+  void (*call_)(void*, Index) = nullptr;
+  void* context_ = nullptr;
+  Index tasks_ = 0;
+  std::exception_ptr error_;
+
+  alignas(64) std::atomic<std::uint64_t> gate_{0};
+  std::atomic<int> sleepers_{0};
+  std::atomic<bool> stopping_{false};
+  alignas(64) std::atomic<Index> next_{0};
+  std::atomic<bool> failed_{false};
+};
+
+}  // namespace graft

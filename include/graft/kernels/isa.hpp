@@ -1,0 +1,94 @@
+#pragma once
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "graft/base/error.hpp"
+#include "graft/base/types.hpp"
+
+/// How a kernel function is declared: inline where the kernels are used as headers, plain where
+/// they come from the compiled library. A program that links the library defines
+/// GRAFT_KERNELS_COMPILED; the library's own translation unit defines GRAFT_KERNELS_IMPLEMENTATION.
+#if defined(GRAFT_KERNELS_COMPILED) || defined(GRAFT_KERNELS_IMPLEMENTATION)
+#define GRAFT_KERNEL
+#else
+#define GRAFT_KERNEL inline
+#endif
+
+#if defined(__x86_64__)
+#define GRAFT_X86 1
+#else
+#define GRAFT_X86 0
+#endif
+
+namespace graft::kernels {
+
+/// Instruction sets that kernels are compiled for; each one includes those before it.
+/// baseline is what the compiler assumes anyway (SSE2 on x86-64).
+enum class Isa { baseline, avx2, avx512, avx512_bf16, amx };
+
+/// Name as GRAFT_ISA spells it.
+constexpr const char* isa_name(Isa isa) noexcept {
+  constexpr const char* names[] = {"baseline", "avx2", "avx512", "avx512_bf16", "amx"};
+  return names[static_cast<int>(isa)];
+}
+
+/// True if the processor and the system can run code for `isa`.
+inline bool isa_supported(Isa isa) noexcept {
+#if GRAFT_X86
+  if (isa == Isa::baseline) return true;
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return false;
+  if (isa == Isa::avx2) return true;
+  if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bw") ||
+      !__builtin_cpu_supports("avx512dq") || !__builtin_cpu_supports("avx512vl"))
+    return false;
+  if (isa == Isa::avx512) return true;
+  if (isa == Isa::avx512_bf16) return __builtin_cpu_supports("avx512bf16");
+  return false;
+#else
+  return isa == Isa::baseline;
+#endif
+}
+
+namespace detail {
+
+inline Isa initial_isa() {
+  constexpr Isa all[] = {Isa::amx, Isa::avx512_bf16, Isa::avx512, Isa::avx2, Isa::baseline};
+  if (const char* text = std::getenv("GRAFT_ISA"); text != nullptr && *text != '\0') {
+    for (Isa isa : all) {
+      if (std::string_view(text) != isa_name(isa)) continue;
+      if (!isa_supported(isa))
+        throw ValueError(concat("GRAFT_ISA: this processor does not support '", text, "'"));
+      return isa;
+    }
+    throw ValueError(
+        concat("GRAFT_ISA: expected baseline, avx2, avx512, avx512_bf16 or amx, got '", text, "'"));
+  }
+  for (Isa isa : all)
+    if (isa_supported(isa)) return isa;
+  return Isa::baseline;
+}
+
+inline std::atomic<Isa>& isa_state() {
+  static std::atomic<Isa> state{initial_isa()};
+  return state;
+}
+
+}  // namespace detail
+
+/// The instruction set that kernels run with: the best one supported, or what GRAFT_ISA names.
+/// @throws ValueError at the first call if GRAFT_ISA is unknown or not supported here.
+inline Isa active_isa() { return detail::isa_state().load(std::memory_order_relaxed); }
+
+/// Changes the instruction set, for tests and comparisons; no kernel may be running.
+/// @throws ValueError if `isa` is not supported here.
+inline void set_isa(Isa isa) {
+  if (!isa_supported(isa))
+    throw ValueError(concat("set_isa: this processor does not support '", isa_name(isa), "'"));
+  detail::isa_state().store(isa, std::memory_order_relaxed);
+}
+
+}  // namespace graft::kernels
