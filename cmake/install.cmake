@@ -1,0 +1,47 @@
+# Install rules, package files, CPack. Everything installed is relocatable.
+include(CMakePackageConfigHelpers)
+
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/graft" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+        FILES_MATCHING PATTERN "*.hpp" PATTERN "*.cuh")
+
+set(_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/graft")
+install(TARGETS ${GRAFT_TARGETS} EXPORT graft_targets ARCHIVE DESTINATION "${CMAKE_INSTALL_LIBDIR}")
+install(EXPORT graft_targets NAMESPACE graft:: FILE graftTargets.cmake DESTINATION "${_package_dir}")
+configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/graftConfig.cmake.in"
+                              "${PROJECT_BINARY_DIR}/graftConfig.cmake"
+                              INSTALL_DESTINATION "${_package_dir}")
+# Before 1.0 a minor version may break users.
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/graftConfigVersion.cmake"
+                                 COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/graftConfig.cmake"
+              "${PROJECT_BINARY_DIR}/graftConfigVersion.cmake"
+              "${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake"
+        DESTINATION "${_package_dir}")
+
+# pkg-config finds the prefix from the place of the file itself.
+file(RELATIVE_PATH GRAFT_PC_TO_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
+configure_file("${PROJECT_SOURCE_DIR}/cmake/graft.pc.in" "${PROJECT_BINARY_DIR}/graft.pc" @ONLY)
+install(FILES "${PROJECT_BINARY_DIR}/graft.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+
+if(TARGET graft)
+  install(TARGETS graft RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
+endif()
+install(FILES "${PROJECT_SOURCE_DIR}/LICENSE" DESTINATION "${CMAKE_INSTALL_DOCDIR}")
+
+if(PROJECT_IS_TOP_LEVEL)
+  set(CPACK_GENERATOR DEB)
+  set(CPACK_PACKAGE_NAME libgraft-dev)
+  set(CPACK_PACKAGE_VENDOR "graft")
+  set(CPACK_PACKAGE_CONTACT "the graft authors <graft@localhost>")
+  set(CPACK_RESOURCE_FILE_LICENSE "${PROJECT_SOURCE_DIR}/LICENSE")
+  set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+  set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+  set(CPACK_DEBIAN_PACKAGE_SECTION libdevel)
+  set(CPACK_DEBIAN_PACKAGE_DEPENDS "libeigen3-dev (>= 3.4)")
+  set(CPACK_DEBIAN_PACKAGE_RECOMMENDS "nlohmann-json3-dev, libpcre2-dev, libicu-dev")
+  set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
+  set(CPACK_SOURCE_GENERATOR TGZ)
+  set(CPACK_SOURCE_PACKAGE_FILE_NAME "graft-${PROJECT_VERSION}")
+  set(CPACK_SOURCE_IGNORE_FILES "/\\\\.git/" "/build/" "/graft-quickstart/" "/\\\\.cache/")
+  include(CPack)
+endif()

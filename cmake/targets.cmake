@@ -1,0 +1,39 @@
+# The targets that users link. Each has a plain name here, an alias graft::NAME, and is exported as that.
+#   graft::graft    headers: Eigen and threads
+#   graft::io       + model and adapter files (nlohmann_json)
+#   graft::text     + tokenizers (PCRE2, ICU)
+#   graft::kernels  + the SIMD kernels, compiled once for all instruction sets instead of in every user
+set(GRAFT_TARGETS graft_graft)
+add_library(graft_graft INTERFACE)
+target_compile_features(graft_graft INTERFACE cxx_std_20)
+target_include_directories(
+  graft_graft INTERFACE "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>"
+                        "$<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>")
+target_link_libraries(graft_graft INTERFACE Eigen3::Eigen Threads::Threads)
+
+if(TARGET nlohmann_json::nlohmann_json)
+  add_library(graft_io INTERFACE)
+  target_link_libraries(graft_io INTERFACE graft_graft nlohmann_json::nlohmann_json)
+  list(APPEND GRAFT_TARGETS graft_io)
+endif()
+if(TARGET graft_io AND TARGET PCRE2::8BIT AND TARGET ICU::uc)
+  add_library(graft_text INTERFACE)
+  target_link_libraries(graft_text INTERFACE graft_io PCRE2::8BIT ICU::uc)
+  list(APPEND GRAFT_TARGETS graft_text)
+endif()
+
+if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
+  add_library(graft_kernels STATIC "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
+  target_compile_definitions(graft_kernels PUBLIC GRAFT_KERNELS_COMPILED)
+  target_link_libraries(graft_kernels PUBLIC graft_graft)
+  set_target_properties(graft_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  # Unoptimised register tiles take hours in tests: kernels are optimised in every configuration.
+  target_compile_options(graft_kernels PRIVATE $<$<NOT:$<CONFIG:Release,RelWithDebInfo>>:-O2>)
+  list(APPEND GRAFT_TARGETS graft_kernels)
+endif()
+
+foreach(target IN LISTS GRAFT_TARGETS)
+  string(REPLACE graft_ "" name ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name})
+  add_library(graft::${name} ALIAS ${target})
+endforeach()
