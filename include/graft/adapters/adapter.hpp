@@ -1,0 +1,178 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/config_value.hpp"
+#include "graft/autograd/ops/elementwise.hpp"
+#include "graft/autograd/ops/matmul.hpp"
+#include "graft/autograd/ops/reduce.hpp"
+#include "graft/autograd/ops/shape.hpp"
+#include "graft/base/rng.hpp"
+#include "graft/layers/dense_linear.hpp"
+#include "graft/layers/linear.hpp"
+#include "graft/layers/sites.hpp"
+
+namespace graft {
+
+/// Integers that belong to an adapter (positions, masks, assignments); saved, never trained.
+struct IndexTensor {
+  enum class Type { u8, i32, i64 };
+  Shape shape;
+  std::vector<std::int64_t> values;
+  Type type = Type::i64;  ///< as files hold it
+};
+
+/// One entry of an adapter's registry of tensors, the only road for saving, loading, counting and optimising.
+template <std::floating_point T>
+struct AdapterTensor {
+  enum class Scope {
+    site,   ///< belongs to one site: files hold it below the site's path
+    model,  ///< shared by all sites: files hold it under its name alone
+  };
+
+  std::string name;                    ///< below the site's path, or below "base_model."
+  BasicParameter<T> parameter;         ///< the tensor, if it is one of numbers …
+  std::shared_ptr<IndexTensor> index;  ///< … or of integers
+  bool saved = true;
+  Scope scope = Scope::site;
+  Shape file_shape;          ///< shape in files where it differs (same elements); a scalar shape: no difference
+  std::string group = "";    ///< of the optimiser: methods give factors their own learning rate by it
+
+  Index elements() const { return parameter ? parameter.size() : static_cast<Index>(index->values.size()); }
+};
+
+/// Parameters that several sites of one adapter share (projections, banks), by name. The first site makes them.
+template <std::floating_point T>
+class SharedParameters {
+ public:
+  /// The parameter called `name`; `make()` gives its value the first time.
+  template <class Make>
+  BasicParameter<T> get(const std::string& name, Make&& make, bool trainable = true) {
+    auto& entry = parameters_[name];
+    if (!entry) entry = BasicParameter<T>(make(), trainable);
+    return entry;
+  }
+  bool contains(const std::string& name) const { return parameters_.contains(name); }
+
+ private:
+  std::map<std::string, BasicParameter<T>> parameters_;
+};
+
+/// What a method is told about the linear site that it is made for.
+template <std::floating_point T>
+struct LinearSiteInfo {
+  std::string path;
+  Index in_features = 0;
+  Index out_features = 0;
+  bool fan_in_fan_out = false;
+  ConvGeometry conv;
+  Index layer = -1;         ///< number in the path, -1 if there is none
+  Index layers = 0;         ///< number of layers of the model
+  std::vector<std::pair<std::string, Shape>> all_sites;  ///< path and [out, in] of every site of this adapter, in order
+  /// The frozen weight [out, in] and bias (empty if none), asked for by inits that depend on them. They are of the
+  /// dense form of the weight: a quantised base is decoded.
+  std::function<BasicTensor<T>()> weight;
+  BasicTensor<T> bias;
+  /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null where that cannot be.
+  std::function<void(BasicTensor<T>)> replace_weight;
+
+  /// Last part of the path: "q_proj".
+  std::string name() const {
+    const auto dot = path.rfind('.');
+    return dot == std::string::npos ? path : path.substr(dot + 1);
+  }
+};
+
+/// What making an adapter needs besides configuration and site.
+template <std::floating_point T>
+struct InitContext {
+  TorchGenerator& generator;      ///< draws in creation order, as torch's global generator would
+  SharedParameters<T>& shared;
+  bool loading = false;           ///< a checkpoint follows: values need not be drawn, weights not be rewritten
+  std::string adapter_name = "default";
+};
+
+/// A method for linear sites: owns parameters, not the base, and maps x with any base that is a `Linear`.
+template <class A>
+concept LinearAdapter = requires(const A& adapter, const BasicDenseLinear<typename A::Scalar>& base,
+                                 const BasicVar<typename A::Scalar>& x) {
+  { adapter.apply(base, x) } -> std::same_as<BasicVar<typename A::Scalar>>;
+  { adapter.tensors() } -> std::same_as<std::vector<AdapterTensor<typename A::Scalar>>>;
+};
+
+/// Number of trained elements among the entries; a parameter that occurs twice counts once.
+template <std::floating_point T>
+Index trainable_elements(const std::vector<AdapterTensor<T>>& tensors) {
+  std::vector<const void*> seen;
+  Index count = 0;
+  for (const auto& t : tensors) {
+    if (!t.parameter || !t.parameter.trainable()) continue;
+    if (std::find(seen.begin(), seen.end(), t.parameter.id()) != seen.end()) continue;
+    seen.push_back(t.parameter.id());
+    count += t.parameter.size();
+  }
+  return count;
+}
+
+namespace detail {
+
+/// A base without its bias, for reading off the weight that an adapted layer amounts to.
+template <Linear L>
+class Biasless {
+ public:
+  using Scalar = ScalarOf<L>;
+  explicit Biasless(const L& base) : weight_(weight_of(base)) {}
+  Index in_features() const { return weight_.cols(); }
+  Index out_features() const { return weight_.rows(); }
+  BasicVar<Scalar> operator()(const BasicVar<Scalar>& x) const {
+    return matmul(x, x.tape().constant(weight_), Transpose::no, Transpose::yes);
+  }
+  const BasicTensor<Scalar>& dense_weight() const { return weight_; }
+  BasicTensor<Scalar> bias() const { return {}; }
+
+ private:
+  BasicTensor<Scalar> weight_;
+};
+
+}  // namespace detail
+
+/// Weight and bias of one layer that computes what base and adapter compute together. The adapter must be affine in x.
+///
+/// A method may offer `merged_weight(base)` or `merge_reason()`; else the weight is what the adapted layer without bias
+/// makes of the identity, exactly the unmerged computation, and the bias what it makes of zero.
+/// @throws ValueError if the method cannot merge.
+template <class Adapter, Linear L>
+BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter) {
+  using T = ScalarOf<L>;
+  if constexpr (requires { adapter.merge_reason(); }) {
+    if (const std::string reason = adapter.merge_reason(); !reason.empty())
+      throw ValueError(concat("merge: ", reason));
+  }
+  const Index in = base.in_features(), out = base.out_features();
+  BasicTape<T> tape({.gradients = false, .training = false});
+  const detail::Biasless<L> biasless(base);
+  const auto zero = tape.constant(BasicTensor<T>::zeros({1, in}));
+  const auto offset = adapter.apply(biasless, zero).value();
+  const auto image = adapter.apply(biasless, tape.constant(BasicTensor<T>::identity(in))).value();
+  auto w = BasicTensor<T>::empty({out, in});
+  for (Index i = 0; i < in; ++i)
+    for (Index o = 0; o < out; ++o) w(o, i) = image(i, o) - offset[o];
+  const auto base_bias = bias_of(base);
+  BasicTensor<T> bias;
+  if (base_bias) {
+    const BasicDenseLinear<T> with_bias(BasicTensor<T>(biasless.dense_weight()), base_bias);
+    bias = adapter.apply(with_bias, zero).value().reshape({out}).clone();
+  } else if (std::any_of(offset.begin(), offset.end(), [](T v) { return v != T{0}; })) {
+    bias = offset.reshape({out}).clone();
+  }
+  return BasicDenseLinear<T>(w, bias);
+}
+
+}  // namespace graft

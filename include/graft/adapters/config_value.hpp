@@ -1,0 +1,245 @@
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "graft/base/error.hpp"
+#include "graft/base/types.hpp"
+
+namespace graft {
+
+/// A value of a configuration as JSON knows it: null, boolean, number, text, list or map.
+class ConfigValue {
+ public:
+  using List = std::vector<ConfigValue>;
+  using Map = std::map<std::string, ConfigValue>;
+
+  ConfigValue() = default;
+  ConfigValue(std::nullptr_t) {}
+  ConfigValue(bool value) : value_(value) {}
+  template <std::integral Integer>
+    requires(!std::same_as<Integer, bool>)
+  ConfigValue(Integer value) : value_(static_cast<std::int64_t>(value)) {}
+  template <std::floating_point Real>
+  ConfigValue(Real value) : value_(static_cast<double>(value)) {}
+  ConfigValue(std::string value) : value_(std::move(value)) {}
+  ConfigValue(const char* value) : value_(std::string(value)) {}
+  ConfigValue(List value) : value_(std::move(value)) {}
+  ConfigValue(Map value) : value_(std::move(value)) {}
+
+  bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+  template <class U>
+  const U* get_if() const {
+    return std::get_if<U>(&value_);
+  }
+  template <class U>
+  U* get_if() {
+    return std::get_if<U>(&value_);
+  }
+  bool is_number() const { return get_if<std::int64_t>() != nullptr || get_if<double>() != nullptr; }
+  /// Number as a double. @throws ValueError if it is none.
+  double number() const {
+    if (const auto* i = get_if<std::int64_t>()) return static_cast<double>(*i);
+    if (const auto* d = get_if<double>()) return *d;
+    throw ValueError(concat("config: expected a number, found ", kind()));
+  }
+  const char* kind() const {
+    static constexpr const char* kKinds[] = {"null", "a boolean", "an integer", "a number", "a text", "a list", "a map"};
+    return kKinds[value_.index()];
+  }
+  friend bool operator==(const ConfigValue&, const ConfigValue&) = default;
+
+ private:
+  std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Map> value_;
+};
+
+/// Which modules a method goes to: a list of name suffixes, one regular expression that must match the whole path, or the
+/// word "all-linear". Empty: the defaults of the architecture.
+struct TargetModules {
+  std::vector<std::string> names;
+  std::string pattern;
+
+  TargetModules() = default;
+  TargetModules(std::initializer_list<std::string> list) : names(list) {}
+  TargetModules(std::vector<std::string> list) : names(std::move(list)) {}
+  TargetModules(std::string regex) : pattern(std::move(regex)) {}
+  TargetModules(const char* regex) : pattern(regex) {}
+  bool empty() const { return names.empty() && pattern.empty(); }
+  bool all_linear() const {
+    return pattern == "all-linear" || (names.size() == 1 && names[0] == "all-linear");
+  }
+  friend bool operator==(const TargetModules&, const TargetModules&) = default;
+};
+
+namespace detail {
+
+[[noreturn]] inline void config_mismatch(const std::string& key, const char* expected, const ConfigValue& found) {
+  throw ValueError(concat("config field '", key, "': expected ", expected, ", found ", found.kind()));
+}
+
+inline void read_config(const std::string& key, const ConfigValue& v, bool& out) {
+  if (const auto* b = v.get_if<bool>()) out = *b;
+  else config_mismatch(key, "a boolean", v);
+}
+template <std::integral Integer>
+  requires(!std::same_as<Integer, bool>)
+void read_config(const std::string& key, const ConfigValue& v, Integer& out) {
+  if (const auto* i = v.get_if<std::int64_t>()) out = static_cast<Integer>(*i);
+  else if (const auto* d = v.get_if<double>(); d != nullptr && *d == static_cast<double>(static_cast<std::int64_t>(*d)))
+    out = static_cast<Integer>(*d);
+  else config_mismatch(key, "an integer", v);
+}
+template <std::floating_point Real>
+void read_config(const std::string& key, const ConfigValue& v, Real& out) {
+  if (!v.is_number()) config_mismatch(key, "a number", v);
+  out = static_cast<Real>(v.number());
+}
+inline void read_config(const std::string& key, const ConfigValue& v, std::string& out) {
+  if (const auto* s = v.get_if<std::string>()) out = *s;
+  else config_mismatch(key, "a text", v);
+}
+inline void read_config(const std::string&, const ConfigValue& v, ConfigValue& out) { out = v; }
+inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out);
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::optional<U>& out);
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::vector<U>& out);
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::map<std::string, U>& out);
+
+inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out) {
+  if (v.is_null()) out = {};
+  else if (const auto* s = v.get_if<std::string>()) out = TargetModules(*s);
+  else if (v.get_if<ConfigValue::List>() != nullptr) {
+    out = {};
+    read_config(key, v, out.names);
+  } else config_mismatch(key, "a text or a list of texts", v);
+}
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::optional<U>& out) {
+  if (v.is_null()) {
+    out.reset();
+  } else {
+    U value{};
+    read_config(key, v, value);
+    out = std::move(value);
+  }
+}
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::vector<U>& out) {
+  out.clear();
+  if (v.is_null()) return;
+  const auto* list = v.get_if<ConfigValue::List>();
+  if (list == nullptr) {  // PEFT writes a single value where a list is meant
+    U value{};
+    read_config(key, v, value);
+    out.push_back(std::move(value));
+    return;
+  }
+  for (const auto& item : *list) {
+    U value{};
+    read_config(key, item, value);
+    out.push_back(std::move(value));
+  }
+}
+template <class U>
+void read_config(const std::string& key, const ConfigValue& v, std::map<std::string, U>& out) {
+  out.clear();
+  if (v.is_null()) return;
+  const auto* map = v.get_if<ConfigValue::Map>();
+  if (map == nullptr) config_mismatch(key, "a map", v);
+  for (const auto& [name, item] : *map) read_config(concat(key, ".", name), item, out[name]);
+}
+
+template <class U>
+ConfigValue write_config(const U& value) {
+  return ConfigValue(value);
+}
+inline ConfigValue write_config(const TargetModules& targets) {
+  if (!targets.pattern.empty()) return targets.pattern;
+  if (targets.names.empty()) return nullptr;
+  ConfigValue::List list;
+  for (const auto& name : targets.names) list.emplace_back(name);
+  return list;
+}
+template <class U>
+ConfigValue write_config(const std::vector<U>& values) {
+  ConfigValue::List list;
+  for (const auto& v : values) list.push_back(write_config(v));
+  return list;
+}
+template <class U>
+ConfigValue write_config(const std::optional<U>& value) {
+  return value ? write_config(*value) : ConfigValue();
+}
+template <class U>
+ConfigValue write_config(const std::map<std::string, U>& values) {
+  ConfigValue::Map map;
+  for (const auto& [name, v] : values) map[name] = write_config(v);
+  return map;
+}
+
+}  // namespace detail
+
+/// Visitor that fills the fields of a configuration from a map; a field that the map lacks keeps its value.
+class ConfigReader {
+ public:
+  explicit ConfigReader(const ConfigValue::Map& map) : map_(map) {}
+  template <class Field>
+  void operator()(const char* key, Field& field) const {
+    const auto it = map_.find(key);
+    if (it == map_.end()) return;
+    if constexpr (!std::is_same_v<Field, ConfigValue> && !requires { field.reset(); } && !requires { field.clear(); } &&
+                  !std::is_same_v<Field, TargetModules>) {
+      if (it->second.is_null()) return;
+    }
+    if constexpr (std::is_same_v<Field, std::string>) {
+      if (it->second.is_null()) return;
+    }
+    detail::read_config(key, it->second, field);
+  }
+
+ private:
+  const ConfigValue::Map& map_;
+};
+
+/// Visitor that writes the fields of a configuration into a map.
+class ConfigWriter {
+ public:
+  explicit ConfigWriter(ConfigValue::Map& map) : map_(map) {}
+  template <class Field>
+  void operator()(const char* key, Field& field) const {
+    map_[key] = detail::write_config(field);
+  }
+
+ private:
+  ConfigValue::Map& map_;
+};
+
+/// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of PEFT share.
+struct Selection {
+  TargetModules exclude_modules;
+  std::vector<Index> layers_to_transform;    ///< empty: all
+  std::vector<std::string> layers_pattern;   ///< names of the list of layers; empty: any
+  std::vector<std::string> modules_to_save;  ///< trained whole and saved with the adapter
+  std::map<std::string, ConfigValue> rank_pattern;   ///< regex on the path's end -> rank
+  std::map<std::string, ConfigValue> alpha_pattern;  ///< regex on the path's end -> alpha
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("exclude_modules", exclude_modules);
+    v("layers_to_transform", layers_to_transform);
+    v("layers_pattern", layers_pattern);
+    v("modules_to_save", modules_to_save);
+    v("rank_pattern", rank_pattern);
+    v("alpha_pattern", alpha_pattern);
+  }
+};
+
+}  // namespace graft

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+
+#include "graft/base/shape.hpp"
+#include "graft/tensor/tensor.hpp"
+
+namespace graft {
+
+/// Shape of an elementwise operation on two arrays: axes are aligned at the end, an axis of size one (or a missing
+/// one) is repeated. @throws ShapeError if sizes differ otherwise.
+inline Shape broadcast_shape(const char* operation, const Shape& a, const Shape& b) {
+  Shape result = a.rank() >= b.rank() ? a : b;
+  const Shape& small = a.rank() >= b.rank() ? b : a;
+  for (int i = 1; i <= small.rank(); ++i) {
+    Index& out = result[result.rank() - i];
+    const Index size = small[small.rank() - i];
+    if (out == size || size == 1) continue;
+    if (out != 1)
+      throw ShapeError(concat(operation, ": shapes ", a.text(), " and ", b.text(), " do not broadcast"));
+    out = size;
+  }
+  return result;
+}
+
+namespace detail {
+
+/// Walks the elements of `out` in order and calls f(i, index into an array of shape `in` broadcast to `out`).
+template <class F>
+void for_each_broadcast(const Shape& out, const Shape& in, F&& f) {
+  std::array<Index, Shape::kMaxRank> stride{};
+  Index step = 1;
+  for (int i = 1; i <= in.rank(); ++i) {
+    const Index size = in[in.rank() - i];
+    stride[static_cast<std::size_t>(out.rank() - i)] = size == 1 ? 0 : step;
+    step *= size;
+  }
+  const Index inner = out.cols();
+  const Index inner_stride = out.rank() == 0 ? 0 : stride[static_cast<std::size_t>(out.rank() - 1)];
+  const Index outer = inner == 0 ? 0 : out.elements() / inner;
+  std::array<Index, Shape::kMaxRank> at{};
+  Index base = 0;
+  for (Index o = 0, i = 0; o < outer; ++o) {
+    for (Index j = 0; j < inner; ++j, ++i) f(i, base + j * inner_stride);
+    for (int axis = out.rank() - 2; axis >= 0; --axis) {
+      const auto s = static_cast<std::size_t>(axis);
+      base += stride[s];
+      if (++at[s] < out[axis]) break;
+      base -= stride[s] * out[axis];
+      at[s] = 0;
+    }
+  }
+}
+
+/// Sum of `g` (of shape out) over the axes along which `shape` was repeated.
+template <class T>
+BasicTensor<T> reduce_to(const BasicTensor<T>& g, const Shape& shape) {
+  if (g.shape() == shape) return g;
+  if (g.size() == shape.elements()) return g.reshape(shape);
+  BasicTensor<T> sum = BasicTensor<T>::zeros(shape);
+  for_each_broadcast(g.shape(), shape, [&](Index i, Index j) { sum[j] += g[i]; });
+  return sum;
+}
+
+}  // namespace detail
+}  // namespace graft

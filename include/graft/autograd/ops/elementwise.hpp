@@ -1,0 +1,272 @@
+#pragma once
+
+#include <cmath>
+#include <utility>
+
+#include "graft/autograd/ops/broadcast.hpp"
+#include "graft/autograd/ops/common.hpp"
+
+namespace graft {
+
+namespace detail {
+
+/// y[i] = f(a[i], b[i]) with broadcasting.
+template <class T, class F>
+BasicTensor<T> broadcast_apply(const char* operation, const BasicTensor<T>& a, const BasicTensor<T>& b, F f) {
+  if (a.shape() == b.shape()) {
+    BasicTensor<T> y = BasicTensor<T>::empty(a.shape());
+    parallel_chunks(y.size(), [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) y[i] = f(a[i], b[i]);
+    });
+    return y;
+  }
+  const Shape shape = broadcast_shape(operation, a.shape(), b.shape());
+  BasicTensor<T> y = BasicTensor<T>::empty(shape);
+  if (shape == a.shape() && b.size() == 1) {
+    const T value = b[0];
+    for (Index i = 0; i < y.size(); ++i) y[i] = f(a[i], value);
+  } else if (shape == a.shape() && b.size() == shape.cols() && b.cols() == shape.cols()) {
+    const Index n = shape.cols();
+    for (Index r = 0; r < shape.rows(); ++r)
+      for (Index j = 0; j < n; ++j) y[r * n + j] = f(a[r * n + j], b[j]);
+  } else {
+    for_each_broadcast(shape, a.shape(), [&](Index i, Index j) { y[i] = a[j]; });
+    for_each_broadcast(shape, b.shape(), [&](Index i, Index j) { y[i] = f(y[i], b[j]); });
+  }
+  return y;
+}
+
+template <class T>
+BasicTensor<T> scaled(const BasicTensor<T>& x, T factor) {
+  BasicTensor<T> y = BasicTensor<T>::empty(x.shape());
+  kernels::scale(factor, x.data(), y.data(), x.size());
+  return y;
+}
+
+}  // namespace detail
+
+/// a + b, with broadcasting.
+template <std::floating_point T>
+BasicVar<T> add(const BasicVar<T>& a, const BasicVar<T>& b) {
+  auto& tape = detail::common_tape("add", a, b);
+  auto y = detail::broadcast_apply("add", a.value(), b.value(), [](T u, T v) { return u + v; });
+  return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
+                     [ga = a.grad_ref(), gb = b.grad_ref()](const BasicTensor<T>& dy) {
+                       if (ga) ga.add(detail::reduce_to(dy, ga.shape()));
+                       if (gb) gb.add(detail::reduce_to(dy, gb.shape()));
+                     });
+}
+
+/// a - b, with broadcasting.
+template <std::floating_point T>
+BasicVar<T> sub(const BasicVar<T>& a, const BasicVar<T>& b) {
+  auto& tape = detail::common_tape("sub", a, b);
+  auto y = detail::broadcast_apply("sub", a.value(), b.value(), [](T u, T v) { return u - v; });
+  return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
+                     [ga = a.grad_ref(), gb = b.grad_ref()](const BasicTensor<T>& dy) {
+                       if (ga) ga.add(detail::reduce_to(dy, ga.shape()));
+                       if (gb) gb.add(detail::reduce_to(detail::scaled(dy, T{-1}), gb.shape()));
+                     });
+}
+
+/// a ⊙ b, with broadcasting.
+template <std::floating_point T>
+BasicVar<T> mul(const BasicVar<T>& a, const BasicVar<T>& b) {
+  auto& tape = detail::common_tape("mul", a, b);
+  auto times = [](T u, T v) { return u * v; };
+  auto y = detail::broadcast_apply("mul", a.value(), b.value(), times);
+  return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
+                     [ga = a.grad_ref(), gb = b.grad_ref(), times,
+                      va = b.requires_grad() ? a.value() : BasicTensor<T>{},
+                      vb = a.requires_grad() ? b.value() : BasicTensor<T>{}](const BasicTensor<T>& dy) {
+                       if (ga) ga.add(detail::reduce_to(detail::broadcast_apply("mul", dy, vb, times), ga.shape()));
+                       if (gb) gb.add(detail::reduce_to(detail::broadcast_apply("mul", dy, va, times), gb.shape()));
+                     });
+}
+
+/// a / b elementwise, with broadcasting.
+template <std::floating_point T>
+BasicVar<T> div(const BasicVar<T>& a, const BasicVar<T>& b) {
+  auto& tape = detail::common_tape("div", a, b);
+  auto over = [](T u, T v) { return u / v; };
+  auto y = detail::broadcast_apply("div", a.value(), b.value(), over);
+  return tape.record(y, a.requires_grad() || b.requires_grad(),
+                     [ga = a.grad_ref(), gb = b.grad_ref(), over, y, vb = b.value()](const BasicTensor<T>& dy) {
+                       auto quotient = detail::broadcast_apply("div", dy, vb, over);
+                       if (ga) ga.add(detail::reduce_to(quotient, ga.shape()));
+                       if (gb)
+                         gb.add(detail::reduce_to(
+                             detail::broadcast_apply("div", quotient, y, [](T u, T v) { return -u * v; }),
+                             gb.shape()));
+                     });
+}
+
+/// y = f(x) elementwise with derivative df(x, y).
+template <std::floating_point T, class F, class DF>
+BasicVar<T> unary(const BasicVar<T>& x, F f, DF df) {
+  auto y = BasicTensor<T>::empty(x.shape());
+  const auto vx = x.value();
+  detail::parallel_chunks(y.size(), [&](Index first, Index last) {
+    for (Index i = first; i < last; ++i) y[i] = f(vx[i]);
+  });
+  return x.tape().record(y, x.requires_grad(), [gx = x.grad_ref(), vx, y, df](const BasicTensor<T>& dy) {
+    auto dx = BasicTensor<T>::empty(y.shape());
+    detail::parallel_chunks(y.size(), [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) dx[i] = dy[i] * df(vx[i], y[i]);
+    });
+    gx.add(dx);
+  });
+}
+
+/// factor · x
+template <std::floating_point T>
+BasicVar<T> scale(const BasicVar<T>& x, std::type_identity_t<T> factor) {
+  return x.tape().record(detail::scaled(x.value(), factor), x.requires_grad(),
+                         [gx = x.grad_ref(), factor](const BasicTensor<T>& dy) { gx.add(detail::scaled(dy, factor)); });
+}
+
+/// x + c
+template <std::floating_point T>
+BasicVar<T> add_scalar(const BasicVar<T>& x, std::type_identity_t<T> c) {
+  return unary(x, [c](T v) { return v + c; }, [](T, T) { return T{1}; });
+}
+
+template <std::floating_point T>
+BasicVar<T> exp(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::exp(v); }, [](T, T y) { return y; });
+}
+template <std::floating_point T>
+BasicVar<T> log(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::log(v); }, [](T v, T) { return T{1} / v; });
+}
+template <std::floating_point T>
+BasicVar<T> sqrt(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::sqrt(v); }, [](T, T y) { return T{0.5} / y; });
+}
+template <std::floating_point T>
+BasicVar<T> square(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return v * v; }, [](T v, T) { return T{2} * v; });
+}
+template <std::floating_point T>
+BasicVar<T> abs(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::abs(v); }, [](T v, T) { return T(v > 0) - T(v < 0); });
+}
+template <std::floating_point T>
+BasicVar<T> sin(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::sin(v); }, [](T v, T) { return std::cos(v); });
+}
+template <std::floating_point T>
+BasicVar<T> cos(const BasicVar<T>& x) {
+  return unary(x, [](T v) { return std::cos(v); }, [](T v, T) { return -std::sin(v); });
+}
+/// log(1 + exp(x))
+template <std::floating_point T>
+BasicVar<T> softplus(const BasicVar<T>& x) {
+  return unary(
+      x, [](T v) { return v > T{20} ? v : std::log1p(std::exp(v)); },
+      [](T v, T) { return T{1} / (T{1} + std::exp(-v)); });
+}
+/// x limited to [low, high]; the gradient is zero outside.
+template <std::floating_point T>
+BasicVar<T> clamp(const BasicVar<T>& x, std::type_identity_t<T> low, std::type_identity_t<T> high) {
+  return unary(x, [=](T v) { return std::min(std::max(v, low), high); },
+               [=](T v, T) { return v >= low && v <= high ? T{1} : T{0}; });
+}
+
+/// Activation functions of kernels::Activation.
+template <std::floating_point T>
+BasicVar<T> activation(kernels::Activation kind, const BasicVar<T>& x) {
+  auto y = BasicTensor<T>::empty(x.shape());
+  kernels::activation_forward(kind, x.value().data(), y.data(), y.size());
+  return x.tape().record(std::move(y), x.requires_grad(),
+                         [gx = x.grad_ref(), vx = x.requires_grad() ? x.value() : BasicTensor<T>{}, kind](
+                             const BasicTensor<T>& dy) {
+                           kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
+                         });
+}
+template <std::floating_point T>
+BasicVar<T> relu(const BasicVar<T>& x) {
+  return activation(kernels::Activation::relu, x);
+}
+template <std::floating_point T>
+BasicVar<T> tanh(const BasicVar<T>& x) {
+  return activation(kernels::Activation::tanh, x);
+}
+template <std::floating_point T>
+BasicVar<T> sigmoid(const BasicVar<T>& x) {
+  return activation(kernels::Activation::sigmoid, x);
+}
+template <std::floating_point T>
+BasicVar<T> silu(const BasicVar<T>& x) {
+  return activation(kernels::Activation::silu, x);
+}
+template <std::floating_point T>
+BasicVar<T> gelu(const BasicVar<T>& x) {
+  return activation(kernels::Activation::gelu, x);
+}
+
+/// act(gate) ⊙ up: the gated feed-forward product, one pass forward and one backward.
+template <std::floating_point T>
+BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const BasicVar<T>& up) {
+  auto& tape = detail::common_tape("gated", gate, up);
+  if (gate.shape() != up.shape())
+    throw ShapeError(concat("gated: shapes ", gate.shape().text(), " and ", up.shape().text(), " differ"));
+  auto y = BasicTensor<T>::empty(gate.shape());
+  kernels::swiglu_forward(kind, gate.value().data(), up.value().data(), y.data(), y.size());
+  return tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
+                     [gg = gate.grad_ref(), gu = up.grad_ref(), vg = gate.value(), vu = up.value(), kind](
+                         const BasicTensor<T>& dy) {
+                       BasicTensor<T> unused;
+                       auto target = [&](const BasicGradRef<T>& g) {
+                         if (g) return g.accumulator();
+                         unused = BasicTensor<T>::zeros(dy.shape());
+                         return unused.data();
+                       };
+                       kernels::swiglu_backward(kind, vg.data(), vu.data(), dy.data(), target(gg), target(gu),
+                                                dy.size());
+                     });
+}
+
+/// Inverted dropout: each element is zero with probability p, else divided by 1 - p. The identity outside of training.
+/// The pattern is a function of the tape's seed and the number of random operations before this one.
+template <std::floating_point T>
+BasicVar<T> dropout(const BasicVar<T>& x, double p) {
+  if (p < 0 || p >= 1) throw ValueError(concat("dropout: probability ", p, ", expected [0, 1)"));
+  if (p == 0 || !x.tape().training()) return x;
+  const std::uint64_t key = x.tape().next_random_key();
+  const auto threshold = static_cast<std::uint32_t>(p * 4294967296.0);
+  const T keep = static_cast<T>(1 / (1 - p));
+  auto apply = [=](const BasicTensor<T>& in) {
+    auto out = BasicTensor<T>::empty(in.shape());
+    detail::parallel_chunks(in.size(), [&](Index first, Index last) {
+      for (Index i = first; i < last; ++i) {
+        std::uint64_t z = key + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15ULL;
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+        out[i] = static_cast<std::uint32_t>(z >> 32) < threshold ? T{0} : in[i] * keep;
+      }
+    });
+    return out;
+  };
+  return x.tape().record(apply(x.value()), x.requires_grad(),
+                         [gx = x.grad_ref(), apply](const BasicTensor<T>& dy) { gx.add(apply(dy)); });
+}
+
+template <std::floating_point T>
+BasicVar<T> operator+(const BasicVar<T>& a, const BasicVar<T>& b) {
+  return add(a, b);
+}
+template <std::floating_point T>
+BasicVar<T> operator-(const BasicVar<T>& a, const BasicVar<T>& b) {
+  return sub(a, b);
+}
+template <std::floating_point T>
+BasicVar<T> operator*(const BasicVar<T>& a, const BasicVar<T>& b) {
+  return mul(a, b);
+}
+template <std::floating_point T>
+BasicVar<T> operator/(const BasicVar<T>& a, const BasicVar<T>& b) {
+  return div(a, b);
+}
+
+}  // namespace graft

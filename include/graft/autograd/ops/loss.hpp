@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "graft/autograd/ops/common.hpp"
+#include "graft/autograd/ops/elementwise.hpp"
+#include "graft/autograd/ops/reduce.hpp"
+#include "graft/kernels/cross_entropy.hpp"
+
+namespace graft {
+
+/// mean((prediction - target)²), a scalar.
+template <std::floating_point T>
+BasicVar<T> mse(const BasicVar<T>& prediction, const BasicVar<T>& target) {
+  return mean(square(sub(prediction, target)));
+}
+
+/// Label of a row that does not count in a cross-entropy.
+inline constexpr std::int64_t kIgnoredLabel = -100;
+
+namespace detail {
+
+inline Index count_labels(const char* operation, std::span<const std::int64_t> labels, Index rows, Index classes) {
+  if (static_cast<Index>(labels.size()) != rows)
+    throw ShapeError(concat(operation, ": ", labels.size(), " labels for ", rows, " rows"));
+  Index counted = 0;
+  for (std::int64_t label : labels) {
+    if (label == kIgnoredLabel) continue;
+    if (label < 0 || label >= classes)
+      throw ValueError(concat(operation, ": label ", label, ", expected [0, ", classes, ") or ", kIgnoredLabel));
+    ++counted;
+  }
+  return counted;
+}
+
+}  // namespace detail
+
+/// Mean of -log softmax(logits)[label] over the rows whose label is not -100; 0 if there is none.
+/// logits: [rows, classes].
+template <std::floating_point T>
+BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_t> labels) {
+  const Index rows = logits.rows(), classes = logits.cols();
+  const Index counted = detail::count_labels("cross_entropy", labels, rows, classes);
+  auto work = logits.value().clone();
+  auto losses = BasicTensor<T>::empty({rows});
+  const T share = counted == 0 ? T{0} : T{1} / static_cast<T>(counted);
+  kernels::cross_entropy_rows(work.data(), rows, classes, classes, labels.data(), share, logits.requires_grad(),
+                              losses.data(), static_cast<unsigned char*>(nullptr));
+  const T loss = kernels::sum(losses.data(), rows) * share;
+  return logits.tape().record(BasicTensor<T>::scalar(loss), logits.requires_grad(),
+                              [gx = logits.grad_ref(), work](const BasicTensor<T>& dy) {
+                                gx.add(dy[0] == T{1} ? work : detail::scaled(work, dy[0]));
+                              });
+}
+
+}  // namespace graft

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/tensor/tensor.hpp"
+
+namespace graft {
+
+/// A tensor that may be trained, with its gradient. A handle: copies name the same parameter, so a factor that
+/// several layers share is one parameter with one gradient.
+template <std::floating_point T>
+class BasicParameter {
+ public:
+  BasicParameter() = default;
+  explicit BasicParameter(BasicTensor<T> value, bool trainable = true)
+      : state_(std::make_shared<State>(State{std::move(value), {}, trainable})) {}
+
+  explicit operator bool() const { return state_ != nullptr; }
+  const BasicTensor<T>& value() const { return state_->value; }
+  const Shape& shape() const { return state_->value.shape(); }
+  Index size() const { return state_->value.size(); }
+  /// Empty until a backward pass reached the parameter.
+  const BasicTensor<T>& grad() const { return state_->grad; }
+  BasicTensor<T>& mutable_grad() const { return state_->grad; }
+  bool trainable() const { return state_->trainable; }
+  void set_trainable(bool trainable) const { state_->trainable = trainable; }
+  /// Replaces the elements; the shape may change (a reduced rank). Drops the gradient.
+  void assign(BasicTensor<T> value) const {
+    state_->value = std::move(value);
+    state_->grad = {};
+  }
+  void zero_grad() const { state_->grad = {}; }
+  /// Identity, for finding a parameter that several places share.
+  const void* id() const { return state_.get(); }
+  friend bool operator==(const BasicParameter& a, const BasicParameter& b) { return a.state_ == b.state_; }
+
+ private:
+  struct State {
+    BasicTensor<T> value;
+    BasicTensor<T> grad;
+    bool trainable;
+  };
+  std::shared_ptr<State> state_;
+};
+
+using Parameter = BasicParameter<float>;
+
+}  // namespace graft

@@ -1,0 +1,306 @@
+#pragma once
+
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "graft/autograd/parameter.hpp"
+#include "graft/base/error.hpp"
+#include "graft/kernels/elementwise.hpp"
+#include "graft/tensor/tensor.hpp"
+
+namespace graft {
+
+template <std::floating_point T>
+class BasicTape;
+
+namespace detail {
+
+/// Where the gradient of one recorded value gathers.
+template <class T>
+struct GradSlot {
+  BasicTensor<T> own;             // of an intermediate value
+  BasicTensor<T>* target = &own;  // or that of a parameter
+  Shape shape;
+
+  GradSlot(const Shape& s, BasicTensor<T>* parameter_grad) : shape(s) {
+    if (parameter_grad != nullptr) target = parameter_grad;
+  }
+  GradSlot(const GradSlot&) = delete;
+  GradSlot& operator=(const GradSlot&) = delete;
+};
+
+}  // namespace detail
+
+/// The right to add to the gradient of one input of an operation; false where no gradient is wanted.
+template <std::floating_point T>
+class BasicGradRef {
+ public:
+  BasicGradRef() = default;
+  explicit BasicGradRef(detail::GradSlot<T>* slot) : slot_(slot) {}
+
+  explicit operator bool() const { return slot_ != nullptr; }
+  const Shape& shape() const { return slot_->shape; }
+
+  /// grad += g. Shares `g` if it is the first contribution. No-op without a gradient.
+  void add(const BasicTensor<T>& g) const {
+    if (slot_ == nullptr) return;
+    if (g.size() != slot_->shape.elements())
+      throw ShapeError(concat("gradient: shape ", g.shape().text(), ", expected ", slot_->shape.text()));
+    BasicTensor<T>& grad = *slot_->target;
+    if (!grad) {
+      grad = g.reshape(slot_->shape);
+    } else if (grad.unique()) {
+      kernels::add(grad.data(), g.data(), grad.data(), grad.size());
+    } else {
+      BasicTensor<T> sum = BasicTensor<T>::empty(slot_->shape);
+      kernels::add(grad.data(), g.data(), sum.data(), sum.size());
+      grad = std::move(sum);
+    }
+  }
+
+  /// The gradient as a buffer that a kernel writes: `accumulate` says whether it holds earlier contributions
+  /// (add to it) or is uninitialised (overwrite it whole).
+  struct Buffer {
+    T* data;
+    bool accumulate;
+  };
+  Buffer buffer() const {
+    BasicTensor<T>& grad = *slot_->target;
+    if (!grad) {
+      grad = BasicTensor<T>::empty(slot_->shape);
+      return {grad.data(), false};
+    }
+    if (!grad.unique()) grad = grad.clone();
+    return {grad.data(), true};
+  }
+  /// The gradient as a buffer that may be added to: zero where nothing was added yet.
+  T* accumulator() const {
+    const Buffer b = buffer();
+    if (!b.accumulate) std::fill_n(b.data, slot_->shape.elements(), T{0});
+    return b.data;
+  }
+
+ private:
+  detail::GradSlot<T>* slot_ = nullptr;
+};
+
+/// A value in a computation: a tensor and, if a gradient is wanted for it, its place on the tape.
+template <std::floating_point T>
+class BasicVar {
+ public:
+  using Scalar = T;
+
+  BasicVar() = default;
+  BasicVar(BasicTape<T>* tape, BasicTensor<T> value, detail::GradSlot<T>* slot)
+      : value_(std::move(value)), tape_(tape), slot_(slot) {}
+
+  explicit operator bool() const { return tape_ != nullptr; }
+  const BasicTensor<T>& value() const { return value_; }
+  const Shape& shape() const { return value_.shape(); }
+  Index size() const { return value_.size(); }
+  Index rows() const { return value_.rows(); }
+  Index cols() const { return value_.cols(); }
+  Index dim(int axis) const { return value_.dim(axis); }
+  T item() const { return value_.item(); }
+  BasicTape<T>& tape() const { return *tape_; }
+  bool requires_grad() const { return slot_ != nullptr; }
+  BasicGradRef<T> grad_ref() const { return BasicGradRef<T>(slot_); }
+  /// The gradient after a backward pass; kept only for leaves (`BasicTape::leaf`). Empty if none arrived.
+  BasicTensor<T> grad() const { return slot_ == nullptr ? BasicTensor<T>{} : *slot_->target; }
+  /// The same value without a gradient.
+  BasicVar detach() const { return {tape_, value_, nullptr}; }
+
+ private:
+  BasicTensor<T> value_;
+  BasicTape<T>* tape_ = nullptr;
+  detail::GradSlot<T>* slot_ = nullptr;
+};
+
+/// Reverse-mode record of one computation.
+///
+/// An operation is recorded only if one of its inputs wants a gradient; its node keeps what the operation captured
+/// and nothing else. `backward` walks the nodes from the last to the first and frees each one, with its gradient,
+/// as soon as it is done. Nodes live in a bump arena whose chunks come from the memory pool, so a tape per step costs
+/// no system allocation in steady state. Not thread safe: one tape per thread.
+template <std::floating_point T>
+class BasicTape {
+ public:
+  using Scalar = T;
+  using Tensor = BasicTensor<T>;
+  using Var = BasicVar<T>;
+  using GradRef = BasicGradRef<T>;
+
+  struct Options {
+    bool gradients = true;   ///< false: nothing is recorded (inference)
+    bool training = true;    ///< false: dropout is off
+    std::uint64_t seed = 0;  ///< of dropout and other random operations
+  };
+
+  BasicTape() = default;
+  explicit BasicTape(const Options& options) : options_(options) {}
+  BasicTape(const BasicTape&) = delete;
+  BasicTape& operator=(const BasicTape&) = delete;
+  ~BasicTape() { clear(); }
+
+  /// A value without a gradient.
+  Var constant(Tensor value) { return {this, std::move(value), nullptr}; }
+  /// A value whose gradient is kept: read it with `grad()` after the backward pass.
+  Var leaf(Tensor value) {
+    if (!options_.gradients) return constant(std::move(value));
+    auto* slot = make_slot(value.shape(), nullptr);
+    return {this, std::move(value), slot};
+  }
+  /// A parameter; its gradient gathers in the parameter itself, over several backward passes.
+  Var parameter(const BasicParameter<T>& parameter) {
+    if (!options_.gradients || !parameter.trainable()) return constant(parameter.value());
+    auto* slot = make_slot(parameter.shape(), &parameter.mutable_grad());
+    return {this, parameter.value(), slot};
+  }
+
+  /// Appends an operation with result `value`. `backward(dy)` receives the gradient of the result and adds to
+  /// the inputs' gradients through the `GradRef`s that it captured. It is called at most once and only if a gradient
+  /// arrived. If no input wants a gradient, nothing is recorded.
+  template <class Backward>
+  Var record(Tensor value, bool wants_gradient, Backward&& backward) {
+    if (!wants_gradient || !options_.gradients) return constant(std::move(value));
+    using Function = std::decay_t<Backward>;
+    struct Operation final : Node {
+      Operation(detail::GradSlot<T>* out, Function&& f) : Node(out), function(std::move(f)) {}
+      void run(const Tensor& dy) override { function(dy); }
+      Function function;
+    };
+    auto* slot = make_slot(value.shape(), nullptr);
+    Function function(std::forward<Backward>(backward));
+    auto* node = ::new (allocate(sizeof(Operation), alignof(Operation)))
+        Operation(slot, std::move(function));
+    node->previous = last_;
+    last_ = node;
+    return {this, std::move(value), slot};
+  }
+
+  /// Gradients of `loss` (one element) with respect to every leaf and parameter that it depends on.
+  /// The tape is empty afterwards, also if an operation throws. @throws ShapeError, ValueError
+  void backward(const Var& loss) {
+    if (loss.size() != 1)
+      throw ShapeError(concat("Tape::backward: the loss has shape ", loss.shape().text(), ", expected one element"));
+    backward(loss, Tensor::full(loss.shape(), T{1}));
+  }
+  /// The same from a given gradient of `output`.
+  void backward(const Var& output, const Tensor& gradient) {
+    if (&output.tape() != this) throw ValueError("Tape::backward: the value belongs to another tape");
+    if (!output.requires_grad())
+      throw ValueError("Tape::backward: the value depends on nothing that wants a gradient");
+    struct Cleanup {
+      BasicTape* tape;
+      ~Cleanup() { tape->drop_nodes(); }
+    } cleanup{this};
+    output.grad_ref().add(gradient);
+    while (last_ != nullptr) {
+      Node* node = last_;
+      last_ = node->previous;
+      Tensor dy;
+      if (node->out != nullptr) dy = std::exchange(node->out->own, Tensor{});
+      struct Destroy {
+        Node* node;
+        ~Destroy() { node->~Node(); }
+      } destroy{node};
+      if (dy) node->run(dy);
+    }
+  }
+
+  /// Forgets all that was recorded. Values that were taken from the tape lose their gradients.
+  void clear() {
+    drop_nodes();
+    while (slots_ != nullptr) {
+      SlotLink* next = slots_->next;
+      slots_->slot.~GradSlot();
+      slots_ = next;
+    }
+    while (chunks_ != nullptr) {
+      MemoryPool::Block* next = chunks_->next;
+      MemoryPool::global().recycle(chunks_);
+      chunks_ = next;
+    }
+    cursor_ = limit_ = nullptr;
+  }
+
+  const Options& options() const { return options_; }
+  bool training() const { return options_.training; }
+  bool gradients() const { return options_.gradients; }
+  /// A number that is different for each call and a function of the seed and the number of calls before it.
+  std::uint64_t next_random_key() {
+    std::uint64_t z = options_.seed + 0x9e3779b97f4a7c15ULL * (++random_calls_);
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return z ^ (z >> 31);
+  }
+  std::uint64_t random_calls() const { return random_calls_; }
+  void set_random_calls(std::uint64_t calls) { random_calls_ = calls; }
+
+  /// What the forward pass of this tape is about (rows, tokens, tasks); read by adapters that depend on it.
+  template <class Context>
+  const Context* context() const {
+    return static_cast<const Context*>(context_);
+  }
+  void set_context(const void* context) { context_ = context; }
+  const void* raw_context() const { return context_; }
+
+ private:
+  struct Node {
+    explicit Node(detail::GradSlot<T>* o) : out(o) {}
+    virtual ~Node() = default;
+    virtual void run(const Tensor& dy) = 0;
+    Node* previous = nullptr;
+    detail::GradSlot<T>* out;
+  };
+  struct SlotLink {
+    SlotLink(const Shape& shape, Tensor* target, SlotLink* n) : slot(shape, target), next(n) {}
+    detail::GradSlot<T> slot;
+    SlotLink* next;
+  };
+
+  detail::GradSlot<T>* make_slot(const Shape& shape, Tensor* target) {
+    slots_ = ::new (allocate(sizeof(SlotLink), alignof(SlotLink))) SlotLink(shape, target, slots_);
+    return &slots_->slot;
+  }
+  void* allocate(std::size_t bytes, std::size_t alignment) {
+    auto address = reinterpret_cast<std::uintptr_t>(cursor_);
+    address = (address + alignment - 1) & ~(alignment - 1);
+    if (cursor_ == nullptr || address + bytes > reinterpret_cast<std::uintptr_t>(limit_)) {
+      constexpr std::size_t kChunk = std::size_t{1} << 16;
+      const std::size_t size = bytes + kAlignment > kChunk ? bytes + kAlignment : kChunk;
+      MemoryPool::Block* block = MemoryPool::global().acquire(size);
+      block->next = chunks_;
+      chunks_ = block;
+      cursor_ = reinterpret_cast<std::byte*>(block) + kAlignment;
+      limit_ = cursor_ + size;
+      address = reinterpret_cast<std::uintptr_t>(cursor_);
+    }
+    cursor_ = reinterpret_cast<std::byte*>(address) + bytes;
+    return reinterpret_cast<void*>(address);
+  }
+  void drop_nodes() noexcept {
+    while (last_ != nullptr) {
+      Node* previous = last_->previous;
+      last_->~Node();
+      last_ = previous;
+    }
+  }
+
+  Options options_;
+  Node* last_ = nullptr;
+  SlotLink* slots_ = nullptr;
+  MemoryPool::Block* chunks_ = nullptr;
+  std::byte* cursor_ = nullptr;
+  std::byte* limit_ = nullptr;
+  std::uint64_t random_calls_ = 0;
+  const void* context_ = nullptr;
+};
+
+using Tape = BasicTape<float>;
+using Var = BasicVar<float>;
+using GradRef = BasicGradRef<float>;
+
+}  // namespace graft

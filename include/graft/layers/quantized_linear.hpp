@@ -1,0 +1,82 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "graft/kernels/frozen.hpp"
+#include "graft/layers/concepts.hpp"
+#include "graft/quant/format.hpp"
+
+namespace graft {
+
+/// y = x Wᵀ + b with W kept in a quantised format: panels of it are decoded inside the product, so W is never whole in f32.
+///
+/// The blocks are those of GGUF rows, out_features rows of quant::row_bytes(format, in_features) bytes each, shared with
+/// whoever holds them (a mapped file).
+class QuantizedLinear {
+ public:
+  using Scalar = float;
+
+  /// @throws ValueError if in_features is no multiple of the format's block, ShapeError for a bias of another size.
+  QuantizedLinear(quant::Format format, const void* blocks, Index out_features, Index in_features, Tensor bias = {},
+                  std::shared_ptr<const void> keep_alive = nullptr)
+      : format_(format),
+        blocks_(static_cast<const std::byte*>(blocks)),
+        out_(out_features),
+        in_(in_features),
+        row_bytes_(quant::row_bytes(format, in_features)),
+        bias_(std::move(bias)),
+        keep_alive_(std::move(keep_alive)) {
+    if (bias_ && bias_.size() != out_)
+      throw ShapeError(concat("QuantizedLinear: bias ", bias_.shape().text(), ", expected [", out_, "]"));
+  }
+
+  Index in_features() const { return in_; }
+  Index out_features() const { return out_; }
+  quant::Format format() const { return format_; }
+  const Tensor& bias() const { return bias_; }
+  /// Bytes of the weight as it is kept.
+  Index weight_bytes() const { return row_bytes_ * out_; }
+  const void* blocks() const { return blocks_; }
+
+  void write_weight(Index first, MatrixView<float> rows) const {
+    const auto decode = quant::row_decoder(format_);
+    for (Index i = 0; i < rows.rows(); ++i) decode(blocks_ + (first + i) * row_bytes_, 0, in_, rows.row(i));
+  }
+  void forward(MatrixView<const float> x, MatrixView<float> y, const LowRankProduct<float>* term = nullptr) const {
+    const auto low = low_rank_term(term);
+    kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(), y.row_stride(),
+                            false, term ? &low : nullptr);
+  }
+  void backward_input(MatrixView<const float> dy, MatrixView<float> dx, const LowRankProduct<float>* term = nullptr,
+                      bool accumulate = true) const {
+    const auto low = low_rank_term(term);
+    kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(), dx.row_stride(),
+                                   accumulate, term ? &low : nullptr);
+  }
+
+ private:
+  kernels::FrozenWeight frozen() const {
+    kernels::FrozenWeight w;
+    w.out = out_;
+    w.in = in_;
+    w.blocks = blocks_;
+    w.row_bytes = row_bytes_;
+    w.decode = quant::row_decoder(format_);
+    return w;
+  }
+  static kernels::LowRankTerm low_rank_term(const LowRankProduct<float>* term) {
+    if (term == nullptr) return {};
+    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(), term->h.cols()};
+  }
+
+  quant::Format format_;
+  const std::byte* blocks_;
+  Index out_;
+  Index in_;
+  Index row_bytes_;
+  Tensor bias_;
+  std::shared_ptr<const void> keep_alive_;
+};
+
+}  // namespace graft

@@ -1,0 +1,404 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/autograd/ops/attention.hpp"
+#include "graft/autograd/ops/norm.hpp"
+#include "graft/autograd/ops/shape.hpp"
+#include "graft/layers/any_linear.hpp"
+#include "graft/layers/embedding_table.hpp"
+#include "graft/layers/forward_context.hpp"
+
+/// The places of a model where adapters may go. A model owns its sites, names them by path and calls them in its
+/// forward pass; adapters are attached from outside and the model knows none of them.
+namespace graft {
+
+template <std::floating_point T>
+class BasicLinearView;
+template <std::floating_point T>
+class BasicEmbeddingView;
+template <std::floating_point T>
+class BasicNormView;
+
+/// Adapter of a linear site behind type erasure.
+template <std::floating_point T>
+class LinearAdapterInterface {
+ public:
+  virtual ~LinearAdapterInterface() = default;
+  virtual BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const = 0;
+};
+
+/// A name with an adapter, as a site holds it.
+template <class Interface>
+struct NamedAdapter {
+  std::string name;
+  std::shared_ptr<const Interface> adapter;
+};
+
+/// The layer that an adapter of a site wraps: the frozen layer and the adapters below this one.
+template <std::floating_point T>
+class BasicLinearView {
+ public:
+  using Scalar = T;
+  using Below = std::span<const std::shared_ptr<const LinearAdapterInterface<T>>>;
+
+  BasicLinearView(const BasicAnyLinear<T>& root, Below below) : root_(&root), below_(below) {}
+
+  Index in_features() const { return root_->in_features(); }
+  Index out_features() const { return root_->out_features(); }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    if (below_.empty()) return linear(*root_, x);
+    return below_.back()->apply(BasicLinearView(*root_, below_.first(below_.size() - 1)), x);
+  }
+  BasicVar<T> low_rank(const BasicVar<T>& x, const BasicVar<T>& x_low, const BasicVar<T>& a, const BasicVar<T>& b,
+                       T scaling) const {
+    if (below_.empty()) return linear_low_rank(*root_, x, x_low, a, b, scaling);
+    auto h = scale(matmul(x_low, a, Transpose::no, Transpose::yes), scaling);
+    return add((*this)(x), matmul(h, b, Transpose::no, Transpose::yes));
+  }
+  /// The frozen weight, without the adapters below.
+  BasicTensor<T> dense_weight() const { return root_->dense_weight(); }
+  BasicTensor<T> bias() const { return root_->bias(); }
+  const BasicAnyLinear<T>& root() const { return *root_; }
+  bool has_adapters_below() const { return !below_.empty(); }
+
+ private:
+  const BasicAnyLinear<T>* root_;
+  Below below_;
+};
+
+/// Geometry of a convolution that is run as a linear layer over patches: in_features = channels · ∏ kernel.
+struct ConvGeometry {
+  std::vector<Index> kernel;  ///< spatial sizes; empty for a plain linear layer
+  Index in_channels = 0;      ///< of the whole layer
+  Index groups = 1;
+};
+
+/// A linear layer of a model, with its adapters. Kind `linear`.
+template <std::floating_point T>
+class BasicLinearSite {
+ public:
+  using Scalar = T;
+  using Interface = LinearAdapterInterface<T>;
+
+  BasicLinearSite() = default;
+  BasicLinearSite(std::string path, BasicAnyLinear<T> base) : path_(std::move(path)), base_(std::move(base)) {}
+
+  const std::string& path() const { return path_; }
+  const BasicAnyLinear<T>& base() const { return base_; }
+  void set_base(BasicAnyLinear<T> base) { base_ = std::move(base); }
+  Index in_features() const { return base_.in_features(); }
+  Index out_features() const { return base_.out_features(); }
+  /// True if files hold the weight as [in, out] (GPT-2's Conv1D); here it is always [out, in].
+  bool fan_in_fan_out = false;
+  ConvGeometry conv;
+  /// A trained bias in place of the base's, or empty.
+  BasicParameter<T> bias_override;
+
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  /// Rebuilds the chain that runs from the names of the active adapters, in this order.
+  void activate(const std::vector<std::string>& names) {
+    chain_.clear();
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) chain_.push_back(named.adapter);
+  }
+  const std::vector<std::shared_ptr<const Interface>>& chain() const { return chain_; }
+
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (context != nullptr && !context->row_adapters.empty() && !adapters_.empty()) return by_row(x, *context);
+    return with_bias(run(x, chain_));
+  }
+
+ private:
+  BasicVar<T> run(const BasicVar<T>& x, std::span<const std::shared_ptr<const Interface>> chain) const {
+    return BasicLinearView<T>(base_, chain)(x);
+  }
+  BasicVar<T> with_bias(const BasicVar<T>& y) const {
+    if (!bias_override) return y;
+    auto& tape = y.tape();
+    return add(y, sub(tape.parameter(bias_override), tape.constant(base_.bias())));
+  }
+  /// One product per adapter that occurs in the batch, over that adapter's rows together.
+  BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
+    const Index batch = context.batch;
+    if (static_cast<Index>(context.row_adapters.size()) != batch || x.rows() % batch != 0)
+      throw ShapeError(concat("linear site ", path_, ": ", context.row_adapters.size(), " adapter names for input ",
+                              x.shape().text()));
+    const auto grouped = reshape(x, {batch, x.rows() / batch, x.cols()});
+    std::vector<BasicVar<T>> parts;
+    std::vector<Index> position(static_cast<std::size_t>(batch), -1);
+    Index placed = 0;
+    for (Index first = 0; first < batch; ++first) {
+      if (position[static_cast<std::size_t>(first)] >= 0) continue;
+      const std::string& name = context.row_adapters[static_cast<std::size_t>(first)];
+      std::vector<Index> rows;
+      for (Index i = first; i < batch; ++i)
+        if (context.row_adapters[static_cast<std::size_t>(i)] == name) {
+          rows.push_back(i);
+          position[static_cast<std::size_t>(i)] = placed++;
+        }
+      std::vector<std::shared_ptr<const Interface>> chain;
+      for (const auto& named : adapters_)
+        if (named.name == name) chain.push_back(named.adapter);
+      const bool whole = static_cast<Index>(rows.size()) == batch;
+      parts.push_back(run(whole ? grouped : gather_rows(grouped, std::move(rows)), chain));
+    }
+    auto y = parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), std::move(position));
+    return with_bias(reshape(y, x.shape().with_last(out_features())));
+  }
+
+  std::string path_;
+  BasicAnyLinear<T> base_;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::vector<std::shared_ptr<const Interface>> chain_;
+};
+
+/// Adapter of an embedding site behind type erasure.
+template <std::floating_point T>
+class EmbeddingAdapterInterface {
+ public:
+  virtual ~EmbeddingAdapterInterface() = default;
+  virtual BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
+                            std::span<const std::int32_t> ids) const = 0;
+};
+
+/// The table that an adapter of an embedding site wraps, with the adapters below this one.
+template <std::floating_point T>
+class BasicEmbeddingView {
+ public:
+  using Scalar = T;
+  using Below = std::span<const std::shared_ptr<const EmbeddingAdapterInterface<T>>>;
+
+  BasicEmbeddingView(const BasicEmbeddingTable<T>& table, Below below) : table_(&table), below_(below) {}
+  Index vocabulary() const { return table_->rows(); }
+  Index dim() const { return table_->dim(); }
+  /// Rows of the ids: [ids, dim].
+  BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+    if (below_.empty()) return tape.constant(table_->lookup(ids));
+    return below_.back()->apply(BasicEmbeddingView(*table_, below_.first(below_.size() - 1)), tape, ids);
+  }
+  const BasicEmbeddingTable<T>& table() const { return *table_; }
+
+ private:
+  const BasicEmbeddingTable<T>* table_;
+  Below below_;
+};
+
+/// An embedding table of a model, with its adapters. Kind `embedding`.
+template <std::floating_point T>
+class BasicEmbeddingSite {
+ public:
+  using Scalar = T;
+  using Interface = EmbeddingAdapterInterface<T>;
+
+  BasicEmbeddingSite() = default;
+  BasicEmbeddingSite(std::string path, BasicEmbeddingTable<T> table)
+      : path_(std::move(path)), table_(std::move(table)) {}
+
+  const std::string& path() const { return path_; }
+  const BasicEmbeddingTable<T>& table() const { return table_; }
+  void set_table(BasicEmbeddingTable<T> table) { table_ = std::move(table); }
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  void activate(const std::vector<std::string>& names) {
+    chain_.clear();
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) chain_.push_back(named.adapter);
+  }
+  const std::vector<std::shared_ptr<const Interface>>& chain() const { return chain_; }
+  /// Rows of the ids: [ids, dim]. @throws ValueError for an id outside of the table.
+  BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+    return BasicEmbeddingView<T>(table_, chain_)(tape, ids);
+  }
+  /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term takes part in it.
+  T embed_scale = 1;
+
+ private:
+  std::string path_;
+  BasicEmbeddingTable<T> table_;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::vector<std::shared_ptr<const Interface>> chain_;
+};
+
+/// A normalisation with frozen weight and bias.
+template <std::floating_point T>
+struct BasicNorm {
+  BasicTensor<T> weight;  ///< empty: ones
+  BasicTensor<T> bias;    ///< empty: none
+  T eps = T{1e-5};
+  bool rms = true;        ///< RMSNorm, else LayerNorm
+  T weight_offset = 0;    ///< added to the weight (Gemma: 1)
+
+  BasicVar<T> apply(const BasicVar<T>& x, const BasicVar<T>& w, const BasicVar<T>& b) const {
+    if (!rms) return layer_norm(x, w, b, eps);
+    auto y = rms_norm(x, w, eps, weight_offset);
+    return b ? add(y, b) : y;
+  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    return apply(x, weight ? tape.constant(weight) : BasicVar<T>{}, bias ? tape.constant(bias) : BasicVar<T>{});
+  }
+};
+
+/// Adapter of a norm site behind type erasure: replaces what the norm computes.
+template <std::floating_point T>
+class NormAdapterInterface {
+ public:
+  virtual ~NormAdapterInterface() = default;
+  virtual BasicVar<T> apply(const BasicNorm<T>& norm, const BasicVar<T>& x) const = 0;
+};
+
+/// A normalisation of a model, with its adapters. Kind `hidden`: a map of the hidden state to itself. Several active
+/// adapters: the last one that applies replaces the others.
+template <std::floating_point T>
+class BasicNormSite {
+ public:
+  using Scalar = T;
+  using Interface = NormAdapterInterface<T>;
+
+  BasicNormSite() = default;
+  BasicNormSite(std::string path, BasicNorm<T> norm) : path_(std::move(path)), norm_(std::move(norm)) {}
+  const std::string& path() const { return path_; }
+  const BasicNorm<T>& norm() const { return norm_; }
+  void set_norm(BasicNorm<T> norm) { norm_ = std::move(norm); }
+  /// A trained bias in place of the norm's, or empty.
+  BasicParameter<T> bias_override;
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  void activate(const std::vector<std::string>& names) {
+    active_ = nullptr;
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) active_ = named.adapter;
+  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    auto y = active_ ? active_->apply(norm_, x) : norm_(x);
+    if (!bias_override) return y;
+    auto& tape = y.tape();
+    return add(y, norm_.bias ? sub(tape.parameter(bias_override), tape.constant(norm_.bias))
+                             : tape.parameter(bias_override));
+  }
+
+ private:
+  std::string path_;
+  BasicNorm<T> norm_;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::shared_ptr<const Interface> active_;
+};
+
+/// Adapter of a hidden site behind type erasure.
+template <std::floating_point T>
+class HiddenAdapterInterface {
+ public:
+  virtual ~HiddenAdapterInterface() = default;
+  /// `input` is what the sublayer got, `output` what it gave (before the residual sum), `residual` what the model will
+  /// add to the result (empty if it adds nothing). Returns the new output.
+  virtual BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
+                            const BasicVar<T>& residual) const = 0;
+};
+
+/// The end of a sublayer or of a block. Kind `hidden`: bottleneck adapters, representation edits.
+template <std::floating_point T>
+class BasicHiddenSite {
+ public:
+  using Scalar = T;
+  using Interface = HiddenAdapterInterface<T>;
+
+  BasicHiddenSite() = default;
+  BasicHiddenSite(std::string path, Index width) : path_(std::move(path)), width_(width) {}
+  const std::string& path() const { return path_; }
+  Index width() const { return width_; }
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  void activate(const std::vector<std::string>& names) {
+    chain_.clear();
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) chain_.push_back(named.adapter);
+  }
+  BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output, const BasicVar<T>& residual = {}) const {
+    for (const auto& adapter : chain_) output = adapter->apply(input, output, residual);
+    return output;
+  }
+
+ private:
+  std::string path_;
+  Index width_ = 0;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::vector<std::shared_ptr<const Interface>> chain_;
+};
+
+/// One attention while it runs: queries, keys and values (after rotation) and its options.
+template <std::floating_point T>
+struct AttentionCall {
+  BasicVar<T> input;  ///< hidden state that q, k, v were computed from, [batch · q_len, hidden]
+  BasicVar<T> q, k, v;
+  AttentionOptions<T> options;
+};
+
+/// Adapter of an attention site behind type erasure.
+template <std::floating_point T>
+class AttentionAdapterInterface {
+ public:
+  virtual ~AttentionAdapterInterface() = default;
+  /// May replace keys, values, masks before the attention.
+  virtual void before(AttentionCall<T>&) const {}
+  /// May change the result (heads side by side, before the output projection).
+  virtual BasicVar<T> after(const AttentionCall<T>&, BasicVar<T> out) const { return out; }
+  /// Number of keys that `before` puts in front of those of the text.
+  virtual Index virtual_keys() const { return 0; }
+};
+
+/// The attention of a block. Kind `attention`: prefixes, gated prompts.
+template <std::floating_point T>
+class BasicAttentionSite {
+ public:
+  using Scalar = T;
+  using Interface = AttentionAdapterInterface<T>;
+
+  BasicAttentionSite() = default;
+  BasicAttentionSite(std::string path, Index layer, Index heads, Index kv_heads, Index head_dim)
+      : layer(layer), heads(heads), kv_heads(kv_heads), head_dim(head_dim), path_(std::move(path)) {}
+  const std::string& path() const { return path_; }
+  Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  void activate(const std::vector<std::string>& names) {
+    chain_.clear();
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) chain_.push_back(named.adapter);
+  }
+  Index virtual_keys() const {
+    Index count = 0;
+    for (const auto& adapter : chain_) count += adapter->virtual_keys();
+    return count;
+  }
+  BasicVar<T> operator()(AttentionCall<T> call) const {
+    for (const auto& adapter : chain_) adapter->before(call);
+    auto out = attention(call.q, call.k, call.v, call.options);
+    for (const auto& adapter : chain_) out = adapter->after(call, out);
+    return out;
+  }
+
+ private:
+  std::string path_;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::vector<std::shared_ptr<const Interface>> chain_;
+};
+
+using LinearSite = BasicLinearSite<float>;
+using EmbeddingSite = BasicEmbeddingSite<float>;
+using NormSite = BasicNormSite<float>;
+using HiddenSite = BasicHiddenSite<float>;
+using AttentionSite = BasicAttentionSite<float>;
+
+}  // namespace graft
