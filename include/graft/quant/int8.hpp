@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "graft/base/error.hpp"
+#include "graft/base/types.hpp"
+
+namespace graft::quant {
+
+/// A matrix in 8 bits a value with one scale a row: w[r, c] = scales[r] · codes[r, c].
+/// Source: LLM.int8() (Dettmers et al. 2022), §2.1, vector-wise quantisation.
+struct Int8Matrix {
+  Index rows = 0;
+  Index columns = 0;
+  std::vector<std::int8_t> codes;  ///< row-major, −127 … 127
+  std::vector<float> scales;       ///< largest magnitude of the row / 127; 1 for a row of zeros
+
+  Index bytes() const {
+    return std::ssize(codes) + std::ssize(scales) * static_cast<Index>(sizeof(float));
+  }
+};
+
+/// Encodes a row-major matrix: code = w / scale, rounded half to even. The error of a value is at
+/// most half a scale. Errors: ShapeError when the sizes do not fit, ValueError for a value that is
+/// not finite.
+inline Int8Matrix encode_int8(std::span<const float> values, Index rows, Index columns) {
+  if (rows < 0 || columns < 0 || (columns != 0 && rows != std::ssize(values) / columns) ||
+      rows * columns != std::ssize(values)) {
+    throw ShapeError(
+        concat("encode_int8: expected ", rows, " x ", columns, " values, got ", values.size()));
+  }
+  Int8Matrix matrix{.rows = rows, .columns = columns, .codes = {}, .scales = {}};
+  matrix.codes.resize(values.size());
+  for (Index r = 0; r < rows; ++r) {
+    const auto row =
+        values.subspan(static_cast<std::size_t>(r * columns), static_cast<std::size_t>(columns));
+    float largest = 0.0F;
+    for (const float value : row) {
+      if (!std::isfinite(value))
+        throw ValueError(concat("encode_int8: row ", r, " holds a value that is not finite"));
+      largest = std::max(largest, std::abs(value));
+    }
+    const float factor = largest == 0.0F ? 0.0F : 127.0F / largest;
+    matrix.scales.push_back(largest == 0.0F ? 1.0F : largest / 127.0F);
+    for (Index c = 0; c < columns; ++c) {
+      // Where 127 / largest overflows, the values are tiny and the division itself does not.
+      const float scaled = std::isfinite(factor)
+                               ? row[static_cast<std::size_t>(c)] * factor
+                               : row[static_cast<std::size_t>(c)] / largest * 127.0F;
+      matrix.codes[static_cast<std::size_t>(r * columns + c)] =
+          static_cast<std::int8_t>(std::nearbyint(scaled));
+    }
+  }
+  return matrix;
+}
+
+/// Writes the values first … first + count − 1 of a row. Unchecked, for use inside of kernels.
+inline void decode_int8_row(const Int8Matrix& matrix, Index row, Index first, Index count,
+                            float* out) noexcept {
+  const std::int8_t* const codes = matrix.codes.data() + row * matrix.columns + first;
+  const float scale = matrix.scales[static_cast<std::size_t>(row)];
+  for (Index i = 0; i < count; ++i) out[i] = scale * static_cast<float>(codes[i]);
+}
+
+/// All values, row-major.
+inline std::vector<float> decode_int8(const Int8Matrix& matrix) {
+  std::vector<float> values(matrix.codes.size());
+  for (Index r = 0; r < matrix.rows; ++r) {
+    decode_int8_row(matrix, r, 0, matrix.columns, values.data() + r * matrix.columns);
+  }
+  return values;
+}
+
+}  // namespace graft::quant
