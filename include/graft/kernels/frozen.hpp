@@ -1,0 +1,35 @@
+#pragma once
+
+#include "graft/kernels/frozen_weight.hpp"
+#include "graft/kernels/isa.hpp"
+#include "graft/kernels/packed_weights.hpp"
+
+namespace graft::kernels {
+
+/// y (+)= x Wᵀ + bias + H P for a frozen W.
+///
+/// x is m × in (rows ldx apart), y is m × out (rows ldy apart), bias has `out` values or is null. H is m × rank and P is rank × out: the
+/// term is added to each tile while it is in registers. With `accumulate`, y is added to. y must not overlap an
+/// operand. Sizes are not checked. The result does not depend on the number of threads.
+GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
+                                 const float* bias, float* y, Index ldy, bool accumulate = false,
+                                 const LowRankTerm* low_rank = nullptr);
+
+/// dx (+)= dy W + H P, with H (m × rank) and P (rank × in).
+GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, Index m, Index lddy,
+                                        float* dx, Index lddx, bool accumulate,
+                                        const LowRankTerm* low_rank = nullptr);
+
+/// The same in double precision, by plain loops.
+GRAFT_KERNEL void frozen_forward(const FrozenWeightDouble& w, const double* x, Index m, Index ldx,
+                                 const double* bias, double* y, Index ldy, bool accumulate = false,
+                                 const LowRankTermT<double>* low_rank = nullptr);
+GRAFT_KERNEL void frozen_backward_input(const FrozenWeightDouble& w, const double* dy, Index m,
+                                        Index lddy, double* dx, Index lddx, bool accumulate,
+                                        const LowRankTermT<double>* low_rank = nullptr);
+
+}  // namespace graft::kernels
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/kernels/impl/frozen_impl.hpp"
+#endif

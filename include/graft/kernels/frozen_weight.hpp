@@ -1,0 +1,44 @@
+#pragma once
+
+#include "graft/base/types.hpp"
+
+namespace graft::kernels {
+
+class PackedWeights;
+
+/// Decodes `count` values of one stored row, from column `first` (0 or a multiple of 256), as f32 to `out`.
+using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
+
+/// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
+///
+/// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that `decode` turns to f32), or
+/// `packed`. If several are given they must hold the same values, and each product takes the one that suits it best.
+struct FrozenWeight {
+  Index out = 0, in = 0;
+  const float* dense = nullptr;
+  Index row_stride = 0;
+  const void* blocks = nullptr;
+  Index row_bytes = 0;
+  DecodeRow decode = nullptr;
+  const PackedWeights* packed = nullptr;
+};
+
+/// A frozen weight in double precision, for references and gradient checks: dense rows only.
+struct FrozenWeightDouble {
+  Index out = 0, in = 0;
+  const double* dense = nullptr;
+  Index row_stride = 0;
+};
+
+/// The term H P that is added to a product: H (m × rank), P (rank × n), both row-major.
+template <class T>
+struct LowRankTermT {
+  const T* h = nullptr;
+  Index ldh = 0;
+  const T* p = nullptr;
+  Index ldp = 0;
+  Index rank = 0;
+};
+using LowRankTerm = LowRankTermT<float>;
+
+}  // namespace graft::kernels

@@ -1,0 +1,167 @@
+#pragma once
+
+#include "graft/kernels/gemm.hpp"
+#include "graft/kernels/impl/gemm_problem.hpp"
+
+#define GRAFT_FOREACH_FILE "graft/kernels/impl/gemm_kernels.hpp"
+#include "graft/kernels/impl/foreach_isa.hpp"
+#define GRAFT_FOREACH_FILE "graft/kernels/impl/dot_kernels.hpp"
+#include "graft/kernels/impl/foreach_isa.hpp"
+
+namespace graft::kernels {
+namespace detail {
+
+/// Cuts a product for run_product_task.
+inline void plan_product(Product& q) noexcept {
+  const bool ready = q.b.form == RightOperand::Form::panels;
+  const bool quantised = q.b.decode != nullptr;
+  // A copy of B pays once it serves more than two tiles.
+  q.in_place = q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= 32;
+  q.depth = q.in_place ? block_depth(q.k, kDecodeStep)
+                       : block_depth(q.k, kMaxDepth);
+  q.depth = std::max<Index>(q.depth, 1);
+  const Index blocks = ceil_div(q.m, 70);
+  q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
+  // Panels that a task fills serve as many rows as possible.
+  Index inner_blocks = ready ? 1 : std::max<Index>(1, 512 / q.inner_rows);
+  q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
+  const Index panels = ceil_div(q.n, kPanel);
+  Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, ready ? 8 : 4);
+  if (quantised && q.b.form == RightOperand::Form::k_rows) group = kDecodeStep / kPanel;
+  q.col_block = group * kPanel;
+
+  const Index filled = ready ? 0 : q.in_place ? 1 : group;
+  Index offset = 0;
+  auto take = [&offset](Index count) {
+    const Index start = offset;
+    offset += round_up(count, 16);
+    return start;
+  };
+  q.panel_offset = take(filled * q.depth * kPanel);
+  q.decode_offset = take(quantised ? kDecodeScratch : 0);
+  q.p_offset = take(q.rank * kPanel);
+  q.c_offset = take(q.transpose_c ? q.row_block * q.col_block : 0);
+  q.scratch = offset;
+}
+
+inline void run_product(Product& q) {
+  plan_product(q);
+  run_tasks(q, GRAFT_DISPATCH(run_product_task),
+            2.0 * static_cast<double>(q.m) * static_cast<double>(q.n) * static_cast<double>(q.k));
+}
+
+/// Dot products: for b.form n_rows and a_k 1, with few rows or few columns.
+/// `prepare` may write `shared` floats of the calling thread's scratch before the tasks run.
+template <class Prepare>
+void run_dots(Product& q, Index shared, Prepare&& prepare) {
+  const bool quantised = q.b.decode != nullptr;
+  q.depth = std::max<Index>(1, block_depth(q.k, quantised ? 1024 : 2048));
+  if (q.m <= 32) {
+    q.row_block = q.m;
+    q.col_block = q.m <= 4 ? 32 : 16;
+  } else {
+    q.row_block = 48;
+    q.col_block = std::min<Index>(q.n, 64);
+  }
+  q.decode_offset = shared;
+  q.scratch = shared + (quantised ? q.col_block * (q.depth + 16) : 0);
+  prepare(thread_scratch(q.scratch));
+  run_tasks(q, GRAFT_DISPATCH(run_dot_task),
+            2.0 * static_cast<double>(q.m) * static_cast<double>(q.n) * static_cast<double>(q.k));
+}
+
+inline void run_dots(Product& q) {
+  run_dots(q, 0, [](float*) {});
+}
+
+template <class T>
+void scale_matrix(Index m, Index n, T beta, T* c, Index ldc) noexcept {
+  for (Index i = 0; i < m; ++i)
+    for (Index j = 0; j < n; ++j) c[i * ldc + j] = beta == T(0) ? T(0) : beta * c[i * ldc + j];
+}
+
+}  // namespace detail
+
+GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, float alpha,
+                       const float* a, Index lda, const float* b, Index ldb, float beta, float* c,
+                       Index ldc) {
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0 || alpha == 0.0f) return detail::scale_matrix(m, n, beta, c, ldc);
+  using Form = detail::RightOperand::Form;
+  detail::Product q;
+  q.alpha = alpha;
+  q.beta = beta;
+  q.c = c;
+  q.ldc = ldc;
+  q.k = k;
+  if (trans_a && n <= 64 && m > n) {
+    // Few columns: C transposed = op(B) transposed · A, so that vectors run along the rows of A.
+    q.m = n;
+    q.n = m;
+    q.a = b;
+    q.a_row = trans_b ? ldb : 1;
+    q.a_k = trans_b ? 1 : ldb;
+    q.b.form = Form::k_rows;
+    q.b.data = a;
+    q.b.stride = lda;
+    q.transpose_c = true;
+    return detail::run_product(q);
+  }
+  q.m = m;
+  q.n = n;
+  q.a = a;
+  q.a_row = trans_a ? 1 : lda;
+  q.a_k = trans_a ? lda : 1;
+  q.b.form = trans_b ? Form::n_rows : Form::k_rows;
+  q.b.data = b;
+  q.b.stride = ldb;
+  if (trans_b && !trans_a && (m <= 24 || n <= 24)) return detail::run_dots(q);
+  if (!trans_b && !trans_a && n <= 24 && m >= 32) {
+    // Few columns: B transposed once, then dot products as well.
+    const Index stride = detail::round_up(k, 16) + 16;
+    detail::run_dots(q, n * stride, [&](float* transposed) {
+      GRAFT_DISPATCH(store_transposed)(b, ldb, k, n, 1.0f, 0.0f, transposed, stride);
+      q.b.form = Form::n_rows;
+      q.b.data = transposed;
+      q.b.stride = stride;
+    });
+    return;
+  }
+  detail::run_product(q);
+}
+
+GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, double alpha,
+                       const double* a, Index lda, const double* b, Index ldb, double beta,
+                       double* c, Index ldc) {
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0 || alpha == 0.0) return detail::scale_matrix(m, n, beta, c, ldc);
+  constexpr Index kRows = 8;
+  auto body = [&](Index task) {
+    for (Index i = task * kRows; i < std::min(m, (task + 1) * kRows); ++i) {
+      double* row = c + i * ldc;
+      detail::scale_matrix<double>(1, n, beta, row, ldc);
+      const double* x = trans_a ? a + i : a + i * lda;
+      const Index step = trans_a ? lda : 1;
+      if (trans_b) {
+        for (Index j = 0; j < n; ++j) {
+          double sum = 0;
+          for (Index l = 0; l < k; ++l) sum += x[l * step] * b[j * ldb + l];
+          row[j] += alpha * sum;
+        }
+      } else {
+        for (Index l = 0; l < k; ++l) {
+          const double v = alpha * x[l * step];
+          for (Index j = 0; j < n; ++j) row[j] += v * b[l * ldb + j];
+        }
+      }
+    }
+  };
+  const Index tasks = detail::ceil_div(m, kRows);
+  if (static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) < 1e5) {
+    for (Index task = 0; task < tasks; ++task) body(task);
+  } else {
+    ThreadPool::global().parallel_for(tasks, body);
+  }
+}
+
+}  // namespace graft::kernels

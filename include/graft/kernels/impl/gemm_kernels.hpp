@@ -1,0 +1,465 @@
+// Products of one instruction set: register tiles, panels, and the loops around them. No include guard.
+namespace graft::kernels::GRAFT_SIMD_NS {
+
+using graft::kernels::detail::kPanel;
+using graft::kernels::detail::Product;
+using graft::kernels::detail::RightOperand;
+
+// ---------------------------------------------------------------------------------------------------------
+// Register tiles: R rows × 2 vectors of C.
+
+inline constexpr int kTileCols = 2 * kLanes;
+#if GRAFT_SIMD_BYTES == 64
+inline constexpr int kMaxTileRows = 14;  // 28 of 32 registers accumulate
+#else
+inline constexpr int kMaxTileRows = 6;  // 12 of 16
+#endif
+
+struct Tile {
+  const float* a;
+  Index a_row, a_k;
+  const float* b;  // one tile of a panel: b[l · b_k + j]
+  Index b_k, k;
+  const float* h;
+  Index ldh;
+  const float* p;
+  Index ldp, rank;
+  const float* bias;
+  float* c;
+  Index ldc, cols;
+  float alpha, beta;
+  const float* prefetch;
+  Index prefetch_step;
+};
+
+template <int R>
+GRAFT_SIMD_INLINE void tile_steps(Floats (&c)[R][2], const float* a, Index a_row, Index a_k,
+                                  const float* b, Index b_k, Index k, const float* prefetch,
+                                  Index prefetch_step) noexcept {
+  for (Index l = 0; l < k; ++l) {
+    __builtin_prefetch(prefetch, 0, 2);
+    prefetch += prefetch_step;
+    const Floats b0 = load(b), b1 = load(b + kLanes);
+    GRAFT_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const float v = a[i * a_row];
+      c[i][0] = fma(v, b0, c[i][0]);
+      c[i][1] = fma(v, b1, c[i][1]);
+    }
+    a += a_k;
+    b += b_k;
+  }
+}
+
+template <int R>
+GRAFT_SIMD_INLINE void tile_store(Floats (&c)[R][2], const Tile& t) noexcept {
+  if (t.alpha != 1.0f) {
+    GRAFT_UNROLL
+    for (int i = 0; i < R; ++i) {
+      c[i][0] *= t.alpha;
+      c[i][1] *= t.alpha;
+    }
+  }
+  if (t.cols == kTileCols) {
+    if (t.bias != nullptr) {
+      const Floats bias0 = load(t.bias), bias1 = load(t.bias + kLanes);
+      GRAFT_UNROLL
+      for (int i = 0; i < R; ++i) {
+        c[i][0] += bias0;
+        c[i][1] += bias1;
+      }
+    }
+    if (t.beta == 0.0f) {
+      GRAFT_UNROLL
+      for (int i = 0; i < R; ++i) {
+        store(t.c + i * t.ldc, c[i][0]);
+        store(t.c + i * t.ldc + kLanes, c[i][1]);
+      }
+    } else {
+      GRAFT_UNROLL
+      for (int i = 0; i < R; ++i) {
+        float* row = t.c + i * t.ldc;
+        store(row, fma(t.beta, load(row), c[i][0]));
+        store(row + kLanes, fma(t.beta, load(row + kLanes), c[i][1]));
+      }
+    }
+    return;
+  }
+  float rows[R][kTileCols];
+  GRAFT_UNROLL
+  for (int i = 0; i < R; ++i) {
+    store(rows[i], c[i][0]);
+    store(rows[i] + kLanes, c[i][1]);
+  }
+  for (int i = 0; i < R; ++i) {
+    float* row = t.c + i * t.ldc;
+    for (Index j = 0; j < t.cols; ++j) {
+      float v = rows[i][j];
+      if (t.bias != nullptr) v += t.bias[j];
+      row[j] = t.beta == 0.0f ? v : v + t.beta * row[j];
+    }
+  }
+}
+
+template <int R>
+GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
+  // With few rows, several sums per element hide the latency of an addition.
+  constexpr int kSums = R == 1 ? 4 : R <= 3 ? 2 : 1;
+  Floats c[R][2] = {};
+  if constexpr (kSums == 1) {
+    tile_steps<R>(c, t.a, t.a_row, t.a_k, t.b, t.b_k, t.k, t.prefetch, t.prefetch_step);
+  } else {
+    Floats sums[kSums][R][2] = {};
+    const float* a = t.a;
+    const float* b = t.b;
+    Index l = 0;
+    for (; l + kSums <= t.k; l += kSums) {
+      GRAFT_UNROLL
+      for (int s = 0; s < kSums; ++s) {
+        __builtin_prefetch(b + 8 * kPanel, 0, 3);
+        const Floats b0 = load(b), b1 = load(b + kLanes);
+        GRAFT_UNROLL
+        for (int i = 0; i < R; ++i) {
+          const float v = a[i * t.a_row];
+          sums[s][i][0] = fma(v, b0, sums[s][i][0]);
+          sums[s][i][1] = fma(v, b1, sums[s][i][1]);
+        }
+        a += t.a_k;
+        b += t.b_k;
+      }
+    }
+    GRAFT_UNROLL
+    for (int i = 0; i < R; ++i) {
+      c[i][0] = sums[0][i][0];
+      c[i][1] = sums[0][i][1];
+      GRAFT_UNROLL
+      for (int s = 1; s < kSums; ++s) {
+        c[i][0] += sums[s][i][0];
+        c[i][1] += sums[s][i][1];
+      }
+    }
+    tile_steps<R>(c, a, t.a_row, t.a_k, b, t.b_k, t.k - l, b, 0);
+  }
+  if (t.rank > 0) tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, t.p, 0);
+  tile_store<R>(c, t);
+}
+
+/// Rows of the next tile when `left` rows are to be covered by tiles of at most `limit`, all about the same.
+inline int next_tile_rows(Index left, int limit) noexcept {
+  const Index tiles = (left + limit - 1) / limit;
+  int rows = static_cast<int>((left + tiles - 1) / tiles);
+  if (rows <= 8 || rows % 2 == 0) return rows;
+  return tiles > 1 ? rows + 1 : (rows + 1) / 2;  // there are no tiles of 9, 11 and 13 rows
+}
+
+GRAFT_SIMD_FN inline void run_tile(int rows, const Tile& t) noexcept {
+  switch (rows) {
+    case 1: return tile<1>(t);
+    case 2: return tile<2>(t);
+    case 3: return tile<3>(t);
+    case 4: return tile<4>(t);
+    case 5: return tile<5>(t);
+    case 6: return tile<6>(t);
+#if GRAFT_SIMD_BYTES == 64
+    case 7: return tile<7>(t);
+    case 8: return tile<8>(t);
+    case 10: return tile<10>(t);
+    case 12: return tile<12>(t);
+    case 14: return tile<14>(t);
+#endif
+    default: return;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Panels.
+
+/// In place: v[i] lane j ↔ v[j] lane i.
+GRAFT_SIMD_INLINE void transpose(Floats (&v)[kLanes]) noexcept {
+#if GRAFT_SIMD_BYTES == 64
+#define GRAFT_SHUFFLE(a, b, i, j, k, l)                                                          \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8,     \
+                          l + 8, i + 12, j + 12, k + 12, l + 12)
+#define GRAFT_LANES(a, b, i, j)                                                                      \
+  __builtin_shufflevector(a, b, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * j, 4 * j + 1, 4 * j + 2, \
+                          4 * j + 3, 4 * i + 16, 4 * i + 17, 4 * i + 18, 4 * i + 19, 4 * j + 16,     \
+                          4 * j + 17, 4 * j + 18, 4 * j + 19)
+  constexpr int kB = 16;
+#elif GRAFT_SIMD_BYTES == 32
+#define GRAFT_SHUFFLE(a, b, i, j, k, l) \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
+  constexpr int kB = 8;
+#else
+#define GRAFT_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+  constexpr int kB = 4;
+#endif
+  Floats t[kLanes];
+  GRAFT_UNROLL
+  for (int i = 0; i < kLanes; i += 4) {
+    t[i] = GRAFT_SHUFFLE(v[i], v[i + 1], 0, kB, 1, kB + 1);
+    t[i + 1] = GRAFT_SHUFFLE(v[i], v[i + 1], 2, kB + 2, 3, kB + 3);
+    t[i + 2] = GRAFT_SHUFFLE(v[i + 2], v[i + 3], 0, kB, 1, kB + 1);
+    t[i + 3] = GRAFT_SHUFFLE(v[i + 2], v[i + 3], 2, kB + 2, 3, kB + 3);
+    v[i] = GRAFT_SHUFFLE(t[i], t[i + 2], 0, 1, kB, kB + 1);
+    v[i + 1] = GRAFT_SHUFFLE(t[i], t[i + 2], 2, 3, kB + 2, kB + 3);
+    v[i + 2] = GRAFT_SHUFFLE(t[i + 1], t[i + 3], 0, 1, kB, kB + 1);
+    v[i + 3] = GRAFT_SHUFFLE(t[i + 1], t[i + 3], 2, 3, kB + 2, kB + 3);
+  }
+#if GRAFT_SIMD_BYTES == 32
+  GRAFT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    t[i] = __builtin_shufflevector(v[i], v[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    t[i + 4] = __builtin_shufflevector(v[i], v[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+  GRAFT_UNROLL
+  for (int i = 0; i < 8; ++i) v[i] = t[i];
+#elif GRAFT_SIMD_BYTES == 64
+  GRAFT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    t[i] = GRAFT_LANES(v[i], v[i + 4], 0, 2);
+    t[i + 4] = GRAFT_LANES(v[i], v[i + 4], 1, 3);
+    t[i + 8] = GRAFT_LANES(v[i + 8], v[i + 12], 0, 2);
+    t[i + 12] = GRAFT_LANES(v[i + 8], v[i + 12], 1, 3);
+  }
+  GRAFT_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    v[i] = GRAFT_LANES(t[i], t[i + 8], 0, 2);
+    v[i + 8] = GRAFT_LANES(t[i], t[i + 8], 1, 3);
+    v[i + 4] = GRAFT_LANES(t[i + 4], t[i + 12], 0, 2);
+    v[i + 12] = GRAFT_LANES(t[i + 4], t[i + 12], 1, 3);
+  }
+#undef GRAFT_LANES
+#endif
+#undef GRAFT_SHUFFLE
+}
+
+/// to[l · kPanel + j] = from[j · stride + l] for j < rows (≤ kPanel) and l < k; columns from `rows` on are zero.
+GRAFT_SIMD_FN inline void transpose_to_panel(const float* from, Index stride, Index rows, Index k,
+                                             float* to) noexcept {
+  for (Index j = 0; j < kPanel; j += kLanes) {
+    const Index valid = std::clamp<Index>(rows - j, 0, kLanes);
+    const float* block = from + j * stride;
+    Index l = 0;
+    if (valid == kLanes) {
+      for (; l + kLanes <= k; l += kLanes) {
+        Floats v[kLanes];
+        GRAFT_UNROLL
+        for (int i = 0; i < kLanes; ++i) v[i] = load(block + i * stride + l);
+        transpose(v);
+        GRAFT_UNROLL
+        for (int i = 0; i < kLanes; ++i) store(to + (l + i) * kPanel + j, v[i]);
+      }
+    }
+    for (; l < k; ++l)
+      for (Index i = 0; i < kLanes; ++i)
+        to[l * kPanel + j + i] = i < valid ? block[i * stride + l] : 0.0f;
+  }
+}
+
+/// c[j · ldc + i] = alpha · from[i · stride + j] + beta · c[j · ldc + i] for i < rows and j < cols.
+GRAFT_SIMD_FN inline void store_transposed(const float* from, Index stride, Index rows, Index cols,
+                                           float alpha, float beta, float* c, Index ldc) noexcept {
+  for (Index i = 0; i < rows; i += kLanes) {
+    const Index here = std::min<Index>(kLanes, rows - i);
+    for (Index j = 0; j < cols; j += kLanes) {
+      const Index width = std::min<Index>(kLanes, cols - j);
+      Floats v[kLanes] = {};
+      if (width == kLanes) {
+        for (Index r = 0; r < here; ++r) v[r] = load(from + (i + r) * stride + j);
+      } else {
+        for (Index r = 0; r < here; ++r) v[r] = load_partial(from + (i + r) * stride + j, width);
+      }
+      transpose(v);
+      for (Index r = 0; r < width; ++r) {
+        float* to = c + (j + r) * ldc + i;
+        v[r] *= alpha;
+        if (here == kLanes) {
+          if (beta != 0.0f) v[r] = fma(beta, load(to), v[r]);
+          store(to, v[r]);
+        } else {
+          if (beta != 0.0f) v[r] = fma(beta, load_partial(to, here), v[r]);
+          store_partial(to, v[r], here);
+        }
+      }
+    }
+  }
+}
+
+/// Cuts a row of `cols` values into panels that lie `panel_size` floats apart; pads the last with zeros.
+GRAFT_SIMD_FN inline void copy_row_to_panels(const float* from, Index cols, float* to,
+                                             Index panel_size) noexcept {
+  Index j = 0;
+  for (; j + kPanel <= cols; j += kPanel, to += panel_size) {
+    GRAFT_UNROLL
+    for (int i = 0; i < kPanel; i += kLanes) store(to + i, load(from + j + i));
+  }
+  if (j < cols)
+    for (Index i = 0; i < kPanel; ++i) to[i] = j + i < cols ? from[j + i] : 0.0f;
+}
+
+/// to[l · kPanel + j] = B(first_k + l, first_n + j) from panels of B transposed; first_k is a multiple of kPanel.
+GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n, Index n,
+                                           Index first_k, Index k, float* to) noexcept {
+  for (Index done = 0; done < n;) {  // these rows may lie in two blocks of depth
+    const Index row = first_n + done;
+    const Index block = row / b.panel_depth * b.panel_depth;
+    const Index depth = std::min(b.panel_depth, b.panel_k - block);
+    const Index rows = std::min(n - done, block + depth - row);
+    const float* from =
+        b.data + block * graft::kernels::detail::round_up(b.panel_n, kPanel) + first_k * depth +
+        (row - block) * kPanel;
+    if (done == 0 && rows == n) return transpose_to_panel(from, kPanel, n, k, to);
+    for (Index l = 0; l < k; ++l)
+      for (Index j = 0; j < rows; ++j) to[l * kPanel + done + j] = from[j * kPanel + l];
+    done += rows;
+  }
+  for (Index l = 0; l < k; ++l)
+    for (Index j = n; j < kPanel; ++j) to[l * kPanel + j] = 0.0f;
+}
+
+/// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k · kPanel floats.
+GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
+                                      Index n, float* to, float* decoded) noexcept {
+  const char* const blocks = static_cast<const char*>(b.blocks);
+  switch (b.form) {
+    case RightOperand::Form::panels: return;
+    case RightOperand::Form::k_rows:
+      for (Index l = 0; l < k; ++l) {
+        const float* values = decoded;
+        if (b.decode != nullptr) {
+          b.decode(blocks + (first_k + l) * b.row_bytes, first_n, n, decoded);
+        } else {
+          values = b.data + (first_k + l) * b.stride + first_n;
+        }
+        copy_row_to_panels(values, n, to + l * kPanel, k * kPanel);
+      }
+      return;
+    case RightOperand::Form::n_rows:
+      for (Index j = 0; j < n; j += kPanel, to += k * kPanel) {
+        const Index rows = std::min(kPanel, n - j);
+        if (b.decode == nullptr) {
+          transpose_to_panel(b.data + (first_n + j) * b.stride + first_k, b.stride, rows, k, to);
+          continue;
+        }
+        constexpr Index step = graft::kernels::detail::kDecodeStep;
+        constexpr Index stride = graft::kernels::detail::kDecodeStride;
+        for (Index l = 0; l < k; l += step) {
+          const Index count = std::min(step, k - l);
+          for (Index r = 0; r < rows; ++r)
+            b.decode(blocks + (first_n + j + r) * b.row_bytes, first_k + l, count,
+                     decoded + r * stride);
+          transpose_to_panel(decoded, stride, rows, count, to + l * kPanel);
+        }
+      }
+      return;
+    case RightOperand::Form::transposed_panels:
+      for (Index j = 0; j < n; j += kPanel, to += k * kPanel)
+        for (Index l = 0; l < k; l += kPanel)
+          transpose_packed(b, first_n + j, std::min(kPanel, n - j), first_k + l,
+                           std::min(kPanel, k - l), to + l * kPanel);
+      return;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The loops around a tile: one task covers row_block × col_block elements of C, over all of k.
+
+GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* scratch) noexcept {
+  const Index row0 = task / q.col_blocks() * q.row_block;
+  const Index col0 = task % q.col_blocks() * q.col_block;
+  const Index rows = std::min(q.row_block, q.m - row0);
+  const Index cols = std::min(q.col_block, q.n - col0);
+  float* const panels = scratch + q.panel_offset;
+  float* const low_rank = scratch + q.p_offset;
+  float* const transposed = scratch + q.c_offset;
+  const Index tail = cols % kPanel;
+  // The part of P beside the last, incomplete panel, padded.
+  if (q.rank > 0 && tail != 0) {
+    for (Index r = 0; r < q.rank; ++r)
+      for (Index j = 0; j < kPanel; ++j)
+        low_rank[r * kPanel + j] = j < tail ? q.p[r * q.ldp + col0 + cols - tail + j] : 0.0f;
+  }
+  // 4 KiB apart, all rows of A fall into the same set of a cache: fewer rows a tile then.
+  const int limit = kMaxTileRows > 8 && q.a_row % 1024 == 0 ? 8 : kMaxTileRows;
+  const bool ready = q.b.form == RightOperand::Form::panels;
+  const Index padded_n = graft::kernels::detail::round_up(q.n, kPanel);
+
+  Tile t{};
+  t.a_row = q.a_row;
+  t.a_k = q.a_k;
+  t.ldh = q.ldh;
+  for (Index k0 = 0; k0 == 0 || k0 < q.k; k0 += q.depth) {
+    const Index depth = std::min(q.depth, q.k - k0);
+    const bool last = k0 + depth >= q.k;
+    if (!ready) {
+      if (!q.in_place) {
+        fill_panels(q.b, k0, depth, col0, cols, panels, scratch + q.decode_offset);
+      } else if (tail != 0) {
+        fill_panels(q.b, k0, depth, col0 + cols - tail, tail, panels, nullptr);
+      }
+    }
+    t.k = depth;
+    t.rank = last ? q.rank : 0;
+    t.alpha = q.transpose_c ? 1.0f : q.alpha;
+    t.beta = k0 > 0 ? 1.0f : q.transpose_c ? 0.0f : q.beta;
+    for (Index r0 = 0; r0 < rows; r0 += q.inner_rows) {
+      const Index inner = std::min(q.inner_rows, rows - r0);
+      for (Index j = 0; j < cols; j += kPanel) {
+        const Index width = std::min(kPanel, cols - j);
+        const float* panel;
+        Index stride = kPanel;
+        const float* next;
+        if (ready) {
+          panel = q.b.data + k0 * padded_n + (col0 + j) * depth;
+          next = panel + depth * kPanel;
+        } else if (q.in_place && width == kPanel) {
+          panel = q.b.data + k0 * q.b.stride + col0 + j;
+          stride = q.b.stride;
+          next = panel;
+        } else {
+          panel = q.in_place ? panels : panels + j * depth;
+          next = panel;
+        }
+        t.b_k = stride;
+        int number = 0;
+        for (Index i = 0; i < inner; ++number) {
+          const int tile_rows = next_tile_rows(inner - i, limit);
+          const Index row = row0 + r0 + i;
+          t.a = q.a + row * q.a_row + k0 * q.a_k;
+          t.h = q.h + row * q.ldh;
+          for (Index sub = 0; sub < width; sub += kTileCols) {
+            t.prefetch = panel;
+            t.prefetch_step = 0;
+            // The first two tiles fetch the panel after this one into the second-level cache.
+            if (ready && sub == 0 && number < 2) {
+              t.prefetch = next + number * depth * kPanel / 2;
+              t.prefetch_step = tile_rows == inner ? kPanel : kPanel / 2;
+            }
+            t.b = panel + sub;
+            t.cols = std::min<Index>(kTileCols, width - sub);
+            const Index col = col0 + j + sub;
+            t.bias = last && q.bias != nullptr ? q.bias + col : nullptr;
+            if (t.rank > 0) {
+              t.p = width == kPanel ? q.p + col : low_rank + sub;
+              t.ldp = width == kPanel ? q.ldp : kPanel;
+            }
+            if (q.transpose_c) {
+              t.c = transposed + (r0 + i) * q.col_block + j + sub;
+              t.ldc = q.col_block;
+            } else {
+              t.c = q.c + row * q.ldc + col;
+              t.ldc = q.ldc;
+            }
+            run_tile(tile_rows, t);
+          }
+          i += tile_rows;
+        }
+      }
+    }
+  }
+  if (q.transpose_c)
+    store_transposed(transposed, q.col_block, rows, cols, q.alpha, q.beta,
+                     q.c + col0 * q.ldc + row0, q.ldc);
+}
+
+}  // namespace graft::kernels::GRAFT_SIMD_NS

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <algorithm>
+
+#include "graft/base/aligned_buffer.hpp"
+#include "graft/base/thread_pool.hpp"
+#include "graft/kernels/frozen_weight.hpp"
+#include "graft/kernels/simd.hpp"
+
+namespace graft::kernels {
+
+namespace detail {
+
+/// Columns of a panel. Panels hold the right operand of a product as [k][32], whatever the instruction set is.
+inline constexpr Index kPanel = 32;
+/// Largest depth of a panel; one panel then fills an eighth of a 1 MiB second-level cache.
+inline constexpr Index kMaxDepth = 1024;
+/// A decoder may start at any multiple of this.
+inline constexpr Index kDecodeStep = 256;
+/// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share cache sets.
+inline constexpr Index kDecodeStride = kDecodeStep + 16;
+inline constexpr Index kDecodeScratch = kPanel * kDecodeStride;
+
+constexpr Index ceil_div(Index a, Index b) noexcept { return (a + b - 1) / b; }
+constexpr Index round_up(Index a, Index b) noexcept { return ceil_div(a, b) * b; }
+
+/// Depth of the blocks that `k` is cut into: equal ones, multiples of 256 unless there is only one.
+constexpr Index block_depth(Index k, Index limit) noexcept {
+  if (k <= limit) return k;
+  return round_up(ceil_div(k, ceil_div(k, limit)), kDecodeStep);
+}
+
+/// Where the right operand B (k × n) of a product comes from.
+struct RightOperand {
+  enum class Form {
+    panels,             // packed panels of B, ready to use
+    k_rows,             // stored row-major with k rows
+    n_rows,             // stored row-major with n rows: B transposed
+    transposed_panels,  // packed panels of B transposed (n × k)
+  };
+  Form form = Form::k_rows;
+  const float* data = nullptr;  // f32 rows or panels
+  Index stride = 0;
+  const void* blocks = nullptr;  // or rows to decode
+  Index row_bytes = 0;
+  DecodeRow decode = nullptr;
+  Index panel_depth = 0, panel_k = 0, panel_n = 0;  // transposed_panels: block depth, and size as packed
+};
+
+/// C = alpha · A B + beta · C + bias + H P, by tiles. A(i, l) is a[i · a_row + l · a_k].
+struct Product {
+  Index m = 0, n = 0, k = 0;
+  const float* a = nullptr;
+  Index a_row = 0, a_k = 1;
+  RightOperand b;
+  float alpha = 1, beta = 0;
+  const float* bias = nullptr;
+  const float* h = nullptr;
+  Index ldh = 0;
+  const float* p = nullptr;
+  Index ldp = 0;
+  Index rank = 0;
+  float* c = nullptr;
+  Index ldc = 0;
+  bool transpose_c = false;  // C(i, j) is c[j · ldc + i]
+
+  // How it is cut. Nothing here depends on the number of threads.
+  Index depth = 0;       // of a block of k
+  Index row_block = 0;   // rows of C in a task
+  Index col_block = 0;   // columns of C in a task
+  Index inner_rows = 0;  // rows whose part of A stays in the cache while the panels of a task go by
+  bool in_place = false; // panels are read from k_rows without a copy
+  // Scratch of a thread, in floats from its start.
+  Index panel_offset = 0, decode_offset = 0, p_offset = 0, c_offset = 0, scratch = 0;
+
+  Index row_blocks() const noexcept { return ceil_div(m, row_block); }
+  Index col_blocks() const noexcept { return ceil_div(n, col_block); }
+  Index tasks() const noexcept { return row_blocks() * col_blocks(); }
+};
+
+/// Scratch of the calling thread: at least `count` floats; allocates only to grow.
+inline float* thread_scratch(Index count) {
+  static thread_local AlignedBuffer<float> buffer;
+  const auto wanted = static_cast<std::size_t>(count);
+  if (buffer.size() < wanted) {
+    buffer = AlignedBuffer<float>();
+    buffer = AlignedBuffer<float>(wanted);
+  }
+  return buffer.data();
+}
+
+/// Runs `function(problem, task, scratch)` for all tasks; work of few operations stays in the calling thread.
+template <class Problem>
+void run_tasks(const Problem& problem, void (*function)(const Problem&, Index, float*),
+               double operations) {
+  auto body = [&](Index task) { function(problem, task, thread_scratch(problem.scratch)); };
+  const Index tasks = problem.tasks();
+  if (operations < 2e6) {
+    for (Index task = 0; task < tasks; ++task) body(task);
+  } else {
+    ThreadPool::global().parallel_for(tasks, body);
+  }
+}
+
+}  // namespace detail
+}  // namespace graft::kernels
