@@ -42,7 +42,7 @@ class GraftConan(ConanFile):
         check_min_cppstd(self, 20)
 
     def package_id(self):
-        if not self.options.kernels:
+        if not self.info.options.kernels:
             self.info.clear()
 
     def layout(self):
