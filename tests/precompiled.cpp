@@ -1,0 +1,1 @@
+// Built with the precompiled header, for the other programs to share it.
