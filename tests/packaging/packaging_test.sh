@@ -2,11 +2,10 @@
 # Consumers of every kind: find_package from an installed and then moved prefix, pkg-config, add_subdirectory,
 # FetchContent, the unpacked Debian package, the source archive.
 set -eu
-case ${GRAFT_BUILD_DIR:?} in */release | */dev | */build-*) ;; *)
-  echo "skipped: packaging is tested in the release build"
+if [ ! -f "${GRAFT_BUILD_DIR:?}/CPackConfig.cmake" ]; then
+  echo "skipped: this build has no install rules (GRAFT_INSTALL=OFF)"
   exit 77
-  ;;
-esac
+fi
 consumer=$GRAFT_SOURCE_DIR/tests/packaging/consumer
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
