@@ -11,6 +11,6 @@ graft_install $GRAFT_BUILD_PACKAGES $GRAFT_FETCH_PACKAGES catch2 libbenchmark-de
 graft_fetch_model || graft_say "Going on without the model: tests that need it say that they are skipped."
 graft_fetch_barkeep || graft_say "Going on without barkeep: progress is printed as plain lines."
 
-cmake --preset release -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR"
+cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_BENCH=ON -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR"
 cmake --build --preset release
 ctest --preset release -j "$(nproc)" "$@"
