@@ -34,7 +34,8 @@ template <std::floating_point T>
 struct AdapterTensor {
   enum class Scope {
     site,   ///< belongs to one site: files hold it below the site's path
-    model,  ///< shared by all sites: files hold it under its name alone
+    model,  ///< shared by all sites: files hold it as "base_model." + name
+    root,   ///< files hold it under its name alone (prompts)
   };
 
   std::string name;                    ///< below the site's path, or below "base_model."
@@ -88,6 +89,16 @@ struct LinearSiteInfo {
     const auto dot = path.rfind('.');
     return dot == std::string::npos ? path : path.substr(dot + 1);
   }
+};
+
+/// What a method is told about the embedding site that it is made for.
+template <std::floating_point T>
+struct EmbeddingSiteInfo {
+  std::string path;
+  Index vocabulary = 0;
+  Index dim = 0;
+  Index padding_index = -1;  ///< its row gets no gradient; -1: there is none
+  std::function<BasicTensor<T>()> table;
 };
 
 /// What making an adapter needs besides configuration and site.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -167,7 +168,7 @@ class BasicTape {
     if (!wants_gradient || !options_.gradients) return constant(std::move(value));
     using Function = std::decay_t<Backward>;
     struct Operation final : Node {
-      Operation(detail::GradSlot<T>* out, Function&& f) : Node(out), function(std::move(f)) {}
+      Operation(detail::GradSlot<T>* slot, Function&& f) : Node(slot), function(std::move(f)) {}
       void run(const Tensor& dy) override { function(dy); }
       Function function;
     };
@@ -242,10 +243,10 @@ class BasicTape {
   /// What the forward pass of this tape is about (rows, tokens, tasks); read by adapters that depend on it.
   template <class Context>
   const Context* context() const {
-    return static_cast<const Context*>(context_);
+    return static_cast<const Context*>(context_.get());
   }
-  void set_context(const void* context) { context_ = context; }
-  const void* raw_context() const { return context_; }
+  void set_context(std::shared_ptr<const void> context) { context_ = std::move(context); }
+  const std::shared_ptr<const void>& shared_context() const { return context_; }
 
  private:
   struct Node {
@@ -296,7 +297,7 @@ class BasicTape {
   std::byte* cursor_ = nullptr;
   std::byte* limit_ = nullptr;
   std::uint64_t random_calls_ = 0;
-  const void* context_ = nullptr;
+  std::shared_ptr<const void> context_;
 };
 
 using Tape = BasicTape<float>;

@@ -32,6 +32,10 @@ class BasicEmbeddingTable {
   Index rows() const { return rows_; }
   Index dim() const { return dim_; }
   explicit operator bool() const { return rows_ > 0; }
+  /// Quantised rows as they are kept; null if the table is dense.
+  const void* blocks() const { return blocks_; }
+  quant::Format format() const { return format_; }
+  const std::shared_ptr<const void>& keep_alive() const { return keep_alive_; }
 
   /// Rows of the ids, [ids, dim]. @throws ValueError for an id outside of the table.
   BasicTensor<T> lookup(std::span<const std::int32_t> ids) const {

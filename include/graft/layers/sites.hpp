@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -220,6 +221,7 @@ class BasicEmbeddingSite {
   }
   /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term takes part in it.
   T embed_scale = 1;
+  Index padding_index = -1;  ///< row that stands for padding; -1: there is none
 
  private:
   std::string path_;
@@ -233,7 +235,7 @@ template <std::floating_point T>
 struct BasicNorm {
   BasicTensor<T> weight;  ///< empty: ones
   BasicTensor<T> bias;    ///< empty: none
-  T eps = T{1e-5};
+  T eps = static_cast<T>(1e-5);
   bool rms = true;        ///< RMSNorm, else LayerNorm
   T weight_offset = 0;    ///< added to the weight (Gemma: 1)
 
@@ -365,8 +367,12 @@ class BasicAttentionSite {
   using Interface = AttentionAdapterInterface<T>;
 
   BasicAttentionSite() = default;
-  BasicAttentionSite(std::string path, Index layer, Index heads, Index kv_heads, Index head_dim)
-      : layer(layer), heads(heads), kv_heads(kv_heads), head_dim(head_dim), path_(std::move(path)) {}
+  BasicAttentionSite(std::string path, Index layer_number, Index query_heads, Index key_value_heads, Index head_width)
+      : layer(layer_number),
+        heads(query_heads),
+        kv_heads(key_value_heads),
+        head_dim(head_width),
+        path_(std::move(path)) {}
   const std::string& path() const { return path_; }
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
   std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
@@ -395,10 +401,82 @@ class BasicAttentionSite {
   std::vector<std::shared_ptr<const Interface>> chain_;
 };
 
+/// Adapter of a prompt site behind type erasure.
+template <std::floating_point T>
+class PromptAdapterInterface {
+ public:
+  virtual ~PromptAdapterInterface() = default;
+  virtual Index virtual_tokens() const = 0;
+  /// Embeddings of the virtual tokens for each row of the batch: [batch, virtual_tokens, dim].
+  virtual BasicVar<T> prompt(BasicTape<T>& tape, Index batch, const ForwardContext& context) const = 0;
+};
+
+/// Where virtual tokens enter: between the embedding and the first block. Kind `embedding`.
+template <std::floating_point T>
+class BasicPromptSite {
+ public:
+  using Scalar = T;
+  using Interface = PromptAdapterInterface<T>;
+
+  BasicPromptSite() = default;
+  BasicPromptSite(std::string path, Index dim) : path_(std::move(path)), dim_(dim) {}
+  const std::string& path() const { return path_; }
+  Index dim() const { return dim_; }
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  void activate(const std::vector<std::string>& names) {
+    active_ = nullptr;
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) active_ = named.adapter;
+  }
+  Index virtual_tokens() const { return active_ ? active_->virtual_tokens() : 0; }
+  /// x: [batch, tokens, dim] -> [batch, virtual_tokens + tokens, dim].
+  BasicVar<T> operator()(const BasicVar<T>& x, const ForwardContext& context) const {
+    if (!active_) return x;
+    return concat_along(1, std::vector<BasicVar<T>>{active_->prompt(x.tape(), x.dim(0), context), x});
+  }
+
+ private:
+  std::string path_;
+  Index dim_ = 0;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  std::shared_ptr<const Interface> active_;
+};
+
+/// Sizes of a model that adapters are made from.
+struct ModelInfo {
+  std::string architecture;  ///< "llama", "bert", … as config.json's model_type
+  Index hidden_size = 0;
+  Index layers = 0;
+  Index heads = 0;
+  Index kv_heads = 0;
+  Index head_dim = 0;
+  Index vocabulary = 0;
+  std::vector<std::string> output_layers;  ///< paths of heads that "all-linear" leaves out
+};
+
+/// All sites of a model, in the order of its modules.
+template <std::floating_point T>
+struct BasicSiteTable {
+  ModelInfo info;
+  std::vector<BasicLinearSite<T>*> linear;
+  std::vector<BasicEmbeddingSite<T>*> embedding;
+  std::vector<BasicNormSite<T>*> norm;
+  std::vector<BasicHiddenSite<T>*> hidden;
+  std::vector<BasicAttentionSite<T>*> attention;
+  BasicPromptSite<T>* prompt = nullptr;
+  /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of their own.
+  /// Null where the model cannot. All pointers of the table are new afterwards.
+  std::function<void(const std::vector<std::pair<Index, Index>>&)> replicate_layers;
+};
+
 using LinearSite = BasicLinearSite<float>;
 using EmbeddingSite = BasicEmbeddingSite<float>;
 using NormSite = BasicNormSite<float>;
 using HiddenSite = BasicHiddenSite<float>;
 using AttentionSite = BasicAttentionSite<float>;
+using PromptSite = BasicPromptSite<float>;
+using SiteTable = BasicSiteTable<float>;
 
 }  // namespace graft

@@ -116,7 +116,7 @@ class MemoryPool {
   static int class_of(std::size_t bytes) {
     std::size_t units = (bytes + kAlignment - 1) / kAlignment;
     if (units < kSteps) return static_cast<int>(units);
-    const int exponent = std::bit_width(units) - 1;
+    const int exponent = static_cast<int>(std::bit_width(units)) - 1;
     const int shift = exponent - 3;
     std::size_t step = units >> shift;  // 8 … 15
     if ((step << shift) < units) ++step;

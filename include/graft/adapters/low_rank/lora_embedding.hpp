@@ -10,16 +10,6 @@
 
 namespace graft {
 
-/// What a method is told about the embedding site that it is made for.
-template <std::floating_point T>
-struct EmbeddingSiteInfo {
-  std::string path;
-  Index vocabulary = 0;
-  Index dim = 0;
-  Index padding_index = -1;  ///< its row gets no gradient; -1: there is none
-  std::function<BasicTensor<T>()> table;
-};
-
 /// LoRA on an embedding: y = E[ids] + s · A[:, ids]ᵀ Bᵀ, s = alpha / rank.
 ///
 /// A: [rank, vocabulary], B: [dim, rank]; trained: rank · (vocabulary + dim). A = 0 and B ~ N(0, 1) at the start.

@@ -77,9 +77,10 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
         even(i, j) = q(2 * i, j);
         odd(i, j) = q(2 * i + 1, j);
       }
+    constexpr T tenth = static_cast<T>(0.1);
     const auto ga = detail::normal_tensor<T>(rng, {in, r / 2}, 1);
     const auto gb = detail::normal_tensor<T>(rng, {r / 2, out}, 1);
-    return {detail::product(odd, ga, T{0.1}, true, true), detail::product(gb, even, T{0.1}, true, false)};
+    return {detail::product(odd, ga, tenth, true, true), detail::product(gb, even, tenth, true, false)};
   }
   const Index limit = std::min(in, out);
   const auto check = [&] {

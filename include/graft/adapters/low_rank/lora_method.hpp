@@ -1,0 +1,32 @@
+#pragma once
+
+#include "graft/adapters/low_rank/lora.hpp"
+#include "graft/adapters/low_rank/lora_embedding.hpp"
+#include "graft/adapters/method.hpp"
+
+namespace graft {
+
+/// LoRA and the variants that share its `peft_type`, chosen by the flags of the configuration.
+template <std::floating_point T>
+struct LoRAMethod {
+  using Scalar = T;
+  using Config = LoRAConfig;
+  static MethodInfo info() {
+    return {.peft_type = "LORA",
+            .name = "LoRA",
+            .family = "low_rank",
+            .paper = "arXiv:2106.09685",
+            .sites = "linear, embedding, conv",
+            .parameters = "r (in + out)"};
+  }
+  static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
+                                               InitContext<T>& context) {
+    return linear_part(BasicLoRA<T>(config, site, context));
+  }
+  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config, const EmbeddingSiteInfo<T>& site,
+                                                     InitContext<T>& context) {
+    return embedding_part(BasicLoRAEmbedding<T>(config, site, context));
+  }
+};
+
+}  // namespace graft

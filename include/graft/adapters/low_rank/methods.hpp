@@ -1,0 +1,12 @@
+#pragma once
+
+#include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/adapters/method.hpp"
+
+namespace graft {
+
+/// Methods of the low-rank family.
+template <std::floating_point T>
+using LowRankMethods = MethodList<LoRAMethod<T>>;
+
+}  // namespace graft

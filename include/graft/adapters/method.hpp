@@ -1,0 +1,103 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "graft/adapters/part.hpp"
+
+namespace graft {
+
+/// What a list of methods shows of one.
+struct MethodInfo {
+  std::string_view peft_type;   ///< "LORA"; key of configurations and of the registry
+  std::string_view name;        ///< "LoRA"
+  std::string_view family;      ///< folder: "low_rank"
+  std::string_view paper;       ///< "arXiv:2106.09685"
+  std::string_view sites;       ///< "linear, embedding, conv"
+  std::string_view parameters;  ///< trained elements a site: "r (in + out)"
+  bool mergeable = true;
+  bool in_peft = true;          ///< Hugging Face PEFT reads and writes its files
+};
+
+/// Steps of a training run, as procedures see them. Steps count from 1.
+struct StepInfo {
+  Index step = 0;
+  Index total_steps = 0;
+  double learning_rate = 0;
+};
+
+/// A part with the path of its site.
+template <std::floating_point T>
+struct PlacedPart {
+  std::string path;
+  std::shared_ptr<AdapterPart<T>> part;
+};
+
+/// What a method does while it is trained (rank budgets, mask updates); made once for an adapter over all its parts.
+template <std::floating_point T>
+class Procedure {
+ public:
+  virtual ~Procedure() = default;
+  virtual void before_step(const StepInfo&) {}
+  virtual void after_backward(const StepInfo&) {}
+  /// After the optimiser moved the parameters, before gradients are dropped.
+  virtual void after_step(const StepInfo&) {}
+  /// Fields of the saved configuration that the procedure decides.
+  virtual void update_config(ConfigValue::Map&) const {}
+};
+
+/// What a method descriptor is told about an attention site and about the model.
+template <std::floating_point T>
+struct AttentionSiteInfo {
+  std::string path;
+  Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
+  ModelInfo model;
+};
+template <std::floating_point T>
+struct NormSiteInfo {
+  std::string path;
+  BasicNorm<T> norm;
+  Index width = 0;
+};
+template <std::floating_point T>
+struct HiddenSiteInfo {
+  std::string path;
+  Index width = 0;
+  Index layer = -1;
+  ModelInfo model;
+};
+template <std::floating_point T>
+struct PromptSiteInfo {
+  std::string path;
+  Index dim = 0;
+  ModelInfo model;
+  /// Rows of the frozen embedding for given ids, for inits from text.
+  std::function<BasicTensor<T>(std::span<const std::int32_t>)> embed;
+};
+
+/// Descriptor of a method with one class for linear sites: `M` has `Config`, a constructor
+/// (config, LinearSiteInfo, InitContext) and `static MethodInfo info()`.
+///
+/// A descriptor of a method's own may have, besides `Config` and `info()`, any of the static functions `linear`, `embedding`,
+/// `norm`, `hidden`, `attention`, `prompt` (each: config, site info, InitContext -> shared pointer to a part, null: not here),
+/// `targets(config, path)` in place of `target_modules`, and `procedure(config, parts) -> unique_ptr<Procedure>`.
+template <class M>
+struct LinearMethod {
+  using Scalar = typename M::Scalar;
+  using Config = typename M::Config;
+  static MethodInfo info() { return M::info(); }
+  static std::shared_ptr<LinearPart<Scalar>> linear(const Config& config, const LinearSiteInfo<Scalar>& site,
+                                                    InitContext<Scalar>& context) {
+    return linear_part(M(config, site, context));
+  }
+};
+
+/// A list of method descriptors.
+template <class... Methods>
+struct MethodList {};
+
+}  // namespace graft

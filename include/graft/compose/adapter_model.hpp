@@ -1,0 +1,510 @@
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/method.hpp"
+#include "graft/compose/adapter_set.hpp"
+#include "graft/compose/config_json.hpp"
+#include "graft/compose/full_copy.hpp"
+#include "graft/compose/method_registry.hpp"
+#include "graft/io/atomic_file.hpp"
+#include "graft/io/safetensors.hpp"
+#include "graft/layers/quantized_linear.hpp"
+
+namespace graft {
+
+/// What happened when the tensors of a checkpoint met those of an adapter.
+struct LoadReport {
+  std::vector<std::string> missing;     ///< the adapter has them, the file does not
+  std::vector<std::string> unexpected;  ///< the file has them, the adapter does not
+  std::vector<std::string> mismatched;  ///< "name: expected [..], found [..]"
+  bool ok() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }
+  std::string text() const {
+    std::string result;
+    const auto list = [&](const char* what, const std::vector<std::string>& names) {
+      if (names.empty()) return;
+      result += concat(result.empty() ? "" : "; ", names.size(), " ", what, ": ");
+      for (std::size_t i = 0; i < names.size() && i < 5; ++i) result += (i == 0 ? "" : ", ") + names[i];
+      if (names.size() > 5) result += ", …";
+    };
+    list("missing", missing);
+    list("unexpected", unexpected);
+    list("of another shape", mismatched);
+    return result;
+  }
+};
+
+/// Named adapters on the sites of one model: add, load, save, activate one or several, switch off, merge.
+///
+/// Works through the sites and the registry of tensors only; it knows neither the model nor any method. The site table, and the
+/// model behind it, must outlive this.
+template <std::floating_point T>
+class BasicAdapterModel {
+ public:
+  BasicAdapterModel(BasicSiteTable<T>& table, const MethodRegistry<T>& registry)
+      : table_(&table), registry_(&registry) {}
+  BasicAdapterModel(const BasicAdapterModel&) = delete;
+  BasicAdapterModel& operator=(const BasicAdapterModel&) = delete;
+  ~BasicAdapterModel() {
+    while (!sets_.empty()) remove(sets_.back()->name());
+  }
+
+  /// Makes an adapter from a configuration and activates it alone. Values are drawn from `generator` in the order in which
+  /// Hugging Face PEFT draws them. @throws ValueError for an unknown method, a bad configuration, targets that match nothing
+  AdapterSet<T>& add(const std::string& name, const ConfigValue::Map& config, TorchGenerator& generator) {
+    return build(name, config, generator, false);
+  }
+  /// The same from a method's own configuration.
+  template <class Config>
+    requires requires { Config::kPeftType; }
+  AdapterSet<T>& add(const std::string& name, Config config, std::uint64_t seed = 0) {
+    ConfigValue::Map map;
+    ConfigWriter writer(map);
+    config.fields(writer);
+    map["peft_type"] = std::string(Config::kPeftType);
+    TorchGenerator generator(seed);
+    return build(name, map, generator, false);
+  }
+
+  /// Reads a folder with adapter_config.json and adapter_model.safetensors, as Hugging Face PEFT writes it.
+  /// @throws IoError for unreadable files; ValueError with the report if `strict` and tensors do not fit.
+  AdapterSet<T>& load(const std::string& name, const std::filesystem::path& folder, bool strict = true,
+                      LoadReport* report = nullptr) {
+    const auto config = read_config_file(folder / "adapter_config.json");
+    const auto file = io::SafetensorsFile::open(folder / "adapter_model.safetensors");
+    TorchGenerator generator;
+    auto& set = build(name, config, generator, true);
+    try {
+      const LoadReport result = read_tensors(set, file);
+      if (report != nullptr) *report = result;
+      if (strict && !result.ok())
+        throw ValueError(concat((folder / "adapter_model.safetensors").string(), ": ", result.text()));
+    } catch (...) {
+      remove(name);
+      throw;
+    }
+    return set;
+  }
+
+  /// Copies tensors of a file into an adapter that exists. Parts that adapt their shapes are asked first.
+  static LoadReport read_tensors(AdapterSet<T>& set, const io::SafetensorsFile& file) {
+    std::map<std::string, Shape> shapes;
+    for (const auto& view : file.tensors()) {
+      if (view.shape.size() > static_cast<std::size_t>(Shape::kMaxRank))
+        throw IoError(concat("tensor ", view.name, ": more than ", Shape::kMaxRank, " axes"));
+      shapes.emplace(view.name, Shape(view.shape.begin(), view.shape.end()));
+    }
+    for (const auto& placed : set.parts()) {
+      const auto find = [&](std::string_view tensor) -> const Shape* {
+        AdapterTensor<T> probe;
+        probe.name = tensor;
+        for (const auto scope : {AdapterTensor<T>::Scope::site, AdapterTensor<T>::Scope::model, AdapterTensor<T>::Scope::root}) {
+          probe.scope = scope;
+          const auto it = shapes.find(AdapterSet<T>::key_of(placed.path, probe));
+          if (it != shapes.end()) return &it->second;
+        }
+        return nullptr;
+      };
+      placed.part->before_load(find);
+    }
+    LoadReport report;
+    std::vector<std::string> used;
+    for (const auto& [key, tensor] : set.tensors()) {
+      if (!tensor.saved) continue;
+      const auto* view = file.find(key);
+      if (view == nullptr) {
+        report.missing.push_back(key);
+        continue;
+      }
+      used.push_back(key);
+      const Shape found(view->shape.begin(), view->shape.end());
+      const Shape expected = tensor.index ? tensor.index->shape
+                             : tensor.file_shape.rank() > 0 ? tensor.file_shape
+                                                            : tensor.parameter.shape();
+      if (found != expected) {
+        report.mismatched.push_back(concat(key, ": expected ", expected.text(), ", found ", found.text()));
+        continue;
+      }
+      if (tensor.index) {
+        tensor.index->values = io::to_i64(*view);
+      } else {
+        BasicTensor<T> value = BasicTensor<T>::empty(tensor.parameter.shape());
+        if constexpr (std::is_same_v<T, float>) io::to_f32(*view, value.span());
+        else value = BasicTensor<T>::from(io::to_f64(*view), tensor.parameter.shape());
+        tensor.parameter.assign(std::move(value));
+      }
+    }
+    for (const auto& view : file.tensors())
+      if (std::find(used.begin(), used.end(), view.name) == used.end()) report.unexpected.push_back(view.name);
+    for (const auto& placed : set.parts()) placed.part->after_load();
+    return report;
+  }
+
+  /// Writes adapter_config.json and adapter_model.safetensors, each atomically. @throws IoError
+  void save(const std::string& name, const std::filesystem::path& folder) const {
+    const auto& set = at(name);
+    std::filesystem::create_directories(folder);
+    write_tensors(set, folder / "adapter_model.safetensors");
+    auto config = set.config();
+    config["peft_type"] = std::string(set.info().peft_type);
+    config["inference_mode"] = true;
+    const std::string text = io::json_text(config_json(config), 2) + "\n";
+    io::write_file_atomically(folder / "adapter_config.json", std::as_bytes(std::span(text)));
+  }
+  static void write_tensors(const AdapterSet<T>& set, const std::filesystem::path& path) {
+    std::vector<io::TensorToWrite> list;
+    std::vector<std::vector<std::byte>> converted;
+    converted.reserve(set.tensors().size());
+    for (const auto& [key, tensor] : set.tensors()) {
+      if (!tensor.saved) continue;
+      const Shape shape = tensor.index ? tensor.index->shape
+                          : tensor.file_shape.rank() > 0 ? tensor.file_shape
+                                                         : tensor.parameter.shape();
+      io::TensorToWrite item;
+      item.name = key;
+      item.shape.assign(shape.begin(), shape.end());
+      if (tensor.index) {
+        converted.push_back(index_bytes(*tensor.index));
+        item.dtype = tensor.index->type == IndexTensor::Type::u8    ? io::DType::u8
+                     : tensor.index->type == IndexTensor::Type::i32 ? io::DType::i32
+                                                                    : io::DType::i64;
+        item.data = converted.back();
+      } else if constexpr (std::is_same_v<T, float>) {
+        item.dtype = io::DType::f32;
+        item.data = std::as_bytes(tensor.parameter.value().span());
+      } else {
+        const auto as_float = tensor.parameter.value().template cast<float>();
+        const auto bytes = std::as_bytes(as_float.span());
+        converted.emplace_back(bytes.begin(), bytes.end());
+        item.dtype = io::DType::f32;
+        item.data = converted.back();
+      }
+      list.push_back(std::move(item));
+    }
+    io::write_safetensors(path, list);
+  }
+
+  void remove(const std::string& name) {
+    const auto it = find(name);
+    if (it == sets_.end()) throw ValueError(concat("adapter '", name, "' does not exist"));
+    const auto drop = [&](auto& sites) {
+      for (auto* site : sites) std::erase_if(site->adapters(), [&](const auto& a) { return a.name == name; });
+    };
+    drop(table_->linear);
+    drop(table_->embedding);
+    drop(table_->norm);
+    drop(table_->hidden);
+    drop(table_->attention);
+    if (table_->prompt != nullptr)
+      std::erase_if(table_->prompt->adapters(), [&](const auto& a) { return a.name == name; });
+    biases_.erase(name);
+    sets_.erase(it);
+    std::erase(active_, name);
+    activate(active_);
+  }
+
+  /// Runs with these adapters, in this order; none: the frozen model. @throws ValueError for a name that does not exist.
+  void activate(std::vector<std::string> names) {
+    for (const auto& n : names) at(n);
+    active_ = std::move(names);
+    apply_active(active_);
+  }
+  const std::vector<std::string>& active() const { return active_; }
+  /// Runs the frozen model while this object lives.
+  class Disabled {
+   public:
+    explicit Disabled(BasicAdapterModel& model) : model_(&model) { model_->apply_active({}); }
+    ~Disabled() { model_->apply_active(model_->active_); }
+    Disabled(const Disabled&) = delete;
+    Disabled& operator=(const Disabled&) = delete;
+
+   private:
+    BasicAdapterModel* model_;
+  };
+  [[nodiscard]] Disabled disabled() { return Disabled(*this); }
+
+  bool contains(const std::string& name) const { return find(name) != sets_.end(); }
+  /// @throws ValueError that lists the adapters there are.
+  AdapterSet<T>& at(const std::string& name) const {
+    const auto it = find(name);
+    if (it != sets_.end()) return **it;
+    std::string known;
+    for (const auto& s : sets_) known += (known.empty() ? "" : ", ") + s->name();
+    throw ValueError(concat("adapter '", name, "' does not exist; there are: ", known.empty() ? "none" : known));
+  }
+  std::vector<std::string> names() const {
+    std::vector<std::string> list;
+    for (const auto& s : sets_) list.push_back(s->name());
+    return list;
+  }
+  BasicSiteTable<T>& sites() const { return *table_; }
+  const MethodRegistry<T>& registry() const { return *registry_; }
+
+  /// Trained parameters of the active adapters, each once.
+  std::vector<BasicParameter<T>> parameters() const {
+    std::vector<BasicParameter<T>> list;
+    for (const auto& n : active_)
+      for (auto& p : at(n).parameters())
+        if (std::find(list.begin(), list.end(), p) == list.end()) list.push_back(p);
+    return list;
+  }
+  /// Sum of the auxiliary losses of the active adapters; empty if there is none.
+  BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const {
+    BasicVar<T> total;
+    for (const auto& n : active_) {
+      auto term = at(n).auxiliary_loss(tape);
+      if (term) total = total ? add(total, term) : term;
+    }
+    return total;
+  }
+
+  struct MergeOptions {
+    bool dequantize = false;  ///< allow a quantised weight to become a dense one
+  };
+  /// Folds the active adapters into the frozen weights. The old weights are kept, and `unmerge` puts them back bit for bit.
+  /// @throws ValueError if a part cannot be merged, or a weight is quantised and `dequantize` is not set; nothing is changed then.
+  void merge(MergeOptions options = {}) {
+    if (!merged_.empty()) throw ValueError("merge: adapters are merged already; unmerge first");
+    for (const auto& n : active_)
+      for (const auto& placed : at(n).parts())
+        if (const std::string reason = placed.part->merge_reason(); !reason.empty())
+          throw ValueError(concat("merge: ", placed.path, ": ", reason));
+    if (!active_.empty()) {
+      for (auto* s : table_->hidden) refuse_active(*s);
+      for (auto* s : table_->attention) refuse_active(*s);
+      if (table_->prompt != nullptr) refuse_active(*table_->prompt);
+    }
+    std::vector<std::function<void()>> undo, apply;
+    for (auto* site : table_->linear) {
+      if (site->chain().empty() && !site->bias_override) continue;
+      if constexpr (std::is_same_v<T, float>) {
+        if (!options.dequantize && site->base().template as<QuantizedLinear>() != nullptr)
+          throw ValueError(concat("merge: ", site->path(), " is quantised; merging would make it dense: allow that "
+                                  "with dequantize, or keep the adapter beside the base"));
+      }
+      auto merged = merged_layer(*site);
+      undo.push_back([site, old = site->base()] { site->set_base(old); });
+      apply.push_back([site, merged] { site->set_base(merged); });
+    }
+    for (auto* site : table_->embedding) {
+      if (site->chain().empty()) continue;
+      auto table = merged_table(*site);
+      undo.push_back([site, old = site->table()] { site->set_table(old); });
+      apply.push_back([site, table] { site->set_table(BasicEmbeddingTable<T>(table)); });
+    }
+    for (auto* site : table_->norm) {
+      auto norm = site->norm();
+      bool changed = false;
+      for (const auto& n : active_)
+        for (const auto& named : site->adapters())
+          if (named.name == n) {
+            const auto* part = dynamic_cast<const NormPart<T>*>(named.adapter.get());
+            auto result = part == nullptr ? std::nullopt : part->merged(site->norm());
+            if (!result) throw ValueError(concat("merge: the adapter of ", site->path(), " cannot be merged"));
+            norm = *result;
+            changed = true;
+          }
+      if (site->bias_override) {
+        norm.bias = site->bias_override.value().clone();
+        changed = true;
+      }
+      if (!changed) continue;
+      undo.push_back([site, old = site->norm()] { site->set_norm(old); });
+      apply.push_back([site, norm] { site->set_norm(norm); });
+    }
+    for (auto& f : apply) f();
+    merged_ = std::move(undo);
+    apply_active({});
+  }
+  void unmerge() {
+    for (auto& f : merged_) f();
+    merged_.clear();
+    apply_active(active_);
+  }
+  bool merged() const { return !merged_.empty(); }
+
+ private:
+  using Sets = std::vector<std::unique_ptr<AdapterSet<T>>>;
+
+  typename Sets::const_iterator find(const std::string& name) const {
+    return std::find_if(sets_.begin(), sets_.end(), [&](const auto& s) { return s->name() == name; });
+  }
+
+  AdapterSet<T>& build(const std::string& name, const ConfigValue::Map& given, TorchGenerator& generator, bool loading) {
+    if (contains(name)) throw ValueError(concat("adapter '", name, "' exists already"));
+    const auto type = given.find("peft_type");
+    const std::string* peft_type = type == given.end() ? nullptr : type->second.template get_if<std::string>();
+    if (peft_type == nullptr) throw ValueError("adapter config: field 'peft_type' is missing");
+    const auto& entry = registry_->at(*peft_type);
+    auto config = entry.defaults;
+    for (const auto& [key, value] : given) config[key] = value;
+    auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
+    SharedParameters<T> shared;
+    InitContext<T> context{generator, shared, loading, name};
+    sets_.push_back(std::move(set));
+    auto& added = *sets_.back();
+    try {
+      entry.build(added, *table_, context);
+      add_full_modules(added);
+      add_biases(added);
+    } catch (...) {
+      remove(name);
+      throw;
+    }
+    activate({name});
+    return added;
+  }
+
+  static bool inside(const std::string& path, const std::vector<std::string>& modules) {
+    for (std::string_view rest = path;;) {
+      for (const auto& m : modules)
+        if (has_suffix(rest, m)) return true;
+      const auto dot = rest.rfind('.');
+      if (dot == std::string_view::npos) return false;
+      rest = rest.substr(0, dot);
+    }
+  }
+  void add_full_modules(AdapterSet<T>& set) {
+    const auto& config = set.given_config();
+    const auto it = config.find("modules_to_save");
+    if (it == config.end()) return;
+    std::vector<std::string> modules;
+    detail::read_config("modules_to_save", it->second, modules);
+    if (modules.empty()) return;
+    bool found = false;
+    const auto place = [&](auto* site, auto part) {
+      found = true;
+      std::erase_if(site->adapters(), [&](const auto& a) { return a.name == set.name(); });
+      site->adapters().push_back({set.name(), part});
+      set.add_part(site->path(), part);
+    };
+    for (auto* site : table_->embedding)
+      if (inside(site->path(), modules)) place(site, std::make_shared<FullEmbedding<T>>(site->table().dense()));
+    for (auto* site : table_->linear)
+      if (inside(site->path(), modules)) {
+        Shape file_shape;
+        if (!site->conv.kernel.empty()) {
+          file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
+          for (Index k : site->conv.kernel) file_shape.append(k);
+        }
+        place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(), file_shape));
+      }
+    for (auto* site : table_->norm)
+      if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));
+    if (!found) throw ValueError(concat("modules_to_save: '", modules[0], "' matches no module"));
+  }
+  void add_biases(AdapterSet<T>& set) {
+    const auto& config = set.given_config();
+    const auto it = config.find("bias");
+    const std::string* mode = it == config.end() ? nullptr : it->second.template get_if<std::string>();
+    if (mode == nullptr || *mode == "none") return;
+    auto& list = biases_[set.name()];
+    const auto own = [&](const auto* site) {
+      return std::any_of(site->adapters().begin(), site->adapters().end(),
+                         [&](const auto& a) { return a.name == set.name(); });
+    };
+    for (auto* site : table_->linear) {
+      const bool adapted = own(site);
+      if (!site->base().bias() || (*mode != "all" && !adapted)) continue;
+      BasicParameter<T> bias(site->base().bias().clone());
+      list.linear.emplace_back(site, bias);
+      AdapterTensor<T> tensor;
+      tensor.parameter = bias;
+      set.add_tensor("base_model.model." + site->path() + (adapted ? ".base_layer.bias" : ".bias"), tensor);
+    }
+    if (*mode != "all") return;
+    for (auto* site : table_->norm) {
+      if (!site->norm().bias) continue;
+      BasicParameter<T> bias(site->norm().bias.clone());
+      list.norm.emplace_back(site, bias);
+      AdapterTensor<T> tensor;
+      tensor.parameter = bias;
+      set.add_tensor("base_model.model." + site->path() + ".bias", tensor);
+    }
+  }
+
+  void apply_active(const std::vector<std::string>& names) {
+    for (auto* s : table_->linear) {
+      s->activate(names);
+      s->bias_override = {};
+    }
+    for (auto* s : table_->embedding) s->activate(names);
+    for (auto* s : table_->norm) {
+      s->activate(names);
+      s->bias_override = {};
+    }
+    for (auto* s : table_->hidden) s->activate(names);
+    for (auto* s : table_->attention) s->activate(names);
+    if (table_->prompt != nullptr) table_->prompt->activate(names);
+    for (const auto& n : names) {
+      const auto it = biases_.find(n);
+      if (it == biases_.end()) continue;
+      for (auto& [site, bias] : it->second.linear) site->bias_override = bias;
+      for (auto& [site, bias] : it->second.norm) site->bias_override = bias;
+    }
+  }
+  template <class Site>
+  void refuse_active(const Site& site) const {
+    for (const auto& named : site.adapters())
+      if (std::find(active_.begin(), active_.end(), named.name) != active_.end())
+        throw ValueError(concat("merge: adapter '", named.name, "' at ", site.path(), " cannot be folded into a weight"));
+  }
+
+  /// The chain of a site, seen as one adapter over the frozen layer.
+  struct Chain {
+    using Scalar = T;
+    const BasicLinearSite<T>* site;
+    template <Linear L>
+    BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+      const BasicAnyLinear<T> root{BasicDenseLinear<T>(weight_of(base), bias_of(base))};
+      return BasicLinearView<T>(root, site->chain())(x);
+    }
+    std::vector<AdapterTensor<T>> tensors() const { return {}; }
+  };
+  static BasicDenseLinear<T> merged_layer(const BasicLinearSite<T>& site) {
+    BasicDenseLinear<T> merged =
+        site.chain().empty() ? BasicDenseLinear<T>(site.base().dense_weight(), site.base().bias())
+                             : merge_linear(site.base(), Chain{&site});
+    if (!site.bias_override) return merged;
+    auto bias = site.bias_override.value().clone();
+    const auto before = site.base().bias();
+    for (Index i = 0; i < bias.size(); ++i) bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
+    return BasicDenseLinear<T>(merged.dense_weight(), bias);
+  }
+  static BasicTensor<T> merged_table(const BasicEmbeddingSite<T>& site) {
+    BasicTape<T> tape({.gradients = false, .training = false});
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(site.table().rows()));
+    for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int32_t>(i);
+    return site(tape, ids).value();
+  }
+
+  static std::vector<std::byte> index_bytes(const IndexTensor& index) {
+    const std::size_t width = index.type == IndexTensor::Type::u8 ? 1 : index.type == IndexTensor::Type::i32 ? 4 : 8;
+    std::vector<std::byte> bytes(index.values.size() * width);
+    for (std::size_t i = 0; i < index.values.size(); ++i) std::memcpy(bytes.data() + i * width, &index.values[i], width);
+    return bytes;
+  }
+
+  struct Biases {
+    std::vector<std::pair<BasicLinearSite<T>*, BasicParameter<T>>> linear;
+    std::vector<std::pair<BasicNormSite<T>*, BasicParameter<T>>> norm;
+  };
+
+  BasicSiteTable<T>* table_;
+  const MethodRegistry<T>* registry_;
+  Sets sets_;
+  std::vector<std::string> active_;
+  std::map<std::string, Biases> biases_;
+  std::vector<std::function<void()>> merged_;
+};
+
+using AdapterModel = BasicAdapterModel<float>;
+
+}  // namespace graft

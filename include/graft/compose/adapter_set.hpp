@@ -1,0 +1,110 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/method.hpp"
+#include "graft/compose/full_copy.hpp"
+#include "graft/compose/target_match.hpp"
+
+namespace graft {
+
+/// A tensor of an adapter with its whole key in files.
+template <std::floating_point T>
+struct KeyedTensor {
+  std::string key;
+  AdapterTensor<T> tensor;
+};
+
+/// One named adapter on one model: the parts at its sites, and how to make, name, save and step them. Knows no method by name.
+template <std::floating_point T>
+class AdapterSet {
+ public:
+  AdapterSet(std::string name, MethodInfo info, ConfigValue::Map config)
+      : name_(std::move(name)), info_(info), config_(std::move(config)) {}
+
+  const std::string& name() const { return name_; }
+  const MethodInfo& info() const { return info_; }
+  /// The configuration as adapter_config.json holds it.
+  ConfigValue::Map config() const {
+    auto map = config_;
+    if (procedure_) procedure_->update_config(map);
+    return map;
+  }
+  const ConfigValue::Map& given_config() const { return config_; }
+
+  /// Every tensor, each shared one once.
+  std::vector<KeyedTensor<T>> tensors() const {
+    std::vector<KeyedTensor<T>> all;
+    std::set<std::string> seen;
+    for (const auto& placed : parts_)
+      for (auto& t : placed.part->tensors()) {
+        std::string key = key_of(placed.path, t);
+        if (seen.insert(key).second) all.push_back({std::move(key), std::move(t)});
+      }
+    for (const auto& extra : extra_tensors_) all.push_back(extra);
+    return all;
+  }
+  /// The trained parameters, each once.
+  std::vector<BasicParameter<T>> parameters() const {
+    std::vector<BasicParameter<T>> list;
+    for (auto& t : tensors())
+      if (t.tensor.parameter && t.tensor.parameter.trainable() &&
+          std::find(list.begin(), list.end(), t.tensor.parameter) == list.end())
+        list.push_back(t.tensor.parameter);
+    return list;
+  }
+  Index trainable_elements() const {
+    Index count = 0;
+    for (const auto& p : parameters()) count += p.size();
+    return count;
+  }
+
+  /// Sum of the auxiliary losses of the parts; empty if none has one.
+  BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const {
+    BasicVar<T> total;
+    for (const auto& placed : parts_) {
+      auto term = placed.part->auxiliary_loss(tape);
+      if (term) total = total ? add(total, term) : term;
+    }
+    if (loss_) {
+      auto term = loss_(tape);
+      if (term) total = total ? add(total, term) : term;
+    }
+    return total;
+  }
+  Procedure<T>* procedure() const { return procedure_.get(); }
+  const std::vector<PlacedPart<T>>& parts() const { return parts_; }
+
+  // For whoever builds the set.
+  void add_part(std::string path, std::shared_ptr<AdapterPart<T>> part) {
+    parts_.push_back({std::move(path), std::move(part)});
+  }
+  void add_tensor(std::string key, AdapterTensor<T> tensor) { extra_tensors_.push_back({std::move(key), std::move(tensor)}); }
+  void set_procedure(std::unique_ptr<Procedure<T>> procedure) { procedure_ = std::move(procedure); }
+  void set_loss(std::function<BasicVar<T>(BasicTape<T>&)> loss) { loss_ = std::move(loss); }
+  ConfigValue::Map& mutable_config() { return config_; }
+
+  static std::string key_of(const std::string& path, const AdapterTensor<T>& t) {
+    using Scope = typename AdapterTensor<T>::Scope;
+    if (t.scope == Scope::root) return t.name;
+    if (t.scope == Scope::model) return "base_model." + t.name;
+    return "base_model.model." + (path.empty() ? t.name : path + "." + t.name);
+  }
+
+ private:
+  std::string name_;
+  MethodInfo info_;
+  ConfigValue::Map config_;
+  std::vector<PlacedPart<T>> parts_;
+  std::vector<KeyedTensor<T>> extra_tensors_;
+  std::unique_ptr<Procedure<T>> procedure_;
+  std::function<BasicVar<T>(BasicTape<T>&)> loss_;
+};
+
+}  // namespace graft

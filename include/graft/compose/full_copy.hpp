@@ -1,0 +1,86 @@
+#pragma once
+
+#include <utility>
+
+#include "graft/adapters/part.hpp"
+
+/// Modules that are trained whole beside an adapter (`modules_to_save`), and full fine-tuning.
+namespace graft {
+
+/// A linear layer with a trained copy of weight and bias: y = x Wᵀ + b. Trained: out · in (+ out).
+template <std::floating_point T>
+class FullLinear final : public LinearPart<T> {
+ public:
+  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias, Shape file_shape = {})
+      : weight_(weight.clone()), file_shape_(file_shape) {
+    if (bias) bias_ = BasicParameter<T>(bias.clone());
+  }
+  BasicVar<T> apply(const BasicLinearView<T>&, const BasicVar<T>& x) const override {
+    auto& tape = x.tape();
+    auto y = matmul(x, tape.parameter(weight_), Transpose::no, Transpose::yes);
+    return bias_ ? add(y, tape.parameter(bias_)) : y;
+  }
+  std::vector<AdapterTensor<T>> tensors() const override {
+    std::vector<AdapterTensor<T>> list;
+    list.push_back({.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
+    if (bias_) list.push_back({.name = "bias", .parameter = bias_, .index = {}, .file_shape = {}});
+    return list;
+  }
+
+ private:
+  BasicParameter<T> weight_;
+  BasicParameter<T> bias_;
+  Shape file_shape_;
+};
+
+/// An embedding with a trained copy of its table. Trained: vocabulary · dim.
+template <std::floating_point T>
+class FullEmbedding final : public EmbeddingPart<T> {
+ public:
+  explicit FullEmbedding(const BasicTensor<T>& table) : table_(table.clone()) {}
+  BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape, std::span<const std::int32_t> ids) const override {
+    return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()));
+  }
+  std::vector<AdapterTensor<T>> tensors() const override {
+    std::vector<AdapterTensor<T>> list;
+    list.push_back({.name = "weight", .parameter = table_, .index = {}, .file_shape = {}});
+    return list;
+  }
+
+ private:
+  BasicParameter<T> table_;
+};
+
+/// A norm with a trained copy of weight and bias. Trained: width, or twice that with a bias.
+template <std::floating_point T>
+class FullNorm final : public NormPart<T> {
+ public:
+  /// `prefix` is put before "weight" and "bias" in files.
+  explicit FullNorm(const BasicNorm<T>& norm, std::string prefix = "") : prefix_(std::move(prefix)) {
+    if (norm.weight) weight_ = BasicParameter<T>(norm.weight.clone());
+    if (norm.bias) bias_ = BasicParameter<T>(norm.bias.clone());
+  }
+  BasicVar<T> apply(const BasicNorm<T>& norm, const BasicVar<T>& x) const override {
+    auto& tape = x.tape();
+    return norm.apply(x, weight_ ? tape.parameter(weight_) : BasicVar<T>{}, bias_ ? tape.parameter(bias_) : BasicVar<T>{});
+  }
+  std::optional<BasicNorm<T>> merged(const BasicNorm<T>& norm) const override {
+    BasicNorm<T> result = norm;
+    if (weight_) result.weight = weight_.value().clone();
+    if (bias_) result.bias = bias_.value().clone();
+    return result;
+  }
+  std::vector<AdapterTensor<T>> tensors() const override {
+    std::vector<AdapterTensor<T>> list;
+    if (weight_) list.push_back({.name = prefix_ + "weight", .parameter = weight_, .index = {}, .file_shape = {}});
+    if (bias_) list.push_back({.name = prefix_ + "bias", .parameter = bias_, .index = {}, .file_shape = {}});
+    return list;
+  }
+
+ private:
+  std::string prefix_;
+  BasicParameter<T> weight_;
+  BasicParameter<T> bias_;
+};
+
+}  // namespace graft

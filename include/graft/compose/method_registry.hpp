@@ -1,0 +1,260 @@
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/method.hpp"
+#include "graft/compose/adapter_set.hpp"
+#include "graft/compose/default_targets.hpp"
+#include "graft/compose/full_copy.hpp"
+#include "graft/compose/target_match.hpp"
+
+namespace graft {
+
+/// A method as the registry holds it: its description, its default configuration, and how to put it on a model.
+template <std::floating_point T>
+struct MethodEntry {
+  MethodInfo info;
+  ConfigValue::Map defaults;
+  /// Makes the parts of `set` from its configuration and attaches them to the sites of `table`, not yet active.
+  std::function<void(AdapterSet<T>& set, BasicSiteTable<T>& table, InitContext<T>& context)> build;
+};
+
+namespace detail {
+
+template <class Config>
+Config config_from(const ConfigValue::Map& map) {
+  Config config;
+  ConfigReader reader(map);
+  config.fields(reader);
+  if constexpr (requires { config.validate(); }) config.validate();
+  return config;
+}
+
+inline std::string example_paths(const std::vector<std::string>& paths) {
+  std::string text;
+  for (std::size_t i = 0; i < paths.size() && i < 4; ++i) text += (i == 0 ? "" : ", ") + paths[i];
+  return paths.size() > 4 ? text + ", …" : text;
+}
+
+/// Decides which sites a configuration means.
+template <class Method>
+class SiteFilter {
+ public:
+  using T = typename Method::Scalar;
+  using Config = typename Method::Config;
+
+  SiteFilter(const Config& config, const ConfigValue::Map& map, const BasicSiteTable<T>& table)
+      : config_(config), map_(map), table_(&table) {
+    if constexpr (requires { config.target_modules; }) {
+      targets_ = config.target_modules;
+      if (targets_.empty()) targets_ = default_targets(Method::info().peft_type, table.info.architecture);
+    }
+    if constexpr (requires { config.select; }) select_ = config.select;
+  }
+
+  bool wants(const std::string& path, bool is_linear) const {
+    if constexpr (requires { Method::targets(config_, path); }) {
+      if (!Method::targets(config_, path)) return false;
+    } else {
+      const auto& heads = table_->info.output_layers;
+      if (targets_.all_linear()) {
+        if (!is_linear || std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
+      } else if (!matches(targets_, path)) {
+        return false;
+      }
+    }
+    if (!select_.exclude_modules.empty() && matches(select_.exclude_modules, path)) return false;
+    if (!select_.layers_to_transform.empty()) {
+      const Index layer = layer_of(path, select_.layers_pattern);
+      const auto& layers = select_.layers_to_transform;
+      if (std::find(layers.begin(), layers.end(), layer) == layers.end()) return false;
+    }
+    return true;
+  }
+  /// The configuration of one site: rank and alpha may differ by pattern.
+  Config site_config(const std::string& path) const {
+    const auto rank = pattern_value(select_.rank_pattern, path);
+    const auto alpha = pattern_value(select_.alpha_pattern, path);
+    if (!rank && !alpha) return config_;
+    auto map = map_;
+    if (rank) map["r"] = *rank;
+    if (alpha) {
+      map["lora_alpha"] = *alpha;
+      map["alpha"] = *alpha;
+    }
+    return config_from<Config>(map);
+  }
+  [[noreturn]] void fail(const std::vector<std::string>& paths) const {
+    std::string wanted;
+    if (!targets_.pattern.empty()) wanted = "'" + targets_.pattern + "'";
+    for (const auto& n : targets_.names) wanted += (wanted.empty() ? "" : ", ") + n;
+    throw ValueError(concat(Method::info().peft_type, ": target modules ", wanted.empty() ? "(none given)" : wanted,
+                            " match none of the ", paths.size(), " modules (", example_paths(paths), ")"));
+  }
+
+ private:
+  Config config_;
+  const ConfigValue::Map& map_;
+  const BasicSiteTable<T>* table_;
+  TargetModules targets_;
+  Selection select_;
+};
+
+template <std::floating_point T>
+LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
+  LinearSiteInfo<T> info;
+  info.path = site.path();
+  info.in_features = site.in_features();
+  info.out_features = site.out_features();
+  info.fan_in_fan_out = site.fan_in_fan_out;
+  info.conv = site.conv;
+  info.layer = layer_of(site.path());
+  info.layers = table.info.layers;
+  info.weight = [&site] { return site.base().dense_weight(); };
+  info.bias = site.base().bias();
+  info.replace_weight = [&site](BasicTensor<T> w) { site.set_base(BasicDenseLinear<T>(std::move(w), site.base().bias())); };
+  return info;
+}
+
+template <class Method>
+void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typename Method::Scalar>& table,
+                  InitContext<typename Method::Scalar>& context) {
+  using T = typename Method::Scalar;
+  using Config = typename Method::Config;
+  const auto map = set.given_config();
+  const Config config = config_from<Config>(map);
+  if constexpr (requires { config.layer_replication; }) {
+    if (const auto* ranges = config.layer_replication.template get_if<ConfigValue::List>()) {
+      if (!table.replicate_layers)
+        throw ValueError(concat(Method::info().peft_type, ": layer_replication, but the model cannot repeat its layers"));
+      std::vector<std::vector<Index>> pairs;
+      read_config("layer_replication", *ranges, pairs);
+      std::vector<std::pair<Index, Index>> list;
+      for (const auto& p : pairs) {
+        if (p.size() != 2) throw ValueError("layer_replication: expected pairs [start, end)");
+        list.emplace_back(p[0], p[1]);
+      }
+      table.replicate_layers(list);
+    }
+  }
+  const SiteFilter<Method> filter(config, map, table);
+  std::vector<std::string> paths;
+  bool found = false;
+  const auto add = [&](auto& site, const auto& make) {
+    paths.push_back(site.path());
+    auto part = make();
+    if (!part) return;
+    found = true;
+    site.adapters().push_back({set.name(), part});
+    set.add_part(site.path(), part);
+  };
+  if constexpr (requires(const EmbeddingSiteInfo<T>& info) { Method::embedding(config, info, context); }) {
+    for (auto* site : table.embedding) {
+      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      EmbeddingSiteInfo<T> info;
+      info.path = site->path();
+      info.vocabulary = site->table().rows();
+      info.dim = site->table().dim();
+      info.padding_index = site->padding_index;
+      info.table = [site] { return site->table().dense(); };
+      add(*site, [&] { return Method::embedding(filter.site_config(site->path()), info, context); });
+    }
+  }
+  if constexpr (requires(const LinearSiteInfo<T>& info) { Method::linear(config, info, context); }) {
+    std::vector<std::pair<std::string, Shape>> all;
+    for (auto* site : table.linear)
+      if (filter.wants(site->path(), true)) all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+    for (auto* site : table.linear) {
+      if (!filter.wants(site->path(), true)) { paths.push_back(site->path()); continue; }
+      auto info = linear_site_info(*site, table);
+      info.all_sites = all;
+      add(*site, [&] { return Method::linear(filter.site_config(site->path()), info, context); });
+    }
+  }
+  if constexpr (requires(const NormSiteInfo<T>& info) { Method::norm(config, info, context); }) {
+    for (auto* site : table.norm) {
+      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      NormSiteInfo<T> info{site->path(), site->norm(), site->norm().weight ? site->norm().weight.size() : 0};
+      add(*site, [&] { return Method::norm(filter.site_config(site->path()), info, context); });
+    }
+  }
+  if constexpr (requires(const HiddenSiteInfo<T>& info) { Method::hidden(config, info, context); }) {
+    for (auto* site : table.hidden) {
+      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()), table.info};
+      add(*site, [&] { return Method::hidden(filter.site_config(site->path()), info, context); });
+    }
+  }
+  if constexpr (requires(const AttentionSiteInfo<T>& info) { Method::attention(config, info, context); }) {
+    for (auto* site : table.attention) {
+      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      AttentionSiteInfo<T> info{site->path(), site->layer, site->heads, site->kv_heads, site->head_dim, table.info};
+      add(*site, [&] { return Method::attention(config, info, context); });
+    }
+  }
+  if constexpr (requires(const PromptSiteInfo<T>& info) { Method::prompt(config, info, context); }) {
+    if (table.prompt == nullptr)
+      throw ValueError(concat(Method::info().peft_type, ": the model has no place for virtual tokens"));
+    PromptSiteInfo<T> info{table.prompt->path(), table.prompt->dim(), table.info, {}};
+    if (!table.embedding.empty()) {
+      const auto* site = table.embedding.front();
+      info.embed = [site](std::span<const std::int32_t> ids) { return site->table().lookup(ids); };
+    }
+    add(*table.prompt, [&] { return Method::prompt(config, info, context); });
+  }
+  if constexpr (requires { Method::procedure(config, set.parts()); }) set.set_procedure(Method::procedure(config, set.parts()));
+  if constexpr (requires { Method::finish(config, set, table, context); }) Method::finish(config, set, table, context);
+  if (!found && set.parts().empty()) filter.fail(paths);
+}
+
+/// Fills in configuration fields that the map lacks with the method's defaults.
+template <class Config>
+ConfigValue::Map default_config(std::string_view peft_type) {
+  ConfigValue::Map map;
+  Config config;
+  ConfigWriter writer(map);
+  config.fields(writer);
+  map["peft_type"] = std::string(peft_type);
+  return map;
+}
+
+}  // namespace detail
+
+/// Methods by their `peft_type`.
+template <std::floating_point T>
+class MethodRegistry {
+ public:
+  template <class... Methods>
+  MethodRegistry& add(MethodList<Methods...>) {
+    (add_one<Methods>(), ...);
+    return *this;
+  }
+  const std::vector<MethodEntry<T>>& entries() const { return entries_; }
+  /// @throws ValueError that lists what there is.
+  const MethodEntry<T>& at(std::string_view peft_type) const {
+    for (const auto& e : entries_)
+      if (e.info.peft_type == peft_type) return e;
+    std::string known;
+    for (const auto& e : entries_) known += (known.empty() ? "" : ", ") + std::string(e.info.peft_type);
+    throw ValueError(concat("peft_type '", peft_type, "' is not known; known are ", known));
+  }
+  bool contains(std::string_view peft_type) const {
+    return std::any_of(entries_.begin(), entries_.end(), [&](const auto& e) { return e.info.peft_type == peft_type; });
+  }
+
+ private:
+  template <class Method>
+  void add_one() {
+    entries_.push_back({Method::info(), detail::default_config<typename Method::Config>(Method::info().peft_type),
+                        &detail::build_method<Method>});
+  }
+  std::vector<MethodEntry<T>> entries_;
+};
+
+}  // namespace graft

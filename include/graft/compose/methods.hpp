@@ -1,0 +1,19 @@
+#pragma once
+
+#include "graft/adapters/low_rank/methods.hpp"
+#include "graft/compose/method_registry.hpp"
+
+namespace graft {
+
+/// Every method of the library.
+template <std::floating_point T>
+const MethodRegistry<T>& all_methods() {
+  static const MethodRegistry<T> registry = [] {
+    MethodRegistry<T> r;
+    r.add(LowRankMethods<T>{});
+    return r;
+  }();
+  return registry;
+}
+
+}  // namespace graft

@@ -1,0 +1,82 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/autograd/ops/elementwise.hpp"
+#include "graft/autograd/ops/rotary.hpp"
+#include "graft/layers/kv_cache.hpp"
+#include "graft/layers/rope.hpp"
+#include "graft/layers/sites.hpp"
+
+namespace graft {
+
+/// What the blocks of a decoder need to know of the pass that runs.
+template <std::floating_point T>
+struct DecoderPass {
+  Index batch = 1;
+  Index tokens = 1;                                              ///< a row, virtual ones included
+  std::shared_ptr<const std::vector<unsigned char>> key_mask;    ///< [batch, tokens], null: all visible
+  BasicKvCache<T>* cache = nullptr;                              ///< generation: keys and values so far
+  Index first_position = 0;
+};
+
+/// Causal self-attention with rotary positions and grouped key/value heads (LLaMA, Qwen, Gemma).
+///
+/// Linear sites q_proj, k_proj, v_proj, o_proj, one attention site, optional norms over each head of q and k.
+template <std::floating_point T>
+struct RotaryAttention {
+  BasicLinearSite<T> q_proj, k_proj, v_proj, o_proj;
+  BasicNormSite<T> q_norm, k_norm;
+  bool head_norm = false;
+  BasicAttentionSite<T> site;
+  T scale = 1;
+  Index window = 0;
+  T softcap = 0;
+
+  BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass, const BasicRope<T>& rope) const {
+    AttentionCall<T> call;
+    call.input = x;
+    call.q = q_proj(x);
+    call.k = k_proj(x);
+    call.v = v_proj(x);
+    if (head_norm) {
+      call.q = per_head(q_norm, call.q, site.heads);
+      call.k = per_head(k_norm, call.k, site.kv_heads);
+    }
+    const auto& tables = rope.tables(pass.batch, pass.tokens, pass.first_position + site.virtual_keys());
+    call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
+    call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
+    if (pass.cache != nullptr) {
+      auto [k, v] = pass.cache->append(site.layer, call.k.value(), call.v.value());
+      call.k = x.tape().constant(k);
+      call.v = x.tape().constant(v);
+    }
+    call.options.batch = pass.batch;
+    call.options.heads = site.heads;
+    call.options.kv_heads = site.kv_heads;
+    call.options.scale = scale;
+    call.options.window = window;
+    call.options.softcap = softcap;
+    call.options.key_mask = pass.key_mask;
+    return o_proj(site(std::move(call)));
+  }
+
+ private:
+  static BasicVar<T> per_head(const BasicNormSite<T>& norm, const BasicVar<T>& x, Index heads) {
+    return reshape(norm(reshape(x, {x.rows() * heads, x.cols() / heads})), x.shape());
+  }
+};
+
+/// down(act(gate(x)) ⊙ up(x)) (Shazeer 2020).
+template <std::floating_point T>
+struct GatedMlp {
+  BasicLinearSite<T> gate_proj, up_proj, down_proj;
+  kernels::Activation activation = kernels::Activation::silu;
+
+  BasicVar<T> operator()(const BasicVar<T>& x) const { return down_proj(gated(activation, gate_proj(x), up_proj(x))); }
+};
+
+}  // namespace graft

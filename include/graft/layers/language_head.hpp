@@ -1,0 +1,91 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "graft/autograd/checkpoint.hpp"
+#include "graft/autograd/ops/loss.hpp"
+#include "graft/layers/sites.hpp"
+
+namespace graft {
+
+/// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever holding the
+/// rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and rows without a label are left out.
+///
+/// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss; with an adapted head each
+/// chunk is checkpointed. Memory: chunk_rows · vocabulary.
+template <std::floating_point T>
+BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,
+                                 std::span<const std::int64_t> labels, Index chunk_rows = 128,
+                                 std::vector<unsigned char>* correct = nullptr, std::vector<T>* losses = nullptr) {
+  const Index rows = hidden.rows(), dim = hidden.cols(), vocabulary = head.out_features();
+  const Index counted = detail::count_labels("linear_cross_entropy", labels, rows, vocabulary);
+  auto& tape = hidden.tape();
+  std::vector<Index> kept;
+  std::vector<std::int64_t> kept_labels;
+  kept.reserve(static_cast<std::size_t>(counted));
+  kept_labels.reserve(static_cast<std::size_t>(counted));
+  for (Index i = 0; i < rows; ++i)
+    if (labels[static_cast<std::size_t>(i)] != kIgnoredLabel) {
+      kept.push_back(i);
+      kept_labels.push_back(labels[static_cast<std::size_t>(i)]);
+    }
+  if (correct != nullptr) correct->assign(static_cast<std::size_t>(counted), 0);
+  if (losses != nullptr) losses->assign(static_cast<std::size_t>(counted), T{0});
+  const T share = counted == 0 ? T{0} : T{1} / static_cast<T>(counted);
+  const auto flat = reshape(hidden, {rows, dim});
+
+  const bool frozen = head.chain().empty() && !head.bias_override;
+  const bool plain = frozen || correct != nullptr || losses != nullptr || !tape.gradients();
+  if (!plain) {
+    BasicVar<T> total = tape.constant(BasicTensor<T>::scalar(0));
+    for (Index first = 0; first < counted; first += chunk_rows) {
+      const Index n = std::min(chunk_rows, counted - first);
+      std::vector<Index> index(kept.begin() + first, kept.begin() + first + n);
+      std::vector<std::int64_t> chunk_labels(kept_labels.begin() + first, kept_labels.begin() + first + n);
+      const auto chunk = gather_rows(flat, std::move(index));
+      total = add(total, checkpoint(
+                             [&head, chunk_labels = std::move(chunk_labels), weight = share * static_cast<T>(n)](
+                                 const BasicVar<T>& x) { return scale(cross_entropy(head(x), chunk_labels), weight); },
+                             chunk));
+    }
+    return total;
+  }
+
+  const bool wanted = hidden.requires_grad() && frozen;
+  BasicTensor<T> gradient = wanted ? BasicTensor<T>::zeros({rows, dim}) : BasicTensor<T>{};
+  T loss = 0;
+  for (Index first = 0; first < counted; first += chunk_rows) {
+    const Index n = std::min(chunk_rows, counted - first);
+    auto x = BasicTensor<T>::empty({n, dim});
+    for (Index i = 0; i < n; ++i)
+      std::copy_n(hidden.value().data() + kept[static_cast<std::size_t>(first + i)] * dim, dim, x.data() + i * dim);
+    BasicTensor<T> logits;
+    if (frozen) {
+      logits = BasicTensor<T>::empty({n, vocabulary});
+      head.base().forward(x.matrix(), logits.matrix());
+    } else {
+      BasicTape<T> inner({.gradients = false, .training = false});
+      logits = head(inner.constant(x)).value().clone();
+    }
+    auto chunk_losses = BasicTensor<T>::empty({n});
+    kernels::cross_entropy_rows(logits.data(), n, vocabulary, vocabulary, kept_labels.data() + first, share, wanted,
+                                chunk_losses.data(), correct == nullptr ? nullptr : correct->data() + first);
+    if (losses != nullptr) std::copy_n(chunk_losses.data(), n, losses->data() + first);
+    loss += kernels::sum(chunk_losses.data(), n);
+    if (wanted) {
+      head.base().backward_input(logits.matrix(), x.matrix(), nullptr, false);
+      for (Index i = 0; i < n; ++i)
+        std::copy_n(x.data() + i * dim, dim, gradient.data() + kept[static_cast<std::size_t>(first + i)] * dim);
+    }
+  }
+  return tape.record(BasicTensor<T>::scalar(loss * share), wanted,
+                     [gx = hidden.grad_ref(), gradient](const BasicTensor<T>& dy) {
+                       gx.add(dy[0] == T{1} ? gradient : detail::scaled(gradient, dy[0]));
+                     });
+}
+
+}  // namespace graft

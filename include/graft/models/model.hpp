@@ -1,0 +1,54 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/layers/forward_context.hpp"
+#include "graft/layers/sites.hpp"
+#include "graft/models/batch.hpp"
+
+namespace graft::models {
+
+/// A frozen network with named adapter sites. Not movable: sites keep their addresses.
+template <std::floating_point T>
+class BasicModel {
+ public:
+  using Scalar = T;
+
+  BasicModel() = default;
+  BasicModel(const BasicModel&) = delete;
+  BasicModel& operator=(const BasicModel&) = delete;
+  virtual ~BasicModel() = default;
+
+  BasicSiteTable<T>& sites() { return sites_; }
+  const BasicSiteTable<T>& sites() const { return sites_; }
+  const ModelInfo& info() const { return sites_.info; }
+
+  /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a classifier [batch, classes] …
+  virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
+  /// Loss against the labels of the batch, a scalar.
+  virtual BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
+
+ protected:
+  BasicSiteTable<T> sites_;
+};
+
+/// Puts what a batch is about on a tape, for the adapters that ask.
+template <std::floating_point T>
+std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape, const BasicBatch<T>& batch) {
+  auto context = std::make_shared<ForwardContext>();
+  context->batch = batch.batch;
+  context->seq_len = batch.seq_len;
+  context->ids = batch.ids;
+  context->token_mask = batch.mask;
+  context->task_ids = batch.task_ids;
+  context->row_adapters = batch.row_adapters;
+  tape.set_context(context);
+  return context;
+}
+
+using Model = BasicModel<float>;
+
+}  // namespace graft::models
