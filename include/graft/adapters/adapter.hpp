@@ -110,6 +110,29 @@ struct InitContext {
   std::string adapter_name = "default";
 };
 
+/// Site description of a layer of one's own, outside of any model.
+template <Linear L>
+LinearSiteInfo<ScalarOf<L>> site_info(const L& base) {
+  LinearSiteInfo<ScalarOf<L>> site;
+  site.in_features = base.in_features();
+  site.out_features = base.out_features();
+  site.weight = [&base] { return weight_of(base); };
+  return site;
+}
+
+/// What making one adapter for one layer needs, from a seed.
+template <std::floating_point T>
+class StandaloneInit {
+ public:
+  explicit StandaloneInit(std::uint64_t seed) : generator_(seed) {}
+  InitContext<T>& context() { return context_; }
+
+ private:
+  TorchGenerator generator_;
+  SharedParameters<T> shared_;
+  InitContext<T> context_{generator_, shared_};
+};
+
 /// A method for linear sites: owns parameters, not the base, and maps x with any base that is a `Linear`.
 template <class A>
 concept LinearAdapter = requires(const A& adapter, const BasicDenseLinear<typename A::Scalar>& base,

@@ -9,19 +9,19 @@ namespace graft {
 
 namespace detail {
 template <class L>
-struct ScalarOf {
+struct LayerScalar {
   using type = float;
 };
 template <class L>
   requires requires { typename L::Scalar; }
-struct ScalarOf<L> {
+struct LayerScalar<L> {
   using type = typename L::Scalar;
 };
 }  // namespace detail
 
 /// Element type of a layer: its member type `Scalar`, else float.
 template <class L>
-using ScalarOf = typename detail::ScalarOf<std::remove_cvref_t<L>>::type;
+using ScalarOf = typename detail::LayerScalar<std::remove_cvref_t<L>>::type;
 
 /// A layer with frozen weights, y = x Wᵀ + b, that knows nothing of tapes:
 /// `in_features()`, `out_features()`, `forward(x, y)` writes y, `backward_input(dy, dx)` adds dy W to dx.

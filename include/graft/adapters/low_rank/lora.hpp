@@ -37,7 +37,7 @@ class BasicLoRA {
   /// For a layer of one's own; values are drawn from `seed`. Inits that rewrite the base are refused here.
   template <Linear L>
   BasicLoRA(const LoRAConfig& config, const L& base, std::uint64_t seed = 0)
-      : BasicLoRA(config, site_of(base), Seeded(seed).context) {}
+      : BasicLoRA(config, site_info(base), StandaloneInit<T>(seed).context()) {}
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
@@ -59,20 +59,6 @@ class BasicLoRA {
   const BasicParameter<T>& b() const { return b_; }
 
  private:
-  struct Seeded {
-    explicit Seeded(std::uint64_t seed) : generator(seed) {}
-    TorchGenerator generator;
-    SharedParameters<T> shared;
-    InitContext<T> context{generator, shared};
-  };
-  template <Linear L>
-  static LinearSiteInfo<T> site_of(const L& base) {
-    LinearSiteInfo<T> site;
-    site.in_features = base.in_features();
-    site.out_features = base.out_features();
-    site.weight = [&base] { return weight_of(base); };
-    return site;
-  }
   /// Files keep the factors of a convolution as convolutions: A with the kernel of the base, B of size one.
   Shape conv_shape(Index rows, bool a) const {
     if (conv_.kernel.empty()) return {};

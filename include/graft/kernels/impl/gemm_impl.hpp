@@ -15,10 +15,14 @@ namespace detail {
 inline void plan_product(Product& q) noexcept {
   const bool ready = q.b.form == RightOperand::Form::panels;
   const bool quantised = q.b.decode != nullptr;
-  // A copy of B pays once it serves more than two tiles.
-  q.in_place = q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= 32;
-  q.depth = q.in_place ? block_depth(q.k, kDecodeStep)
-                       : block_depth(q.k, kMaxDepth);
+  // A copy of B pays once it serves more than two tiles. Rows 4 KiB apart fall into the same set of a cache, so
+  // there a copy pays earlier, and without one few rows are taken at a time.
+  const bool aliased = q.b.stride % 1024 == 0 && q.a_row != 1;
+  q.in_place =
+      q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= (aliased ? 12 : 32);
+  q.depth = !q.in_place ? block_depth(q.k, kMaxDepth)
+            : aliased   ? std::min<Index>(q.k, 16)
+                        : block_depth(q.k, kDecodeStep);
   q.depth = std::max<Index>(q.depth, 1);
   const Index blocks = ceil_div(q.m, 70);
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
@@ -26,7 +30,8 @@ inline void plan_product(Product& q) noexcept {
   Index inner_blocks = ready ? 1 : std::max<Index>(1, 512 / q.inner_rows);
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
   const Index panels = ceil_div(q.n, kPanel);
-  Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, ready ? 8 : 4);
+  const Index most = ready ? 8 : q.in_place && aliased ? 32 : 4;
+  Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, most);
   if (quantised && q.b.form == RightOperand::Form::k_rows) group = kDecodeStep / kPanel;
   q.col_block = group * kPanel;
 

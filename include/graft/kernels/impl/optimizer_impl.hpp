@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cmath>
+
+#include "graft/kernels/impl/chunks.hpp"
+#include "graft/kernels/impl/vector_math.hpp"
+#include "graft/kernels/optimizer.hpp"
+
+namespace graft::kernels::detail {
+
+/// What AdamW multiplies with, computed in double.
+template <class T>
+struct AdamFactors {
+  T grad_scale, one_minus_beta1, beta2, one_minus_beta2, inv_root_correction2, eps, decay, step;
+};
+template <class T>
+struct SgdFactors {
+  T lr, momentum, fresh, weight_decay, grad_scale;
+  bool nesterov, first_step;
+};
+
+}  // namespace graft::kernels::detail
+
+#define GRAFT_FOREACH_FILE "graft/kernels/impl/optimizer_kernels.hpp"
+#include "graft/kernels/impl/foreach_isa.hpp"
+
+namespace graft::kernels::detail {
+
+inline void adamw_block(float* param, const float* grad, float* m, float* v, Index n,
+                        const AdamFactors<float>& f) {
+  GRAFT_DISPATCH(adamw_block)(param, grad, m, v, n, f);
+}
+inline void adamw_block(double* param, const double* grad, double* m, double* v, Index n,
+                        const AdamFactors<double>& f) {
+  for (Index i = 0; i < n; ++i) {
+    const double g = grad[i] * f.grad_scale;
+    m[i] += f.one_minus_beta1 * (g - m[i]);
+    v[i] = v[i] * f.beta2 + f.one_minus_beta2 * g * g;
+    const double denominator = std::sqrt(v[i]) * f.inv_root_correction2 + f.eps;
+    param[i] = param[i] * f.decay - f.step * m[i] / denominator;
+  }
+}
+
+inline void sgd_block(float* param, const float* grad, float* buffer, Index n,
+                      const SgdFactors<float>& f) {
+  GRAFT_DISPATCH(sgd_block)(param, grad, buffer, n, f);
+}
+inline void sgd_block(double* param, const double* grad, double* buffer, Index n,
+                      const SgdFactors<double>& f) {
+  for (Index i = 0; i < n; ++i) {
+    double g = grad[i] * f.grad_scale + f.weight_decay * param[i];
+    if (buffer != nullptr) {
+      buffer[i] = f.first_step ? g : f.momentum * buffer[i] + f.fresh * g;
+      g = f.nesterov ? g + f.momentum * buffer[i] : buffer[i];
+    }
+    param[i] -= f.lr * g;
+  }
+}
+
+}  // namespace graft::kernels::detail
+
+namespace graft::kernels {
+
+template <class T>
+void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* m,
+                std::type_identity_t<T>* v, Index n, std::type_identity_t<T> lr,
+                std::type_identity_t<T> beta1, std::type_identity_t<T> beta2,
+                std::type_identity_t<T> eps, std::type_identity_t<T> weight_decay,
+                std::type_identity_t<T> bias_correction1, std::type_identity_t<T> bias_correction2,
+                std::type_identity_t<T> grad_scale) {
+  const auto d = [](T value) { return static_cast<double>(value); };
+  const auto t = [](double value) { return static_cast<T>(value); };
+  const detail::AdamFactors<T> f{.grad_scale = grad_scale,
+                                 .one_minus_beta1 = t(1 - d(beta1)),
+                                 .beta2 = beta2,
+                                 .one_minus_beta2 = t(1 - d(beta2)),
+                                 .inv_root_correction2 = t(1 / std::sqrt(d(bias_correction2))),
+                                 .eps = eps,
+                                 .decay = t(1 - d(lr) * d(weight_decay)),
+                                 .step = t(d(lr) / d(bias_correction1))};
+  detail::for_chunks(n, [&](Index i, Index count) {
+    detail::adamw_block(param + i, grad + i, m + i, v + i, count, f);
+  });
+}
+
+template <class T>
+void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* buffer,
+              Index n, std::type_identity_t<T> lr, std::type_identity_t<T> momentum,
+              std::type_identity_t<T> dampening, std::type_identity_t<T> weight_decay,
+              bool nesterov, bool first_step, std::type_identity_t<T> grad_scale) {
+  const detail::SgdFactors<T> f{lr,         momentum, T{1} - dampening, weight_decay,
+                                grad_scale, nesterov, first_step};
+  detail::for_chunks(n, [&](Index i, Index count) {
+    detail::sgd_block(param + i, grad + i, buffer == nullptr ? nullptr : buffer + i, count, f);
+  });
+}
+
+#if defined(GRAFT_KERNELS_IMPLEMENTATION)
+#define GRAFT_INSTANTIATE(T)                                                                   \
+  template void adamw_step<T>(T*, const T*, T*, T*, Index, T, T, T, T, T, T, T, T);            \
+  template void sgd_step<T>(T*, const T*, T*, Index, T, T, T, T, bool, bool, T);
+GRAFT_INSTANTIATE(float)
+GRAFT_INSTANTIATE(double)
+#undef GRAFT_INSTANTIATE
+#endif
+
+}  // namespace graft::kernels
