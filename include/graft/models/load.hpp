@@ -6,7 +6,12 @@
 #include <utility>
 
 #include "graft/io/json.hpp"
+#include "graft/models/bert.hpp"
+#include "graft/models/gemma3.hpp"
+#include "graft/models/gpt2.hpp"
 #include "graft/models/llama.hpp"
+#include "graft/models/t5.hpp"
+#include "graft/models/vit.hpp"
 
 namespace graft::models {
 
@@ -64,8 +69,162 @@ inline LlamaConfig llama_config(const io::JsonView& json) {
   return config;
 }
 
+inline Index size_of(const io::JsonView& json, const char* key) {
+  return static_cast<Index>(json.at(key).integer(1, 1 << 30));
+}
+
+/// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is there.
+inline Index class_count(const io::JsonView& json) {
+  if (const auto labels = json.find("id2label"); labels && labels->is_object())
+    return static_cast<Index>(labels->members().size());
+  return static_cast<Index>(json.integer_or("num_labels", 2));
+}
+
+inline Gpt2Config gpt2_config(const io::JsonView& json) {
+  Gpt2Config config;
+  config.vocabulary = size_of(json, "vocab_size");
+  config.hidden_size = size_of(json, "n_embd");
+  config.intermediate_size = static_cast<Index>(json.integer_or("n_inner", 4 * config.hidden_size));
+  config.layers = size_of(json, "n_layer");
+  config.heads = size_of(json, "n_head");
+  config.max_positions = size_of(json, "n_positions");
+  config.norm_eps = json.number_or("layer_norm_epsilon", 1e-5);
+  config.activation = activation_named(json, "activation_function", "gelu_new");
+  return config;
+}
+
+inline BertConfig bert_config(const io::JsonView& json) {
+  BertConfig config;
+  config.model_type = json.at("model_type").string();
+  const bool distil = config.model_type == "distilbert";
+  config.vocabulary = size_of(json, "vocab_size");
+  config.hidden_size = size_of(json, distil ? "dim" : "hidden_size");
+  config.intermediate_size = size_of(json, distil ? "hidden_dim" : "intermediate_size");
+  config.layers = size_of(json, distil ? "n_layers" : "num_hidden_layers");
+  config.heads = size_of(json, distil ? "n_heads" : "num_attention_heads");
+  config.max_positions = size_of(json, "max_position_embeddings");
+  config.token_types = distil ? 0 : static_cast<Index>(json.integer_or("type_vocab_size", 2));
+  config.padding_id = static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
+  config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
+  config.activation = activation_named(json, distil ? "activation" : "hidden_act", "gelu");
+  config.classes = class_count(json);
+  for (const auto& name : json.strings_or("architectures", {})) {
+    if (name.ends_with("ForSequenceClassification")) config.task = Task::sequence_classification;
+    if (name.ends_with("ForTokenClassification")) config.task = Task::token_classification;
+  }
+  return config;
+}
+
+inline VitConfig vit_config(const io::JsonView& json) {
+  VitConfig config;
+  config.image_size = size_of(json, "image_size");
+  config.patch_size = size_of(json, "patch_size");
+  config.channels = static_cast<Index>(json.integer_or("num_channels", 3));
+  config.hidden_size = size_of(json, "hidden_size");
+  config.intermediate_size = size_of(json, "intermediate_size");
+  config.layers = size_of(json, "num_hidden_layers");
+  config.heads = size_of(json, "num_attention_heads");
+  config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
+  config.activation = activation_named(json, "hidden_act", "gelu");
+  for (const auto& name : json.strings_or("architectures", {}))
+    if (name.ends_with("ForImageClassification")) config.classes = class_count(json);
+  return config;
+}
+
+inline T5Config t5_config(const io::JsonView& json) {
+  T5Config config;
+  config.vocabulary = size_of(json, "vocab_size");
+  config.hidden_size = size_of(json, "d_model");
+  config.head_dim = size_of(json, "d_kv");
+  config.intermediate_size = size_of(json, "d_ff");
+  config.encoder_layers = size_of(json, "num_layers");
+  config.decoder_layers = static_cast<Index>(json.integer_or("num_decoder_layers", config.encoder_layers));
+  config.heads = size_of(json, "num_heads");
+  config.buckets = static_cast<Index>(json.integer_or("relative_attention_num_buckets", 32));
+  config.max_distance = static_cast<Index>(json.integer_or("relative_attention_max_distance", 128));
+  config.start_token = static_cast<std::int32_t>(json.integer_or("decoder_start_token_id", 0));
+  config.padding_id = static_cast<std::int32_t>(json.integer_or("pad_token_id", 0));
+  config.norm_eps = json.number_or("layer_norm_epsilon", 1e-6);
+  config.tied_head = json.boolean_or("tie_word_embeddings", true);
+  config.scale_output = json.boolean_or("scale_decoder_outputs", config.tied_head);
+  const std::string projection = json.string_or("feed_forward_proj", "relu");
+  config.gated = projection.starts_with("gated-");
+  const std::string act = config.gated ? projection.substr(6) : projection;
+  if (act == "gelu") config.activation = config.gated ? kernels::Activation::gelu_tanh : kernels::Activation::gelu;
+  else if (act == "relu") config.activation = kernels::Activation::relu;
+  else if (act == "silu") config.activation = kernels::Activation::silu;
+  else json.at("feed_forward_proj").fail(concat("'", projection, "' is not supported"));
+  return config;
+}
+
+/// One layer in `pattern` has full attention where the file does not list the types.
+inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
+  std::vector<bool> full;
+  for (Index l = 0; l < layers; ++l) full.push_back(pattern > 0 && (l + 1) % pattern == 0);
+  return full;
+}
+
+inline Gemma3Config gemma3_config(const io::JsonView& json) {
+  Gemma3Config config;
+  config.vocabulary = size_of(json, "vocab_size");
+  config.hidden_size = size_of(json, "hidden_size");
+  config.intermediate_size = size_of(json, "intermediate_size");
+  config.layers = size_of(json, "num_hidden_layers");
+  config.heads = size_of(json, "num_attention_heads");
+  config.kv_heads = size_of(json, "num_key_value_heads");
+  config.head_dim = size_of(json, "head_dim");
+  config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
+  config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+  config.query_scalar = json.number_or("query_pre_attn_scalar", static_cast<double>(config.head_dim));
+  config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
+  config.activation = activation_named(json, "hidden_activation", "gelu_pytorch_tanh");
+  if (const auto types = json.strings_or("layer_types", {}); !types.empty()) {
+    for (const auto& type : types) config.full_attention.push_back(type == "full_attention");
+  } else {
+    config.full_attention = gemma_full_layers(config.layers, static_cast<Index>(json.integer_or("sliding_window_pattern", 6)));
+  }
+  config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
+  config.full_rope.theta = json.number_or("rope_theta", 1e6);
+  config.sliding_rope.theta = json.number_or("rope_local_base_freq", 1e4);
+  if (const auto rope = json.find("rope_parameters")) {
+    const auto read = [&](const char* key, RopeConfig& r) {
+      if (const auto p = rope->find(key)) {
+        r.theta = p->number_or("rope_theta", r.theta);
+        r.type = p->string_or("rope_type", "default");
+        r.factor = p->number_or("factor", 1);
+      }
+    };
+    read("full_attention", config.full_rope);
+    read("sliding_attention", config.sliding_rope);
+  }
+  return config;
+}
+
+inline Gemma3Config gemma3_config(const io::GgufFile& file) {
+  const auto& m = file.metadata();
+  const auto size = [&](const char* name) { return static_cast<Index>(m.get_u64(std::string("gemma3.") + name)); };
+  Gemma3Config config;
+  config.hidden_size = size("embedding_length");
+  config.intermediate_size = size("feed_forward_length");
+  config.layers = size("block_count");
+  config.heads = size("attention.head_count");
+  config.kv_heads = size("attention.head_count_kv");
+  config.head_dim = size("attention.key_length");
+  config.max_positions = static_cast<Index>(m.get_u64("gemma3.context_length", 0));
+  config.window = static_cast<Index>(m.get_u64("gemma3.attention.sliding_window", 0));
+  config.query_scalar = static_cast<double>(config.head_dim);
+  config.rms_norm_eps = m.get_f32("gemma3.attention.layer_norm_rms_epsilon", 1e-6F);
+  config.norm_offset = 0;
+  config.full_attention = gemma_full_layers(config.layers, 6);
+  config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
+  config.full_rope.theta = m.get_f32("gemma3.rope.freq_base", 1e6F);
+  config.sliding_rope.theta = 1e4;
+  config.vocabulary = file.at("token_embd.weight").rows();
+  return config;
+}
+
 /// "model.layers.3.self_attn.q_proj.weight" -> "blk.3.attn_q.weight".
-inline std::string gguf_name(const std::string& name) {
+inline std::string gguf_name(const std::string& name, bool gemma = false) {
   static const std::pair<std::string_view, std::string_view> kTop[] = {
       {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
   for (const auto& [from, to] : kTop)
@@ -82,6 +241,13 @@ inline std::string gguf_name(const std::string& name) {
       {"mlp.gate_proj", "ffn_gate"},        {"mlp.up_proj", "ffn_up"},
       {"mlp.down_proj", "ffn_down"},        {"input_layernorm", "attn_norm"},
       {"post_attention_layernorm", "ffn_norm"}};
+  static const std::pair<std::string_view, std::string_view> kGemma[] = {
+      {"post_attention_layernorm", "post_attention_norm"},
+      {"pre_feedforward_layernorm", "ffn_norm"},
+      {"post_feedforward_layernorm", "post_ffw_norm"}};
+  if (gemma)
+    for (const auto& [from, to] : kGemma)
+      if (rest.starts_with(from)) return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
   for (const auto& [from, to] : kParts)
     if (rest.starts_with(from)) return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
   return name;
@@ -122,6 +288,14 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
     const std::string type = json.at("model_type").string();
     if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
       return std::make_unique<BasicLlama<T>>(detail::llama_config(json), SafetensorsWeights<T>(path));
+    if (type == "gpt2")
+      return std::make_unique<BasicGpt2<T>>(detail::gpt2_config(json), SafetensorsWeights<T>(path, {"transformer."}));
+    if (type == "gemma3_text")
+      return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(json), SafetensorsWeights<T>(path));
+    if (type == "bert" || type == "roberta" || type == "distilbert")
+      return std::make_unique<BasicBert<T>>(detail::bert_config(json), SafetensorsWeights<T>(path, {type + "."}));
+    if (type == "vit") return std::make_unique<BasicVit<T>>(detail::vit_config(json), SafetensorsWeights<T>(path, {"vit."}));
+    if (type == "t5") return std::make_unique<BasicT5<T>>(detail::t5_config(json), SafetensorsWeights<T>(path));
     json.at("model_type").fail(concat("architecture '", type, "' is not supported"));
   }
   auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
@@ -132,7 +306,13 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
       if (architecture != "llama") return 0;
       return name.find("self_attn.q_proj") != std::string::npos || name.find("self_attn.k_proj") != std::string::npos ? head : 0;
     };
-    return std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, detail::gguf_name, head_rows));
+    const auto rename = [](const std::string& name) { return detail::gguf_name(name); };
+    return std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows));
+  }
+  if (architecture == "gemma3") {
+    const auto rename = [](const std::string& name) { return detail::gguf_name(name, true); };
+    return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(*file),
+                                            GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; }));
   }
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }

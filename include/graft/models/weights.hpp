@@ -32,6 +32,14 @@ class BasicWeights {
   /// The layer with weight `name`.weight [out, in] and, if the file has it, `name`.bias.
   virtual BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const = 0;
   virtual BasicEmbeddingTable<T> embedding(const std::string& name, Index rows, Index dim) const = 0;
+  /// A layer whose file holds the weight as [in, out] (GPT-2's Conv1D); the weight is transposed into a copy.
+  BasicAnyLinear<T> linear_in_out(const std::string& name, Index out, Index in) const {
+    const auto stored = tensor(name + ".weight", {in, out});
+    auto w = BasicTensor<T>::empty({out, in});
+    for (Index i = 0; i < in; ++i)
+      for (Index o = 0; o < out; ++o) w(o, i) = stored(i, o);
+    return BasicDenseLinear<T>(w, optional_tensor(name + ".bias", {out}));
+  }
   BasicTensor<T> optional_tensor(const std::string& name, const Shape& shape) const {
     return has(name) ? tensor(name, shape) : BasicTensor<T>{};
   }

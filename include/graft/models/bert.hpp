@@ -1,0 +1,245 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/layers/encoder_blocks.hpp"
+#include "graft/models/classifier.hpp"
+#include "graft/models/weights.hpp"
+
+namespace graft::models {
+
+/// Sizes and names of a BERT-like encoder.
+struct BertConfig {
+  std::string model_type = "bert";  ///< bert, roberta, distilbert
+  Index vocabulary = 0;
+  Index hidden_size = 0;
+  Index intermediate_size = 0;
+  Index layers = 0;
+  Index heads = 0;
+  Index max_positions = 0;
+  Index token_types = 2;            ///< 0: none
+  Index padding_id = 0;
+  double norm_eps = 1e-12;
+  kernels::Activation activation = kernels::Activation::gelu;
+  Task task = Task::embedding;
+  Index classes = 2;
+};
+
+/// BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019): embeddings of word, position and type,
+/// then blocks h = norm(h + attention(h)); h = norm(h + mlp(h)).
+///
+/// Sites carry the module paths of Hugging Face transformers. Heads: sequence classification (pooler or dense layer over the
+/// first token), token classification, or none (`embed` pools the hidden states).
+template <std::floating_point T>
+class BasicBert final : public BasicModel<T> {
+ public:
+  BasicBert(const BertConfig& config, const BasicWeights<T>& weights) : config_(config) {
+    if (config.heads <= 0 || config.hidden_size % config.heads != 0)
+      throw ValueError(concat("bert: ", config.heads, " heads for a width of ", config.hidden_size));
+    const std::string root = config.task == Task::embedding ? "" : config.model_type + ".";
+    const bool distil = config.model_type == "distilbert";
+    const Index d = config.hidden_size;
+    word_ = {root + "embeddings.word_embeddings",
+             weights.embedding(root + "embeddings.word_embeddings", config.vocabulary, d)};
+    word_.padding_index = config.padding_id;
+    position_ = {root + "embeddings.position_embeddings",
+                 weights.embedding(root + "embeddings.position_embeddings", config.max_positions, d)};
+    if (config.token_types > 0)
+      type_ = {root + "embeddings.token_type_embeddings",
+               weights.embedding(root + "embeddings.token_type_embeddings", config.token_types, d)};
+    embedding_norm_ = norm_site(weights, root + "embeddings.LayerNorm");
+    prompt_ = {root + "embeddings.word_embeddings", d};
+    const std::string list = root + (distil ? "transformer.layer." : "encoder.layer.");
+    for (Index l = 0; l < config.layers; ++l) {
+      blocks_.push_back(std::make_unique<Block>());
+      Block& b = *blocks_.back();
+      const std::string path = concat(list, l, ".");
+      const auto linear = [&](const char* name, const char* distil_name, Index out, Index in) {
+        const std::string full = path + (distil ? distil_name : name);
+        return BasicLinearSite<T>(full, weights.linear(full, out, in));
+      };
+      b.attention.query = linear("attention.self.query", "attention.q_lin", d, d);
+      b.attention.key = linear("attention.self.key", "attention.k_lin", d, d);
+      b.attention.value = linear("attention.self.value", "attention.v_lin", d, d);
+      b.attention.site = {path + (distil ? "attention" : "attention.self"), l, config.heads, config.heads, d / config.heads};
+      b.attention_output = linear("attention.output.dense", "attention.out_lin", d, d);
+      b.attention_norm = norm_site(weights, path + (distil ? "sa_layer_norm" : "attention.output.LayerNorm"));
+      b.mlp.up = linear("intermediate.dense", "ffn.lin1", config.intermediate_size, d);
+      b.mlp.down = linear("output.dense", "ffn.lin2", d, config.intermediate_size);
+      b.mlp.activation = config.activation;
+      b.output_norm = norm_site(weights, path + (distil ? "output_layer_norm" : "output.LayerNorm"));
+      b.after_attention = {path + (distil ? "attention" : "attention.output"), d};
+      b.after_mlp = {path + (distil ? "ffn" : "output"), d};
+      b.after_block = {concat(list, l), d};
+    }
+    const auto head = [&](const std::string& name, Index out) { return BasicLinearSite<T>(name, weights.linear(name, out, d)); };
+    if (config.task == Task::sequence_classification) {
+      if (config.model_type == "bert") {
+        pooler_ = head(root + "pooler.dense", d);
+        classifier_ = head("classifier", config.classes);
+      } else if (distil) {
+        pooler_ = head("pre_classifier", d);
+        classifier_ = head("classifier", config.classes);
+      } else {
+        pooler_ = head("classifier.dense", d);
+        classifier_ = head("classifier.out_proj", config.classes);
+      }
+    } else if (config.task == Task::token_classification) {
+      classifier_ = head("classifier", config.classes);
+    }
+    list_sites();
+  }
+
+  const BertConfig& config() const { return config_; }
+
+  /// Hidden states of the last block, [batch, tokens (virtual ones first), hidden].
+  BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+    const auto count = static_cast<std::size_t>(batch.batch * batch.seq_len);
+    if (batch.batch <= 0 || batch.ids.size() != count || (!batch.mask.empty() && batch.mask.size() != count))
+      throw ShapeError(concat("bert: ", batch.ids.size(), " ids for ", batch.batch, " x ", batch.seq_len, " tokens"));
+    const auto context = set_forward_context(tape, batch);
+    const Index d = config_.hidden_size;
+    auto x = reshape(word_(tape, batch.ids), {batch.batch, batch.seq_len, d});
+    x = prompt_(x, *context);
+    const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
+    x = reshape(x, {batch.batch * tokens, d});
+    if (type_.table()) {
+      std::vector<std::int32_t> types(static_cast<std::size_t>(batch.batch * tokens), 0);
+      if (!batch.token_types.empty())
+        for (Index b = 0; b < batch.batch; ++b)
+          std::copy_n(batch.token_types.begin() + b * batch.seq_len, batch.seq_len, types.begin() + b * tokens + extra);
+      x = add(x, type_(tape, types));
+    }
+    x = add(x, position_(tape, positions(batch, tokens, extra)));
+    EncoderPass<T> pass;
+    pass.batch = batch.batch;
+    if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
+      auto mask = std::make_shared<std::vector<unsigned char>>(static_cast<std::size_t>(batch.batch * tokens), 1);
+      for (Index b = 0; b < batch.batch; ++b)
+        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len, mask->begin() + b * tokens + extra);
+      pass.key_mask = mask;
+    }
+    x = embedding_norm_(x);
+    for (const auto& block : blocks_) x = (*block)(x, pass);
+    return reshape(x, {batch.batch, tokens, d});
+  }
+
+  BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    const auto h = hidden(tape, batch);
+    if (config_.task == Task::token_classification) return classifier_(h);
+    if (config_.task == Task::embedding) return h;
+    auto first = reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
+    first = pooler_(first);
+    return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
+  }
+  BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    if (config_.task == Task::embedding) throw ValueError("bert: a model without a head has no loss");
+    auto y = logits(tape, batch);
+    if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
+      y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
+    return classification_loss(y, batch);
+  }
+  /// Sentence vectors: mean of the hidden states over the real tokens, each divided by its length. [batch, hidden]
+  BasicTensor<T> embed(const BasicBatch<T>& batch) const {
+    BasicTape<T> tape({.gradients = false, .training = false});
+    const auto h = hidden(tape, batch).value();
+    const Index tokens = h.dim(1), extra = tokens - batch.seq_len, d = config_.hidden_size;
+    auto y = BasicTensor<T>::zeros({batch.batch, d});
+    for (Index b = 0; b < batch.batch; ++b) {
+      for (Index t = extra; t < tokens; ++t) {
+        if (!batch.mask.empty() && batch.mask[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == 0) continue;
+        for (Index i = 0; i < d; ++i) y(b, i) += h[(b * tokens + t) * d + i];
+      }
+      T length = 0;
+      for (Index i = 0; i < d; ++i) length += y(b, i) * y(b, i);
+      length = std::max(std::sqrt(length), static_cast<T>(1e-12));
+      for (Index i = 0; i < d; ++i) y(b, i) /= length;
+    }
+    return y;
+  }
+
+ private:
+  struct Block {
+    MultiHeadAttention<T> attention;
+    BasicLinearSite<T> attention_output;
+    BasicNormSite<T> attention_norm, output_norm;
+    Mlp<T> mlp;
+    BasicHiddenSite<T> after_attention, after_mlp, after_block;
+
+    BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
+      const auto h = attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+      return after_block(x, output_norm(add(h, after_mlp(h, mlp(h), h))));
+    }
+  };
+
+  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
+    BasicNorm<T> norm;
+    norm.rms = false;
+    norm.weight = weights.tensor(path + ".weight", {config_.hidden_size});
+    norm.bias = weights.tensor(path + ".bias", {config_.hidden_size});
+    norm.eps = static_cast<T>(config_.norm_eps);
+    return {path, norm};
+  }
+
+  /// RoBERTa counts real tokens from padding_id + 1; the others count all tokens from 0, keys of a prefix included.
+  std::vector<std::int32_t> positions(const BasicBatch<T>& batch, Index tokens, Index extra) const {
+    std::vector<std::int32_t> result(static_cast<std::size_t>(batch.batch * tokens));
+    const Index first = blocks_.empty() ? 0 : blocks_.front()->attention.site.virtual_keys();
+    for (Index b = 0; b < batch.batch; ++b) {
+      Index next = config_.padding_id + 1;
+      for (Index t = 0; t < tokens; ++t) {
+        Index position = t + first;
+        if (config_.model_type == "roberta") {
+          const bool padding =
+              t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == config_.padding_id;
+          position = padding ? config_.padding_id : first + next++;
+        }
+        if (position >= config_.max_positions)
+          throw ValueError(concat(config_.model_type, ": a row of ", tokens, " tokens, the model has ",
+                                  config_.max_positions, " positions"));
+        result[static_cast<std::size_t>(b * tokens + t)] = static_cast<std::int32_t>(position);
+      }
+    }
+    return result;
+  }
+
+  void list_sites() {
+    auto& table = this->sites_;
+    table.info.architecture = config_.model_type;
+    table.info.hidden_size = config_.hidden_size;
+    table.info.layers = config_.layers;
+    table.info.heads = table.info.kv_heads = config_.heads;
+    table.info.head_dim = config_.hidden_size / config_.heads;
+    table.info.vocabulary = config_.vocabulary;
+    table.info.output_layers = {"classifier", "classifier.out_proj"};
+    table.embedding = {&word_, &position_};
+    if (type_.table()) table.embedding.push_back(&type_);
+    table.norm.push_back(&embedding_norm_);
+    table.prompt = &prompt_;
+    for (const auto& b : blocks_) {
+      for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value, &b->attention_output, &b->mlp.up, &b->mlp.down})
+        table.linear.push_back(site);
+      table.norm.push_back(&b->attention_norm);
+      table.norm.push_back(&b->output_norm);
+      table.attention.push_back(&b->attention.site);
+      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block}) table.hidden.push_back(site);
+    }
+    if (pooler_.base()) table.linear.push_back(&pooler_);
+    if (classifier_.base()) table.linear.push_back(&classifier_);
+  }
+
+  BertConfig config_;
+  BasicEmbeddingSite<T> word_, position_, type_;
+  BasicPromptSite<T> prompt_;
+  BasicNormSite<T> embedding_norm_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  BasicLinearSite<T> pooler_, classifier_;
+};
+
+using Bert = BasicBert<float>;
+
+}  // namespace graft::models

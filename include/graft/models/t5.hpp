@@ -1,0 +1,255 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/layers/encoder_blocks.hpp"
+#include "graft/layers/language_head.hpp"
+#include "graft/models/model.hpp"
+#include "graft/models/weights.hpp"
+
+namespace graft::models {
+
+struct T5Config {
+  Index vocabulary = 0;
+  Index hidden_size = 0;
+  Index head_dim = 0;
+  Index intermediate_size = 0;
+  Index encoder_layers = 0;
+  Index decoder_layers = 0;
+  Index heads = 0;
+  Index buckets = 32;
+  Index max_distance = 128;
+  std::int32_t start_token = 0;
+  std::int32_t padding_id = 0;
+  double norm_eps = 1e-6;
+  bool gated = false;
+  bool tied_head = true;
+  bool scale_output = false;  ///< hidden states times 1 / √hidden_size before the head
+  kernels::Activation activation = kernels::Activation::relu;
+};
+
+/// T5 (Raffel et al. 2020): encoder and decoder of blocks h = h + sublayer(norm(h)) with RMS norms, attention without scaling and
+/// with a bias by bucketed distance that the first block of each stack owns.
+///
+/// The decoder reads the labels shifted right, -100 as padding; its loss is not shifted. Sites:
+/// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm, .DenseReluDense.{wi,wi_0,wi_1,wo},
+/// shared, lm_head.
+template <std::floating_point T>
+class BasicT5 final : public BasicModel<T> {
+ public:
+  BasicT5(const T5Config& config, const BasicWeights<T>& weights) : config_(config) {
+    if (config.heads <= 0 || config.head_dim <= 0) throw ValueError(concat("t5: ", config.heads, " heads"));
+    const Index d = config.hidden_size;
+    shared_ = {"shared", weights.embedding("shared", config.vocabulary, d)};
+    prompt_ = {"shared", d};
+    build(encoder_, "encoder", config.encoder_layers, false, weights);
+    build(decoder_, "decoder", config.decoder_layers, true, weights);
+    head_ = {"lm_head", config.tied_head ? tied_head(shared_.table()) : weights.linear("lm_head", config.vocabulary, d)};
+    list_sites();
+  }
+
+  /// Logits of the decoder, [batch, label tokens, vocabulary].
+  BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    const auto h = decode(tape, batch);
+    const auto y = head_(h);
+    return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
+  }
+  BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return linear_cross_entropy(decode(tape, batch), head_, std::span<const std::int64_t>(batch.labels));
+  }
+
+ private:
+  struct Attention {
+    MultiHeadAttention<T> heads;
+    BasicLinearSite<T> output;
+    BasicNormSite<T> norm;
+    BasicHiddenSite<T> after;
+  };
+  struct Block {
+    Attention self, cross;
+    BasicNormSite<T> mlp_norm;
+    BasicLinearSite<T> wi, wi_1, wo;
+    BasicHiddenSite<T> after_mlp, after_block;
+  };
+  struct Stack {
+    std::vector<std::unique_ptr<Block>> blocks;
+    BasicTensor<T> distance_bias;  // [buckets, heads]
+    BasicNormSite<T> norm;
+    bool decoder = false;
+  };
+
+  void build(Stack& stack, const std::string& root, Index layers, bool decoder, const BasicWeights<T>& weights) {
+    const Index d = config_.hidden_size, inner = config_.heads * config_.head_dim, ff = config_.intermediate_size;
+    stack.decoder = decoder;
+    for (Index l = 0; l < layers; ++l) {
+      stack.blocks.push_back(std::make_unique<Block>());
+      Block& b = *stack.blocks.back();
+      const std::string block = concat(root, ".block.", l, ".layer.");
+      const auto linear = [&](const std::string& path, Index out, Index in) {
+        return BasicLinearSite<T>(path, weights.linear(path, out, in));
+      };
+      const auto attention = [&](Attention& a, const std::string& layer, const char* name) {
+        const std::string path = layer + "." + name;
+        a.heads.query = linear(path + ".q", inner, d);
+        a.heads.key = linear(path + ".k", inner, d);
+        a.heads.value = linear(path + ".v", inner, d);
+        a.output = linear(path + ".o", d, inner);
+        a.heads.site = {path, l, config_.heads, config_.heads, config_.head_dim};
+        a.norm = norm_site(weights, layer + ".layer_norm");
+        a.after = {layer, d};
+      };
+      attention(b.self, block + "0", "SelfAttention");
+      if (decoder) attention(b.cross, block + "1", "EncDecAttention");
+      const std::string mlp = block + (decoder ? "2" : "1");
+      b.mlp_norm = norm_site(weights, mlp + ".layer_norm");
+      b.wi = linear(mlp + ".DenseReluDense." + (config_.gated ? "wi_0" : "wi"), ff, d);
+      if (config_.gated) b.wi_1 = linear(mlp + ".DenseReluDense.wi_1", ff, d);
+      b.wo = linear(mlp + ".DenseReluDense.wo", d, ff);
+      b.after_mlp = {mlp, d};
+      b.after_block = {concat(root, ".block.", l), d};
+    }
+    stack.distance_bias = weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                                         {config_.buckets, config_.heads});
+    stack.norm = norm_site(weights, root + ".final_layer_norm");
+  }
+
+  BasicVar<T> run(const Stack& stack, BasicVar<T> x, Index batch, const EncoderPass<T>& own,
+                  const BasicVar<T>& memory = {}, const EncoderPass<T>& other = {}) const {
+    const Index tokens = x.rows() / batch;
+    for (const auto& block : stack.blocks) {
+      const Block& b = *block;
+      const auto before = x;
+      AttentionOptions<T> options;
+      options.causal = stack.decoder;
+      options.bias = position_bias(stack, tokens, b.self.heads.site.virtual_keys());
+      x = sublayer(b.self, x, BasicVar<T>{}, own, std::move(options));
+      if (stack.decoder) {
+        AttentionOptions<T> cross;
+        cross.causal = false;
+        x = sublayer(b.cross, x, memory, other, std::move(cross));
+      }
+      const auto m = b.mlp_norm(x);
+      const auto h = config_.gated ? gated(config_.activation, b.wi(m), b.wi_1(m)) : activation(config_.activation, b.wi(m));
+      x = b.after_block(before, add(x, b.after_mlp(m, b.wo(h), x)));
+    }
+    return stack.norm(x);
+  }
+  static BasicVar<T> sublayer(const Attention& a, const BasicVar<T>& x, const BasicVar<T>& memory,
+                              const EncoderPass<T>& pass, AttentionOptions<T> options) {
+    const auto n = a.norm(x);
+    return add(x, a.after(n, a.output(a.heads(n, memory ? memory : n, pass, std::move(options))), x));
+  }
+
+  /// Bias of each head for the distance between query and key, [heads, tokens, first + tokens]; queries start at `first`.
+  BasicTensor<T> position_bias(const Stack& stack, Index tokens, Index first) const {
+    const Index keys = first + tokens;
+    auto bias = BasicTensor<T>::empty({config_.heads, tokens, keys});
+    for (Index q = 0; q < tokens; ++q)
+      for (Index k = 0; k < keys; ++k) {
+        const Index bucket = bucket_of(k - (first + q), !stack.decoder);
+        for (Index h = 0; h < config_.heads; ++h) bias[(h * tokens + q) * keys + k] = stack.distance_bias(bucket, h);
+      }
+    return bias;
+  }
+  Index bucket_of(Index distance, bool both_sides) const {
+    Index buckets = config_.buckets, bucket = 0;
+    if (both_sides) {
+      buckets /= 2;
+      if (distance > 0) bucket += buckets;
+      distance = std::abs(distance);
+    } else {
+      distance = std::max<Index>(0, -distance);
+    }
+    const Index exact = buckets / 2;
+    if (distance < exact) return bucket + distance;
+    const float far = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
+                      static_cast<float>(std::log(static_cast<double>(config_.max_distance) / static_cast<double>(exact))) *
+                      static_cast<float>(buckets - exact);
+    return bucket + std::min(buckets - 1, exact + static_cast<Index>(far));
+  }
+
+  BasicVar<T> decode(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+    const auto count = static_cast<std::size_t>(batch.batch * batch.seq_len);
+    if (batch.batch <= 0 || batch.ids.size() != count || (!batch.mask.empty() && batch.mask.size() != count) ||
+        batch.labels.empty() || batch.labels.size() % static_cast<std::size_t>(batch.batch) != 0)
+      throw ShapeError(concat("t5: ", batch.ids.size(), " ids and ", batch.labels.size(), " labels for ", batch.batch,
+                              " x ", batch.seq_len, " tokens"));
+    const auto context = set_forward_context(tape, batch);
+    const Index d = config_.hidden_size;
+    auto x = prompt_(reshape(shared_(tape, batch.ids), {batch.batch, batch.seq_len, d}), *context);
+    const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
+    EncoderPass<T> pass;
+    pass.batch = batch.batch;
+    if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
+      auto mask = std::make_shared<std::vector<unsigned char>>(static_cast<std::size_t>(batch.batch * tokens), 1);
+      for (Index b = 0; b < batch.batch; ++b)
+        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len, mask->begin() + b * tokens + extra);
+      pass.key_mask = mask;
+    }
+    const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
+
+    const auto length = static_cast<Index>(batch.labels.size()) / batch.batch;
+    std::vector<std::int32_t> ids(batch.labels.size());
+    for (Index b = 0; b < batch.batch; ++b)
+      for (Index t = 0; t < length; ++t) {
+        const auto at = static_cast<std::size_t>(b * length + t);
+        ids[at] = t == 0 ? config_.start_token
+                  : batch.labels[at - 1] == kIgnoredLabel ? config_.padding_id
+                                                          : static_cast<std::int32_t>(batch.labels[at - 1]);
+      }
+    EncoderPass<T> own;
+    own.batch = batch.batch;
+    auto y = run(decoder_, shared_(tape, ids), batch.batch, own, memory, pass);
+    if (config_.scale_output) y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));
+    return y;
+  }
+
+  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
+    BasicNorm<T> rms;
+    rms.weight = weights.tensor(path + ".weight", {config_.hidden_size});
+    rms.eps = static_cast<T>(config_.norm_eps);
+    return {path, rms};
+  }
+
+  void list_sites() {
+    auto& table = this->sites_;
+    table.info = {"t5", config_.hidden_size, config_.encoder_layers, config_.heads, config_.heads,
+                  config_.head_dim, config_.vocabulary, {"lm_head"}};
+    table.embedding.push_back(&shared_);
+    table.prompt = &prompt_;
+    for (auto* stack : {&encoder_, &decoder_}) {
+      for (const auto& b : stack->blocks) {
+        for (auto* a : {&b->self, &b->cross}) {
+          if (!a->output.base()) continue;
+          for (auto* site : {&a->heads.query, &a->heads.key, &a->heads.value, &a->output}) table.linear.push_back(site);
+          table.norm.push_back(&a->norm);
+          table.attention.push_back(&a->heads.site);
+          table.hidden.push_back(&a->after);
+        }
+        table.linear.push_back(&b->wi);
+        if (b->wi_1.base()) table.linear.push_back(&b->wi_1);
+        table.linear.push_back(&b->wo);
+        table.norm.push_back(&b->mlp_norm);
+        table.hidden.push_back(&b->after_mlp);
+        table.hidden.push_back(&b->after_block);
+      }
+      table.norm.push_back(&stack->norm);
+    }
+    table.linear.push_back(&head_);
+  }
+
+  T5Config config_;
+  BasicEmbeddingSite<T> shared_;
+  BasicPromptSite<T> prompt_;
+  Stack encoder_, decoder_;
+  BasicLinearSite<T> head_;
+};
+
+using T5 = BasicT5<float>;
+
+}  // namespace graft::models
