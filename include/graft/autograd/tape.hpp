@@ -32,7 +32,63 @@ struct GradSlot {
   GradSlot& operator=(const GradSlot&) = delete;
 };
 
+/// How to compute a value once more from what other operations keep anyway. Counted by hand, in a block of the pool.
+template <class T>
+struct Recipe {
+  virtual ~Recipe() = default;
+  virtual BasicTensor<T> compute() = 0;
+  BasicTensor<T> value;  // while somebody in the backward pass needs it
+  Index references = 0;
+  MemoryPool::Block* block = nullptr;
+};
+
+template <class T>
+class RecipeRef {
+ public:
+  RecipeRef() = default;
+  explicit RecipeRef(Recipe<T>* recipe) : recipe_(recipe) { retain(); }
+  RecipeRef(const RecipeRef& other) : recipe_(other.recipe_) { retain(); }
+  RecipeRef(RecipeRef&& other) noexcept : recipe_(std::exchange(other.recipe_, nullptr)) {}
+  RecipeRef& operator=(RecipeRef other) noexcept {
+    std::swap(recipe_, other.recipe_);
+    return *this;
+  }
+  ~RecipeRef() {
+    if (recipe_ == nullptr || --recipe_->references > 0) return;
+    MemoryPool::Block* block = recipe_->block;
+    recipe_->~Recipe();
+    MemoryPool::global().recycle(block);
+  }
+  explicit operator bool() const { return recipe_ != nullptr; }
+  Recipe<T>* operator->() const { return recipe_; }
+
+ private:
+  void retain() {
+    if (recipe_ != nullptr) ++recipe_->references;
+  }
+  Recipe<T>* recipe_ = nullptr;
+};
+
 }  // namespace detail
+
+/// A value that an operation keeps for its backward pass: the tensor itself or, where that is cheap, the way to compute it again.
+/// Several operations that keep the same value compute it once.
+template <std::floating_point T>
+class BasicSaved {
+ public:
+  BasicSaved() = default;
+  explicit BasicSaved(BasicTensor<T> value) : value_(std::move(value)) {}
+  explicit BasicSaved(detail::RecipeRef<T> recipe) : recipe_(std::move(recipe)) {}
+  const BasicTensor<T>& get() const {
+    if (!recipe_) return value_;
+    if (!recipe_->value) recipe_->value = recipe_->compute();
+    return recipe_->value;
+  }
+
+ private:
+  BasicTensor<T> value_;
+  detail::RecipeRef<T> recipe_;
+};
 
 /// The right to add to the gradient of one input of an operation; false where no gradient is wanted.
 template <std::floating_point T>
@@ -112,11 +168,17 @@ class BasicVar {
   BasicTensor<T> grad() const { return slot_ == nullptr ? BasicTensor<T>{} : *slot_->target; }
   /// The same value without a gradient.
   BasicVar detach() const { return {tape_, value_, nullptr}; }
+  /// True if the backward pass can compute the value again instead of keeping it.
+  bool is_recomputable() const { return static_cast<bool>(recipe_); }
+  /// The value as a backward pass should keep it.
+  BasicSaved<T> saved() const { return recipe_ ? BasicSaved<T>(recipe_) : BasicSaved<T>(value_); }
 
  private:
+  friend class BasicTape<T>;
   BasicTensor<T> value_;
   BasicTape<T>* tape_ = nullptr;
   detail::GradSlot<T>* slot_ = nullptr;
+  detail::RecipeRef<T> recipe_;
 };
 
 /// Reverse-mode record of one computation.
@@ -179,6 +241,26 @@ class BasicTape {
     node->previous = last_;
     last_ = node;
     return {this, std::move(value), slot};
+  }
+
+  /// The same value, which operations after this one need not keep: `compute()` gives it again in the backward pass, with the
+  /// same bits, from tensors that it owns and that are kept anyway.
+  template <class Compute>
+  Var recomputable(Var var, Compute&& compute) {
+    if (!options_.gradients) return var;
+    using Function = std::decay_t<Compute>;
+    struct Again final : detail::Recipe<T> {
+      explicit Again(Function&& f) : function(std::move(f)) {}
+      Tensor compute() override { return function(); }
+      Function function;
+    };
+    Function function(std::forward<Compute>(compute));
+    static_assert(alignof(Again) <= kAlignment);
+    MemoryPool::Block* block = MemoryPool::global().acquire(sizeof(Again));
+    auto* recipe = ::new (static_cast<void*>(reinterpret_cast<std::byte*>(block) + kAlignment)) Again(std::move(function));
+    recipe->block = block;
+    var.recipe_ = detail::RecipeRef<T>(recipe);
+    return var;
   }
 
   /// Gradients of `loss` (one element) with respect to every leaf and parameter that it depends on.

@@ -77,7 +77,7 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
         std::move(y), wants,
         [&base, same_input, scaling, rows, in, out, rank, gx = x.grad_ref(), gl = x_low.grad_ref(), ga = a.grad_ref(),
          gb = b.grad_ref(), h = b.requires_grad() ? h : BasicTensor<T>{},
-         xl = a.requires_grad() ? x_low.value() : BasicTensor<T>{}, va = a.value(),
+         xl = a.requires_grad() ? x_low.saved() : BasicSaved<T>{}, va = a.value(),
          vb = b.value()](const BasicTensor<T>& dy) {
           if (gb) {
             auto [db, accumulate] = gb.buffer();
@@ -92,7 +92,7 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
           }
           if (ga) {
             auto [da, accumulate] = ga.buffer();
-            kernels::gemm(true, false, rank, in, rows, T{1}, dh.data(), rank, xl.data(), in,
+            kernels::gemm(true, false, rank, in, rows, T{1}, dh.data(), rank, xl.get().data(), in,
                           accumulate ? T{1} : T{0}, da, in);
           }
           const bool fuse = same_input && gx && gl;

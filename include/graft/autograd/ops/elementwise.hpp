@@ -178,11 +178,16 @@ template <std::floating_point T>
 BasicVar<T> activation(kernels::Activation kind, const BasicVar<T>& x) {
   auto y = BasicTensor<T>::empty(x.shape());
   kernels::activation_forward(kind, x.value().data(), y.data(), y.size());
-  return x.tape().record(std::move(y), x.requires_grad(),
-                         [gx = x.grad_ref(), vx = x.requires_grad() ? x.value() : BasicTensor<T>{}, kind](
-                             const BasicTensor<T>& dy) {
-                           kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
-                         });
+  const auto vx = x.value();
+  auto result = x.tape().record(std::move(y), x.requires_grad(), [gx = x.grad_ref(), vx, kind](const BasicTensor<T>& dy) {
+    kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
+  });
+  if (!x.requires_grad()) return result;
+  return x.tape().recomputable(std::move(result), [vx, kind] {
+    auto again = BasicTensor<T>::empty(vx.shape());
+    kernels::activation_forward(kind, vx.data(), again.data(), again.size());
+    return again;
+  });
 }
 template <std::floating_point T>
 BasicVar<T> relu(const BasicVar<T>& x) {
@@ -213,9 +218,9 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
     throw ShapeError(concat("gated: shapes ", gate.shape().text(), " and ", up.shape().text(), " differ"));
   auto y = BasicTensor<T>::empty(gate.shape());
   kernels::swiglu_forward(kind, gate.value().data(), up.value().data(), y.data(), y.size());
-  return tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
-                     [gg = gate.grad_ref(), gu = up.grad_ref(), vg = gate.value(), vu = up.value(), kind](
-                         const BasicTensor<T>& dy) {
+  const auto vg = gate.value(), vu = up.value();
+  auto result = tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
+                     [gg = gate.grad_ref(), gu = up.grad_ref(), vg, vu, kind](const BasicTensor<T>& dy) {
                        BasicTensor<T> unused;
                        auto target = [&](const BasicGradRef<T>& g) {
                          if (g) return g.accumulator();
@@ -225,6 +230,11 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
                        kernels::swiglu_backward(kind, vg.data(), vu.data(), dy.data(), target(gg), target(gu),
                                                 dy.size());
                      });
+  return tape.recomputable(std::move(result), [vg, vu, kind] {
+    auto again = BasicTensor<T>::empty(vg.shape());
+    kernels::swiglu_forward(kind, vg.data(), vu.data(), again.data(), again.size());
+    return again;
+  });
 }
 
 /// Inverted dropout: each element is zero with probability p, else divided by 1 - p. The identity outside of training.
@@ -248,8 +258,9 @@ BasicVar<T> dropout(const BasicVar<T>& x, double p) {
     });
     return out;
   };
-  return x.tape().record(apply(x.value()), x.requires_grad(),
-                         [gx = x.grad_ref(), apply](const BasicTensor<T>& dy) { gx.add(apply(dy)); });
+  auto result = x.tape().record(apply(x.value()), x.requires_grad(),
+                                [gx = x.grad_ref(), apply](const BasicTensor<T>& dy) { gx.add(apply(dy)); });
+  return x.tape().recomputable(std::move(result), [kept = x.saved(), apply] { return apply(kept.get()); });
 }
 
 template <std::floating_point T>

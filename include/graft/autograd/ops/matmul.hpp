@@ -41,20 +41,19 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
   if (k != (bt ? bc : br)) fail("inner sizes differ");
   shape[shape.rank() - 1] = n;
   auto y = BasicTensor<T>::empty(shape);
-  const auto va = a.value(), vb = b.value();
   for (Index s = 0; s < stack; ++s)
-    kernels::gemm(at, bt, m, n, k, T{1}, va.data() + s * ar * ac, ac, vb.data() + s * br * bc, bc, T{0},
+    kernels::gemm(at, bt, m, n, k, T{1}, a.value().data() + s * ar * ac, ac, b.value().data() + s * br * bc, bc, T{0},
                   y.data() + s * m * n, n);
   return tape.record(
       std::move(y), a.requires_grad() || b.requires_grad(),
-      [=, ga = a.grad_ref(), gb = b.grad_ref(), va = b.requires_grad() ? va : BasicTensor<T>{},
-       vb = a.requires_grad() ? vb : BasicTensor<T>{}](const BasicTensor<T>& dy) {
+      [at, bt, m, n, k, ar, ac, br, bc, stack, ga = a.grad_ref(), gb = b.grad_ref(), sa = b.requires_grad() ? a.saved() : BasicSaved<T>{},
+       sb = a.requires_grad() ? b.saved() : BasicSaved<T>{}](const BasicTensor<T>& dy) {
         if (ga) {
           auto [da, accumulate] = ga.buffer();
           const T beta = accumulate ? T{1} : T{0};
           for (Index s = 0; s < stack; ++s) {
             const T* g = dy.data() + s * m * n;
-            const T* w = vb.data() + s * br * bc;
+            const T* w = sb.get().data() + s * br * bc;
             T* out = da + s * ar * ac;
             if (at) kernels::gemm(bt, true, k, m, n, T{1}, w, bc, g, n, beta, out, ac);
             else kernels::gemm(false, !bt, m, k, n, T{1}, g, n, w, bc, beta, out, ac);
@@ -65,7 +64,7 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
           const T beta = accumulate ? T{1} : T{0};
           for (Index s = 0; s < stack; ++s) {
             const T* g = dy.data() + s * m * n;
-            const T* w = va.data() + s * ar * ac;
+            const T* w = sa.get().data() + s * ar * ac;
             T* out = db + s * br * bc;
             if (bt) kernels::gemm(true, at, n, k, m, T{1}, g, n, w, ac, beta, out, bc);
             else kernels::gemm(!at, false, k, n, m, T{1}, w, ac, g, n, beta, out, bc);

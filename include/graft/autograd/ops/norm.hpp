@@ -19,12 +19,20 @@ BasicVar<T> rms_norm(const BasicVar<T>& x, const BasicVar<T>& weight, std::type_
   auto inv = BasicTensor<T>::empty({rows});
   const auto vw = weight ? weight.value() : BasicTensor<T>{};
   kernels::rms_norm_forward(x.value().data(), rows, n, n, vw.data(), eps, weight_offset, y.data(), n, inv.data());
-  return x.tape().record(std::move(y), x.requires_grad() || weight.requires_grad(),
-                         [=, gx = x.grad_ref(), gw = weight.grad_ref(), vx = x.value()](const BasicTensor<T>& dy) {
-                           kernels::rms_norm_backward(vx.data(), rows, n, n, vw.data(), weight_offset, inv.data(),
-                                                      dy.data(), n, gx ? gx.accumulator() : nullptr, n,
-                                                      gw ? gw.accumulator() : nullptr);
-                         });
+  const auto vx = x.value();
+  auto result = x.tape().record(std::move(y), x.requires_grad() || weight.requires_grad(),
+                                [=, gx = x.grad_ref(), gw = weight.grad_ref()](const BasicTensor<T>& dy) {
+                                  kernels::rms_norm_backward(vx.data(), rows, n, n, vw.data(), weight_offset,
+                                                             inv.data(), dy.data(), n,
+                                                             gx ? gx.accumulator() : nullptr, n,
+                                                             gw ? gw.accumulator() : nullptr);
+                                });
+  return x.tape().recomputable(std::move(result), [=] {
+    auto again = BasicTensor<T>::empty(vx.shape());
+    auto scratch = BasicTensor<T>::empty({rows});
+    kernels::rms_norm_forward(vx.data(), rows, n, n, vw.data(), eps, weight_offset, again.data(), n, scratch.data());
+    return again;
+  });
 }
 
 /// y = (x - mean) / sqrt(var + eps) ⊙ weight + bias along the last axis (Ba et al. 2016); empty weight, bias: none.
@@ -41,14 +49,21 @@ BasicVar<T> layer_norm(const BasicVar<T>& x, const BasicVar<T>& weight, const Ba
   const auto vb = bias ? bias.value() : BasicTensor<T>{};
   kernels::layer_norm_forward(x.value().data(), rows, n, n, vw.data(), vb.data(), eps, y.data(), n, mean.data(),
                               inv.data());
-  return x.tape().record(std::move(y), x.requires_grad() || weight.requires_grad() || bias.requires_grad(),
-                         [=, gx = x.grad_ref(), gw = weight.grad_ref(), gb = bias.grad_ref(),
-                          vx = x.value()](const BasicTensor<T>& dy) {
-                           kernels::layer_norm_backward(vx.data(), rows, n, n, vw.data(), mean.data(), inv.data(),
-                                                        dy.data(), n, gx ? gx.accumulator() : nullptr, n,
-                                                        gw ? gw.accumulator() : nullptr,
-                                                        gb ? gb.accumulator() : nullptr);
-                         });
+  const auto vx = x.value();
+  auto result = x.tape().record(
+      std::move(y), x.requires_grad() || weight.requires_grad() || bias.requires_grad(),
+      [=, gx = x.grad_ref(), gw = weight.grad_ref(), gb = bias.grad_ref()](const BasicTensor<T>& dy) {
+        kernels::layer_norm_backward(vx.data(), rows, n, n, vw.data(), mean.data(), inv.data(), dy.data(), n,
+                                     gx ? gx.accumulator() : nullptr, n, gw ? gw.accumulator() : nullptr,
+                                     gb ? gb.accumulator() : nullptr);
+      });
+  return x.tape().recomputable(std::move(result), [=] {
+    auto again = BasicTensor<T>::empty(vx.shape());
+    auto scratch = BasicTensor<T>::empty({2 * rows});
+    kernels::layer_norm_forward(vx.data(), rows, n, n, vw.data(), vb.data(), eps, again.data(), n, scratch.data(),
+                                scratch.data() + rows);
+    return again;
+  });
 }
 
 }  // namespace graft

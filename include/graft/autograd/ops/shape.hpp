@@ -13,8 +13,10 @@ namespace graft {
 /// The same elements under another shape.
 template <std::floating_point T>
 BasicVar<T> reshape(const BasicVar<T>& x, const Shape& shape) {
-  return x.tape().record(x.value().reshape(shape), x.requires_grad(),
-                         [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
+  auto result = x.tape().record(x.value().reshape(shape), x.requires_grad(),
+                                [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
+  if (!x.is_recomputable()) return result;
+  return x.tape().recomputable(std::move(result), [kept = x.saved(), shape] { return kept.get().reshape(shape); });
 }
 
 namespace detail {
