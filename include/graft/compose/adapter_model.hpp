@@ -141,8 +141,12 @@ class BasicAdapterModel {
         tensor.parameter.assign(std::move(value));
       }
     }
-    for (const auto& view : file.tensors())
-      if (std::find(used.begin(), used.end(), view.name) == used.end()) report.unexpected.push_back(view.name);
+    for (const auto& view : file.tensors()) {
+      // PEFT stores the frozen table of an adapted embedding beside the adapter; the model has it already.
+      const bool frozen_copy = view.name.ends_with(".base_layer.weight");
+      if (!frozen_copy && std::find(used.begin(), used.end(), view.name) == used.end())
+        report.unexpected.push_back(view.name);
+    }
     for (const auto& placed : set.parts()) placed.part->after_load();
     return report;
   }
@@ -191,7 +195,7 @@ class BasicAdapterModel {
     io::write_safetensors(path, list);
   }
 
-  void remove(const std::string& name) {
+  void remove(std::string name) {
     const auto it = find(name);
     if (it == sets_.end()) throw ValueError(concat("adapter '", name, "' does not exist"));
     const auto drop = [&](auto& sites) {
@@ -406,13 +410,16 @@ class BasicAdapterModel {
     const std::string* mode = it == config.end() ? nullptr : it->second.template get_if<std::string>();
     if (mode == nullptr || *mode == "none") return;
     auto& list = biases_[set.name()];
+    std::vector<std::string> whole;
+    if (const auto saved = config.find("modules_to_save"); saved != config.end())
+      detail::read_config("modules_to_save", saved->second, whole);
     const auto own = [&](const auto* site) {
       return std::any_of(site->adapters().begin(), site->adapters().end(),
                          [&](const auto& a) { return a.name == set.name(); });
     };
     for (auto* site : table_->linear) {
       const bool adapted = own(site);
-      if (!site->base().bias() || (*mode != "all" && !adapted)) continue;
+      if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole)) continue;
       BasicParameter<T> bias(site->base().bias().clone());
       list.linear.emplace_back(site, bias);
       AdapterTensor<T> tensor;
@@ -421,7 +428,7 @@ class BasicAdapterModel {
     }
     if (*mode != "all") return;
     for (auto* site : table_->norm) {
-      if (!site->norm().bias) continue;
+      if (!site->norm().bias || inside(site->path(), whole)) continue;
       BasicParameter<T> bias(site->norm().bias.clone());
       list.norm.emplace_back(site, bias);
       AdapterTensor<T> tensor;
