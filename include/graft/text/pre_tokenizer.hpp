@@ -80,6 +80,9 @@ class Pieces {
 /// What becomes of the matches that a text is split at.
 enum class SplitBehavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
+/// Which pieces get a mark before them.
+enum class PrependScheme { always, first, never };
+
 namespace detail {
 
 /// Splits a piece at matches; `matches(visit)` calls `visit(begin, end)` from left to right. With
@@ -286,8 +289,6 @@ struct CharDelimiterSplit {
     });
   }
 };
-
-enum class PrependScheme { always, first, never };
 
 /// Writes blanks as a visible mark, puts one before (each piece, the first, or none) and, with
 /// `split`, begins a piece at each mark.

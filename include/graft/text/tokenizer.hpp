@@ -412,43 +412,39 @@ class StreamDecoder {
 
   /// The text that this token completes, often empty in the middle of a character.
   std::string push(std::int32_t id) {
+    if (skip_special_ && tokenizer_.is_special(id)) return {};
     window_.push_back(id);
-    const std::string text = decode(window_.size());
+    const std::string text = tokenizer_.decode(window_, skip_special_);
     std::string_view complete = text;
     while (complete.ends_with(kReplacementText)) complete.remove_suffix(kReplacementText.size());
-    const bool pending = complete.size() < text.size();
-    std::string fresh = text_from(complete);
-    if (pending) {
+    std::string fresh(complete.substr(std::min(emitted_, complete.size())));
+    if (complete.size() < text.size()) {
       emitted_ = std::max(emitted_, complete.size());
     } else {
-      // The last token stays as context, since decoders treat a first token differently.
-      window_.erase(window_.begin(), window_.end() - 1);
-      emitted_ = decode(1).size();
+      // The tokens of the last characters stay as context: a first token decodes differently.
+      window_.erase(window_.begin(), window_.begin() + context_);
+      context_ = static_cast<std::ptrdiff_t>(window_.size());
+      emitted_ = tokenizer_.decode(window_, skip_special_).size();
     }
     return fresh;
   }
 
   /// The rest, with U+FFFD for bytes that never became a character. Starts anew afterwards.
   std::string finish() {
-    const std::string text = decode(window_.size());
-    std::string fresh = text_from(text);
+    const std::string text = tokenizer_.decode(window_, skip_special_);
+    std::string fresh = text.substr(std::min(emitted_, text.size()));
     window_.clear();
+    context_ = 0;
     emitted_ = 0;
     return fresh;
   }
 
  private:
-  std::string decode(std::size_t count) const {
-    return tokenizer_.decode(std::span(window_).first(count), skip_special_);
-  }
-  std::string text_from(std::string_view text) const {
-    return std::string(text.substr(std::min(emitted_, text.size())));
-  }
-
   Tokenizer tokenizer_;
   bool skip_special_;
   std::vector<std::int32_t> window_;
-  std::size_t emitted_ = 0;  // bytes of the window's text that were returned
+  std::ptrdiff_t context_ = 0;  // tokens of the window whose text was returned in full
+  std::size_t emitted_ = 0;     // bytes of the window's text that were returned
 };
 
 }  // namespace graft::text

@@ -26,25 +26,26 @@ struct TokenPart {
 /// Tokens by id and ids by token. Ids may have gaps.
 class Vocabulary {
  public:
-  /// Errors: ValueError when the id is negative or taken, or the token is known under another id.
+  /// Errors: ValueError when the id is out of range or taken, or the token has another id.
   void add(std::string_view token, std::int32_t id) {
-    if (id < 0 || id >= kMaxSize) throw ValueError(concat("token id ", id, " is out of range"));
-    const auto at = static_cast<std::size_t>(id);
-    if (at < tokens_.size() && tokens_[at] && *tokens_[at] != token) {
-      throw ValueError(concat("id ", id, " is claimed by '", *tokens_[at], "' and '", token, "'"));
+    if (contains(id) && this->token(id) != token) {
+      throw ValueError(concat("id ", id, " is claimed by '", this->token(id), "' and '", token,
+                              "'"));
     }
-    const auto [entry, fresh] = ids_.try_emplace(std::string(token), id);
-    if (!fresh && entry->second != id) {
-      throw ValueError(concat("token '", token, "' has the ids ", entry->second, " and ", id));
-    }
-    if (at >= tokens_.size()) {
-      // Gaps exist in real files; a lone huge id would only make the table huge.
-      if (at > 4 * ids_.size() + 65536) {
-        throw ValueError(concat("token id ", id, " is far above the number of tokens"));
-      }
-      tokens_.resize(at + 1);
-    }
-    tokens_[at] = token;
+    if (const std::int32_t known = find(token); known != kNoToken && known != id)
+      throw ValueError(concat("token '", token, "' has the ids ", known, " and ", id));
+    set(token, id);
+  }
+  /// The same, but where a token comes twice, searching finds the later id.
+  /// Errors: ValueError when the id is out of range.
+  void set(std::string_view token, std::int32_t id) {
+    // Gaps exist in real files; a lone huge id would only make the table huge.
+    if (id < 0 || id >= kMaxSize || static_cast<std::size_t>(id) > 4 * ids_.size() + 65536)
+      throw ValueError(concat("token id ", id, " is out of range for ", ids_.size(), " tokens"));
+    if (static_cast<std::size_t>(id) >= tokens_.size())
+      tokens_.resize(static_cast<std::size_t>(id) + 1);
+    ids_.insert_or_assign(std::string(token), id);
+    tokens_[static_cast<std::size_t>(id)] = token;
   }
 
   /// One more than the largest id.
