@@ -1,6 +1,12 @@
 // The compiled kernels: the bodies of everything that graft/kernels declares, once.
 #define GRAFT_KERNELS_IMPLEMENTATION
 
+#include "graft/kernels/attention.hpp"
+#include "graft/kernels/cross_entropy.hpp"
+#include "graft/kernels/elementwise.hpp"
 #include "graft/kernels/frozen.hpp"
 #include "graft/kernels/gemm.hpp"
+#include "graft/kernels/norm.hpp"
+#include "graft/kernels/optimizer.hpp"
 #include "graft/kernels/packed_weights.hpp"
+#include "graft/kernels/rotary.hpp"

@@ -103,7 +103,7 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
   if (dweight == nullptr && dbias == nullptr) {
     if (dx == nullptr) return;
     for_rows(rows, a.n, [&](Index first, Index count) {
-      norm_backward_rows<kCentred, T>(a, mean, inv, dy, lddy, dx, lddx, nullptr, nullptr, first,
+      norm_backward_rows<kCentred>(a, mean, inv, dy, lddy, dx, lddx, nullptr, nullptr, first,
                                       count);
     });
     return;
@@ -113,7 +113,7 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
   const Index group = std::max(Index{32}, (rows + kGroups - 1) / kGroups);
   const Index groups = (rows + group - 1) / group;
   if (groups == 1) {
-    norm_backward_rows<kCentred, T>(a, mean, inv, dy, lddy, dx, lddx, dweight, dbias, 0, rows);
+    norm_backward_rows<kCentred>(a, mean, inv, dy, lddy, dx, lddx, dweight, dbias, 0, rows);
     return;
   }
   T* const sums = thread_scratch<T, NormPartialSums>(2 * groups * a.n);
@@ -121,7 +121,7 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
     T* const weight_sums = dweight == nullptr ? nullptr : sums + 2 * g * a.n;
     T* const bias_sums = dbias == nullptr ? nullptr : sums + (2 * g + 1) * a.n;
     std::fill_n(sums + 2 * g * a.n, 2 * a.n, T{0});
-    norm_backward_rows<kCentred, T>(a, mean, inv, dy, lddy, dx, lddx, weight_sums, bias_sums,
+    norm_backward_rows<kCentred>(a, mean, inv, dy, lddy, dx, lddx, weight_sums, bias_sums,
                                     g * group, std::min(group, rows - g * group));
   });
   for (Index g = 0; g < groups; ++g) {

@@ -43,21 +43,6 @@ GRAFT_SIMD_INLINE Floats odd_lanes(Floats a, Floats b) noexcept {
 #endif
 }
 
-/// Transposes kLanes rows: log2(kLanes) rounds of the same perfect shuffle.
-GRAFT_SIMD_INLINE void transpose(Floats (&rows)[kLanes]) noexcept {
-  GRAFT_UNROLL
-  for (int step = 1; step < kLanes; step *= 2) {
-    Floats next[kLanes];
-    GRAFT_UNROLL
-    for (int i = 0; i < kLanes / 2; ++i) {
-      next[2 * i] = interleave_low(rows[i], rows[i + kLanes / 2]);
-      next[2 * i + 1] = interleave_high(rows[i], rows[i + kLanes / 2]);
-    }
-    GRAFT_UNROLL
-    for (int i = 0; i < kLanes; ++i) rows[i] = next[i];
-  }
-}
-
 /// Sum and maximum of all lanes by shuffles, for use once a row.
 GRAFT_SIMD_INLINE float sum_of_lanes(Floats v) noexcept {
   GRAFT_UNROLL
