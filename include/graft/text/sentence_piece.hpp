@@ -174,7 +174,9 @@ inline TokenizerParts tokenizer_parts_from_sentence_piece(std::string_view bytes
         return user_defined->longest_prefix(text, 0).first;
       };
     }
-    const bool prefix = normalizer.add_dummy_prefix;
+    // Decoding drops the dummy prefix, or every blank at the beginning if none can be real.
+    const std::size_t leading =
+        normalizer.remove_extra_whitespaces ? std::size_t(-1) : normalizer.add_dummy_prefix ? 1 : 0;
     parts.normalizer.steps.emplace_back(std::move(normalizer));
 
     if (model_type == 1) {
@@ -210,7 +212,7 @@ inline TokenizerParts tokenizer_parts_from_sentence_piece(std::string_view bytes
         decoders::Replace{{std::string("\xE2\x96\x81"), std::string(" ")}});
     parts.decoder.steps.emplace_back(decoders::ByteFallback{});
     parts.decoder.steps.emplace_back(decoders::Fuse{});
-    if (prefix) parts.decoder.steps.emplace_back(decoders::Strip{" ", 1, 0});
+    parts.decoder.steps.emplace_back(decoders::Strip{" ", leading, 0});
   } catch (const ValueError& error) {
     throw IoError(concat(source, ": ", error.what()));
   }

@@ -421,10 +421,15 @@ class StreamDecoder {
     if (complete.size() < text.size()) {
       emitted_ = std::max(emitted_, complete.size());
     } else {
-      // The tokens of the last characters stay as context: a first token decodes differently.
-      window_.erase(window_.begin(), window_.begin() + context_);
-      context_ = static_cast<std::ptrdiff_t>(window_.size());
-      emitted_ = tokenizer_.decode(window_, skip_special_).size();
+      // The tokens of the last characters stay as context, since a first token decodes differently;
+      // blanks alone, which vanish at the beginning, do not make one.
+      std::vector<std::int32_t> rest(window_.begin() + context_, window_.end());
+      std::string kept = tokenizer_.decode(rest, skip_special_);
+      if (!kept.empty()) {
+        window_ = std::move(rest);
+        context_ = static_cast<std::ptrdiff_t>(window_.size());
+      }
+      emitted_ = kept.empty() ? text.size() : kept.size();
     }
     return fresh;
   }

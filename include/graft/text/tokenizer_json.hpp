@@ -29,8 +29,8 @@ class TokenizerJsonReader {
     if (const auto view = root_.find("pre_tokenizer")) add_pre_tokenizer(*view);
     end_byte_level();
     read_vocabulary(root_.at("model"));
+    read_model(root_.at("model"));  // before the added tokens: it must not know them
     read_added_tokens();
-    read_model(root_.at("model"));
     if (const auto view = root_.find("post_processor")) add_post_processor(*view);
     if (const auto view = root_.find("decoder")) add_decoder(*view);
     return std::move(parts_);

@@ -153,6 +153,15 @@ inline bool is_white_space(char32_t value) {
 inline bool in_category(char32_t value, std::uint32_t mask) {
   return (U_MASK(u_charType(static_cast<UChar32>(value))) & mask) != 0;
 }
+/// The same for characters that Unicode 8 knew; later ones count as unassigned, as they do in the
+/// tables of the `tokenizers` library, by which models were trained.
+inline bool in_category_of_unicode_8(char32_t value, std::uint32_t mask) {
+  if (!in_category(value, mask)) return false;
+  if (value < 0x80) return true;
+  UVersionInfo age;
+  u_charAge(static_cast<UChar32>(value), age);
+  return age[0] <= 8;
+}
 /// General category N: decimal digits, letter numbers, other numbers.
 inline bool is_number(char32_t value) {
   return in_category(value, U_GC_ND_MASK | U_GC_NL_MASK | U_GC_NO_MASK);
@@ -163,7 +172,7 @@ inline bool is_punctuation(char32_t value) {
     return (value >= '!' && value <= '/') || (value >= ':' && value <= '@') ||
            (value >= '[' && value <= '`') || (value >= '{' && value <= '~');
   }
-  return in_category(value, U_GC_P_MASK);
+  return in_category_of_unicode_8(value, U_GC_P_MASK);
 }
 /// Word characters: Alphabetic, M, Nd, Pc and the two joiners (Unicode technical standard 18).
 inline bool is_word_character(char32_t value) {
@@ -216,12 +225,13 @@ inline std::string lowercase(std::string_view text) {
   return lower;
 }
 
-/// The text without the code points of the categories in `mask`.
-inline std::string remove_categories(std::string_view text, std::uint32_t mask) {
+/// The text without the code points that `drops` accepts.
+template <class Drops>
+std::string remove_code_points(std::string_view text, Drops&& drops) {
   std::string kept;
   kept.reserve(text.size());
   for_each_code_point(text, [&](char32_t value, std::size_t offset, std::size_t length) {
-    if (!in_category(value, mask)) kept.append(text.substr(offset, length));
+    if (!drops(value)) kept.append(text.substr(offset, length));
   });
   return kept;
 }
