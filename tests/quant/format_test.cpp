@@ -128,6 +128,25 @@ TEST_CASE("all instruction sets decode random blocks of any length to the same b
   }
 }
 
+TEST_CASE("blocks may lie at any address") {
+  for (const Format format : all_formats()) {
+    const auto& info = graft::quant::format_info(format);
+    CAPTURE(info.name);
+    const Index count = 64 / std::min<Index>(info.block_elements, 32) * info.block_elements;
+    const auto bytes = random_blocks(format, count, 5);
+    std::vector<float> expected(size_of(count)), values(size_of(count));
+    graft::quant::decode(format, bytes.data(), count, expected.data());
+    for (std::size_t shift = 1; shift < 8; ++shift) {
+      std::vector<std::uint8_t> shifted(bytes.size() + shift);
+      std::memcpy(shifted.data() + shift, bytes.data(), bytes.size());
+      with_every_isa([&] {
+        graft::quant::decode(format, shifted.data() + shift, count, values.data());
+        CHECK(same_bits(values, expected));
+      });
+    }
+  }
+}
+
 TEST_CASE("a row decoder starts at any block") {
   for (const Format format : all_formats()) {
     const auto& info = graft::quant::format_info(format);

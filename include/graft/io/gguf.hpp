@@ -548,8 +548,8 @@ class GgufFile {
 
   std::uint64_t read_alignment() const {
     const std::uint64_t alignment = metadata_.get_u64("general.alignment", 32);
-    if (alignment == 0 || (alignment & (alignment - 1)) != 0 || alignment > (1U << 30)) {
-      fail_key("general.alignment", concat("expected a power of two, found ", alignment));
+    if (alignment < 8 || (alignment & (alignment - 1)) != 0 || alignment > (1U << 30)) {
+      fail_key("general.alignment", concat("expected a power of two from 8 on, found ", alignment));
     }
     return alignment;
   }
@@ -568,8 +568,10 @@ class GgufFile {
       Index elements = 1;
       for (std::uint32_t axis = 0; axis < rank; ++axis) {
         const auto length = cursor.take<std::uint64_t>();
+        // Zeros do not hide an overflow: products of some of the lengths must fit too.
         if (!std::in_range<Index>(length) ||
-            __builtin_mul_overflow(elements, static_cast<Index>(length), &elements)) {
+            __builtin_mul_overflow(elements, std::max<Index>(static_cast<Index>(length), 1),
+                                   &elements)) {
           fail_tensor(tensor.name, "the shape is too large");
         }
         tensor.shape.insert(tensor.shape.begin(), static_cast<Index>(length));
@@ -705,8 +707,8 @@ inline void write_gguf(const std::filesystem::path& path, const GgufMetadata& me
         concat("write_gguf '", path.string(), "': ", what, " '", name, "': ", complaint));
   };
   const std::uint64_t alignment = metadata.get_u64("general.alignment", 32);
-  if (alignment == 0 || (alignment & (alignment - 1)) != 0) {
-    fail("metadata key", "general.alignment", "expected a power of two");
+  if (alignment < 8 || (alignment & (alignment - 1)) != 0) {
+    fail("metadata key", "general.alignment", "expected a power of two from 8 on");
   }
   detail::GgufHeader header;
   header.put(std::uint32_t{0x46554747});  // "GGUF"

@@ -95,9 +95,18 @@ struct TensorToWrite {
 
 namespace detail {
 
-/// a × b, or false when the product exceeds the range of Index. Both are non-negative.
-inline bool multiply(Index a, Index b, Index& product) {
-  return !__builtin_mul_overflow(a, b, &product);
+/// Bytes of an array; false when a length is negative or any product of lengths exceeds the range
+/// of Index.
+inline bool stored_bytes(const std::vector<Index>& shape, Index element_bytes, Index& bytes) {
+  Index product = element_bytes;
+  bool is_empty = false;
+  for (const Index length : shape) {
+    is_empty = is_empty || length == 0;
+    if (length < 0 || __builtin_mul_overflow(product, std::max<Index>(length, 1), &product))
+      return false;
+  }
+  bytes = is_empty ? 0 : product;
+  return true;
 }
 
 /// Tensors sorted by name, found by bisection.
@@ -206,9 +215,9 @@ class SafetensorsFile {
         fail(key, concat("unknown dtype '", entry.at("dtype").string(), "'"));
       }
       tensor.shape = read_shape(entry.at("shape"), key);
-      Index size = dtype_info(tensor.dtype).bytes;
-      for (const Index length : tensor.shape) {
-        if (!detail::multiply(size, length, size)) fail(key, "the shape is too large");
+      Index size = 0;
+      if (!detail::stored_bytes(tensor.shape, dtype_info(tensor.dtype).bytes, size)) {
+        fail(key, "the shape is too large");
       }
       const auto offsets = entry.at("data_offsets").integers(0);
       if (offsets.size() != 2) fail(key, concat("expected 2 data_offsets, found ", offsets.size()));
@@ -358,10 +367,9 @@ inline void write_safetensors(const std::filesystem::path& path,
   for (const TensorToWrite& tensor : tensors) {
     if (!names.insert(tensor.name).second) fail(tensor, "the name appears twice");
     if (tensor.name == "__metadata__") fail(tensor, "the name is reserved");
-    Index size = dtype_info(tensor.dtype).bytes;
-    for (const Index length : tensor.shape) {
-      if (length < 0 || !detail::multiply(size, length, size))
-        fail(tensor, "the shape is negative or too large");
+    Index size = 0;
+    if (!detail::stored_bytes(tensor.shape, dtype_info(tensor.dtype).bytes, size)) {
+      fail(tensor, "the shape is negative or too large");
     }
     if (size != std::ssize(tensor.data)) {
       fail(tensor,

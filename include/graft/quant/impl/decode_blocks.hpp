@@ -46,8 +46,9 @@ GRAFT_SIMD_INLINE Ints load_i8(const std::uint8_t* p) noexcept {
 #endif
 }
 GRAFT_SIMD_INLINE Ints load_u16(const std::uint8_t* p) noexcept {
-  return __builtin_convertvector(
-      *reinterpret_cast<const kernels::VecOf<std::uint16_t, kLanes>::unaligned*>(p), Ints);
+  kernels::Vec<std::uint16_t, kLanes> words;  // a copy: p may be odd
+  __builtin_memcpy(&words, p, sizeof words);
+  return __builtin_convertvector(words, Ints);
 }
 
 GRAFT_SIMD_INLINE std::uint16_t half_word(const std::uint8_t* p) noexcept {
