@@ -153,14 +153,14 @@ inline bool is_white_space(char32_t value) {
 inline bool in_category(char32_t value, std::uint32_t mask) {
   return (U_MASK(u_charType(static_cast<UChar32>(value))) & mask) != 0;
 }
-/// The same for characters that Unicode 8 knew; later ones count as unassigned, as they do in the
-/// tables of the `tokenizers` library, by which models were trained.
-inline bool in_category_of_unicode_8(char32_t value, std::uint32_t mask) {
+/// The same for characters that a version of Unicode knew; later ones count as unassigned, as they
+/// do in the older tables of the `tokenizers` library, by which models were trained.
+inline bool in_category_as_of(int version, char32_t value, std::uint32_t mask) {
   if (!in_category(value, mask)) return false;
   if (value < 0x80) return true;
   UVersionInfo age;
   u_charAge(static_cast<UChar32>(value), age);
-  return age[0] <= 8;
+  return age[0] <= version;
 }
 /// General category N: decimal digits, letter numbers, other numbers.
 inline bool is_number(char32_t value) {
@@ -172,7 +172,7 @@ inline bool is_punctuation(char32_t value) {
     return (value >= '!' && value <= '/') || (value >= ':' && value <= '@') ||
            (value >= '[' && value <= '`') || (value >= '{' && value <= '~');
   }
-  return in_category_of_unicode_8(value, U_GC_P_MASK);
+  return in_category_as_of(8, value, U_GC_P_MASK);
 }
 /// Word characters: Alphabetic, M, Nd, Pc and the two joiners (Unicode technical standard 18).
 inline bool is_word_character(char32_t value) {
