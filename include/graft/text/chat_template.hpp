@@ -27,12 +27,13 @@ struct ChatMessage {
 /// A conversation as the model reads it.
 struct RenderedChat {
   std::string text;
-  /// What the assistant wrote, each with the mark that ends the turn (such as "<|im_end|>").
+  /// What the assistant wrote (with `mark_assistant`), each with the mark that ends the turn (such as "<|im_end|>").
   std::vector<TextRange> assistant;
 };
 
 struct ChatOptions {
   bool add_generation_prompt = false;  ///< ends with the beginning of an assistant's turn
+  bool mark_assistant = true;          ///< finds the ranges of the assistant's answers
   std::string bos;                     ///< the template's `bos_token`
   std::string eos;                     ///< … and `eos_token`
   /// Further variables of the template, such as `enable_thinking`.
@@ -81,13 +82,15 @@ class ChatTemplate {
   ///
   /// The assistant's ranges are the template's `{% generation %}` blocks if it has any; else an
   /// assistant's turn is what the template adds for it to the conversation before with the
-  /// generation prompt; else, where the template rewrites earlier turns, it is its content.
-  /// Errors: ValueError, also for what the template itself refuses (a role, an order of roles).
+  /// generation prompt; else, where the template rewrites earlier turns, it is its content, or the
+  /// part of that after "</think>". Errors: ValueError, also for what the template itself refuses (a
+  /// role, an order of roles), and when an answer is not found.
   RenderedChat render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const {
     if (messages.empty()) throw ValueError("chat template: a conversation without messages");
     const jinja::Rendered whole = run(messages, options, options.add_generation_prompt);
     RenderedChat chat;
     chat.text = whole.text;
+    if (!options.mark_assistant) return chat;
     if (!whole.generated.empty()) {
       for (const auto& range : whole.generated)
         chat.assistant.push_back({static_cast<Index>(range.begin), static_cast<Index>(range.end)});
@@ -210,12 +213,26 @@ class ChatTemplate {
         while (end > least && (text[end - 1] == '\n' || text[end - 1] == ' ')) --end;
         if (end == least && written < end) end = after->size();
       } else {
-        begin = text.find(content, at);
+        std::string_view answer = content;
+        begin = text.find(answer, at);
+        if (const std::size_t thought = answer.rfind("</think>");
+            begin == text.npos && thought != answer.npos) {
+          answer.remove_prefix(thought + std::string_view("</think>").size());
+          answer.remove_prefix(std::min(answer.find_first_not_of(" \n"), answer.size()));
+          begin = text.find(answer, at);
+        }
         if (begin == text.npos) {
           throw ValueError(concat("chat template: cannot tell where the answer in message ", i + 1,
                                   " stands in the rendered text"));
         }
-        end = begin + content.size();
+        end = begin + answer.size();
+        // The mark that follows where the conversation ends with this turn ends it here too.
+        std::string_view mark = after ? std::string_view(*after) : std::string_view();
+        if (const std::size_t last = mark.rfind(answer); last != mark.npos) {
+          mark.remove_prefix(last + answer.size());
+          while (mark.ends_with('\n') || mark.ends_with(' ')) mark.remove_suffix(1);
+          if (text.substr(end).starts_with(mark)) end += mark.size();
+        }
       }
       chat.assistant.push_back({static_cast<Index>(begin), static_cast<Index>(end)});
       at = end;

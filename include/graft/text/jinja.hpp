@@ -459,6 +459,17 @@ class Lexer {
       ++length;
       while (length < rest.size() && rest[length] >= '0' && rest[length] <= '9') ++length;
     }
+    std::size_t exponent = length;
+    if (exponent < rest.size() && (rest[exponent] == 'e' || rest[exponent] == 'E')) {
+      ++exponent;
+      if (exponent < rest.size() && (rest[exponent] == '+' || rest[exponent] == '-')) ++exponent;
+      const std::size_t digits = exponent;
+      while (exponent < rest.size() && rest[exponent] >= '0' && rest[exponent] <= '9') ++exponent;
+      if (exponent > digits) {
+        real = true;
+        length = exponent;
+      }
+    }
     std::string digits(rest.substr(0, length));
     std::erase(digits, '_');
     add(real ? Token::Kind::real : Token::Kind::integer, digits);
