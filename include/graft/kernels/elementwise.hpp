@@ -4,8 +4,9 @@
 
 #include "graft/kernels/isa.hpp"
 
-/// Operations on n contiguous values, T = float or double. Results may be written over inputs; they do
-/// not depend on the number of threads. Where a gradient is added to (`+=`), a null pointer skips it.
+/// Operations on n contiguous values, T = float or double. Results may be written over inputs; they
+/// do not depend on the number of threads. Where a gradient is added to (`+=`), a null pointer
+/// skips it.
 namespace graft::kernels {
 
 /// y = a + b.
@@ -33,12 +34,12 @@ T sum(const T* x, Index n);
 template <class T>
 T dot(const T* a, const std::type_identity_t<T>* b, Index n);
 
-/// gelu is x Φ(x) with the normal distribution Φ; gelu_tanh x σ(2 √(2/π) (x + 0.044715 x³)), which is
-/// the form with tanh; silu x σ(x); quick_gelu x σ(1.702 x).
+/// gelu is x Φ(x) with the normal distribution Φ; gelu_tanh x σ(2 √(2/π) (x + 0.044715 x³)), which
+/// is the form with tanh; silu x σ(x); quick_gelu x σ(1.702 x).
 enum class Activation { identity, relu, gelu, gelu_tanh, silu, sigmoid, tanh, quick_gelu };
 
-/// y = act(x). In float the relative error is below 4e-7 (below 2e-6 in the left tail of gelu, x < −3), and results
-/// are finite for every finite x.
+/// y = act(x). In float the relative error is below 4e-7 (below 2e-6 in the left tail of gelu, x <
+/// −3), and results are finite for every finite x.
 template <class T>
 void activation_forward(Activation act, const T* x, std::type_identity_t<T>* y, Index n);
 /// dx += dy · act'(x).
@@ -56,7 +57,8 @@ void swiglu_backward(Activation act, const T* gate, const std::type_identity_t<T
                      const std::type_identity_t<T>* dy, std::type_identity_t<T>* dgate,
                      std::type_identity_t<T>* dup, Index n);
 
-/// y(i, j) = e^x(i, j) / Σ_j e^x(i, j) for `rows` contiguous rows of n. A row of −∞ alone gives zeros.
+/// y(i, j) = e^x(i, j) / Σ_j e^x(i, j) for `rows` contiguous rows of n. A row of −∞ alone gives
+/// zeros.
 template <class T>
 void softmax_forward(const T* x, std::type_identity_t<T>* y, Index rows, Index n);
 /// dx += y · (dy − Σ_j y dy).

@@ -4,14 +4,14 @@
 
 #include "graft/kernels/isa.hpp"
 
-/// Normalisation of rows: row i of x starts at x + i · ldx and has n values. T = float or double. Results do not
-/// depend on the number of threads.
+/// Normalisation of rows: row i of x starts at x + i · ldx and has n values. T = float or double.
+/// Results do not depend on the number of threads.
 namespace graft::kernels {
 
 /// y = x / rms(x) · (weight + weight_offset), rms(x) = √(Σ x² / n + eps) (Zhang and Sennrich 2019).
 ///
-/// A null weight counts as 1 (without the offset). weight_offset is 1 for checkpoints that store weight − 1, else 0.
-/// inv_rms receives 1 / rms of each row. y may be x.
+/// A null weight counts as 1 (without the offset). weight_offset is 1 for checkpoints that store
+/// weight − 1, else 0. inv_rms receives 1 / rms of each row. y may be x.
 template <class T>
 void rms_norm_forward(const T* x, Index rows, Index n, Index ldx,
                       const std::type_identity_t<T>* weight, std::type_identity_t<T> eps,
@@ -24,8 +24,7 @@ void rms_norm_forward(const T* x, Index rows, Index n, Index ldx,
 /// dweight += Σ_rows dy · z.
 template <class T>
 void rms_norm_backward(const T* x, Index rows, Index n, Index ldx,
-                       const std::type_identity_t<T>* weight,
-                       std::type_identity_t<T> weight_offset,
+                       const std::type_identity_t<T>* weight, std::type_identity_t<T> weight_offset,
                        const std::type_identity_t<T>* inv_rms, const std::type_identity_t<T>* dy,
                        Index lddy, std::type_identity_t<T>* dx, Index lddx,
                        std::type_identity_t<T>* dweight);
@@ -44,8 +43,7 @@ void layer_norm_forward(const T* x, Index rows, Index n, Index ldx,
 /// dweight += Σ_rows dy · z, dbias += Σ_rows dy.
 template <class T>
 void layer_norm_backward(const T* x, Index rows, Index n, Index ldx,
-                         const std::type_identity_t<T>* weight,
-                         const std::type_identity_t<T>* mean,
+                         const std::type_identity_t<T>* weight, const std::type_identity_t<T>* mean,
                          const std::type_identity_t<T>* inv_std, const std::type_identity_t<T>* dy,
                          Index lddy, std::type_identity_t<T>* dx, Index lddx,
                          std::type_identity_t<T>* dweight, std::type_identity_t<T>* dbias);

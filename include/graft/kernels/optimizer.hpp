@@ -4,7 +4,8 @@
 
 #include "graft/kernels/isa.hpp"
 
-/// Optimiser steps on n contiguous parameters. T = float or double. Gradients are multiplied by grad_scale first.
+/// Optimiser steps on n contiguous parameters. T = float or double. Gradients are multiplied by
+/// grad_scale first.
 namespace graft::kernels {
 
 /// AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW does it:

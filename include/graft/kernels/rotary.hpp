@@ -6,11 +6,13 @@
 
 namespace graft::kernels {
 
-/// Which elements of a head form a pair: d and d + rotary_dim / 2 (Llama, Gemma, Qwen), or 2 d and 2 d + 1 (GPT-J).
+/// Which elements of a head form a pair: d and d + rotary_dim / 2 (Llama, Gemma, Qwen), or 2 d and
+/// 2 d + 1 (GPT-J).
 enum class RotaryStyle { half, interleaved };
 
-/// Rotary position embedding (Su et al. 2021) in place: every pair (u, v) of the first rotary_dim elements of each
-/// head becomes (u cos − v sin, v cos + u sin), or the inverse rotation where `inverse` is set (the gradient).
+/// Rotary position embedding (Su et al. 2021) in place: every pair (u, v) of the first rotary_dim
+/// elements of each head becomes (u cos − v sin, v cos + u sin), or the inverse rotation where
+/// `inverse` is set (the gradient).
 ///
 /// x: rows of heads · head_dim values at distance ldx. cos, sin: [rows, rotary_dim / 2], a row for
 /// each row of x. T = float or double.

@@ -1,245 +1,455 @@
-// Attention over blocks for one instruction set, on the register tiles of the products. No include guard.
+// Attention over blocks for one instruction set, on the register tiles of the products. No include
+// guard.
+//
+// Scores are kept transposed: a row of a block is a key, its lanes are columns, that is queries of
+// the heads that share a key/value head. K and V are then read where they lie, and the maximum, the
+// sum and the masks of a query need no operation across lanes.
 namespace graft::kernels::GRAFT_SIMD_NS {
 
+using graft::kernels::detail::AttentionColumns;
 using graft::kernels::detail::AttentionPlan;
+using graft::kernels::detail::kAttentionColumns;
+using graft::kernels::detail::kAttentionFewColumns;
+using graft::kernels::detail::kAttentionFewKeys;
 using graft::kernels::detail::kAttentionKeys;
-using graft::kernels::detail::kAttentionQueries;
+using graft::kernels::detail::round_up;
 
-/// C = alpha · A B + beta · C for a few rows and columns; rows of B can be read up to a multiple of the tile's columns.
-GRAFT_SIMD_FN inline void block_product(Index m, Index n, Index k, float alpha, const float* a, Index a_row, Index a_k,
-                                        const float* b, Index ldb, float beta, float* c, Index ldc) noexcept {
+inline constexpr float kLog2E = 1.44269504f;
+inline constexpr float kLn2 = 0.693147181f;
+
+/// C = A B + beta · C, A(i, l) = a[i · a_row + l · a_k]; rows of B can be read up to a multiple of
+/// kTileCols.
+GRAFT_SIMD_FN inline void block_product(Index m, Index n, Index k, const float* a, Index a_row,
+                                        Index a_k, const float* b, Index ldb, float beta, float* c,
+                                        Index ldc) noexcept {
   Tile t{};
   t.a_row = a_row;
   t.a_k = a_k;
   t.b_k = ldb;
   t.k = k;
   t.ldc = ldc;
-  t.alpha = alpha;
+  t.alpha = 1.0f;
   t.beta = beta;
-  for (Index j = 0; j < n; j += kTileCols) {
-    t.b = b + j;
-    t.prefetch = t.b;
-    t.cols = std::min<Index>(kTileCols, n - j);
-    for (Index i = 0; i < m;) {
-      const int rows = next_tile_rows(m - i, kMaxTileRows);
-      t.a = a + i * a_row;
+  for (Index i = 0; i < m;) {
+    const int rows = next_tile_rows(m - i, kMaxTileRows);
+    t.a = a + i * a_row;
+    for (Index j = 0; j < n; j += kTileCols) {
+      t.b = t.prefetch = b + j;
       t.c = c + i * ldc + j;
+      t.cols = std::min<Index>(kTileCols, n - j);
       run_tile(rows, t);
-      i += rows;
     }
+    i += rows;
   }
 }
 
-/// Rows of `from` side by side, each padded with zeros to `width`.
-GRAFT_SIMD_FN inline void copy_padded(const float* from, Index stride, Index rows, Index cols, Index width,
-                                      float* to) noexcept {
-  for (Index i = 0; i < rows; ++i) {
-    std::copy_n(from + i * stride, cols, to + i * width);
-    std::fill_n(to + i * width + cols, width - cols, 0.0f);
-  }
-}
-
-/// Transposes up to kAttentionKeys rows of `cols` values into panels [cols][32].
-GRAFT_SIMD_FN inline void transpose_keys(const float* from, Index stride, Index rows, Index cols, float* to) noexcept {
-  for (Index j = 0; j < rows; j += kPanel)
-    transpose_to_panel(from + j * stride, stride, std::min(kPanel, rows - j), cols, to + j * cols);
-}
-
-/// s = scale · q kᵀ of a block, then cap, bias and masks; s has kAttentionKeys columns a row, those past `keys` are −∞.
-GRAFT_SIMD_FN inline void block_scores(const AttentionArgs<float>& a, Index b, Index h, Index q0, Index rows, Index k0,
-                                       Index keys, const float* k_panels, float* s) noexcept {
-  const float* q = a.q + (b * a.q_len + q0) * a.ldq + h * a.head_dim;
-  for (Index j = 0; j < keys; j += kPanel)
-    block_product(rows, std::min(kPanel, keys - j), a.head_dim, a.scale, q, a.ldq, 1, k_panels + j * a.head_dim, kPanel,
-                  0.0f, s + j, kAttentionKeys);
-  const Index shift = a.kv_len - a.q_len;
-  const bool edge = (a.causal && k0 + keys - 1 > q0 + shift) ||
-                    (a.window > 0 && k0 <= q0 + rows - 1 + shift - a.window) || a.key_mask != nullptr;
-  const float none = -__builtin_inff();
-  for (Index i = 0; i < rows; ++i) {
-    float* row = s + i * kAttentionKeys;
-    if (a.softcap > 0) {
-      for (Index j = 0; j < keys; ++j) row[j] = a.softcap * std::tanh(row[j] / a.softcap);
-    }
-    if (a.bias != nullptr) {
-      const float* bias = a.bias + (h * a.q_len + q0 + i) * a.kv_len + k0;
-      for (Index j = 0; j < keys; ++j) row[j] += bias[j];
-    }
-    if (edge) {
-      const Index at = q0 + i + shift;
-      const Index last = a.causal ? std::min(keys, at - k0 + 1) : keys;
-      const Index first = a.window > 0 ? std::max<Index>(0, at - a.window + 1 - k0) : 0;
-      for (Index j = 0; j < std::min(first, keys); ++j) row[j] = none;
-      for (Index j = std::max<Index>(0, last); j < keys; ++j) row[j] = none;
-      if (a.key_mask != nullptr)
-        for (Index j = 0; j < keys; ++j)
-          if (a.key_mask[b * a.kv_len + k0 + j] == 0) row[j] = none;
-    }
-    for (Index j = keys; j < kAttentionKeys; ++j) row[j] = none;
-  }
-}
-
-/// One block of queries of all heads that share a key/value head.
-GRAFT_SIMD_FN inline void attention_forward_task(const AttentionPlan<float>& plan, Index task, float* scratch) noexcept {
-  const AttentionArgs<float>& a = plan.args;
-  const Index blocks = plan.query_blocks, q0 = task % blocks * kAttentionQueries;
-  const Index pair = task / blocks, b = pair / a.kv_heads, g = pair % a.kv_heads;
-  const Index group = a.heads / a.kv_heads, rows = std::min(kAttentionQueries, a.q_len - q0);
-  const Index e = plan.v_dim, width = plan.v_width;
-  float* const k_panels = scratch;
-  float* const v_rows = k_panels + kAttentionKeys * a.head_dim;
-  float* const s = v_rows + kAttentionKeys * width;
-  float* const sums = s + kAttentionQueries * kAttentionKeys;
-  float* const high = sums + group * kAttentionQueries;
-  float* const total = high + group * kAttentionQueries;
-  const float none = -__builtin_inff();
-  std::fill_n(sums, group * kAttentionQueries, 0.0f);
-  std::fill_n(high, group * kAttentionQueries, none);
-  std::fill_n(total, group * kAttentionQueries * width, 0.0f);
-
-  const auto [first, last] = graft::kernels::detail::visible_keys(a, q0, rows);
-  for (Index k0 = first / kAttentionKeys * kAttentionKeys; k0 < last; k0 += kAttentionKeys) {
-    const Index keys = std::min(kAttentionKeys, a.kv_len - k0);
-    transpose_keys(a.k + (b * a.kv_len + k0) * a.ldk + g * a.head_dim, a.ldk, keys, a.head_dim, k_panels);
-    copy_padded(a.v + (b * a.kv_len + k0) * a.ldv + g * e, a.ldv, keys, e, width, v_rows);
-    for (Index m = 0; m < group; ++m) {
-      block_scores(a, b, g * group + m, q0, rows, k0, keys, k_panels, s);
-      for (Index i = 0; i < rows; ++i) {
-        float* row = s + i * kAttentionKeys;
-        Floats top = load(row);
-        for (Index j = kLanes; j < kAttentionKeys; j += kLanes) top = max(load(row + j), top);
-        float& old = high[m * kAttentionQueries + i];
-        const float now = std::max(old, reduce_max(top));
-        if (now == none) {
-          for (Index j = 0; j < kAttentionKeys; ++j) row[j] = 0.0f;
-          continue;
-        }
-        Floats sum{};
-        for (Index j = 0; j < kAttentionKeys; j += kLanes) {
-          const Floats p = exp(load(row + j) - broadcast(now));
-          store(row + j, p);
-          sum += p;
-        }
-        float& denominator = sums[m * kAttentionQueries + i];
-        const float shrink = old == none ? 0.0f : std::exp(old - now);
-        denominator = denominator * shrink + reduce_add(sum);
-        if (shrink != 1.0f) {
-          float* out = total + (m * kAttentionQueries + i) * width;
-          for (Index j = 0; j < width; j += kLanes) store(out + j, load(out + j) * broadcast(shrink));
-        }
-        old = now;
+/// to[l · kPanel + c] = factor · rows[c][l] for l < n; columns from `count` on are zero.
+GRAFT_SIMD_FN inline void transpose_in(const float* const* rows, Index count, Index n, float factor,
+                                       float* to) noexcept {
+  for (Index c = 0; c < kPanel; c += kLanes) {
+    for (Index l = 0; l < n; l += kLanes) {
+      const Index left = std::min<Index>(kLanes, n - l);
+      Floats v[kLanes] = {};
+      if (left == kLanes && c + kLanes <= count) {
+        GRAFT_UNROLL
+        for (int i = 0; i < kLanes; ++i) v[i] = load(rows[c + i] + l);
+      } else {
+        for (int i = 0; i < kLanes && c + i < count; ++i)
+          v[i] = load_partial(rows[c + i] + l, left);
       }
-      block_product(rows, e, keys, 1.0f, s, kAttentionKeys, 1, v_rows, width, 1.0f,
-                    total + m * kAttentionQueries * width, width);
-    }
-  }
-  for (Index m = 0; m < group; ++m) {
-    const Index h = g * group + m;
-    for (Index i = 0; i < rows; ++i) {
-      const float denominator = sums[m * kAttentionQueries + i];
-      const float factor = denominator > 0 ? 1.0f / denominator : 0.0f;
-      const float* from = total + (m * kAttentionQueries + i) * width;
-      float* to = plan.out + (b * a.q_len + q0 + i) * plan.ldo + h * e;
-      for (Index j = 0; j < e; ++j) to[j] = from[j] * factor;
-      plan.lse[(b * a.heads + h) * a.q_len + q0 + i] =
-          denominator > 0 ? high[m * kAttentionQueries + i] + std::log(denominator) : none;
+      transpose(v);
+      for (Index i = 0; i < left; ++i) store(to + (l + i) * kPanel + c, v[i] * factor);
     }
   }
 }
 
-/// All gradients of one key/value head of one row of the batch.
-GRAFT_SIMD_FN inline void attention_backward_task(const AttentionPlan<float>& plan, Index task, float* scratch) noexcept {
-  const AttentionArgs<float>& a = plan.args;
-  const Index b = task / a.kv_heads, g = task % a.kv_heads, group = a.heads / a.kv_heads;
-  const Index d = a.head_dim, e = plan.v_dim, d_width = plan.k_width, e_width = plan.v_width;
-  float* const k_panels = scratch;
-  float* const v_panels = k_panels + kAttentionKeys * d;
-  float* const k_rows = v_panels + kAttentionKeys * e;
-  float* const q_rows = k_rows + kAttentionKeys * d_width;
-  float* const dy_rows = q_rows + kAttentionQueries * d_width;
-  float* const s = dy_rows + kAttentionQueries * e_width;
-  float* const ds = s + kAttentionQueries * kAttentionKeys;
-  float* const delta = ds + kAttentionQueries * kAttentionKeys;
-  const float none = -__builtin_inff();
-
-  for (Index m = 0; m < group; ++m) {  // delta(i) = Σ dy · y
-    const Index h = g * group + m;
-    for (Index i = 0; i < a.q_len; ++i) {
-      const float* dy = plan.dout + (b * a.q_len + i) * plan.lddo + h * e;
-      const float* y = plan.y + (b * a.q_len + i) * plan.ldo + h * e;
-      Floats sum{};
-      Index j = 0;
-      for (; j + kLanes <= e; j += kLanes) sum = fma(load(dy + j), load(y + j), sum);
-      float rest = 0;
-      for (; j < e; ++j) rest += dy[j] * y[j];
-      delta[m * a.q_len + i] = reduce_add(sum) + rest;
-    }
-  }
-  for (Index k0 = 0; k0 < a.kv_len; k0 += kAttentionKeys) {
-    const Index keys = std::min(kAttentionKeys, a.kv_len - k0);
-    const float* k = a.k + (b * a.kv_len + k0) * a.ldk + g * d;
-    const float* v = a.v + (b * a.kv_len + k0) * a.ldv + g * e;
-    transpose_keys(k, a.ldk, keys, d, k_panels);
-    transpose_keys(v, a.ldv, keys, e, v_panels);
-    if (plan.dq != nullptr) copy_padded(k, a.ldk, keys, d, d_width, k_rows);
-    for (Index q0 = 0; q0 < a.q_len; q0 += kAttentionQueries) {
-      const Index rows = std::min(kAttentionQueries, a.q_len - q0);
-      const auto [first, last] = graft::kernels::detail::visible_keys(a, q0, rows);
-      if (k0 >= last || k0 + keys <= first) continue;
-      for (Index m = 0; m < group; ++m) {
-        const Index h = g * group + m;
-        const float* lse = plan.lse + (b * a.heads + h) * a.q_len + q0;
-        const float* dy = plan.dout + (b * a.q_len + q0) * plan.lddo + h * e;
-        block_scores(a, b, h, q0, rows, k0, keys, k_panels, s);
-        for (Index j = 0; j < keys; j += kPanel)
-          block_product(rows, std::min(kPanel, keys - j), e, 1.0f, dy, plan.lddo, 1, v_panels + j * e, kPanel, 0.0f,
-                        ds + j, kAttentionKeys);
-        for (Index i = 0; i < rows; ++i) {
-          float* p = s + i * kAttentionKeys;
-          float* slope = ds + i * kAttentionKeys;
-          if (lse[i] == none) {
-            std::fill_n(p, kAttentionKeys, 0.0f);
-            std::fill_n(slope, kAttentionKeys, 0.0f);
-            continue;
-          }
-          for (Index j = keys; j < kAttentionKeys; ++j) slope[j] = 0.0f;
-          const Floats centre = broadcast(delta[m * a.q_len + q0 + i]), scale = broadcast(a.scale);
-          for (Index j = 0; j < kAttentionKeys; j += kLanes) {
-            const Floats score = load(p + j);
-            const Floats probability = exp(score - broadcast(lse[i]));
-            Floats gradient = probability * (load(slope + j) - centre) * scale;
-            if (a.softcap > 0) {  // the score without its bias is softcap · tanh(s / softcap)
-              float capped[kLanes], part[kLanes];
-              store(capped, score);
-              store(part, gradient);
-              for (Index l = 0; l < kLanes && j + l < keys; ++l) {
-                const float bias =
-                    a.bias == nullptr ? 0.0f : a.bias[(h * a.q_len + q0 + i) * a.kv_len + k0 + j + l];
-                const float ratio = (capped[l] - bias) / a.softcap;
-                part[l] = capped[l] == none ? 0.0f : part[l] * (1.0f - ratio * ratio);
-              }
-              gradient = load(part);
-            }
-            store(p + j, probability);
-            store(slope + j, gradient);
-          }
+/// rows[c][l] = factor[c] · from[l · kPanel + c], or += with kAdd, for l < n and c < count.
+template <bool kAdd>
+GRAFT_SIMD_FN inline void transpose_out(const float* from, const float* factor, Index n,
+                                        float* const* rows, Index count) noexcept {
+  for (Index c = 0; c < count; c += kLanes) {
+    const Index columns = std::min<Index>(kLanes, count - c);
+    const Floats f = load(factor + c);
+    for (Index l = 0; l < n; l += kLanes) {
+      const Index left = std::min<Index>(kLanes, n - l);
+      Floats v[kLanes] = {};
+      for (Index i = 0; i < left; ++i) v[i] = load(from + (l + i) * kPanel + c) * f;
+      transpose(v);
+      for (Index i = 0; i < columns; ++i) {
+        float* to = rows[c + i] + l;
+        if (left == kLanes) {
+          store(to, kAdd ? load(to) + v[i] : v[i]);
+        } else {
+          store_partial(to, kAdd ? load_partial(to, left) + v[i] : v[i], left);
         }
-        if (plan.dv != nullptr) {
-          copy_padded(dy, plan.lddo, rows, e, e_width, dy_rows);
-          block_product(keys, e, rows, 1.0f, s, 1, kAttentionKeys, dy_rows, e_width, 1.0f,
-                        plan.dv + (b * a.kv_len + k0) * plan.lddv + g * e, plan.lddv);
-        }
-        if (plan.dk != nullptr) {
-          copy_padded(a.q + (b * a.q_len + q0) * a.ldq + h * d, a.ldq, rows, d, d_width, q_rows);
-          block_product(keys, d, rows, 1.0f, ds, 1, kAttentionKeys, q_rows, d_width, 1.0f,
-                        plan.dk + (b * a.kv_len + k0) * plan.lddk + g * d, plan.lddk);
-        }
-        if (plan.dq != nullptr)
-          block_product(rows, d, keys, 1.0f, ds, kAttentionKeys, 1, k_rows, d_width, 1.0f,
-                        plan.dq + (b * a.q_len + q0) * plan.lddq + h * d, plan.lddq);
       }
     }
   }
+}
+
+/// to[c · width + l] = factor · rows[c][l], zero for l ≥ n and for columns from `count` to a
+/// multiple of kPanel.
+GRAFT_SIMD_FN inline void copy_rows(const float* const* rows, Index count, Index n, Index width,
+                                    float factor, float* to) noexcept {
+  for (Index c = 0; c < count; ++c) {
+    for (Index l = 0; l < width; l += kLanes) {
+      const Index left = std::clamp<Index>(n - l, 0, kLanes);
+      const Floats v = left == kLanes ? load(rows[c] + l) : load_partial(rows[c] + l, left);
+      store(to + c * width + l, v * factor);
+    }
+  }
+  std::fill(to + count * width, to + round_up(count, kPanel) * width, 0.0f);
+}
+
+/// Scores times log2 e of keys k0 … k0 + n − 1 for panel p of the columns, as rows of s with
+/// distance lds.
+///
+/// q: the panel's queries [head_dim][32], already multiplied by plan.query_factor. slope (not null
+/// where the slope of the cap is wanted) has the same distance. spare: n · 32 values.
+GRAFT_SIMD_FN inline void panel_scores(const AttentionPlan<float>& plan, const AttentionColumns& at,
+                                       Index p, Index k0, Index n, const float* q, const float* k,
+                                       Index ldk, float* s, Index lds, float* slope,
+                                       float* spare) noexcept {
+  const AttentionArgs<float>& a = plan.args;
+  block_product(n, kPanel, a.head_dim, k, ldk, 1, q, kPanel, 0.0f, s, lds);
+  if (a.softcap > 0.0f) {
+    const float cap = a.softcap * kLog2E;
+    for (Index j = 0; j < n; ++j) {
+      for (Index c = 0; c < kPanel; c += kLanes) {
+        const Floats t = tanh(load(s + j * lds + c));
+        store(s + j * lds + c, t * cap);
+        if (slope != nullptr) store(slope + j * lds + c, (1.0f - t) * (1.0f + t));
+      }
+    }
+  }
+  if (a.bias != nullptr) {
+    const float* rows[kPanel];
+    const Index count = std::min<Index>(kPanel, at.count - p * kPanel);
+    for (Index c = 0; c < count; ++c) {
+      const Index column = at.first + p * kPanel + c;
+      const Index head = at.g * plan.group + column % plan.group, i = column / plan.group;
+      rows[c] = a.bias + (head * a.q_len + i) * a.kv_len + k0;
+    }
+    transpose_in(rows, count, n, kLog2E, spare);
+    for (Index j = 0; j < n; ++j)
+      for (Index c = 0; c < kPanel; c += kLanes)
+        store(s + j * lds + c, load(s + j * lds + c) + load(spare + j * kPanel + c));
+  }
+  const Floats none = broadcast(-__builtin_inff());
+  if (k0 < at.panel_first[p] || k0 + n - 1 > at.panel_last[p]) {
+    for (Index c = 0; c < kPanel; c += kLanes) {
+      const Ints first = load(at.first_key + p * kPanel + c);
+      const Ints last = load(at.last_key + p * kPanel + c);
+      Ints key = broadcast(static_cast<std::int32_t>(k0));
+      for (Index j = 0; j < n; ++j, key += 1) {
+        const Floats v = load(s + j * lds + c);
+        store(s + j * lds + c, select((key >= first) & (key <= last), v, none));
+      }
+    }
+  }
+  if (a.key_mask != nullptr) {
+    const unsigned char* mask = a.key_mask + at.b * a.kv_len + k0;
+    for (Index j = 0; j < n; ++j) {
+      if (mask[j] != 0) continue;
+      for (Index c = 0; c < kPanel; c += kLanes) store(s + j * lds + c, none);
+    }
+  }
+}
+
+/// Rows of K or V that tiles read side by side; copied if they would share too few cache lines'
+/// places.
+GRAFT_SIMD_FN inline const float* block_rows(const float* from, Index* stride, Index rows,
+                                             Index cols, float* spare) noexcept {
+  if (*stride % 512 != 0) return from;
+  const Index width = round_up(cols, kLanes) + kLanes;
+  for (Index i = 0; i < rows; ++i) std::copy_n(from + i * *stride, cols, spare + i * width);
+  *stride = width;
+  return spare;
+}
+
+/// One block of columns: output and log of the denominators.
+GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& plan,
+                                                  const AttentionColumns& at,
+                                                  float* scratch) noexcept {
+  constexpr Index kPanels = kAttentionColumns / kPanel;
+  const AttentionArgs<float>& a = plan.args;
+  const Index d = a.head_dim, e = plan.v_dim;
+  const Index panels = (at.count + kPanel - 1) / kPanel;
+  float* const q = scratch;                          // [panel][d][32]
+  float* const out = q + kAttentionColumns * d;      // [panel][e][32]
+  float* const s = out + kAttentionColumns * e;      // [key][32]
+  float* const spare = s + kAttentionKeys * kPanel;  // [key][32]
+  float* const key_rows = spare + kAttentionKeys * kPanel;
+  const float infinity = __builtin_inff();
+  float highest[kAttentionColumns], total[kAttentionColumns];
+  float* rows[kAttentionColumns];
+  bool fresh[kPanels];
+
+  for (Index c = 0; c < at.count; ++c)
+    rows[c] = const_cast<float*>(a.q) + plan.row_of(at, c) * a.ldq + plan.head_of(at, c) * d;
+  for (Index p = 0; p < panels; ++p) {
+    transpose_in(rows + p * kPanel, std::min<Index>(kPanel, at.count - p * kPanel), d,
+                 plan.query_factor, q + p * kPanel * d);
+    fresh[p] = true;
+  }
+  std::fill_n(highest, kAttentionColumns, -infinity);
+  std::fill_n(total, kAttentionColumns, 0.0f);
+
+  const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
+  const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
+  for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionKeys) {
+    const Index n = std::min(kAttentionKeys, at.key_end - k0);
+    Index ldk = a.ldk;
+    const float* const k = block_rows(keys + k0 * a.ldk, &ldk, n, d, key_rows);
+    for (Index p = 0; p < panels; ++p) {
+      panel_scores(plan, at, p, k0, n, q + p * kPanel * d, k, ldk, s, kPanel, nullptr, spare);
+      float* const o = out + p * kPanel * e;
+      for (Index c = 0; c < kPanel; c += kLanes) {
+        float* const m = highest + p * kPanel + c;
+        float* const sum = total + p * kPanel + c;
+        const float* const column = s + c;
+        const Floats before = load(m);
+        Floats top[4] = {before, before, before, before};
+        Index j = 0;
+        for (; j + 4 <= n; j += 4) {
+          GRAFT_UNROLL
+          for (int u = 0; u < 4; ++u) top[u] = max(load(column + (j + u) * kPanel), top[u]);
+        }
+        for (; j < n; ++j) top[0] = max(load(column + j * kPanel), top[0]);
+        const Floats now = max(max(top[0], top[1]), max(top[2], top[3]));
+        const Floats shift = select(now == broadcast(-infinity), Floats{}, now);
+        Floats part[2] = {};
+        for (j = 0; j + 2 <= n; j += 2) {
+          GRAFT_UNROLL
+          for (int u = 0; u < 2; ++u) {
+            const Floats e2 = exp2_small(load(column + (j + u) * kPanel) - shift);
+            store(s + c + (j + u) * kPanel, e2);
+            part[u] += e2;
+          }
+        }
+        for (; j < n; ++j) {
+          const Floats e2 = exp2_small(load(column + j * kPanel) - shift);
+          store(s + c + j * kPanel, e2);
+          part[0] += e2;
+        }
+        const Floats shrink = exp2_small(before - shift);
+        store(m, now);
+        store(sum, fma(load(sum), shrink, part[0] + part[1]));
+        if (!fresh[p] && sum_of_lanes(select(now != before, broadcast(1.0f), Floats{})) > 0.0f) {
+          for (Index l = 0; l < e; ++l)
+            store(o + l * kPanel + c, load(o + l * kPanel + c) * shrink);
+        }
+      }
+      block_product(e, kPanel, n, values + k0 * a.ldv, 1, a.ldv, s, kPanel, fresh[p] ? 0.0f : 1.0f,
+                    o, kPanel);
+      fresh[p] = false;
+    }
+  }
+
+  for (Index c = 0; c < at.count; ++c) {
+    if (plan.lse != nullptr)
+      plan.lse[plan.lse_of(at, c)] =
+          total[c] == 0.0f ? -infinity : highest[c] * kLn2 + std::log(total[c]);
+    total[c] = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
+    rows[c] = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
+  }
+  for (Index p = 0; p < panels; ++p) {
+    if (fresh[p]) std::fill_n(out + p * kPanel * e, kPanel * e, 0.0f);
+    transpose_out<false>(out + p * kPanel * e, total + p * kPanel, e, rows + p * kPanel,
+                         std::min<Index>(kPanel, at.count - p * kPanel));
+  }
+}
+
+/// The same for at most kAttentionFewColumns columns, as in generation: lanes are keys, then
+/// values.
+GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan,
+                                                const AttentionColumns& at,
+                                                float* scratch) noexcept {
+  const AttentionArgs<float>& a = plan.args;
+  const Index d = a.head_dim, e = plan.v_dim, e_width = round_up(e, kPanel);
+  float* const q = scratch;                               // [column][d]
+  float* const out = q + kAttentionFewColumns * d;        // [column][e_width]
+  float* const s = out + kAttentionFewColumns * e_width;  // [column][key]
+  float* const value_rows = s + kAttentionFewColumns * kAttentionFewKeys;
+  const float infinity = __builtin_inff();
+  float highest[kAttentionFewColumns], total[kAttentionFewColumns];
+  for (Index c = 0; c < at.count; ++c) {
+    const float* from = a.q + plan.row_of(at, c) * a.ldq + plan.head_of(at, c) * d;
+    for (Index l = 0; l < d; ++l) q[c * d + l] = from[l] * plan.query_factor;
+    highest[c] = -infinity;
+    total[c] = 0.0f;
+  }
+  std::fill_n(out, at.count * e_width, 0.0f);
+
+  const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
+  const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
+  for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionFewKeys) {
+    const Index n = std::min(kAttentionFewKeys, at.key_end - k0), padded = round_up(n, kLanes);
+    for (Index j = 0; j < n; j += kDotCols) {
+      const float* rows[kDotCols];
+      for (Index u = 0; u < kDotCols; ++u) rows[u] = keys + (k0 + std::min(j + u, n - 1)) * a.ldk;
+      for (Index c = 0; c < at.count; c += kMaxDotRows) {
+        const Index columns = std::min<Index>(kMaxDotRows, at.count - c);
+        float dots[kMaxDotRows * kDotCols];
+        run_dot(static_cast<int>(columns), q + c * d, d, rows, d, dots);
+        for (Index i = 0; i < columns; ++i)
+          std::copy_n(dots + i * kDotCols, kDotCols, s + (c + i) * kAttentionFewKeys + j);
+      }
+    }
+    for (Index c = 0; c < at.count; ++c) {
+      float* const row = s + c * kAttentionFewKeys;
+      if (a.softcap > 0.0f) {
+        for (Index j = 0; j < padded; j += kLanes)
+          store(row + j, tanh(load(row + j)) * (a.softcap * kLog2E));
+      }
+      if (a.bias != nullptr) {
+        const float* bias =
+            a.bias + (plan.head_of(at, c) * a.q_len + (at.first + c) / plan.group) * a.kv_len + k0;
+        for (Index j = 0; j < n; ++j) row[j] += bias[j] * kLog2E;
+      }
+      const Index first = std::clamp<Index>(at.first_key[c] - k0, 0, n);
+      const Index last = std::clamp<Index>(at.last_key[c] + 1 - k0, 0, n);
+      std::fill(row, row + first, -infinity);
+      std::fill(row + last, row + padded, -infinity);
+      if (a.key_mask != nullptr) {
+        const unsigned char* mask = a.key_mask + at.b * a.kv_len + k0;
+        for (Index j = 0; j < n; ++j)
+          if (mask[j] == 0) row[j] = -infinity;
+      }
+      const float before = highest[c];
+      Floats top = broadcast(before);
+      for (Index j = 0; j < padded; j += kLanes) top = max(load(row + j), top);
+      const float now = max_of_lanes(top), shift = now == -infinity ? 0.0f : now;
+      Floats part{};
+      for (Index j = 0; j < padded; j += kLanes) {
+        const Floats e2 = exp2_small(load(row + j) - shift);
+        store(row + j, e2);
+        part += e2;
+      }
+      const float shrink = exp2_small(broadcast(before - shift))[0];
+      highest[c] = now;
+      total[c] = total[c] * shrink + sum_of_lanes(part);
+      if (now != before) {
+        for (Index l = 0; l < e_width; l += kLanes)
+          store(out + c * e_width + l, load(out + c * e_width + l) * shrink);
+      }
+    }
+    const float* v = values + k0 * a.ldv;
+    Index ldv = a.ldv;
+    if (e % kTileCols != 0) {  // tiles read whole vectors
+      for (Index j = 0; j < n; ++j) {
+        std::copy_n(v + j * a.ldv, e, value_rows + j * e_width);
+        std::fill_n(value_rows + j * e_width + e, e_width - e, 0.0f);
+      }
+      v = value_rows;
+      ldv = e_width;
+    }
+    block_product(at.count, e_width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
+  }
+  for (Index c = 0; c < at.count; ++c) {
+    if (plan.lse != nullptr)
+      plan.lse[plan.lse_of(at, c)] =
+          total[c] == 0.0f ? -infinity : highest[c] * kLn2 + std::log(total[c]);
+    const float factor = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
+    float* to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
+    for (Index l = 0; l < e; ++l) to[l] = out[c * e_width + l] * factor;
+  }
+}
+
+/// Gradients of one block of columns; dk and dv point at key 0 of this key/value head.
+GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& plan,
+                                                   const AttentionColumns& at, float* dk,
+                                                   Index lddk, float* dv, Index lddv,
+                                                   float* scratch) noexcept {
+  const AttentionArgs<float>& a = plan.args;
+  const Index d = a.head_dim, e = plan.v_dim;
+  const Index d_width = round_up(d, kPanel), e_width = round_up(e, kPanel);
+  const Index panels = (at.count + kPanel - 1) / kPanel;
+  constexpr Index kBlock = kAttentionKeys * kAttentionColumns;
+  float* const q = scratch;                                     // [panel][d][32]
+  float* const dy = q + kAttentionColumns * d;                  // [panel][e][32]
+  float* const dq = dy + kAttentionColumns * e;                 // [panel][d][32]
+  float* const q_rows = dq + kAttentionColumns * d;             // [column][d_width]
+  float* const dy_rows = q_rows + kAttentionColumns * d_width;  // [column][e_width]
+  float* const prob = dy_rows + kAttentionColumns * e_width;    // [key][64]
+  float* const ds = prob + kBlock;                              // [key][64]
+  float* const slope = ds + kBlock;                             // [key][64]
+  float* const spare = slope + kBlock;                          // [key][32]
+  float* const key_rows = spare + kAttentionKeys * kPanel;
+  float* const value_rows = key_rows + kAttentionKeys * (d_width + kLanes);
+  const float infinity = __builtin_inff();
+  float lse[kAttentionColumns] = {}, delta[kAttentionColumns] = {}, factor[kAttentionColumns];
+  float* rows[kAttentionColumns];
+
+  for (Index c = 0; c < at.count; ++c) {
+    const float* y = plan.y + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
+    const float* g = plan.dout + plan.row_of(at, c) * plan.lddo + plan.head_of(at, c) * e;
+    rows[c] = const_cast<float*>(g);
+    Floats sum{};
+    for (Index l = 0; l < e; l += kLanes) {
+      const Index left = std::min<Index>(kLanes, e - l);
+      sum = left == kLanes ? fma(load(g + l), load(y + l), sum)
+                           : fma(load_partial(g + l, left), load_partial(y + l, left), sum);
+    }
+    delta[c] = sum_of_lanes(sum);
+    const float value = plan.lse[plan.lse_of(at, c)];
+    lse[c] = value == -infinity ? 0.0f : value * kLog2E;
+  }
+  for (Index p = 0; p < panels; ++p)
+    transpose_in(rows + p * kPanel, std::min<Index>(kPanel, at.count - p * kPanel), e, 1.0f,
+                 dy + p * kPanel * e);
+  if (dv != nullptr) copy_rows(rows, at.count, e, e_width, 1.0f, dy_rows);
+  for (Index c = 0; c < at.count; ++c)
+    rows[c] = const_cast<float*>(a.q) + plan.row_of(at, c) * a.ldq + plan.head_of(at, c) * d;
+  for (Index p = 0; p < panels; ++p)
+    transpose_in(rows + p * kPanel, std::min<Index>(kPanel, at.count - p * kPanel), d,
+                 plan.query_factor, q + p * kPanel * d);
+  if (dk != nullptr) copy_rows(rows, at.count, d, d_width, a.scale, q_rows);
+
+  const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
+  const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
+  for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionKeys) {
+    const Index n = std::min(kAttentionKeys, at.key_end - k0);
+    Index ldk = a.ldk, ldv = a.ldv;
+    const float* const k = block_rows(keys + k0 * a.ldk, &ldk, n, d, key_rows);
+    const float* const v = block_rows(values + k0 * a.ldv, &ldv, n, e, value_rows);
+    for (Index p = 0; p < panels; ++p) {
+      float* const s = prob + p * kPanel;
+      float* const g = ds + p * kPanel;
+      float* const cap = a.softcap > 0.0f ? slope + p * kPanel : nullptr;
+      panel_scores(plan, at, p, k0, n, q + p * kPanel * d, k, ldk, s, kAttentionColumns, cap,
+                   spare);
+      block_product(n, kPanel, e, v, ldv, 1, dy + p * kPanel * e, kPanel, 0.0f, g,
+                    kAttentionColumns);
+      for (Index c = 0; c < kPanel; c += kLanes) {
+        const Floats shift = load(lse + p * kPanel + c), centre = load(delta + p * kPanel + c);
+        for (Index j = 0; j < n; ++j) {
+          const Index place = j * kAttentionColumns + c;
+          const Floats probability = exp2_small(load(s + place) - shift);
+          Floats gradient = probability * (load(g + place) - centre);
+          if (cap != nullptr) gradient *= load(cap + place);
+          store(s + place, probability);
+          store(g + place, gradient);
+        }
+      }
+      if (plan.dq != nullptr)
+        block_product(d, kPanel, n, k, 1, ldk, g, kAttentionColumns,
+                      k0 == at.key_begin ? 0.0f : 1.0f, dq + p * kPanel * d, kPanel);
+    }
+    if (dv != nullptr)
+      block_product(n, e, panels * kPanel, prob, kAttentionColumns, 1, dy_rows, e_width, 1.0f,
+                    dv + k0 * lddv, lddv);
+    if (dk != nullptr)
+      block_product(n, d, panels * kPanel, ds, kAttentionColumns, 1, q_rows, d_width, 1.0f,
+                    dk + k0 * lddk, lddk);
+  }
+  if (plan.dq == nullptr || at.key_begin >= at.key_end) return;
+  std::fill_n(factor, kAttentionColumns, a.scale);
+  for (Index c = 0; c < at.count; ++c)
+    rows[c] = plan.dq + plan.row_of(at, c) * plan.lddq + plan.head_of(at, c) * d;
+  for (Index p = 0; p < panels; ++p)
+    transpose_out<true>(dq + p * kPanel * d, factor, d, rows + p * kPanel,
+                        std::min<Index>(kPanel, at.count - p * kPanel));
 }
 
 }  // namespace graft::kernels::GRAFT_SIMD_NS

@@ -8,7 +8,8 @@
 
 namespace graft::kernels::detail {
 
-/// Elements of one task. The cut depends on the size alone, so results do not depend on the threads.
+/// Elements of one task. The cut depends on the size alone, so results do not depend on the
+/// threads.
 inline constexpr Index kChunkElements = 16384;
 /// Up to here one thread is faster than waking another.
 inline constexpr Index kSerialElements = 65536;

@@ -1,68 +1,78 @@
 #pragma once
 
-#include <algorithm>
 #include <cmath>
+#include <limits>
 
-#include "graft/base/thread_pool.hpp"
 #include "graft/kernels/cross_entropy.hpp"
-#include "graft/kernels/impl/vector_math.hpp"
+#include "graft/kernels/impl/chunks.hpp"
+#include "graft/kernels/impl/elementwise_impl.hpp"
+
+namespace graft::kernels::detail {
+
+template <class T>
+struct EntropyRow {
+  T loss;
+  Index best;
+};
+inline constexpr Index kEntropyBlocks = 256;
+
+}  // namespace graft::kernels::detail
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/cross_entropy_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
+namespace graft::kernels::detail {
+
+inline EntropyRow<float> cross_entropy_row(float* x, Index n, Index label, float grad_scale,
+                                           bool write_gradient) {
+  return GRAFT_DISPATCH(cross_entropy_row)(x, n, label, grad_scale, write_gradient);
+}
+inline EntropyRow<double> cross_entropy_row(double* x, Index n, Index label, double grad_scale,
+                                            bool write_gradient) {
+  Index best = 0;
+  for (Index i = 1; i < n; ++i)
+    if (x[i] > x[best]) best = i;
+  const double shift = std::isinf(x[best]) && x[best] < 0 ? 0 : x[best];
+  double total = 0;
+  for (Index i = 0; i < n; ++i) total += std::exp(x[i] - shift);
+  const EntropyRow<double> row{std::log(total) + (shift - x[label]), best};
+  if (write_gradient) {
+    for (Index i = 0; i < n; ++i) x[i] = std::exp(x[i] - shift) * (grad_scale / total);
+    x[label] = grad_scale * std::expm1(-row.loss);
+  }
+  return row;
+}
+
+}  // namespace graft::kernels::detail
+
 namespace graft::kernels {
-namespace detail {
-
-inline float row_maximum(const float* x, Index n) { return GRAFT_DISPATCH(row_maximum)(x, n); }
-inline double row_maximum(const double* x, Index n) { return *std::max_element(x, x + n); }
-inline float row_exp_sum(const float* x, Index n, float top) { return GRAFT_DISPATCH(row_exp_sum)(x, n, top); }
-inline double row_exp_sum(const double* x, Index n, double top) {
-  double sum = 0;
-  for (Index i = 0; i < n; ++i) sum += std::exp(x[i] - top);
-  return sum;
-}
-inline void row_softmax(float* x, Index n, float log_sum, float factor) {
-  GRAFT_DISPATCH(row_softmax)(x, n, log_sum, factor);
-}
-inline void row_softmax(double* x, Index n, double log_sum, double factor) {
-  for (Index i = 0; i < n; ++i) x[i] = factor * std::exp(x[i] - log_sum);
-}
-
-}  // namespace detail
 
 template <class T>
 void cross_entropy_rows(T* logits, Index rows, Index vocab, Index ld, const std::int64_t* labels,
-                        std::type_identity_t<T> grad_scale, bool write_gradient, std::type_identity_t<T>* loss,
-                        unsigned char* correct) {
-  const auto row = [=](Index r) {
-    T* x = logits + r * ld;
-    if (labels[r] == kIgnoredLabel) {
-      loss[r] = T{0};
-      if (correct != nullptr) correct[r] = 0;
-      if (write_gradient) std::fill_n(x, vocab, T{0});
-      return;
+                        std::type_identity_t<T> grad_scale, bool write_gradient,
+                        std::type_identity_t<T>* loss, unsigned char* correct) {
+  detail::for_rows(rows, vocab, [&](Index first, Index count) {
+    for (Index r = first; r < first + count; ++r) {
+      T* const x = logits + r * ld;
+      if (labels[r] == kIgnoredLabel) {
+        if (write_gradient) detail::fill_block(T{0}, x, vocab);
+        if (loss != nullptr) loss[r] = T{0};
+        if (correct != nullptr) correct[r] = 0;
+        continue;
+      }
+      const auto label = static_cast<Index>(labels[r]);
+      const auto row = detail::cross_entropy_row(x, vocab, label, grad_scale, write_gradient);
+      if (loss != nullptr) loss[r] = row.loss;
+      if (correct != nullptr) correct[r] = row.best == label ? 1 : 0;
     }
-    const T top = detail::row_maximum(x, vocab);
-    const T own = x[labels[r]];
-    const T log_sum = top + std::log(detail::row_exp_sum(x, vocab, top));
-    loss[r] = log_sum - own;
-    if (correct != nullptr) correct[r] = own == top && std::find(x, x + labels[r], top) == x + labels[r];
-    if (!write_gradient) return;
-    detail::row_softmax(x, vocab, log_sum, grad_scale);
-    x[labels[r]] = grad_scale * std::expm1(own - log_sum);
-  };
-  if (rows * vocab < 65536) {
-    for (Index r = 0; r < rows; ++r) row(r);
-  } else {
-    ThreadPool::global().parallel_for(rows, row);
-  }
+  });
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-template void cross_entropy_rows<float>(float*, Index, Index, Index, const std::int64_t*, float, bool, float*,
-                                        unsigned char*);
-template void cross_entropy_rows<double>(double*, Index, Index, Index, const std::int64_t*, double, bool, double*,
-                                         unsigned char*);
+template void cross_entropy_rows<float>(float*, Index, Index, Index, const std::int64_t*, float,
+                                        bool, float*, unsigned char*);
+template void cross_entropy_rows<double>(double*, Index, Index, Index, const std::int64_t*, double,
+                                         bool, double*, unsigned char*);
 #endif
 
 }  // namespace graft::kernels

@@ -71,8 +71,10 @@ inline ActivationPoint activation_point(Activation act, double x) {
   // Beyond this nothing changes any more, and infinities would meet zeros.
   const double c = std::min(1e4, std::max(-1e4, x));
   switch (act) {
-    case Activation::identity: return {x, 1};
-    case Activation::relu: return {x < 0 ? 0.0 : x, x > 0 ? 1.0 : 0.0};
+    case Activation::identity:
+      return {x, 1};
+    case Activation::relu:
+      return {x < 0 ? 0.0 : x, x > 0 ? 1.0 : 0.0};
     case Activation::gelu: {
       const double cumulative = 0.5 * std::erfc(-x * 0.70710678118654752440);
       const double density = 0.39894228040143267794 * std::exp(-0.5 * c * c);
@@ -82,8 +84,7 @@ inline ActivationPoint activation_point(Activation act, double x) {
       const double factor = 1.59576912160573071176;  // 2 √(2/π)
       const double u = factor * (c + 0.044715 * c * c * c);
       const double s = sigmoid(u), complement = sigmoid(-u);
-      return {(x < 0 ? c : x) * s,
-              s + c * s * complement * factor * (1 + 3 * 0.044715 * c * c)};
+      return {(x < 0 ? c : x) * s, s + c * s * complement * factor * (1 + 3 * 0.044715 * c * c)};
     }
     case Activation::silu: {
       const double s = sigmoid(x), complement = sigmoid(-x);
@@ -214,9 +215,8 @@ void axpy(std::type_identity_t<T> alpha, const T* x, std::type_identity_t<T>* y,
 }
 template <class T>
 void scale(std::type_identity_t<T> alpha, const T* x, std::type_identity_t<T>* y, Index n) {
-  detail::for_chunks(n, [&](Index i, Index count) {
-    detail::scale_block(alpha, x + i, y + i, count);
-  });
+  detail::for_chunks(
+      n, [&](Index i, Index count) { detail::scale_block(alpha, x + i, y + i, count); });
 }
 template <class T>
 void fill(std::type_identity_t<T> value, T* y, Index n) {
@@ -235,9 +235,8 @@ T dot(const T* a, const std::type_identity_t<T>* b, Index n) {
 
 template <class T>
 void activation_forward(Activation act, const T* x, std::type_identity_t<T>* y, Index n) {
-  detail::for_chunks(n, [&](Index i, Index count) {
-    detail::activation_block(act, x + i, y + i, count);
-  });
+  detail::for_chunks(
+      n, [&](Index i, Index count) { detail::activation_block(act, x + i, y + i, count); });
 }
 template <class T>
 void activation_backward(Activation act, const T* x, const std::type_identity_t<T>* dy,
@@ -251,9 +250,8 @@ void activation_backward(Activation act, const T* x, const std::type_identity_t<
 template <class T>
 void swiglu_forward(Activation act, const T* gate, const std::type_identity_t<T>* up,
                     std::type_identity_t<T>* y, Index n) {
-  detail::for_chunks(n, [&](Index i, Index count) {
-    detail::gated_block(act, gate + i, up + i, y + i, count);
-  });
+  detail::for_chunks(
+      n, [&](Index i, Index count) { detail::gated_block(act, gate + i, up + i, y + i, count); });
 }
 template <class T>
 void swiglu_backward(Activation act, const T* gate, const std::type_identity_t<T>* up,
@@ -282,20 +280,20 @@ void softmax_backward(const T* y, const std::type_identity_t<T>* dy, std::type_i
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-#define GRAFT_INSTANTIATE(T)                                                                   \
-  template void add<T>(const T*, const T*, T*, Index);                                         \
-  template void sub<T>(const T*, const T*, T*, Index);                                         \
-  template void mul<T>(const T*, const T*, T*, Index);                                         \
-  template void axpy<T>(T, const T*, T*, Index);                                               \
-  template void scale<T>(T, const T*, T*, Index);                                              \
-  template void fill<T>(T, T*, Index);                                                         \
-  template T sum<T>(const T*, Index);                                                          \
-  template T dot<T>(const T*, const T*, Index);                                                \
-  template void activation_forward<T>(Activation, const T*, T*, Index);                        \
-  template void activation_backward<T>(Activation, const T*, const T*, T*, Index);             \
-  template void swiglu_forward<T>(Activation, const T*, const T*, T*, Index);                  \
-  template void swiglu_backward<T>(Activation, const T*, const T*, const T*, T*, T*, Index);   \
-  template void softmax_forward<T>(const T*, T*, Index, Index);                                \
+#define GRAFT_INSTANTIATE(T)                                                                 \
+  template void add<T>(const T*, const T*, T*, Index);                                       \
+  template void sub<T>(const T*, const T*, T*, Index);                                       \
+  template void mul<T>(const T*, const T*, T*, Index);                                       \
+  template void axpy<T>(T, const T*, T*, Index);                                             \
+  template void scale<T>(T, const T*, T*, Index);                                            \
+  template void fill<T>(T, T*, Index);                                                       \
+  template T sum<T>(const T*, Index);                                                        \
+  template T dot<T>(const T*, const T*, Index);                                              \
+  template void activation_forward<T>(Activation, const T*, T*, Index);                      \
+  template void activation_backward<T>(Activation, const T*, const T*, T*, Index);           \
+  template void swiglu_forward<T>(Activation, const T*, const T*, T*, Index);                \
+  template void swiglu_backward<T>(Activation, const T*, const T*, const T*, T*, T*, Index); \
+  template void softmax_forward<T>(const T*, T*, Index, Index);                              \
   template void softmax_backward<T>(const T*, const T*, T*, Index, Index);
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

@@ -71,9 +71,7 @@ GRAFT_SIMD_FN inline float dot_block(const float* a, const float* b, Index n) no
 // ---------------------------------------------------------------------------------------------------------
 // Activations. x is cut off where the result has long been constant, so that no ∞ · 0 arises.
 
-GRAFT_SIMD_INLINE Floats finite_below(Floats x) noexcept {
-  return max(broadcast(-3.0e38f), x);
-}
+GRAFT_SIMD_INLINE Floats finite_below(Floats x) noexcept { return max(broadcast(-3.0e38f), x); }
 GRAFT_SIMD_INLINE Floats clamped(Floats x, float limit) noexcept {
   return min(broadcast(limit), max(broadcast(-limit), x));
 }
@@ -160,11 +158,10 @@ template <Activation kAct>
 GRAFT_SIMD_FN inline void gated_loop(const float* gate, const float* up, float* y,
                                      Index n) noexcept {
   Index i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    store(y + i, activate<kAct>(load(gate + i)) * load(up + i));
+  for (; i + kLanes <= n; i += kLanes) store(y + i, activate<kAct>(load(gate + i)) * load(up + i));
   if (i < n)
-    store_partial(y + i, activate<kAct>(load_partial(gate + i, n - i)) * load_partial(up + i, n - i),
-                  n - i);
+    store_partial(
+        y + i, activate<kAct>(load_partial(gate + i, n - i)) * load_partial(up + i, n - i), n - i);
 }
 
 template <Activation kAct>
@@ -188,33 +185,37 @@ GRAFT_SIMD_FN inline void gated_backward_loop(const float* gate, const float* up
   }
 }
 
-#define GRAFT_FOR_ACTIVATION(act, function, ...)                                            \
-  switch (act) {                                                                            \
-    case Activation::identity: return function<Activation::identity>(__VA_ARGS__);          \
-    case Activation::relu: return function<Activation::relu>(__VA_ARGS__);                  \
-    case Activation::gelu: return function<Activation::gelu>(__VA_ARGS__);                  \
-    case Activation::gelu_tanh: return function<Activation::gelu_tanh>(__VA_ARGS__);        \
-    case Activation::silu: return function<Activation::silu>(__VA_ARGS__);                  \
-    case Activation::sigmoid: return function<Activation::sigmoid>(__VA_ARGS__);            \
-    case Activation::tanh: return function<Activation::tanh>(__VA_ARGS__);                  \
-    case Activation::quick_gelu: return function<Activation::quick_gelu>(__VA_ARGS__);      \
+#define GRAFT_FOR_ACTIVATION(act, function, ...)            \
+  switch (act) {                                            \
+    case Activation::identity:                              \
+      return function<Activation::identity>(__VA_ARGS__);   \
+    case Activation::relu:                                  \
+      return function<Activation::relu>(__VA_ARGS__);       \
+    case Activation::gelu:                                  \
+      return function<Activation::gelu>(__VA_ARGS__);       \
+    case Activation::gelu_tanh:                             \
+      return function<Activation::gelu_tanh>(__VA_ARGS__);  \
+    case Activation::silu:                                  \
+      return function<Activation::silu>(__VA_ARGS__);       \
+    case Activation::sigmoid:                               \
+      return function<Activation::sigmoid>(__VA_ARGS__);    \
+    case Activation::tanh:                                  \
+      return function<Activation::tanh>(__VA_ARGS__);       \
+    case Activation::quick_gelu:                            \
+      return function<Activation::quick_gelu>(__VA_ARGS__); \
   }
 
 GRAFT_SIMD_FN inline void activation_block(Activation act, const float* x, float* y,
                                            Index n) noexcept {
-  GRAFT_FOR_ACTIVATION(act, activation_loop, x, y, n)
-}
-GRAFT_SIMD_FN inline void activation_backward_block(Activation act, const float* x, const float* dy,
-                                                    float* dx, Index n) noexcept {
-  GRAFT_FOR_ACTIVATION(act, activation_backward_loop, x, dy, dx, n)
-}
-GRAFT_SIMD_FN inline void gated_block(Activation act, const float* gate, const float* up, float* y,
-                                      Index n) noexcept {
-  GRAFT_FOR_ACTIVATION(act, gated_loop, gate, up, y, n)
-}
-GRAFT_SIMD_FN inline void gated_backward_block(Activation act, const float* gate, const float* up,
-                                               const float* dy, float* dgate, float* dup,
-                                               Index n) noexcept {
+    GRAFT_FOR_ACTIVATION(act, activation_loop, x, y, n)} GRAFT_SIMD_FN
+    inline void activation_backward_block(Activation act, const float* x, const float* dy,
+                                          float* dx, Index n) noexcept {
+        GRAFT_FOR_ACTIVATION(act, activation_backward_loop, x, dy, dx, n)} GRAFT_SIMD_FN
+    inline void gated_block(Activation act, const float* gate, const float* up, float* y,
+                            Index n) noexcept {
+        GRAFT_FOR_ACTIVATION(act, gated_loop, gate, up, y, n)} GRAFT_SIMD_FN
+    inline void gated_backward_block(Activation act, const float* gate, const float* up,
+                                     const float* dy, float* dgate, float* dup, Index n) noexcept {
   GRAFT_FOR_ACTIVATION(act, gated_backward_loop, gate, up, dy, dgate, dup, n)
 }
 #undef GRAFT_FOR_ACTIVATION
@@ -240,23 +241,40 @@ GRAFT_SIMD_FN inline float max_block(const float* x, Index n) noexcept {
   return largest;
 }
 
-/// y = e^(x − shift) and Σ y.
+/// y = e^(x − shift) and Σ y; shift is at least the largest x.
 GRAFT_SIMD_FN inline float exp_block(const float* x, float shift, float* y, Index n) noexcept {
   Floats s[2] = {};
   Index i = 0;
   for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
     GRAFT_UNROLL
     for (int u = 0; u < 2; ++u) {
-      const Floats e = exp(load(x + i + u * kLanes) - shift);
+      const Floats e = exp_nonpositive(load(x + i + u * kLanes) - shift);
       s[u] += e;
       store(y + i + u * kLanes, e);
     }
   }
   for (; i < n; i += kLanes) {
     const Index m = n - i < kLanes ? n - i : kLanes;
-    const Floats e = exp(load_partial(x + i, m) - shift);
+    const Ints inside = lane_numbers() < broadcast(static_cast<std::int32_t>(m));
+    const Floats e = select(inside, exp_nonpositive(load_partial(x + i, m) - shift), Floats{});
     store_partial(y + i, e, m);
-    s[0] += load_partial(y + i, m);  // without the lanes beyond the end
+    s[0] += e;
+  }
+  return sum_of_lanes(s[0] + s[1]);
+}
+
+/// Σ e^(x − shift).
+GRAFT_SIMD_FN inline float exp_sum_block(const float* x, float shift, Index n) noexcept {
+  Floats s[2] = {};
+  Index i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes) {
+    GRAFT_UNROLL
+    for (int u = 0; u < 2; ++u) s[u] += exp_nonpositive(load(x + i + u * kLanes) - shift);
+  }
+  for (; i < n; i += kLanes) {
+    const Index m = n - i < kLanes ? n - i : kLanes;
+    const Ints inside = lane_numbers() < broadcast(static_cast<std::int32_t>(m));
+    s[0] += select(inside, exp_nonpositive(load_partial(x + i, m) - shift), Floats{});
   }
   return sum_of_lanes(s[0] + s[1]);
 }

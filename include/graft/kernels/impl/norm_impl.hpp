@@ -104,7 +104,7 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
     if (dx == nullptr) return;
     for_rows(rows, a.n, [&](Index first, Index count) {
       norm_backward_rows<kCentred>(a, mean, inv, dy, lddy, dx, lddx, nullptr, nullptr, first,
-                                      count);
+                                   count);
     });
     return;
   }
@@ -122,7 +122,7 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
     T* const bias_sums = dbias == nullptr ? nullptr : sums + (2 * g + 1) * a.n;
     std::fill_n(sums + 2 * g * a.n, 2 * a.n, T{0});
     norm_backward_rows<kCentred>(a, mean, inv, dy, lddy, dx, lddx, weight_sums, bias_sums,
-                                    g * group, std::min(group, rows - g * group));
+                                 g * group, std::min(group, rows - g * group));
   });
   for (Index g = 0; g < groups; ++g) {
     const T* const weight_sums = sums + 2 * g * a.n;
@@ -148,8 +148,7 @@ void rms_norm_forward(const T* x, Index rows, Index n, Index ldx,
 
 template <class T>
 void rms_norm_backward(const T* x, Index rows, Index n, Index ldx,
-                       const std::type_identity_t<T>* weight,
-                       std::type_identity_t<T> weight_offset,
+                       const std::type_identity_t<T>* weight, std::type_identity_t<T> weight_offset,
                        const std::type_identity_t<T>* inv_rms, const std::type_identity_t<T>* dy,
                        Index lddy, std::type_identity_t<T>* dx, Index lddx,
                        std::type_identity_t<T>* dweight) {
@@ -168,8 +167,7 @@ void layer_norm_forward(const T* x, Index rows, Index n, Index ldx,
 
 template <class T>
 void layer_norm_backward(const T* x, Index rows, Index n, Index ldx,
-                         const std::type_identity_t<T>* weight,
-                         const std::type_identity_t<T>* mean,
+                         const std::type_identity_t<T>* weight, const std::type_identity_t<T>* mean,
                          const std::type_identity_t<T>* inv_std, const std::type_identity_t<T>* dy,
                          Index lddy, std::type_identity_t<T>* dx, Index lddx,
                          std::type_identity_t<T>* dweight, std::type_identity_t<T>* dbias) {
@@ -178,14 +176,13 @@ void layer_norm_backward(const T* x, Index rows, Index n, Index ldx,
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-#define GRAFT_INSTANTIATE(T)                                                                     \
-  template void rms_norm_forward<T>(const T*, Index, Index, Index, const T*, T, T, T*, Index,    \
-                                    T*);                                                         \
-  template void rms_norm_backward<T>(const T*, Index, Index, Index, const T*, T, const T*,       \
-                                     const T*, Index, T*, Index, T*);                            \
-  template void layer_norm_forward<T>(const T*, Index, Index, Index, const T*, const T*, T, T*,  \
-                                      Index, T*, T*);                                            \
-  template void layer_norm_backward<T>(const T*, Index, Index, Index, const T*, const T*,        \
+#define GRAFT_INSTANTIATE(T)                                                                       \
+  template void rms_norm_forward<T>(const T*, Index, Index, Index, const T*, T, T, T*, Index, T*); \
+  template void rms_norm_backward<T>(const T*, Index, Index, Index, const T*, T, const T*,         \
+                                     const T*, Index, T*, Index, T*);                              \
+  template void layer_norm_forward<T>(const T*, Index, Index, Index, const T*, const T*, T, T*,    \
+                                      Index, T*, T*);                                              \
+  template void layer_norm_backward<T>(const T*, Index, Index, Index, const T*, const T*,          \
                                        const T*, const T*, Index, T*, Index, T*, T*);
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

@@ -96,8 +96,8 @@ void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-#define GRAFT_INSTANTIATE(T)                                                                   \
-  template void adamw_step<T>(T*, const T*, T*, T*, Index, T, T, T, T, T, T, T, T);            \
+#define GRAFT_INSTANTIATE(T)                                                        \
+  template void adamw_step<T>(T*, const T*, T*, T*, Index, T, T, T, T, T, T, T, T); \
   template void sgd_step<T>(T*, const T*, T*, Index, T, T, T, T, bool, bool, T);
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)

@@ -21,16 +21,17 @@ GRAFT_SIMD_FN inline void adamw_block(float* param, const float* grad, float* m,
                                       const AdamFactors<float>& f) noexcept {
   Index i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    const AdamState s = adamw_update({load(param + i), load(m + i), load(v + i)}, load(grad + i), f);
+    const AdamState s =
+        adamw_update({load(param + i), load(m + i), load(v + i)}, load(grad + i), f);
     store(param + i, s.param);
     store(m + i, s.m);
     store(v + i, s.v);
   }
   if (i < n) {
     const Index rest = n - i;
-    const AdamState s = adamw_update({load_partial(param + i, rest), load_partial(m + i, rest),
-                                      load_partial(v + i, rest)},
-                                     load_partial(grad + i, rest), f);
+    const AdamState s = adamw_update(
+        {load_partial(param + i, rest), load_partial(m + i, rest), load_partial(v + i, rest)},
+        load_partial(grad + i, rest), f);
     store_partial(param + i, s.param, rest);
     store_partial(m + i, s.m, rest);
     store_partial(v + i, s.v, rest);
