@@ -50,8 +50,7 @@ Tally compare(const Tokenizer& tokenizer, const graft::io::Json& cases, bool tex
       if (entry.at(key).is_null()) return std::optional<std::string>();
       return std::optional(entry.at(key).get<std::string>());
     };
-    const auto plain =
-        decoded("decoded", texts_are_decoded ? std::optional(text) : std::nullopt);
+    const auto plain = decoded("decoded", texts_are_decoded ? std::optional(text) : std::nullopt);
     const auto bare = decoded("decoded_without_special", plain);
     if (plain) tally.check(tokenizer.decode(ids) == *plain, "text of " + entry.at("text").dump());
     if (bare) {
@@ -131,8 +130,7 @@ TEST_CASE("Published tokenizers give the ids of the conformance cases") {
   }
   const auto document = graft::io::read_json(file);
   const auto& model = document.at("model");
-  const fs::path path =
-      fs::path(folder) / model.at(smollm2 ? "file" : "folder").get<std::string>();
+  const fs::path path = fs::path(folder) / model.at(smollm2 ? "file" : "folder").get<std::string>();
   if (!fs::exists(path)) {
     WARN("skipped: " << path.string() << " is not there");
     return;

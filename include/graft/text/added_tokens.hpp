@@ -50,8 +50,8 @@ class AddedTokenMatcher {
       std::size_t begin = i, end = i + length;
       i = end;
       if (token.special && !parse_special) continue;
-      if (token.single_word && (ends_with_word(text.substr(0, begin)) ||
-                                starts_with_word(text.substr(end)))) {
+      if (token.single_word &&
+          (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) {
         continue;
       }
       if (begin < done) continue;  // the blanks that it begins with went to the token before

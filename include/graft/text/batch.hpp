@@ -73,13 +73,13 @@ inline TextBatch make_batch(std::span<const Example> examples, std::span<const I
   }
   if (options.length > 0) {
     if (batch.seq_len > options.length) {
-      throw ValueError(concat("make_batch: an example has ", batch.seq_len, " tokens; the length is ",
-                              options.length));
+      throw ValueError(concat("make_batch: an example has ", batch.seq_len,
+                              " tokens; the length is ", options.length));
     }
     batch.seq_len = options.length;
   }
-  batch.seq_len = (batch.seq_len + options.multiple_of - 1) / options.multiple_of *
-                  options.multiple_of;
+  batch.seq_len =
+      (batch.seq_len + options.multiple_of - 1) / options.multiple_of * options.multiple_of;
 
   const auto columns = static_cast<std::size_t>(batch.seq_len);
   const std::size_t total = rows.size() * columns;

@@ -24,12 +24,13 @@ struct BpeOptions {
   bool fuse_unk = false;                  ///< a run of unknown characters is one unknown token
   bool byte_fallback = false;             ///< unknown characters become byte tokens, if they exist
   bool ignore_merges = false;             ///< a word that is a token is that token
-  bool byte_level = false;                ///< pieces are bytes, the vocabulary spells them printable
+  bool byte_level = false;  ///< pieces are bytes, the vocabulary spells them printable
 };
 
 /// Byte-pair encoding with a ranked list of merges: from single characters (or bytes) on, the pair
 /// with the lowest rank is merged, the leftmost first, until none is left.
-/// Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units", §3.2.
+/// Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words with Subword Units",
+/// §3.2.
 class BpeModel {
  public:
   /// Errors: ValueError when a merge names a token that the vocabulary lacks.
@@ -53,8 +54,7 @@ class BpeModel {
     vocabulary.for_each([&](const std::string& token, std::int32_t id) { ids_[token] = id; });
     if (options_.byte_level) {
       for (std::size_t b = 0; b < 256; ++b) {
-        alphabet_[b] =
-            vocabulary.find(ByteAlphabet::get().text(static_cast<unsigned char>(b)));
+        alphabet_[b] = vocabulary.find(ByteAlphabet::get().text(static_cast<unsigned char>(b)));
       }
     }
   }

@@ -27,7 +27,8 @@ struct ChatMessage {
 /// A conversation as the model reads it.
 struct RenderedChat {
   std::string text;
-  /// What the assistant wrote (with `mark_assistant`), each with the mark that ends the turn (such as "<|im_end|>").
+  /// What the assistant wrote (with `mark_assistant`), each with the mark that ends the turn (such
+  /// as "<|im_end|>").
   std::vector<TextRange> assistant;
 };
 
@@ -72,8 +73,9 @@ class ChatTemplate {
   /// The template of a tokenizer. Errors: ValueError if the model has none.
   static ChatTemplate of(const Tokenizer& tokenizer) {
     if (tokenizer.chat_template().empty()) {
-      throw ValueError("the model has no chat template; choose a built-in one by name: chatml, "
-                       "llama2, llama3, gemma, zephyr, mistral");
+      throw ValueError(
+          "the model has no chat template; choose a built-in one by name: chatml, "
+          "llama2, llama3, gemma, zephyr, mistral");
     }
     return ChatTemplate(tokenizer.chat_template());
   }
@@ -83,9 +85,10 @@ class ChatTemplate {
   /// The assistant's ranges are the template's `{% generation %}` blocks if it has any; else an
   /// assistant's turn is what the template adds for it to the conversation before with the
   /// generation prompt; else, where the template rewrites earlier turns, it is its content, or the
-  /// part of that after "</think>". Errors: ValueError, also for what the template itself refuses (a
-  /// role, an order of roles), and when an answer is not found.
-  RenderedChat render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const {
+  /// part of that after "</think>". Errors: ValueError, also for what the template itself refuses
+  /// (a role, an order of roles), and when an answer is not found.
+  RenderedChat render(std::span<const ChatMessage> messages,
+                      const ChatOptions& options = {}) const {
     if (messages.empty()) throw ValueError("chat template: a conversation without messages");
     const jinja::Rendered whole = run(messages, options, options.add_generation_prompt);
     RenderedChat chat;
@@ -135,7 +138,8 @@ class ChatTemplate {
       {"gemma",
        "{{ bos_token }}{% set ns = namespace(system='') %}{% for m in messages %}"
        "{% if m.role == 'system' %}{% set ns.system = m.content + '\\n\\n' %}{% else %}"
-       "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' + ns.system + "
+       "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\\n' + ns.system "
+       "+ "
        "m.content | trim + '<end_of_turn>\\n' }}{% set ns.system = '' %}{% endif %}{% endfor %}"
        "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"},
       {"zephyr",
@@ -162,17 +166,18 @@ class ChatTemplate {
     variables.emplace_back("eos_token", options.eos);
     variables.emplace_back("add_generation_prompt", prompt);
     const std::time_t now = options.now.value_or(std::time(nullptr));
-    variables.emplace_back("strftime_now", jinja::make_function([now](const jinja::Arguments& given) {
-      const jinja::Value* format = given.find(0, "format");
-      if (format == nullptr || format->string() == nullptr)
-        throw ValueError("chat template: strftime_now needs a format");
-      std::tm parts{};
-      localtime_r(&now, &parts);
-      std::array<char, 256> text{};
-      const std::size_t length =
-          std::strftime(text.data(), text.size(), format->string()->c_str(), &parts);
-      return jinja::Value(std::string(text.data(), length));
-    }));
+    variables.emplace_back(
+        "strftime_now", jinja::make_function([now](const jinja::Arguments& given) {
+          const jinja::Value* format = given.find(0, "format");
+          if (format == nullptr || format->string() == nullptr)
+            throw ValueError("chat template: strftime_now needs a format");
+          std::tm parts{};
+          localtime_r(&now, &parts);
+          std::array<char, 256> text{};
+          const std::size_t length =
+              std::strftime(text.data(), text.size(), format->string()->c_str(), &parts);
+          return jinja::Value(std::string(text.data(), length));
+        }));
     return template_.render(std::move(variables));
   }
 
@@ -193,8 +198,7 @@ class ChatTemplate {
     std::size_t at = 0;  // everything up to here belongs to earlier messages
     for (std::size_t i = 0; i < messages.size(); ++i) {
       const ChatMessage& message = messages[i];
-      const std::string content =
-          jinja::detail::strip(message.content, nullptr, true, true);
+      const std::string content = jinja::detail::strip(message.content, nullptr, true, true);
       if (message.role != "assistant") {
         const std::size_t found = text.find(content, at);
         if (found != text.npos) at = found + content.size();

@@ -34,8 +34,8 @@ enum class DocumentUnit { file, blank_line, line };
 struct LanguageDataOptions {
   Index sequence_length = 256;
   /// Plain texts: documents follow one another, each ended by eos, and are cut into sequences of
-  /// exactly sequence_length tokens (the last may be shorter). Otherwise each document makes its own
-  /// sequences.
+  /// exactly sequence_length tokens (the last may be shorter). Otherwise each document makes its
+  /// own sequences.
   bool packing = true;
   DocumentUnit unit = DocumentUnit::file;
   /// Conversations: only what the assistant wrote counts in the loss; prompt and completion: only
@@ -89,7 +89,8 @@ class SequenceMaker {
   SequenceMaker(const Tokenizer& tokenizer, const LanguageDataOptions& options, LanguageData& data)
       : tokenizer_(tokenizer), options_(options), data_(data) {
     if (options.sequence_length < 2)
-      throw ValueError(concat("sequence length ", options.sequence_length, "; expected at least 2"));
+      throw ValueError(
+          concat("sequence length ", options.sequence_length, "; expected at least 2"));
   }
 
   void add_document(std::string_view text) {
@@ -235,7 +236,7 @@ struct LabelledDataOptions {
   std::string text_column = "text";
   std::string pair_column;  ///< second text, empty: none
   std::string label_column = "label";
-  bool header = true;       ///< CSV and TSV: the first line names the columns, else they are 1, 2, …
+  bool header = true;  ///< CSV and TSV: the first line names the columns, else they are 1, 2, …
   bool regression = false;  ///< labels are numbers to be predicted
   /// Names of the classes, when they are known from training; a label outside of them is an error.
   std::vector<std::string> label_names;
@@ -309,11 +310,10 @@ inline LabelledData load_labelled_data(const std::filesystem::path& path,
     labelled.text = row.fields[text];
     if (data.has_pairs) labelled.pair = row.fields[pair];
     const std::string& name = row.fields[label];
-    if (name.empty()) table.fail(row, concat("the label in column '", options.label_column,
-                                             "' is empty"));
+    if (name.empty())
+      table.fail(row, concat("the label in column '", options.label_column, "' is empty"));
     if (options.regression) {
-      const auto result =
-          std::from_chars(name.data(), name.data() + name.size(), labelled.target);
+      const auto result = std::from_chars(name.data(), name.data() + name.size(), labelled.target);
       if (result.ec != std::errc() || result.ptr != name.data() + name.size() ||
           !std::isfinite(labelled.target)) {
         table.fail(row, concat("the target '", name, "' is not a finite number"));
@@ -322,7 +322,8 @@ inline LabelledData load_labelled_data(const std::filesystem::path& path,
       const auto found = std::find(data.label_names.begin(), data.label_names.end(), name);
       if (found == data.label_names.end()) {
         std::string known;
-        for (const std::string& one : data.label_names) known += concat(known.empty() ? "" : ", ", one);
+        for (const std::string& one : data.label_names)
+          known += concat(known.empty() ? "" : ", ", one);
         table.fail(row, concat("the label '", name, "' is not one of ", known));
       }
       labelled.label = found - data.label_names.begin();

@@ -73,7 +73,8 @@ struct Fuse {
   }
 };
 
-/// Drops up to `start` copies of a character from the left of each text, up to `stop` from its right.
+/// Drops up to `start` copies of a character from the left of each text, up to `stop` from its
+/// right.
 struct Strip {
   std::string content = " ";
   std::size_t start = 0;
@@ -97,9 +98,9 @@ struct WordPiece {
   bool cleanup = true;
   void operator()(Texts& texts) const {
     static constexpr std::pair<std::string_view, std::string_view> kUndo[] = {
-        {" .", "."},     {" ?", "?"},     {" !", "!"},           {" ,", ","},
-        {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"},         {" do not", " don't"},
-        {" 's", "'s"},   {" 've", "'ve"}, {" 're", "'re"},
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     for (std::size_t i = 0; i < texts.size(); ++i) {
       std::string& text = texts[i];

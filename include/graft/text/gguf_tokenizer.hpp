@@ -61,7 +61,8 @@ inline PreTokenizer gguf_pre_tokenizer(std::string_view name) {
   }
   throw ValueError(concat(
       "pre-tokenizer '", name,
-      "' is not known; known: gpt-2, phi-2, jina-es, jina-de, roberta-bpe, mpt, olmo, jais, smollm, "
+      "' is not known; known: gpt-2, phi-2, jina-es, jina-de, roberta-bpe, mpt, olmo, jais, "
+      "smollm, "
       "starcoder, refact, command-r, codeshell, exaone, minerva-7b, llama-bpe, llama3, llama-v3, "
       "falcon3, dbrx, smaug-bpe, qwen2, stablelm2, deepseek-r1-qwen, megrez, tekken, gpt-4o, "
       "llama4, falcon"));
@@ -90,8 +91,8 @@ class GgufTokenizerReader {
     tokens_ = &metadata_.get_strings("tokenizer.ggml.tokens");
     types_ = metadata_.get_ints("tokenizer.ggml.token_type", {});
     if (!types_.empty() && types_.size() != tokens_->size()) {
-      fail("token_type", concat("has ", types_.size(), " entries for ", tokens_->size(),
-                                " tokens"));
+      fail("token_type",
+           concat("has ", types_.size(), " entries for ", tokens_->size(), " tokens"));
     }
     const bool bert = model == "bert";
     for (std::size_t i = 0; i < tokens_->size(); ++i) {
@@ -243,8 +244,8 @@ class GgufTokenizerReader {
     for (std::size_t i = 0; i < tokens_->size(); ++i) {
       const std::int64_t kind = type(i);
       if (kind != kNormal && kind != kUserDefined) continue;
-      pieces.push_back({(*tokens_)[i], static_cast<std::int32_t>(i),
-                        static_cast<double>(score[i]), kind == kUserDefined});
+      pieces.push_back({(*tokens_)[i], static_cast<std::int32_t>(i), static_cast<double>(score[i]),
+                        kind == kUserDefined});
     }
     guarded("scores", [&] {
       parts_.model.emplace(
@@ -284,9 +285,8 @@ class GgufTokenizerReader {
     guarded("tokens", [&] { parts_.model.emplace(WordPieceModel(parts_.vocabulary, options)); });
     parts_.decoder.steps.emplace_back(decoders::WordPiece{});
     EncodingTemplate& target = parts_.encoding_template;
-    target.single = {{Kind::tokens, {special.cls}, 0},
-                     {Kind::first, {}, 0},
-                     {Kind::tokens, {special.sep}, 0}};
+    target.single = {
+        {Kind::tokens, {special.cls}, 0}, {Kind::first, {}, 0}, {Kind::tokens, {special.sep}, 0}};
     target.pair = target.single;
     target.pair.push_back({Kind::second, {}, 1});
     target.pair.push_back({Kind::tokens, {special.sep}, 1});

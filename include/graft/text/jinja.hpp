@@ -26,9 +26,9 @@
 
 /// A small interpreter of the Jinja template language, as far as chat templates use it: output, if,
 /// for (with filter, else, unpacking, break, continue), set (also of namespace attributes and as a
-/// block), macro, generation; Jinja's expressions with slices, tests and filters. Blocks are trimmed
-/// as transformers does (trim_blocks, lstrip_blocks). Templates are untrusted: nesting, steps and
-/// output are bounded, nothing outside of the given variables can be reached.
+/// block), macro, generation; Jinja's expressions with slices, tests and filters. Blocks are
+/// trimmed as transformers does (trim_blocks, lstrip_blocks). Templates are untrusted: nesting,
+/// steps and output are bounded, nothing outside of the given variables can be reached.
 ///
 /// Errors: ValueError "chat template, line N: …", also for what raise_exception says and for parts
 /// of the language that are left out (inheritance, include, import, call and filter blocks, …).
@@ -47,9 +47,9 @@ struct Callable;
 /// A value of the template language. Lists and dictionaries are shared, not copied.
 class Value {
  public:
-  using Held = std::variant<Undefined, std::nullptr_t, bool, std::int64_t, double, std::string,
-                            std::shared_ptr<List>, std::shared_ptr<Dict>,
-                            std::shared_ptr<const Callable>>;
+  using Held =
+      std::variant<Undefined, std::nullptr_t, bool, std::int64_t, double, std::string,
+                   std::shared_ptr<List>, std::shared_ptr<Dict>, std::shared_ptr<const Callable>>;
 
   Value() = default;
   Value(std::nullptr_t) : held_(nullptr) {}
@@ -195,13 +195,27 @@ inline void append_json(const Value& value, std::string& out, std::int64_t inden
     out.push_back('"');
     for (const char c : text) {
       switch (c) {
-        case '"': out += "\\\""; break;
-        case '\\': out += "\\\\"; break;
-        case '\n': out += "\\n"; break;
-        case '\r': out += "\\r"; break;
-        case '\t': out += "\\t"; break;
-        case '\b': out += "\\b"; break;
-        case '\f': out += "\\f"; break;
+        case '"':
+          out += "\\\"";
+          break;
+        case '\\':
+          out += "\\\\";
+          break;
+        case '\n':
+          out += "\\n";
+          break;
+        case '\r':
+          out += "\\r";
+          break;
+        case '\t':
+          out += "\\t";
+          break;
+        case '\b':
+          out += "\\b";
+          break;
+        case '\f':
+          out += "\\f";
+          break;
         default:
           if (static_cast<unsigned char>(c) < 0x20) {
             static constexpr std::string_view kHex = "0123456789abcdef";
@@ -259,8 +273,7 @@ inline void append_text(const Value& value, std::string& out, bool inside = fals
       out += *text;
       return;
     }
-    const char quote =
-        text->find('\'') != text->npos && text->find('"') == text->npos ? '"' : '\'';
+    const char quote = text->find('\'') != text->npos && text->find('"') == text->npos ? '"' : '\'';
     out.push_back(quote);
     for (const char c : *text) {
       if (c == '\n') {
@@ -318,8 +331,19 @@ namespace detail {
 // ---- tokens ------------------------------------------------------------------------------------
 
 struct Token {
-  enum class Kind { data, begin_output, end_output, begin_block, end_block, name, string, integer,
-                    real, sign, end };
+  enum class Kind {
+    data,
+    begin_output,
+    end_output,
+    begin_block,
+    end_block,
+    name,
+    string,
+    integer,
+    real,
+    sign,
+    end
+  };
   Kind kind = Kind::end;
   std::string text;
   int line = 1;
@@ -347,7 +371,9 @@ class Lexer {
     at_ += count;
   }
   static bool is_blank(char c) { return c == ' ' || c == '\t'; }
-  static bool is_space(char c) { return is_blank(c) || c == '\n' || c == '\r' || c == '\f' || c == '\v'; }
+  static bool is_space(char c) {
+    return is_blank(c) || c == '\n' || c == '\r' || c == '\f' || c == '\v';
+  }
 
   void data() {
     std::size_t open = at_;
@@ -485,18 +511,43 @@ class Lexer {
       }
       const char escaped = rest[++i];
       switch (escaped) {
-        case 'n': text.push_back('\n'); break;
-        case 't': text.push_back('\t'); break;
-        case 'r': text.push_back('\r'); break;
-        case 'b': text.push_back('\b'); break;
-        case 'f': text.push_back('\f'); break;
-        case 'v': text.push_back('\v'); break;
-        case '0': text.push_back('\0'); break;
-        case '\n': break;
-        case '\\': case '\'': case '"': text.push_back(escaped); break;
-        case 'x': append_utf8(text, hex(rest, i, 2)); break;
-        case 'u': append_utf8(text, hex(rest, i, 4)); break;
-        case 'U': append_utf8(text, hex(rest, i, 8)); break;
+        case 'n':
+          text.push_back('\n');
+          break;
+        case 't':
+          text.push_back('\t');
+          break;
+        case 'r':
+          text.push_back('\r');
+          break;
+        case 'b':
+          text.push_back('\b');
+          break;
+        case 'f':
+          text.push_back('\f');
+          break;
+        case 'v':
+          text.push_back('\v');
+          break;
+        case '0':
+          text.push_back('\0');
+          break;
+        case '\n':
+          break;
+        case '\\':
+        case '\'':
+        case '"':
+          text.push_back(escaped);
+          break;
+        case 'x':
+          append_utf8(text, hex(rest, i, 2));
+          break;
+        case 'u':
+          append_utf8(text, hex(rest, i, 4));
+          break;
+        case 'U':
+          append_utf8(text, hex(rest, i, 8));
+          break;
         default:
           text.push_back('\\');
           text.push_back(escaped);
@@ -528,8 +579,22 @@ class Lexer {
 // ---- tree --------------------------------------------------------------------------------------
 
 struct Expression {
-  enum class Kind { literal, name, list, dict, attribute, item, slice, call, filter, test, unary,
-                    binary, compare, conditional };
+  enum class Kind {
+    literal,
+    name,
+    list,
+    dict,
+    attribute,
+    item,
+    slice,
+    call,
+    filter,
+    test,
+    unary,
+    binary,
+    compare,
+    conditional
+  };
   Kind kind = Kind::literal;
   int line = 1;
   std::string text;  ///< name, attribute, operator, filter, test
@@ -542,7 +607,18 @@ struct Expression {
 using ExpressionPtr = std::unique_ptr<Expression>;
 
 struct Statement {
-  enum class Kind { text, output, conditional, loop, set, set_block, macro, generation, stop, skip };
+  enum class Kind {
+    text,
+    output,
+    conditional,
+    loop,
+    set,
+    set_block,
+    macro,
+    generation,
+    stop,
+    skip
+  };
   Kind kind = Kind::text;
   int line = 1;
   std::string text;                ///< data; name of a macro or of a namespace
@@ -665,7 +741,8 @@ class Parser {
       made->kind = name == "break" ? Statement::Kind::stop : Statement::Kind::skip;
       expect_end();
     } else {
-      fail(made->line, concat("'", name, "' is not supported; supported: if, for, set, macro, "
+      fail(made->line, concat("'", name,
+                              "' is not supported; supported: if, for, set, macro, "
                               "break, continue, generation"));
     }
     return made;
@@ -955,7 +1032,8 @@ class Parser {
           return made;
         }
         [[fallthrough]];
-      default: fail(token.line, concat("unexpected '", token.text, "'"));
+      default:
+        fail(token.line, concat("unexpected '", token.text, "'"));
     }
   }
   ExpressionPtr parenthesis() {
@@ -1067,7 +1145,8 @@ class Parser {
       return true;
     if (token.kind == Kind::sign) return token.text == "[" || token.text == "{";
     if (token.kind != Kind::name) return false;
-    for (const std::string_view word : {"else", "or", "and", "if", "is", "in", "not", "recursive"}) {
+    for (const std::string_view word :
+         {"else", "or", "and", "if", "is", "in", "not", "recursive"}) {
       if (token.text == word) return false;
     }
     return true;
@@ -1199,8 +1278,8 @@ class Interpreter {
     define("range", make_function([this](const Arguments& given) { return range(given); }));
     define("raise_exception", make_function([](const Arguments& given) -> Value {
              const Value* message = given.find(0, "message");
-             throw ValueError(concat("chat template: ",
-                                     message == nullptr ? "" : to_string(*message)));
+             throw ValueError(
+                 concat("chat template: ", message == nullptr ? "" : to_string(*message)));
            }));
     for (auto& [name, value] : variables) define(name, std::move(value));
   }
@@ -1264,7 +1343,9 @@ class Interpreter {
 
   Flow execute(const Statement& statement) {
     switch (statement.kind) {
-      case Statement::Kind::text: write(statement.line, statement.text); return Flow::normal;
+      case Statement::Kind::text:
+        write(statement.line, statement.text);
+        return Flow::normal;
       case Statement::Kind::output:
         write(statement.line, to_string(evaluate(*statement.expressions[0])));
         return Flow::normal;
@@ -1275,23 +1356,30 @@ class Interpreter {
         if (statement.bodies.size() > statement.expressions.size())
           return execute(statement.bodies.back());
         return Flow::normal;
-      case Statement::Kind::loop: return loop(statement);
-      case Statement::Kind::set: assign(statement, evaluate(*statement.expressions[0])); break;
+      case Statement::Kind::loop:
+        return loop(statement);
+      case Statement::Kind::set:
+        assign(statement, evaluate(*statement.expressions[0]));
+        break;
       case Statement::Kind::set_block: {
         std::string outer = std::exchange(output_, {});
         const Flow flow = execute(statement.bodies[0]);
         assign(statement, Value(std::exchange(output_, std::move(outer))));
         return flow;
       }
-      case Statement::Kind::macro: macro(statement); break;
+      case Statement::Kind::macro:
+        macro(statement);
+        break;
       case Statement::Kind::generation: {
         const std::size_t begin = output_.size();
         const Flow flow = execute(statement.bodies[0]);
         generated_.push_back({begin, output_.size()});
         return flow;
       }
-      case Statement::Kind::stop: return Flow::stop;
-      case Statement::Kind::skip: return Flow::skip;
+      case Statement::Kind::stop:
+        return Flow::stop;
+      case Statement::Kind::skip:
+        return Flow::skip;
     }
     return Flow::normal;
   }
@@ -1307,8 +1395,7 @@ class Interpreter {
       const Dict* target = space == nullptr ? nullptr : space->dict();
       const bool known = std::any_of(namespaces_.begin(), namespaces_.end(),
                                      [&](const auto& one) { return one.get() == target; });
-      if (!known)
-        fail(statement.line, concat("'", statement.text, "' is no namespace"));
+      if (!known) fail(statement.line, concat("'", statement.text, "' is no namespace"));
       Dict& dict = *space->dict();
       for (auto& [key, held] : dict) {
         if (key == statement.names[0]) {
@@ -1365,17 +1452,18 @@ class Interpreter {
       scopes_.emplace_back();
       const auto at = static_cast<std::size_t>(i);
       unpack(statement.line, statement.names, items[at]);
-      Dict loop{{"index", i + 1},         {"index0", i},
-                {"revindex", size - i},   {"revindex0", size - i - 1},
-                {"first", i == 0},        {"last", i + 1 == size},
+      Dict loop{{"index", i + 1},       {"index0", i},
+                {"revindex", size - i}, {"revindex0", size - i - 1},
+                {"first", i == 0},      {"last", i + 1 == size},
                 {"length", size}};
       loop.emplace_back("previtem", i > 0 ? items[at - 1] : Value::undefined("loop.previtem"));
       loop.emplace_back("nextitem",
                         i + 1 < size ? items[at + 1] : Value::undefined("loop.nextitem"));
-      loop.emplace_back("cycle", make_function([i](const Arguments& given) {
-        const auto choices = static_cast<std::int64_t>(given.positional.size());
-        return choices == 0 ? Value() : given.positional[static_cast<std::size_t>(i % choices)];
-      }));
+      loop.emplace_back(
+          "cycle", make_function([i](const Arguments& given) {
+            const auto choices = static_cast<std::int64_t>(given.positional.size());
+            return choices == 0 ? Value() : given.positional[static_cast<std::size_t>(i % choices)];
+          }));
       define("loop", Value(std::move(loop)));
       const Flow flow = execute(statement.bodies[0]);
       scopes_.pop_back();
@@ -1444,7 +1532,8 @@ class Interpreter {
   Value evaluate(const Expression& e) {
     count(e.line);
     switch (e.kind) {
-      case Kind::literal: return e.value;
+      case Kind::literal:
+        return e.value;
       case Kind::name: {
         const Value* found = lookup(e.text);
         if (found == nullptr) return Value::undefined(e.text);
@@ -1464,10 +1553,14 @@ class Interpreter {
         }
         return dict;
       }
-      case Kind::attribute: return attribute(evaluate(*e.parts[0]), e.text, e.line);
-      case Kind::item: return item(evaluate(*e.parts[0]), evaluate(*e.parts[1]), e.line);
-      case Kind::slice: return slice(e);
-      case Kind::call: return call(e);
+      case Kind::attribute:
+        return attribute(evaluate(*e.parts[0]), e.text, e.line);
+      case Kind::item:
+        return item(evaluate(*e.parts[0]), evaluate(*e.parts[1]), e.line);
+      case Kind::slice:
+        return slice(e);
+      case Kind::call:
+        return call(e);
       case Kind::filter: {
         const Value value = evaluate(*e.parts[0]);
         return filter(e.text, value, arguments(e), e.line);
@@ -1480,14 +1573,15 @@ class Interpreter {
         const Value value = evaluate(*e.parts[0]);
         if (e.text == "not") return !truth(value);
         if (const auto whole = value.integer()) {
-          return e.text == "-" ? Value(static_cast<std::int64_t>(0 - static_cast<std::uint64_t>(
-                                                                         *whole)))
-                               : Value(*whole);
+          return e.text == "-"
+                     ? Value(static_cast<std::int64_t>(0 - static_cast<std::uint64_t>(*whole)))
+                     : Value(*whole);
         }
         if (const auto real = value.number()) return e.text == "-" ? -*real : *real;
         fail(e.line, concat("'", e.text, "' needs a number, not ", describe(value)));
       }
-      case Kind::binary: return binary(e);
+      case Kind::binary:
+        return binary(e);
       case Kind::compare: {
         Value left = evaluate(*e.parts[0]);
         for (std::size_t i = 0; i < e.operators.size(); ++i) {
@@ -1506,7 +1600,8 @@ class Interpreter {
 
   Arguments arguments(const Expression& e) {
     Arguments given;
-    for (std::size_t i = 1; i < e.parts.size(); ++i) given.positional.push_back(evaluate(*e.parts[i]));
+    for (std::size_t i = 1; i < e.parts.size(); ++i)
+      given.positional.push_back(evaluate(*e.parts[i]));
     for (const auto& [name, value] : e.named) given.named.emplace_back(name, evaluate(*value));
     return given;
   }
@@ -1565,7 +1660,8 @@ class Interpreter {
       const auto list = characters(*text);
       count(e.line, list.size());
       std::string out;
-      for (const std::size_t i : slice_places(list.size(), bounds[0], bounds[1], step)) out += list[i];
+      for (const std::size_t i : slice_places(list.size(), bounds[0], bounds[1], step))
+        out += list[i];
       return out;
     }
     fail(e.line, concat("a slice of ", describe(value)));
@@ -1763,7 +1859,8 @@ class Interpreter {
   Value arithmetic(const Expression& e, const Value& left, const Value& right, double x, double y) {
     const auto a = left.integer(), b = right.integer();
     const bool zero = y == 0;
-    if (zero && (e.text == "/" || e.text == "//" || e.text == "%")) fail(e.line, "division by zero");
+    if (zero && (e.text == "/" || e.text == "//" || e.text == "%"))
+      fail(e.line, "division by zero");
     if (e.text == "/") return x / y;
     if (e.text == "**") {
       const double power = std::pow(x, y);
@@ -1861,7 +1958,8 @@ class Interpreter {
     }
     if (name == "odd" || name == "even" || name == "divisibleby") {
       const auto number = value.integer();
-      const auto divisor = name == "divisibleby" ? argument().integer() : std::optional<std::int64_t>(2);
+      const auto divisor =
+          name == "divisibleby" ? argument().integer() : std::optional<std::int64_t>(2);
       if (!number || !divisor || *divisor == 0)
         fail(line, concat("the test '", name, "' needs whole numbers"));
       const bool divides = *divisor == -1 || *number % *divisor == 0;
@@ -1897,7 +1995,8 @@ class Interpreter {
     if (name == "default" || name == "d") {
       const Value* otherwise = given.find(0, "default_value");
       const Value* falsy = given.find(1, "boolean");
-      const bool replace = value.is_undefined() || (falsy != nullptr && truth(*falsy) && !truth(value));
+      const bool replace =
+          value.is_undefined() || (falsy != nullptr && truth(*falsy) && !truth(value));
       return !replace ? value : otherwise == nullptr ? Value("") : *otherwise;
     }
     if (name == "upper" || name == "lower") return map_case(to_string(value), name == "upper");
@@ -1922,7 +2021,8 @@ class Interpreter {
     }
     if (name == "int" || name == "float") return to_number(name == "int", value, given);
     if (name == "abs") {
-      if (const auto whole = value.integer(); whole && *whole != std::numeric_limits<std::int64_t>::min())
+      if (const auto whole = value.integer();
+          whole && *whole != std::numeric_limits<std::int64_t>::min())
         return *whole < 0 ? -*whole : *whole;
       if (const auto real = value.number()) return std::abs(*real);
       fail(line, concat("abs of ", describe(value)));
@@ -2008,7 +2108,8 @@ class Interpreter {
     } else if (const std::string* text = value.string()) {
       const std::string clean = strip(*text, nullptr, true, true);
       const auto result = std::from_chars(clean.data(), clean.data() + clean.size(), number);
-      known = !clean.empty() && result.ec == std::errc() && result.ptr == clean.data() + clean.size();
+      known =
+          !clean.empty() && result.ec == std::errc() && result.ptr == clean.data() + clean.size();
     }
     if (!known) return otherwise == nullptr ? (whole ? Value(0) : Value(0.0)) : *otherwise;
     if (!whole) return number;

@@ -31,9 +31,9 @@ inline std::optional<std::string> token_setting(const io::JsonView& settings,
 /// Takes roles of tokens from `tokenizer_config.json` or `special_tokens_map.json`.
 inline void apply_roles(const io::JsonView& settings, TokenizerParts& parts) {
   const std::pair<std::string_view, std::int32_t*> roles[] = {
-      {"bos_token", &parts.special.bos}, {"eos_token", &parts.special.eos},
-      {"pad_token", &parts.special.pad}, {"unk_token", &parts.special.unk},
-      {"cls_token", &parts.special.cls}, {"sep_token", &parts.special.sep},
+      {"bos_token", &parts.special.bos},  {"eos_token", &parts.special.eos},
+      {"pad_token", &parts.special.pad},  {"unk_token", &parts.special.unk},
+      {"cls_token", &parts.special.cls},  {"sep_token", &parts.special.sep},
       {"mask_token", &parts.special.mask}};
   for (const auto& [key, role] : roles) {
     const auto token = token_setting(settings, key);
@@ -92,7 +92,8 @@ inline TokenizerParts vocab_txt_parts(const std::filesystem::path& path) {
     const io::JsonView settings(*config, (path.parent_path() / "tokenizer_config.json").string());
     normalizer.lowercase = settings.boolean_or("do_lower_case", true);
     normalizer.handle_chinese_chars = settings.boolean_or("tokenize_chinese_chars", true);
-    if (const auto strip = settings.find("strip_accents")) normalizer.strip_accents = strip->boolean();
+    if (const auto strip = settings.find("strip_accents"))
+      normalizer.strip_accents = strip->boolean();
   }
   return tokenizer_parts_from_vocab_txt(io::read_file(path), path.string(), normalizer);
 }
@@ -101,8 +102,8 @@ inline TokenizerParts vocab_txt_parts(const std::filesystem::path& path) {
 
 /// Loads a tokenizer from a GGUF file, a `tokenizer.json`, a SentencePiece `.model`, a `vocab.txt`,
 /// or the first of the last three that a model folder holds. Roles of tokens and the chat template
-/// come from `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` beside it.
-/// Errors: IoError that names the file, and what was looked for if there is nothing to load.
+/// come from `tokenizer_config.json`, `special_tokens_map.json` and `chat_template.jinja` beside
+/// it. Errors: IoError that names the file, and what was looked for if there is nothing to load.
 inline Tokenizer load_tokenizer(const std::filesystem::path& path) {
   namespace fs = std::filesystem;
   fs::path file = path;
@@ -117,7 +118,8 @@ inline Tokenizer load_tokenizer(const std::filesystem::path& path) {
       if (found) break;
     }
     if (!found) {
-      throw IoError(concat("'", path.string(), "' holds no tokenizer: none of tokenizer.json, "
+      throw IoError(concat("'", path.string(),
+                           "' holds no tokenizer: none of tokenizer.json, "
                            "tokenizer.model, spiece.model, sentencepiece.bpe.model, vocab.txt"));
     }
   }

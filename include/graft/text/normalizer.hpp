@@ -146,7 +146,8 @@ struct Bert {
       if (clean_text) {
         const bool layout = c == '\t' || c == '\n' || c == '\r';
         constexpr std::uint32_t kOther = U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CO_MASK | U_GC_CS_MASK;
-        if (c == 0 || c == kReplacementCharacter || (!layout && in_category_as_of(8, c, kOther))) return;
+        if (c == 0 || c == kReplacementCharacter || (!layout && in_category_as_of(8, c, kOther)))
+          return;
         if (layout || is_white_space(c)) {
           out.push_back(' ');
           return;
@@ -158,9 +159,8 @@ struct Bert {
       if (alone) out.push_back(' ');
     });
     if (strip_accents.value_or(lowercase)) {
-      out = remove_code_points(normalize_unicode(out, NormalizationForm::nfd), [](char32_t c) {
-        return in_category_as_of(8, c, U_GC_MN_MASK);
-      });
+      out = remove_code_points(normalize_unicode(out, NormalizationForm::nfd),
+                               [](char32_t c) { return in_category_as_of(8, c, U_GC_MN_MASK); });
     }
     return lowercase ? text::lowercase(out) : out;
   }
@@ -178,8 +178,8 @@ struct Lowercase {
 /// Drops combining marks (general category M); precomposed letters keep theirs.
 struct StripAccents {
   std::string operator()(std::string_view text) const {
-    return remove_code_points(
-        text, [](char32_t c) { return in_category_as_of(9, c, U_GC_M_MASK); });
+    return remove_code_points(text,
+                              [](char32_t c) { return in_category_as_of(9, c, U_GC_M_MASK); });
   }
 };
 

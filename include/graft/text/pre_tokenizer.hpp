@@ -55,8 +55,8 @@ class Pieces {
   /// Starts a rewritten version of a piece.
   class Rewriter {
    public:
-    explicit Rewriter(Pieces& owner) : text_(owner.texts_.emplace_back()),
-                                       origin_(owner.origins_.emplace_back()) {}
+    explicit Rewriter(Pieces& owner)
+        : text_(owner.texts_.emplace_back()), origin_(owner.origins_.emplace_back()) {}
     void append(std::string_view text, Index place) {
       text_.append(text);
       origin_.insert(origin_.end(), text.size(), place);
@@ -114,7 +114,8 @@ void split_piece(const Piece& piece, SplitBehavior behavior, bool invert, Matche
   if (previous < piece.text.size()) parts.push_back({previous, piece.text.size(), invert});
 
   switch (behavior) {
-    case SplitBehavior::isolated: break;  // above
+    case SplitBehavior::isolated:
+      break;  // above
     case SplitBehavior::removed:
       for (const Part& part : parts) {
         if (!part.match) emit(piece.slice(part.begin, part.end));
@@ -264,7 +265,9 @@ struct WhitespaceSplit {
 /// Runs of word characters, runs of other characters; white space goes.
 struct Whitespace {
   void operator()(Pieces& pieces) const {
-    const auto kind = [](char32_t c) { return is_white_space(c) ? 0 : is_word_character(c) ? 1 : 2; };
+    const auto kind = [](char32_t c) {
+      return is_white_space(c) ? 0 : is_word_character(c) ? 1 : 2;
+    };
     pieces.split([&](const Piece& piece, auto&& emit) {
       std::size_t begin = 0;
       int current = 0;
@@ -300,8 +303,8 @@ struct Metaspace {
     pieces.split([&](const Piece& piece, auto&& emit) {
       const bool wanted = prepend_scheme == PrependScheme::always ||
                           (prepend_scheme == PrependScheme::first && piece.at_start);
-      const bool prepend = wanted && !piece.text.starts_with(' ') &&
-                           !piece.text.starts_with(replacement);
+      const bool prepend =
+          wanted && !piece.text.starts_with(' ') && !piece.text.starts_with(replacement);
       Pieces::Rewriter rewriter = pieces.rewrite();
       if (prepend) rewriter.append(replacement, piece.place(0));
       for (std::size_t i = 0; i < piece.text.size(); ++i) {

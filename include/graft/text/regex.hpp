@@ -71,10 +71,10 @@ class Regex {
     pcre2_set_max_pattern_length(context.get(), 1 << 17);
     int error = 0;
     PCRE2_SIZE place = 0;
-    pcre2_code* code = pcre2_compile(
-        reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &place,
-        context.get());
+    pcre2_code* code =
+        pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                      &place, context.get());
     if (code == nullptr) fail(detail::pcre_message(error));
     pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter matches
     code_.reset(code, detail::PcreFree());
@@ -92,8 +92,8 @@ class Regex {
     const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
     std::size_t previous_end = std::string_view::npos;
     for (std::size_t start = 0; start <= text.size();) {
-      int count = pcre2_match(code_.get(), subject, text.size(), start, PCRE2_NO_UTF_CHECK,
-                              match, context);
+      int count =
+          pcre2_match(code_.get(), subject, text.size(), start, PCRE2_NO_UTF_CHECK, match, context);
       if (count == PCRE2_ERROR_JIT_STACKLIMIT) {
         count = pcre2_match(code_.get(), subject, text.size(), start,
                             PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, match, context);
@@ -134,7 +134,7 @@ class Regex {
       const char c = pattern[i];
       if (c == '\\' && i + 1 < pattern.size()) {
         const char name = pattern[++i];
-        const std::string_view members = name == 's' || name == 'S' ? kSpace
+        const std::string_view members = name == 's' || name == 'S'   ? kSpace
                                          : name == 'w' || name == 'W' ? kWord
                                                                       : std::string_view();
         const bool negated = name == 'S' || name == 'W';

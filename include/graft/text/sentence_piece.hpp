@@ -44,11 +44,20 @@ class ProtoReader {
     field.number = key >> 3;
     field.wire = static_cast<int>(key & 7U);
     switch (field.wire) {
-      case 0: field.value = varint(); break;
-      case 1: field.value = fixed(8); break;
-      case 2: field.bytes = take(varint()); break;
-      case 5: field.value = fixed(4); break;
-      default: fail(concat("wire type ", field.wire));
+      case 0:
+        field.value = varint();
+        break;
+      case 1:
+        field.value = fixed(8);
+        break;
+      case 2:
+        field.bytes = take(varint());
+        break;
+      case 5:
+        field.value = fixed(4);
+        break;
+      default:
+        fail(concat("wire type ", field.wire));
     }
     return field;
   }
@@ -175,8 +184,9 @@ inline TokenizerParts tokenizer_parts_from_sentence_piece(std::string_view bytes
       };
     }
     // Decoding drops the dummy prefix, or every blank at the beginning if none can be real.
-    const std::size_t leading =
-        normalizer.remove_extra_whitespaces ? std::size_t(-1) : normalizer.add_dummy_prefix ? 1 : 0;
+    const std::size_t leading = normalizer.remove_extra_whitespaces ? std::size_t(-1)
+                                : normalizer.add_dummy_prefix       ? 1
+                                                                    : 0;
     parts.normalizer.steps.emplace_back(std::move(normalizer));
 
     if (model_type == 1) {

@@ -46,8 +46,8 @@ enum class TableFormat { csv, tsv };
 /// and doubled quotes), or tab-separated ones, where quotes mean nothing. Line breaks are LF or
 /// CRLF; a byte order mark and empty lines are skipped.
 /// @param header  the first line names the columns; otherwise they are called 1, 2, …
-/// Errors: IoError with file and line: bytes that are not UTF-8, an open quote, text after a closing
-/// quote, a row with another number of fields, columns named alike, no rows.
+/// Errors: IoError with file and line: bytes that are not UTF-8, an open quote, text after a
+/// closing quote, a row with another number of fields, columns named alike, no rows.
 inline Table parse_table(std::string_view text, std::string_view source, TableFormat format,
                          bool header = true) {
   Table table;
@@ -59,8 +59,9 @@ inline Table parse_table(std::string_view text, std::string_view source, TableFo
   const auto fail = [&](Index where, std::string_view complaint) {
     throw IoError(concat(source, ":", where, ": ", complaint));
   };
-  const auto line_ends = [&] { return at >= text.size() || text[at] == '\n' ||
-                                      text.substr(at, 2) == "\r\n"; };
+  const auto line_ends = [&] {
+    return at >= text.size() || text[at] == '\n' || text.substr(at, 2) == "\r\n";
+  };
   bool named = false;
   while (at < text.size()) {
     TableRow row;
@@ -141,8 +142,8 @@ inline Table table_from_json_lines(std::string_view text, std::string_view sourc
   return table;
 }
 
-/// Reads a table by its file's extension: .csv, .tsv or .tab, .jsonl or .ndjson or .json (one object
-/// a line). @param columns  those that will be asked for
+/// Reads a table by its file's extension: .csv, .tsv or .tab, .jsonl or .ndjson or .json (one
+/// object a line). @param columns  those that will be asked for
 inline Table read_table(const std::filesystem::path& path, const std::vector<std::string>& columns,
                         bool header = true) {
   std::string extension = path.extension().string();

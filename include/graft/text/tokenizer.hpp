@@ -211,7 +211,8 @@ class Tokenizer {
   const SpecialTokens& special() const { return state_->parts.special; }
   std::int32_t bos_id() const { return special().bos; }
   std::int32_t eos_id() const { return special().eos; }
-  /// The padding token; eos, else 0, where there is none (padding is masked, its id has no meaning).
+  /// The padding token; eos, else 0, where there is none (padding is masked, its id has no
+  /// meaning).
   std::int32_t pad_id() const {
     return special().pad != kNoToken ? special().pad : std::max(special().eos, 0);
   }
@@ -248,8 +249,9 @@ class Tokenizer {
     return ids.empty() ? kNoToken : front ? ids.front() : ids.back();
   }
 
-  static Encoding assemble(const std::vector<TemplatePiece>& pieces, std::vector<std::int32_t> first,
-                           std::vector<std::int32_t> second, const EncodeOptions& options) {
+  static Encoding assemble(const std::vector<TemplatePiece>& pieces,
+                           std::vector<std::int32_t> first, std::vector<std::int32_t> second,
+                           const EncodeOptions& options) {
     if (options.max_length > 0) {
       const Index room = options.max_length - (options.add_special ? fixed_length(pieces) : 0);
       if (room < 0) {
@@ -265,8 +267,12 @@ class Tokenizer {
     };
     for (const TemplatePiece& piece : pieces) {
       switch (piece.kind) {
-        case TemplatePiece::Kind::first: append(first, piece.type_id); break;
-        case TemplatePiece::Kind::second: append(second, piece.type_id); break;
+        case TemplatePiece::Kind::first:
+          append(first, piece.type_id);
+          break;
+        case TemplatePiece::Kind::second:
+          append(second, piece.type_id);
+          break;
         case TemplatePiece::Kind::tokens:
           if (options.add_special) append(piece.ids, piece.type_id);
           break;
@@ -302,7 +308,8 @@ class Tokenizer {
       throw ValueError("Tokenizer: one text may have at most 2 GiB");
     const std::unique_lock lock(state_->mutex, std::try_to_lock);
     detail::WordCache spare;  // while another thread holds the shared one
-    Run run{*this, ids, marked, lock.owns_lock() ? state_->cache : spare, parse_special, {}, {}, {}};
+    Run run{*this,         ids, marked, lock.owns_lock() ? state_->cache : spare,
+            parse_special, {},  {},     {}};
     std::string repaired;
     std::vector<TextRange> moved(ranges.begin(), ranges.end());
     if (!is_valid_utf8(text)) {

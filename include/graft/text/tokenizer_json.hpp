@@ -51,8 +51,8 @@ class TokenizerJsonReader {
   }
   [[noreturn]] static void unknown(const View& view, std::string_view kind,
                                    std::string_view supported) {
-    view.fail(concat(kind, " '", view.at("type").string(), "' is not supported; supported: ",
-                     supported));
+    view.fail(
+        concat(kind, " '", view.at("type").string(), "' is not supported; supported: ", supported));
   }
   static const std::string& limited(const View& view) {
     const std::string& token = view.string();
@@ -120,7 +120,8 @@ class TokenizerJsonReader {
       add(n::Prepend{view.at("prepend").string()});
     } else if (type == "Precompiled") {
       if (const auto map = view.find("precompiled_charsmap")) {
-        add(guarded(*map, [&] { return n::Precompiled{CharacterMap(from_base64(map->string()))}; }));
+        add(guarded(*map,
+                    [&] { return n::Precompiled{CharacterMap(from_base64(map->string()))}; }));
       }
     } else if (type == "ByteLevel") {
       add(n::ByteLevel{});
@@ -170,8 +171,7 @@ class TokenizerJsonReader {
     } else if (type == "Metaspace") {
       const View replacement = view.at("replacement");
       if (replacement.string().empty()) replacement.fail("expected one character");
-      add(p::Metaspace{replacement.string(), prepend_scheme(view),
-                       view.boolean_or("split", true)});
+      add(p::Metaspace{replacement.string(), prepend_scheme(view), view.boolean_or("split", true)});
     } else {
       unknown(view, "pre-tokenizer",
               "Sequence, ByteLevel, Split, Digits, Punctuation, BertPreTokenizer, Whitespace, "
@@ -246,8 +246,8 @@ class TokenizerJsonReader {
       WordPieceOptions options;
       options.unk_token = view.string_or("unk_token", "[UNK]");
       options.continuing_subword_prefix = view.string_or("continuing_subword_prefix", "##");
-      options.max_input_chars_per_word = static_cast<std::size_t>(
-          view.integer_or("max_input_chars_per_word", 100, 1, 1 << 20));
+      options.max_input_chars_per_word =
+          static_cast<std::size_t>(view.integer_or("max_input_chars_per_word", 100, 1, 1 << 20));
       guarded(view, [&] { parts_.model.emplace(WordPieceModel(parts_.vocabulary, options)); });
       parts_.special.unk = parts_.vocabulary.find(options.unk_token);
     } else if (type == "Unigram") {
@@ -256,9 +256,8 @@ class TokenizerJsonReader {
       options.unk_id = static_cast<std::int32_t>(
           view.integer_or("unk_id", kNoToken, 0, static_cast<std::int64_t>(pieces_.size()) - 1));
       options.byte_fallback = view.boolean_or("byte_fallback", false);
-      guarded(view, [&] {
-        parts_.model.emplace(UnigramModel(parts_.vocabulary, pieces_, options));
-      });
+      guarded(view,
+              [&] { parts_.model.emplace(UnigramModel(parts_.vocabulary, pieces_, options)); });
       parts_.special.unk = options.unk_id;
     } else {
       view.fail(concat("model '", type, "' is not supported; supported: BPE, WordPiece, Unigram"));

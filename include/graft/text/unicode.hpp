@@ -191,17 +191,25 @@ inline std::string normalize_unicode(std::string_view text, NormalizationForm fo
   UErrorCode status = U_ZERO_ERROR;
   const icu::Normalizer2* normalizer = nullptr;
   switch (form) {
-    case NormalizationForm::nfc: normalizer = icu::Normalizer2::getNFCInstance(status); break;
-    case NormalizationForm::nfd: normalizer = icu::Normalizer2::getNFDInstance(status); break;
-    case NormalizationForm::nfkc: normalizer = icu::Normalizer2::getNFKCInstance(status); break;
-    case NormalizationForm::nfkd: normalizer = icu::Normalizer2::getNFKDInstance(status); break;
+    case NormalizationForm::nfc:
+      normalizer = icu::Normalizer2::getNFCInstance(status);
+      break;
+    case NormalizationForm::nfd:
+      normalizer = icu::Normalizer2::getNFDInstance(status);
+      break;
+    case NormalizationForm::nfkc:
+      normalizer = icu::Normalizer2::getNFKCInstance(status);
+      break;
+    case NormalizationForm::nfkd:
+      normalizer = icu::Normalizer2::getNFKDInstance(status);
+      break;
   }
   std::string normalized;
   if (U_SUCCESS(status)) {
     icu::StringByteSink<std::string> sink(&normalized);
-    normalizer->normalizeUTF8(
-        0, icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())), sink, nullptr,
-        status);
+    normalizer->normalizeUTF8(0,
+                              icu::StringPiece(text.data(), static_cast<std::int32_t>(text.size())),
+                              sink, nullptr, status);
   }
   if (U_FAILURE(status)) {
     throw ValueError(concat("normalize_unicode: ", u_errorName(status)));
@@ -240,8 +248,8 @@ std::string remove_code_points(std::string_view text, Drops&& drops) {
 template <class Visit>
 void for_each_grapheme(std::string_view text, Visit&& visit) {
   UErrorCode status = U_ZERO_ERROR;
-  UText* source = utext_openUTF8(nullptr, text.data(), static_cast<std::int64_t>(text.size()),
-                                 &status);
+  UText* source =
+      utext_openUTF8(nullptr, text.data(), static_cast<std::int64_t>(text.size()), &status);
   UBreakIterator* breaks = ubrk_open(UBRK_CHARACTER, "", nullptr, 0, &status);
   if (U_SUCCESS(status)) ubrk_setUText(breaks, source, &status);
   if (U_FAILURE(status)) {

@@ -29,8 +29,8 @@ class Vocabulary {
   /// Errors: ValueError when the id is out of range or taken, or the token has another id.
   void add(std::string_view token, std::int32_t id) {
     if (contains(id) && this->token(id) != token) {
-      throw ValueError(concat("id ", id, " is claimed by '", this->token(id), "' and '", token,
-                              "'"));
+      throw ValueError(
+          concat("id ", id, " is claimed by '", this->token(id), "' and '", token, "'"));
     }
     if (const std::int32_t known = find(token); known != kNoToken && known != id)
       throw ValueError(concat("token '", token, "' has the ids ", known, " and ", id));

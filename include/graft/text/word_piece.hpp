@@ -36,7 +36,8 @@ class WordPieceModel {
     const std::string& prefix = options.continuing_subword_prefix;
     vocabulary.for_each([&](const std::string& token, std::int32_t id) {
       first_.insert(token, id);
-      if (token.starts_with(prefix)) next_.insert(std::string_view(token).substr(prefix.size()), id);
+      if (token.starts_with(prefix))
+        next_.insert(std::string_view(token).substr(prefix.size()), id);
     });
   }
 
