@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <limits>
 #include <random>
 #include <vector>
 
-#include "graft/base/thread_pool.hpp"
+#include "kernels/support.hpp"
 
 using graft::Index;
 using graft::kernels::AttentionArgs;
-using graft::kernels::Isa;
+using namespace kernel_tests;
 
 namespace {
 
@@ -20,7 +21,8 @@ struct Problem {
   std::vector<double> q, k, v, dy, bias;
   std::vector<unsigned char> mask;
 
-  explicit Problem(const AttentionArgs<double>& args, unsigned seed, bool masked = false, bool biased = false)
+  explicit Problem(const AttentionArgs<double>& args, unsigned seed, bool masked = false,
+                   bool biased = false, Index stride = 0)
       : sizes(args) {
     std::mt19937 generator(seed);
     std::normal_distribution<double> normal;
@@ -28,6 +30,7 @@ struct Problem {
     sizes.ldq = args.heads * args.head_dim + 3;
     sizes.ldk = args.kv_heads * args.head_dim + 5;
     sizes.ldv = args.kv_heads * e + 1;
+    if (stride > 0) sizes.ldq = sizes.ldk = sizes.ldv = stride;
     const auto fill = [&](std::vector<double>& x, Index n) {
       x.resize(static_cast<std::size_t>(n));
       for (double& value : x) value = static_cast<float>(normal(generator));
@@ -45,10 +48,15 @@ struct Problem {
   struct Results {
     std::vector<T> y, lse, dq, dk, dv;
   };
+  /// Forward and backward; `only` keeps one of the gradients 0, 1, 2 and passes null for the
+  /// others.
   template <class T>
-  Results<T> run() const {
-    const auto convert = [](const std::vector<double>& x) { return std::vector<T>(x.begin(), x.end()); };
-    const auto vq = convert(q), vk = convert(k), vv = convert(v), vdy = convert(dy), vbias = convert(bias);
+  Results<T> run(int only = -1) const {
+    const auto convert = [](const std::vector<double>& x) {
+      return std::vector<T>(x.begin(), x.end());
+    };
+    const auto vq = convert(q), vk = convert(k), vv = convert(v), vdy = convert(dy),
+               vbias = convert(bias);
     AttentionArgs<T> a{};
     a.batch = sizes.batch;
     a.heads = sizes.heads;
@@ -77,8 +85,11 @@ struct Problem {
     r.dk.assign(vk.size(), T{2});
     r.dv.assign(vv.size(), T{3});
     attention_forward(a, r.y.data(), width, r.lse.data());
-    attention_backward(a, r.y.data(), width, r.lse.data(), vdy.data(), width, r.dq.data(), a.ldq, r.dk.data(), a.ldk,
-                       r.dv.data(), a.ldv);
+    const auto wanted = [&](int i, std::vector<T>& x) {
+      return only < 0 || only == i ? x.data() : nullptr;
+    };
+    attention_backward(a, r.y.data(), width, r.lse.data(), vdy.data(), width, wanted(0, r.dq),
+                       a.ldq, wanted(1, r.dk), a.ldk, wanted(2, r.dv), a.ldv);
     return r;
   }
 };
@@ -100,8 +111,9 @@ double difference(const std::vector<T>& a, const std::vector<double>& b) {
 
 std::vector<Problem> problems() {
   std::vector<Problem> list;
-  const auto add = [&](Index batch, Index heads, Index kv_heads, Index q_len, Index kv_len, Index d, Index e, bool causal,
-                       Index window, double softcap, bool masked, bool biased) {
+  const auto add = [&](Index batch, Index heads, Index kv_heads, Index q_len, Index kv_len, Index d,
+                       Index e, bool causal, Index window, double softcap, bool masked, bool biased,
+                       Index stride = 0) {
     AttentionArgs<double> a{};
     a.batch = batch;
     a.heads = heads;
@@ -114,7 +126,7 @@ std::vector<Problem> problems() {
     a.causal = causal;
     a.window = window;
     a.softcap = softcap;
-    list.emplace_back(a, static_cast<unsigned>(list.size() + 1), masked, biased);
+    list.emplace_back(a, static_cast<unsigned>(list.size() + 1), masked, biased, stride);
   };
   add(1, 1, 1, 1, 1, 4, 0, true, 0, 0, false, false);
   add(2, 4, 2, 9, 9, 8, 0, true, 0, 0, false, false);
@@ -124,37 +136,33 @@ std::vector<Problem> problems() {
   add(1, 2, 1, 65, 90, 33, 0, true, 0, 0, false, true);
   add(1, 2, 1, 40, 40, 16, 0, false, 0, 3.0, true, true);
   add(2, 3, 3, 5, 200, 7, 0, true, 64, 0, false, false);
+  // Few columns: generation. One of them with several blocks of keys and everything at once.
+  add(2, 6, 2, 1, 700, 64, 0, true, 0, 0, false, false);
+  add(1, 8, 1, 1, 270, 20, 12, true, 100, 5.0, true, true);
+  add(2, 2, 2, 4, 37, 16, 48, false, 9, 0, true, true);
+  // Rows as far apart as whole pages of the cache, more queries than keys, a window alone.
+  add(1, 8, 8, 70, 130, 64, 0, true, 0, 0, false, false, 512);
+  add(1, 2, 2, 90, 33, 16, 0, true, 0, 0, false, false);
+  add(1, 3, 1, 150, 150, 32, 0, false, 20, 0, false, false);
+  // The columns of one key/value head go to several tasks.
+  add(1, 5, 1, 200, 200, 24, 40, true, 70, 2.0, true, true);
   return list;
 }
-
-std::vector<Isa> isas() {
-  std::vector<Isa> list;
-  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512})
-    if (graft::kernels::isa_supported(isa)) list.push_back(isa);
-  return list;
-}
-
-struct RestoreIsa {
-  Isa before = graft::kernels::active_isa();
-  ~RestoreIsa() { graft::kernels::set_isa(before); }
-};
 
 }  // namespace
 
 TEST_CASE("attention in float agrees with double on every instruction set, forward and backward") {
-  const RestoreIsa restore;
   for (const Problem& problem : problems()) {
     const auto expected = problem.run<double>();
-    for (Isa isa : isas()) {
-      graft::kernels::set_isa(isa);
+    for_each_isa([&](const char* isa) {
       const auto found = problem.run<float>();
-      CAPTURE(graft::kernels::isa_name(isa), problem.sizes.q_len, problem.sizes.kv_len, problem.sizes.head_dim);
+      CAPTURE(isa, problem.sizes.q_len, problem.sizes.kv_len, problem.sizes.head_dim);
       CHECK(difference(found.y, expected.y) < 3e-6);
       CHECK(difference(found.lse, expected.lse) < 3e-6);
       CHECK(difference(found.dq, expected.dq) < 1e-5);
       CHECK(difference(found.dk, expected.dk) < 1e-5);
       CHECK(difference(found.dv, expected.dv) < 1e-5);
-    }
+    });
   }
 }
 
@@ -168,7 +176,8 @@ TEST_CASE("attention gradients in double agree with central differences") {
       return sum;
     };
     const auto r = problem.run<double>();
-    const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient, double start) {
+    const auto check = [&](std::vector<double>& x, const std::vector<double>& gradient,
+                           double start) {
       for (std::size_t i = 0; i < x.size(); i += x.size() / 7 + 1) {
         const double old = x[i], step = 1e-6;
         x[i] = old + step;
@@ -201,20 +210,103 @@ TEST_CASE("a query that sees no key gives zero, and no gradient flows through it
   CHECK(std::isfinite(r.dk[0]));
 }
 
-TEST_CASE("attention gives the same bits for any number of threads") {
-  auto& pool = graft::ThreadPool::global();
-  const int before = pool.threads();
+TEST_CASE("keys that padding hides from everyone change nothing") {
+  AttentionArgs<double> a{};
+  a.batch = 1;
+  a.heads = a.kv_heads = 2;
+  a.q_len = a.kv_len = 20;
+  a.head_dim = 16;
+  a.scale = 0.25;
+  a.causal = true;
+  Problem padded(a, 6);
+  const Index left = 7;
+  for (Index j = 0; j < 20; ++j) padded.mask.push_back(j >= left);
+  // The same without the hidden rows.
+  a.q_len = a.kv_len = 20 - left;
+  Problem plain(a, 6);
+  const auto cut = [&](const std::vector<double>& x, Index stride) {
+    return std::vector<double>(x.begin() + left * stride, x.end());
+  };
+  plain.q = cut(padded.q, padded.sizes.ldq);
+  plain.k = cut(padded.k, padded.sizes.ldk);
+  plain.v = cut(padded.v, padded.sizes.ldv);
+  plain.dy = cut(padded.dy, 32);
+  for_each_isa([&](const char* isa) {
+    CAPTURE(isa);
+    const auto x = padded.run<float>(), y = plain.run<float>();
+    CHECK(difference(std::vector<float>(x.y.begin() + left * 32, x.y.end()), widen(y.y)) < 1e-6);
+    CHECK(difference(std::vector<float>(x.dk.begin() + left * padded.sizes.ldk, x.dk.end()),
+                     widen(y.dk)) < 1e-6);
+    for (std::size_t i = 0; i < static_cast<std::size_t>(left * padded.sizes.ldk); ++i)
+      CHECK(x.dk[i] == 2);
+  });
+}
+
+TEST_CASE("each gradient of attention can be left out") {
   for (const Problem& problem : problems()) {
-    pool.set_threads(1);
-    const auto one = problem.run<float>();
-    for (int threads : {2, 3}) {
-      pool.set_threads(threads);
-      const auto many = problem.run<float>();
-      CHECK(one.y == many.y);
-      CHECK(one.dq == many.dq);
-      CHECK(one.dk == many.dk);
-      CHECK(one.dv == many.dv);
+    const auto all = problem.run<float>();
+    for (int kept = 0; kept < 3; ++kept) {
+      const auto some = problem.run<float>(kept);
+      if (kept == 0) CHECK(some.dq == all.dq);
+      if (kept == 1) CHECK(some.dk == all.dk);
+      if (kept == 2) CHECK(some.dv == all.dv);
+      if (kept != 0) CHECK(some.dq[0] == 1);
     }
   }
-  pool.set_threads(before);
+}
+
+TEST_CASE("a bias of minus infinity hides keys, and NaN is passed on") {
+  AttentionArgs<double> a{};
+  a.batch = a.heads = a.kv_heads = 1;
+  a.q_len = 70;
+  a.kv_len = 70;
+  a.head_dim = 8;
+  a.scale = 1;
+  for (Index rows : {Index{70}, Index{3}}) {  // both ways of running
+    a.q_len = rows;
+    Problem problem(a, 7, false, true);
+    for (std::size_t j = 0; j < 70; ++j) problem.bias[j] = -std::numeric_limits<double>::infinity();
+    for (std::size_t j = 71; j < 140; ++j)
+      problem.bias[j] = -std::numeric_limits<double>::infinity();
+    problem.q[static_cast<std::size_t>(2 * problem.sizes.ldq)] = std::nan("");
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa, rows);
+      const auto r = problem.run<float>();
+      for (std::size_t c = 0; c < 8; ++c) {
+        CHECK(r.y[c] == 0);
+        CHECK(r.y[8 + c] == Approx(problem.v[c]));
+        CHECK(std::isnan(r.y[16 + c]));
+      }
+      CHECK((std::isinf(r.lse[0]) && r.lse[0] < 0));
+    });
+    const auto exact = problem.run<double>();
+    CHECK(exact.y[0] == 0);
+    CHECK(exact.y[8] == Approx(problem.v[0]));
+  }
+}
+
+TEST_CASE("huge scores do not overflow the softmax of attention") {
+  AttentionArgs<double> a{};
+  a.batch = a.heads = a.kv_heads = 1;
+  a.q_len = a.kv_len = 40;
+  a.head_dim = 16;
+  a.scale = 1000;
+  const Problem problem(a, 8);
+  const auto expected = problem.run<double>();
+  for_each_isa([&](const char* isa) {
+    CAPTURE(isa);
+    CHECK(difference(problem.run<float>().y, expected.y) < 1e-3);
+  });
+}
+
+TEST_CASE("attention gives the same bits for any number of threads") {
+  for (const Problem& problem : problems()) {
+    const auto results = with_threads([&] { return problem.run<float>(); });
+    for (std::size_t i : {1U, 2U}) {
+      CHECK(results[0].y == results[i].y);
+      CHECK(results[0].dq == results[i].dq);
+      CHECK(results[0].dk == results[i].dk);
+      CHECK(results[0].dv == results[i].dv);
+    }
+  }
 }

@@ -135,7 +135,7 @@ inline void forward_row(const AttentionPlan<double>& plan, Index b, Index h, Ind
   for (Index j = 0; j < a.kv_len; ++j)
     if (visible(a, b, i, j)) high = std::max(high, score_of(a, b, h, i, j).first);
   for (Index j = 0; j < a.kv_len; ++j) {
-    if (!visible(a, b, i, j)) continue;
+    if (!visible(a, b, i, j) || high == -std::numeric_limits<double>::infinity()) continue;
     const double p = std::exp(score_of(a, b, h, i, j).first - high);
     sum += p;
     for (Index c = 0; c < e; ++c) out[c] += p * a.v[(b * a.kv_len + j) * a.ldv + g * e + c];

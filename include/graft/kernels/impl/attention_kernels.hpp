@@ -335,16 +335,16 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
       }
     }
     const float* v = values + k0 * a.ldv;
-    Index ldv = a.ldv;
+    Index ldv = a.ldv, width = e;
     if (e % kTileCols != 0) {  // tiles read whole vectors
       for (Index j = 0; j < n; ++j) {
         std::copy_n(v + j * a.ldv, e, value_rows + j * e_width);
         std::fill_n(value_rows + j * e_width + e, e_width - e, 0.0f);
       }
       v = value_rows;
-      ldv = e_width;
+      ldv = width = e_width;
     }
-    block_product(at.count, e_width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
+    block_product(at.count, width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
   }
   for (Index c = 0; c < at.count; ++c) {
     if (plan.lse != nullptr)
