@@ -12,8 +12,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   try {
     const graft::text::ChatTemplate chat(text);
-    const std::vector<graft::text::ChatMessage> messages{
-        {"system", "Be brief."}, {"user", "2 + 2?"}, {"assistant", " four\n"}, {"user", "\xC3\xA9"}};
+    const std::vector<graft::text::ChatMessage> messages{{"system", "Be brief."},
+                                                         {"user", "2 + 2?"},
+                                                         {"assistant", " four\n"},
+                                                         {"user", "\xC3\xA9"}};
     graft::text::ChatOptions options;
     options.bos = "<s>";
     options.eos = "</s>";

@@ -35,7 +35,8 @@ void use(const Tokenizer& tokenizer, std::string_view text) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view bytes(reinterpret_cast<const char*>(data), size);
   static constexpr std::string_view kText =
-      "Hello  world, it's 12345 na\xC3\xAFve \xE4\xBD\xA0\xE5\xA5\xBD <s>\xF0\x9F\x99\x82\n\n\tx\xFF";
+      "Hello  world, it's 12345 na\xC3\xAFve \xE4\xBD\xA0\xE5\xA5\xBD "
+      "<s>\xF0\x9F\x99\x82\n\n\tx\xFF";
   try {
     if (bytes.starts_with("{")) {
       use(graft::text::tokenizer_from_json(bytes, "tokenizer.json"), kText);

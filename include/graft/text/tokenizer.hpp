@@ -91,7 +91,7 @@ struct TextRange {
 
 struct MarkedEncoding {
   std::vector<std::int32_t> ids;
-  std::vector<std::uint8_t> marked;  ///< 1 where the token begins inside one of the ranges
+  std::vector<std::uint8_t> marked;  ///< 1 where the token holds text of one of the ranges
 };
 
 namespace detail {
@@ -177,9 +177,10 @@ class Tokenizer {
                     tokenize(second, options.parse_special), options);
   }
 
-  /// Tokens of a text, without the template, and which of them begin inside of the ranges.
-  /// A range must not begin or end inside a character. Where a normaliser changes the text, the
-  /// bounds are carried over by normalising the text before them.
+  /// Tokens of a text, without the template, and which of them hold text of the ranges; a token
+  /// that reaches over the edge of a range counts. A range must not begin or end inside a
+  /// character. Where a normaliser changes the text, the bounds are carried over by normalising the
+  /// text before them.
   MarkedEncoding encode_marked(std::string_view text, std::span<const TextRange> ranges,
                                bool parse_special = true) const {
     MarkedEncoding encoding;
@@ -328,10 +329,8 @@ class Tokenizer {
         [&](std::size_t begin, std::size_t end) {
           run.segment(text.substr(begin, end - begin), static_cast<Index>(begin));
         },
-        [&](std::int32_t id, std::size_t begin, std::size_t) {
-          ids.push_back(id);
-          if (marked != nullptr)
-            marked->push_back(Run::inside(static_cast<Index>(begin), run.ranges) ? 1 : 0);
+        [&](std::int32_t id, std::size_t begin, std::size_t end) {
+          run.push(id, static_cast<Index>(begin), static_cast<Index>(end), run.ranges);
         });
   }
 
@@ -346,12 +345,6 @@ class Tokenizer {
     std::vector<TextRange> local;  // the ranges in the normalised segment
     std::vector<TokenPart> parts;
 
-    static bool inside(Index place, std::span<const TextRange> list) {
-      return std::any_of(list.begin(), list.end(), [&](const TextRange& range) {
-        return place >= range.begin && place < range.end;
-      });
-    }
-
     void segment(std::string_view raw, Index begin) {
       const State& state = *owner.state_;
       const bool plain = state.parts.normalizer.empty();
@@ -364,8 +357,8 @@ class Tokenizer {
             piece({text.substr(first, last - first), static_cast<Index>(first), nullptr,
                    begin == 0 && first == 0});
           },
-          [&](std::int32_t id, std::size_t first, std::size_t) {
-            push(id, static_cast<Index>(first));
+          [&](std::int32_t id, std::size_t first, std::size_t last) {
+            push(id, static_cast<Index>(first), static_cast<Index>(last), local);
           });
     }
 
@@ -397,13 +390,21 @@ class Tokenizer {
                      *owner.state_->parts.model);
           if (cached) cache.insert(word.text, parts);
         }
-        for (const TokenPart& part : parts) push(part.id, word.place(part.begin));
+        for (std::size_t i = 0; i < parts.size(); ++i) {
+          const Index end = i + 1 < parts.size() ? word.place(parts[i + 1].begin)
+                                                 : word.place(word.text.size() - 1) + 1;
+          push(parts[i].id, word.place(parts[i].begin), end, local);
+        }
       }
     }
 
-    void push(std::int32_t id, Index place) {
+    void push(std::int32_t id, Index begin, Index end, std::span<const TextRange> list) {
       ids.push_back(id);
-      if (marked != nullptr) marked->push_back(inside(place, local) ? 1 : 0);
+      if (marked == nullptr) return;
+      const bool overlaps = std::any_of(list.begin(), list.end(), [&](const TextRange& range) {
+        return end > range.begin && begin < range.end;
+      });
+      marked->push_back(overlaps ? 1 : 0);
     }
   };
 

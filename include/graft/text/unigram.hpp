@@ -21,7 +21,7 @@ struct UnigramPiece {
   std::string text;
   std::int32_t id = kNoToken;
   double score = 0;           ///< log probability
-  bool user_defined = false;  ///< preferred over anything that covers the same text
+  bool user_defined = false;  ///< scored as bytes · highest score − 0.1 instead
 };
 
 struct UnigramOptions {
