@@ -84,9 +84,10 @@ class ChatTemplate {
   ///
   /// The assistant's ranges are the template's `{% generation %}` blocks if it has any; else an
   /// assistant's turn is what the template adds for it to the conversation before with the
-  /// generation prompt; else, where the template rewrites earlier turns, it is its content, or the
-  /// part of that after "</think>". Errors: ValueError, also for what the template itself refuses
-  /// (a role, an order of roles), and when an answer is not found.
+  /// generation prompt (from its content on, if the template has no such prompt); else, where the
+  /// template rewrites earlier turns, it is its content, or the part of that after "</think>".
+  /// Errors: ValueError, also for what the template itself refuses (a role, an order of roles), and
+  /// when an answer is not found.
   RenderedChat render(std::span<const ChatMessage> messages,
                       const ChatOptions& options = {}) const {
     if (messages.empty()) throw ValueError("chat template: a conversation without messages");
@@ -211,8 +212,10 @@ class ChatTemplate {
           before->size() < after->size() && before->size() >= at) {
         begin = before->size();
         end = after->size();
-        // Line breaks after the end mark belong to the format, not to the answer.
         const std::size_t written = text.find(content, begin);
+        // Without a generation prompt, the turn's heading is no part of the answer.
+        if (written < end && part(messages.first(i), options, false) == before) begin = written;
+        // Line breaks after the end mark belong to the format, not to the answer.
         const std::size_t least = written < end ? std::min(written + content.size(), end) : begin;
         while (end > least && (text[end - 1] == '\n' || text[end - 1] == ' ')) --end;
         if (end == least && written < end) end = after->size();
