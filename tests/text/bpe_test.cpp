@@ -66,7 +66,7 @@ TEST_CASE("Short and long words are merged as the definition says") {
     }
     const Vocabulary vocabulary = vocabulary_of(tokens);
     const BpeModel model(vocabulary, merges, {});
-    for (const std::size_t length : {1, 2, 7, 39, 40, 41, 90, 150}) {
+    for (const std::size_t length : std::vector<std::size_t>{1, 2, 7, 39, 40, 41, 90, 150}) {
       std::string text;
       std::vector<std::string> symbols;
       for (std::size_t i = 0; i < length; ++i) {
