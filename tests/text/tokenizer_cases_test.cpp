@@ -11,6 +11,7 @@
 
 #include "graft/io/json.hpp"
 #include "graft/io/mapped_file.hpp"
+#include "graft/text/chat_template.hpp"
 #include "graft/text/load_tokenizer.hpp"
 
 namespace {
@@ -135,8 +136,21 @@ TEST_CASE("Published tokenizers give the ids of the conformance cases") {
     WARN("skipped: " << path.string() << " is not there");
     return;
   }
-  const Tally tally = compare(graft::text::load_tokenizer(path), document, false);
+  const Tokenizer tokenizer = graft::text::load_tokenizer(path);
+  const Tally tally = compare(tokenizer, document, false);
   INFO(tally.first_wrong);
   CHECK(tally.compared > 1000);
   CHECK(tally.wrong == 0);
+  if (!document.contains("chats")) return;
+  const auto chat = graft::text::ChatTemplate::of(tokenizer);
+  for (const auto& entry : document.at("chats")) {
+    std::vector<graft::text::ChatMessage> messages;
+    for (const auto& message : entry.at("messages"))
+      messages.push_back({message.at("role"), message.at("content")});
+    graft::text::ChatOptions options;
+    options.add_generation_prompt = entry.at("add_generation_prompt").get<bool>();
+    CHECK(chat.render(messages, options).text == entry.at("rendered").get<std::string>());
+    CHECK(chat.encode(tokenizer, messages, options).ids ==
+          entry.at("ids").get<std::vector<std::int32_t>>());
+  }
 }
