@@ -164,6 +164,13 @@ TEST_CASE("More words than the cache holds are tokenised all the same") {
   CHECK(tokenizer.encode(text) == ids);
 }
 
+TEST_CASE("Generation ends with every control token that ends a text or a turn") {
+  const Tokenizer tokenizer = load("qwen2");
+  CHECK(tokenizer.end_ids() ==
+        Ids{tokenizer.id_of("<|im_end|>"), tokenizer.id_of("<|endoftext|>")});
+  CHECK(load("gemma3").end_ids() == Ids{load("gemma3").id_of("<end_of_turn>"), 1});
+}
+
 TEST_CASE("Padding falls back to the end of text") {
   TokenizerParts parts;
   parts.vocabulary.add("a", 0);

@@ -157,6 +157,7 @@ class GgufTokenizerReader {
     SpecialTokens& special = parts_.special;
     special.bos = id("bos_token_id");
     special.eos = id("eos_token_id");
+    special.eot = id("eot_token_id");
     special.unk = id("unknown_token_id");
     special.pad = id("padding_token_id");
     special.cls = id("cls_token_id");

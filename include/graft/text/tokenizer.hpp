@@ -35,6 +35,7 @@ namespace graft::text {
 struct SpecialTokens {
   std::int32_t bos = kNoToken;  ///< begins a text
   std::int32_t eos = kNoToken;  ///< ends one
+  std::int32_t eot = kNoToken;  ///< ends a turn of a conversation
   std::int32_t pad = kNoToken;
   std::int32_t unk = kNoToken;
   std::int32_t cls = kNoToken;
@@ -132,7 +133,8 @@ class WordCache {
 /// Encoding: added tokens are cut out of the text; what lies between is normalised, split into
 /// pieces, and each piece tokenised by the model; then the template adds special tokens. Bytes that
 /// are not UTF-8 count as U+FFFD. Results equal those of the `tokenizers` library for
-/// `tokenizer.json`, of SentencePiece for `.model`.
+/// `tokenizer.json`, of SentencePiece for `.model`; for characters younger than ICU's and PCRE2's
+/// Unicode tables (15 and 14 in Debian 12) splitting may differ.
 class Tokenizer {
  public:
   /// Errors: ValueError when the parts hold no model.
@@ -218,6 +220,21 @@ class Tokenizer {
     return special().pad != kNoToken ? special().pad : std::max(special().eos, 0);
   }
   std::int32_t unk_id() const { return special().unk; }
+  /// Tokens after which a generated answer is complete: eos, eot, and control tokens that are known
+  /// by name to end a text or a turn, since files often name only one of them.
+  std::vector<std::int32_t> end_ids() const {
+    std::vector<std::int32_t> ids;
+    const auto add = [&](std::int32_t id) {
+      if (id != kNoToken && std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
+    };
+    add(special().eos);
+    add(special().eot);
+    for (const std::string_view name : {"<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>",
+                                        "<|end_of_text|>", "<|endoftext|>", "<eos>", "</s>"}) {
+      if (const std::int32_t id = id_of(name); is_special(id)) add(id);
+    }
+    return ids;
+  }
   /// Whether `add_special` puts bos at the beginning, eos at the end.
   bool adds_bos() const { return edge(true) != kNoToken && edge(true) == bos_id(); }
   bool adds_eos() const { return edge(false) != kNoToken && edge(false) == eos_id(); }
