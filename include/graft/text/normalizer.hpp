@@ -311,7 +311,7 @@ struct SentencePieceNormalizer {
       after_blank = remove_extra_whitespaces && piece.ends_with(' ');
     }
     if (remove_extra_whitespaces) {
-      while (out.ends_with(blank)) out.resize(out.size() - blank.size());
+      while (out.ends_with(blank)) out.erase(out.size() - blank.size());
     }
     return out;
   }
