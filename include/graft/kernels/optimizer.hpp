@@ -5,7 +5,8 @@
 #include "graft/kernels/isa.hpp"
 
 /// Optimiser steps on n contiguous parameters. T = float or double. Gradients are multiplied by
-/// grad_scale first.
+/// grad_scale first. The settings are double: 1 − beta and the like are rounded to T once, at the
+/// end.
 namespace graft::kernels {
 
 /// AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW does it:
@@ -17,11 +18,9 @@ namespace graft::kernels {
 /// with bias_correction_i = 1 − beta_i^t at step t = 1, 2, …
 template <class T>
 void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* m,
-                std::type_identity_t<T>* v, Index n, std::type_identity_t<T> lr,
-                std::type_identity_t<T> beta1, std::type_identity_t<T> beta2,
-                std::type_identity_t<T> eps, std::type_identity_t<T> weight_decay,
-                std::type_identity_t<T> bias_correction1, std::type_identity_t<T> bias_correction2,
-                std::type_identity_t<T> grad_scale);
+                std::type_identity_t<T>* v, Index n, double lr, double beta1, double beta2,
+                double eps, double weight_decay, double bias_correction1, double bias_correction2,
+                double grad_scale);
 
 /// Stochastic gradient descent as torch.optim.SGD does it:
 ///
@@ -33,9 +32,8 @@ void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identit
 /// With a null buffer there is no momentum: the second and third line are left out.
 template <class T>
 void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* buffer,
-              Index n, std::type_identity_t<T> lr, std::type_identity_t<T> momentum,
-              std::type_identity_t<T> dampening, std::type_identity_t<T> weight_decay,
-              bool nesterov, bool first_step, std::type_identity_t<T> grad_scale);
+              Index n, double lr, double momentum, double dampening, double weight_decay,
+              bool nesterov, bool first_step, double grad_scale);
 
 }  // namespace graft::kernels
 

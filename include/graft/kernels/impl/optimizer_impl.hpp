@@ -63,21 +63,18 @@ namespace graft::kernels {
 
 template <class T>
 void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* m,
-                std::type_identity_t<T>* v, Index n, std::type_identity_t<T> lr,
-                std::type_identity_t<T> beta1, std::type_identity_t<T> beta2,
-                std::type_identity_t<T> eps, std::type_identity_t<T> weight_decay,
-                std::type_identity_t<T> bias_correction1, std::type_identity_t<T> bias_correction2,
-                std::type_identity_t<T> grad_scale) {
-  const auto d = [](T value) { return static_cast<double>(value); };
+                std::type_identity_t<T>* v, Index n, double lr, double beta1, double beta2,
+                double eps, double weight_decay, double bias_correction1, double bias_correction2,
+                double grad_scale) {
   const auto t = [](double value) { return static_cast<T>(value); };
-  const detail::AdamFactors<T> f{.grad_scale = grad_scale,
-                                 .one_minus_beta1 = t(1 - d(beta1)),
-                                 .beta2 = beta2,
-                                 .one_minus_beta2 = t(1 - d(beta2)),
-                                 .inv_root_correction2 = t(1 / std::sqrt(d(bias_correction2))),
-                                 .eps = eps,
-                                 .decay = t(1 - d(lr) * d(weight_decay)),
-                                 .step = t(d(lr) / d(bias_correction1))};
+  const detail::AdamFactors<T> f{.grad_scale = t(grad_scale),
+                                 .one_minus_beta1 = t(1 - beta1),
+                                 .beta2 = t(beta2),
+                                 .one_minus_beta2 = t(1 - beta2),
+                                 .inv_root_correction2 = t(1 / std::sqrt(bias_correction2)),
+                                 .eps = t(eps),
+                                 .decay = t(1 - lr * weight_decay),
+                                 .step = t(lr / bias_correction1)};
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::adamw_block(param + i, grad + i, m + i, v + i, count, f);
   });
@@ -85,20 +82,22 @@ void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identit
 
 template <class T>
 void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* buffer,
-              Index n, std::type_identity_t<T> lr, std::type_identity_t<T> momentum,
-              std::type_identity_t<T> dampening, std::type_identity_t<T> weight_decay,
-              bool nesterov, bool first_step, std::type_identity_t<T> grad_scale) {
-  const detail::SgdFactors<T> f{lr,         momentum, T{1} - dampening, weight_decay,
-                                grad_scale, nesterov, first_step};
+              Index n, double lr, double momentum, double dampening, double weight_decay,
+              bool nesterov, bool first_step, double grad_scale) {
+  const auto t = [](double value) { return static_cast<T>(value); };
+  const detail::SgdFactors<T> f{t(lr),         t(momentum), t(1 - dampening), t(weight_decay),
+                                t(grad_scale), nesterov,    first_step};
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::sgd_block(param + i, grad + i, buffer == nullptr ? nullptr : buffer + i, count, f);
   });
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-#define GRAFT_INSTANTIATE(T)                                                        \
-  template void adamw_step<T>(T*, const T*, T*, T*, Index, T, T, T, T, T, T, T, T); \
-  template void sgd_step<T>(T*, const T*, T*, Index, T, T, T, T, bool, bool, T);
+#define GRAFT_INSTANTIATE(T)                                                                       \
+  template void adamw_step<T>(T*, const T*, T*, T*, Index, double, double, double, double, double, \
+                              double, double, double);                                             \
+  template void sgd_step<T>(T*, const T*, T*, Index, double, double, double, double, bool, bool,   \
+                            double);
 GRAFT_INSTANTIATE(float)
 GRAFT_INSTANTIATE(double)
 #undef GRAFT_INSTANTIATE
