@@ -33,6 +33,22 @@ inline bool& inside_parallel_task() noexcept {
   return inside;
 }
 
+inline constexpr int kMaxThreads = 1024;
+
+/// Threads that the environment asks for, else one a processor.
+inline int default_threads() {
+  if (const char* text = std::getenv("GRAFT_NUM_THREADS"); text != nullptr && *text != '\0') {
+    char* end = nullptr;
+    const long n = std::strtol(text, &end, 10);
+    if (*end != '\0' || n < 1 || n > kMaxThreads)
+      throw ValueError(
+          concat("GRAFT_NUM_THREADS: expected 1 to ", kMaxThreads, ", got '", text, "'"));
+    return static_cast<int>(n);
+  }
+  const unsigned n = std::thread::hardware_concurrency();
+  return n == 0 ? 1 : n > kMaxThreads ? kMaxThreads : static_cast<int>(n);
+}
+
 }  // namespace detail
 
 /// Fixed set of threads for loops of independent tasks.
@@ -54,15 +70,16 @@ class ThreadPool {
   /// processors.
   /// @throws ValueError if GRAFT_NUM_THREADS is set and not a number from 1 to 1024.
   static ThreadPool& global() {
-    static ThreadPool pool(default_threads());
+    static ThreadPool pool(detail::default_threads());
     return pool;
   }
 
   /// Changes the number of threads; waits for a loop that runs on another thread.
   /// @throws ValueError if n is not in 1 … 1024, or if called from inside a task.
   void set_threads(int n) {
-    if (n < 1 || n > kMaxThreads)
-      throw ValueError(concat("ThreadPool::set_threads: expected 1 to ", kMaxThreads, ", got ", n));
+    if (n < 1 || n > detail::kMaxThreads)
+      throw ValueError(
+          concat("ThreadPool::set_threads: expected 1 to ", detail::kMaxThreads, ", got ", n));
     if (detail::inside_parallel_task())
       throw ValueError("ThreadPool::set_threads: cannot be called from inside a task");
     std::lock_guard lock(loop_mutex_);
@@ -113,26 +130,12 @@ class ThreadPool {
   }
 
  private:
-  static constexpr int kMaxThreads = 1024;
   // The gate is one word: workers inside the loop (low bits), whether the loop accepts workers,
   // loop number.
   static constexpr std::uint64_t kJoined = 0xffff;
   static constexpr std::uint64_t kOpen = 0x10000;
   static constexpr std::uint64_t kEpoch = 0x20000;
   static constexpr std::chrono::microseconds kSpin{30};
-
-  static int default_threads() {
-    if (const char* text = std::getenv("GRAFT_NUM_THREADS"); text != nullptr && *text != '\0') {
-      char* end = nullptr;
-      const long n = std::strtol(text, &end, 10);
-      if (*end != '\0' || n < 1 || n > kMaxThreads)
-        throw ValueError(
-            concat("GRAFT_NUM_THREADS: expected 1 to ", kMaxThreads, ", got '", text, "'"));
-      return static_cast<int>(n);
-    }
-    const unsigned n = std::thread::hardware_concurrency();
-    return n == 0 ? 1 : n > kMaxThreads ? kMaxThreads : static_cast<int>(n);
-  }
 
   template <class F>
   static void run_inline(Index tasks, F& f) {

@@ -8,9 +8,10 @@ namespace graft::kernels {
 
 /// y (+)= x Wᵀ + bias + H P for a frozen W.
 ///
-/// x is m × in (rows ldx apart), y is m × out (rows ldy apart), bias has `out` values or is null. H is m × rank and P is rank × out: the
-/// term is added to each tile while it is in registers. With `accumulate`, y is added to. y must not overlap an
-/// operand. Sizes are not checked. The result does not depend on the number of threads.
+/// x is m × in (rows ldx apart), y is m × out (rows ldy apart), bias has `out` values or is null. H
+/// is m × rank and P is rank × out: the term is added to each tile while it is in registers. With
+/// `accumulate`, y is added to. y must not overlap an operand. Sizes are not checked. The result
+/// does not depend on the number of threads.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,
                                  const LowRankTerm* low_rank = nullptr);

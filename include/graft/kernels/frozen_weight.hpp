@@ -6,13 +6,15 @@ namespace graft::kernels {
 
 class PackedWeights;
 
-/// Decodes `count` values of one stored row, from column `first` (0 or a multiple of 256), as f32 to `out`.
+/// Decodes `count` values of one stored row, from column `first` (0 or a multiple of 256), as f32
+/// to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
 
 /// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
 ///
-/// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that `decode` turns to f32), or
-/// `packed`. If several are given they must hold the same values, and each product takes the one that suits it best.
+/// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
+/// `decode` turns to f32), or `packed`. If several are given they must hold the same values, and
+/// each product takes the one that suits it best.
 struct FrozenWeight {
   Index out = 0, in = 0;
   const float* dense = nullptr;

@@ -6,10 +6,10 @@ namespace graft::kernels {
 
 /// C = alpha · op(A) op(B) + beta · C.
 ///
-/// op(A) is m × k and op(B) is k × n; op transposes where trans_a or trans_b is set. All matrices are row-major; lda, ldb,
-/// ldc are the distances between stored rows. Where beta is 0, C is only written; where alpha is 0 or k is 0,
-/// A and B are not read. C must not overlap A or B. Sizes are not checked. The result does not depend on
-/// the number of threads.
+/// op(A) is m × k and op(B) is k × n; op transposes where trans_a or trans_b is set. All matrices
+/// are row-major; lda, ldb, ldc are the distances between stored rows. Where beta is 0, C is only
+/// written; where alpha is 0 or k is 0, A and B are not read. C must not overlap A or B. Sizes are
+/// not checked. The result does not depend on the number of threads.
 GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, float alpha,
                        const float* a, Index lda, const float* b, Index ldb, float beta, float* c,
                        Index ldc);

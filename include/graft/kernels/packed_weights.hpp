@@ -6,11 +6,12 @@
 
 namespace graft::kernels {
 
-/// A frozen weight laid out for products: panels of 32 outputs, [block of inputs][panel][input][32].
+/// A frozen weight laid out for products: panels of 32 outputs, [block of
+/// inputs][panel][input][32].
 ///
-/// Forward products read them straight; backward products transpose them on the fly (10 to 20 % slower at 256
-/// rows) or read a second set, panels of 32 inputs. Memory: 4 · in · out bytes for a set, both sizes of the
-/// panel side rounded up to 32.
+/// Forward products read them straight; backward products transpose them on the fly (10 to 20 %
+/// slower at 256 rows) or read a second set, panels of 32 inputs. Memory: 4 · in · out bytes for a
+/// set, both sizes of the panel side rounded up to 32.
 class PackedWeights {
  public:
   PackedWeights() = default;
@@ -21,7 +22,9 @@ class PackedWeights {
   Index out() const noexcept { return out_; }
   Index in() const noexcept { return in_; }
   bool has_backward() const noexcept { return backward_.data() != nullptr; }
-  std::size_t bytes() const noexcept { return (forward_.size() + backward_.size()) * sizeof(float); }
+  std::size_t bytes() const noexcept {
+    return (forward_.size() + backward_.size()) * sizeof(float);
+  }
 
   /// Panels of Wᵀ (in × out) and, if there, of W (out × in).
   const float* forward_panels() const noexcept { return forward_.data(); }

@@ -1,4 +1,5 @@
-// Products whose rows both run along k, as dot products; for few rows or few columns. No include guard.
+// Products whose rows both run along k, as dot products; for few rows or few columns. No include
+// guard.
 namespace graft::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::Product;
@@ -82,18 +83,25 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void dot(const float* a, Index lda, const float* co
   }
 }
 
-GRAFT_SIMD_FN inline void run_dot(int tile_rows, const float* a, Index lda, const float* const* rows,
-                                  Index k, float* out) noexcept {
+GRAFT_SIMD_FN inline void run_dot(int tile_rows, const float* a, Index lda,
+                                  const float* const* rows, Index k, float* out) noexcept {
   switch (tile_rows) {
-    case 1: return dot<1>(a, lda, rows, k, out);
-    case 2: return dot<2>(a, lda, rows, k, out);
-    case 3: return dot<3>(a, lda, rows, k, out);
+    case 1:
+      return dot<1>(a, lda, rows, k, out);
+    case 2:
+      return dot<2>(a, lda, rows, k, out);
+    case 3:
+      return dot<3>(a, lda, rows, k, out);
 #if GRAFT_SIMD_BYTES == 64
-    case 4: return dot<4>(a, lda, rows, k, out);
-    case 5: return dot<5>(a, lda, rows, k, out);
-    case 6: return dot<6>(a, lda, rows, k, out);
+    case 4:
+      return dot<4>(a, lda, rows, k, out);
+    case 5:
+      return dot<5>(a, lda, rows, k, out);
+    case 6:
+      return dot<6>(a, lda, rows, k, out);
 #endif
-    default: return;
+    default:
+      return;
   }
 }
 

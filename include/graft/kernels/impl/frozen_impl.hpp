@@ -31,7 +31,8 @@ inline Product frozen_product(Index m, Index n, Index k, const float* a, Index l
 template <class T>
 void add_double_term(Index m, Index n, const LowRankTermT<T>* term, T* c, Index ldc) {
   if (term != nullptr && term->rank > 0)
-    gemm(false, false, m, n, term->rank, T(1), term->h, term->ldh, term->p, term->ldp, T(1), c, ldc);
+    gemm(false, false, m, n, term->rank, T(1), term->h, term->ldh, term->p, term->ldp, T(1), c,
+         ldc);
 }
 
 }  // namespace detail
@@ -62,7 +63,8 @@ GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, 
                                         const LowRankTerm* low_rank) {
   if (m <= 0 || w.in <= 0) return;
   using Form = detail::RightOperand::Form;
-  detail::Product q = detail::frozen_product(m, w.in, w.out, dy, lddy, dx, lddx, accumulate, low_rank);
+  detail::Product q =
+      detail::frozen_product(m, w.in, w.out, dy, lddy, dx, lddx, accumulate, low_rank);
   if (w.packed != nullptr && w.packed->has_backward()) {
     q.b.form = Form::panels;
     q.b.data = w.packed->backward_panels();

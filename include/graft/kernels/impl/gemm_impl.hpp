@@ -15,11 +15,10 @@ namespace detail {
 inline void plan_product(Product& q) noexcept {
   const bool ready = q.b.form == RightOperand::Form::panels;
   const bool quantised = q.b.decode != nullptr;
-  // A copy of B pays once it serves more than two tiles. Rows 4 KiB apart fall into the same set of a cache, so
-  // there a copy pays earlier, and without one few rows are taken at a time.
+  // A copy of B pays once it serves more than two tiles. Rows 4 KiB apart fall into the same set of
+  // a cache, so there a copy pays earlier, and without one few rows are taken at a time.
   const bool aliased = q.b.stride % 1024 == 0 && q.a_row != 1;
-  q.in_place =
-      q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= (aliased ? 12 : 32);
+  q.in_place = q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= (aliased ? 12 : 32);
   q.depth = !q.in_place ? block_depth(q.k, kMaxDepth)
             : aliased   ? std::min<Index>(q.k, 16)
                         : block_depth(q.k, kDecodeStep);
@@ -28,11 +27,14 @@ inline void plan_product(Product& q) noexcept {
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
   // Panels that a task fills serve as many rows as possible.
   Index inner_blocks = ready ? 1 : std::max<Index>(1, 512 / q.inner_rows);
-  q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
   const Index panels = ceil_div(q.n, kPanel);
+  const bool decoded_rows = quantised && q.b.form == RightOperand::Form::k_rows;
+  // A decoder starts at multiples of kDecodeStep: few tasks, unless the rows are cut more often.
+  if (decoded_rows && q.n < 8 * kDecodeStep) inner_blocks = std::min<Index>(inner_blocks, 2);
+  q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
   const Index most = ready ? 8 : q.in_place && aliased ? 32 : 4;
   Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, most);
-  if (quantised && q.b.form == RightOperand::Form::k_rows) group = kDecodeStep / kPanel;
+  if (decoded_rows) group = kDecodeStep / kPanel;
   q.col_block = group * kPanel;
 
   const Index filled = ready ? 0 : q.in_place ? 1 : group;

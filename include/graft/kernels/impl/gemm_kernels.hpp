@@ -1,4 +1,5 @@
-// Products of one instruction set: register tiles, panels, and the loops around them. No include guard.
+// Products of one instruction set: register tiles, panels, and the loops around them. No include
+// guard.
 namespace graft::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::kPanel;
@@ -144,7 +145,8 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
   tile_store<R>(c, t);
 }
 
-/// Rows of the next tile when `left` rows are to be covered by tiles of at most `limit`, all about the same.
+/// Rows of the next tile when `left` rows are to be covered by tiles of at most `limit`, all about
+/// the same.
 inline int next_tile_rows(Index left, int limit) noexcept {
   const Index tiles = (left + limit - 1) / limit;
   int rows = static_cast<int>((left + tiles - 1) / tiles);
@@ -154,20 +156,32 @@ inline int next_tile_rows(Index left, int limit) noexcept {
 
 GRAFT_SIMD_FN inline void run_tile(int rows, const Tile& t) noexcept {
   switch (rows) {
-    case 1: return tile<1>(t);
-    case 2: return tile<2>(t);
-    case 3: return tile<3>(t);
-    case 4: return tile<4>(t);
-    case 5: return tile<5>(t);
-    case 6: return tile<6>(t);
+    case 1:
+      return tile<1>(t);
+    case 2:
+      return tile<2>(t);
+    case 3:
+      return tile<3>(t);
+    case 4:
+      return tile<4>(t);
+    case 5:
+      return tile<5>(t);
+    case 6:
+      return tile<6>(t);
 #if GRAFT_SIMD_BYTES == 64
-    case 7: return tile<7>(t);
-    case 8: return tile<8>(t);
-    case 10: return tile<10>(t);
-    case 12: return tile<12>(t);
-    case 14: return tile<14>(t);
+    case 7:
+      return tile<7>(t);
+    case 8:
+      return tile<8>(t);
+    case 10:
+      return tile<10>(t);
+    case 12:
+      return tile<12>(t);
+    case 14:
+      return tile<14>(t);
 #endif
-    default: return;
+    default:
+      return;
   }
 }
 
@@ -177,13 +191,13 @@ GRAFT_SIMD_FN inline void run_tile(int rows, const Tile& t) noexcept {
 /// In place: v[i] lane j ↔ v[j] lane i.
 GRAFT_SIMD_INLINE void transpose(Floats (&v)[kLanes]) noexcept {
 #if GRAFT_SIMD_BYTES == 64
-#define GRAFT_SHUFFLE(a, b, i, j, k, l)                                                          \
-  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8,     \
+#define GRAFT_SHUFFLE(a, b, i, j, k, l)                                                      \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, \
                           l + 8, i + 12, j + 12, k + 12, l + 12)
-#define GRAFT_LANES(a, b, i, j)                                                                      \
-  __builtin_shufflevector(a, b, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * j, 4 * j + 1, 4 * j + 2, \
-                          4 * j + 3, 4 * i + 16, 4 * i + 17, 4 * i + 18, 4 * i + 19, 4 * j + 16,     \
-                          4 * j + 17, 4 * j + 18, 4 * j + 19)
+#define GRAFT_LANES(a, b, i, j)                                                                 \
+  __builtin_shufflevector(a, b, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * j, 4 * j + 1,       \
+                          4 * j + 2, 4 * j + 3, 4 * i + 16, 4 * i + 17, 4 * i + 18, 4 * i + 19, \
+                          4 * j + 16, 4 * j + 17, 4 * j + 18, 4 * j + 19)
   constexpr int kB = 16;
 #elif GRAFT_SIMD_BYTES == 32
 #define GRAFT_SHUFFLE(a, b, i, j, k, l) \
@@ -233,7 +247,8 @@ GRAFT_SIMD_INLINE void transpose(Floats (&v)[kLanes]) noexcept {
 #undef GRAFT_SHUFFLE
 }
 
-/// to[l · kPanel + j] = from[j · stride + l] for j < rows (≤ kPanel) and l < k; columns from `rows` on are zero.
+/// to[l · kPanel + j] = from[j · stride + l] for j < rows (≤ kPanel) and l < k; columns from `rows`
+/// on are zero.
 GRAFT_SIMD_FN inline void transpose_to_panel(const float* from, Index stride, Index rows, Index k,
                                              float* to) noexcept {
   for (Index j = 0; j < kPanel; j += kLanes) {
@@ -285,7 +300,8 @@ GRAFT_SIMD_FN inline void store_transposed(const float* from, Index stride, Inde
   }
 }
 
-/// Cuts a row of `cols` values into panels that lie `panel_size` floats apart; pads the last with zeros.
+/// Cuts a row of `cols` values into panels that lie `panel_size` floats apart; pads the last with
+/// zeros.
 GRAFT_SIMD_FN inline void copy_row_to_panels(const float* from, Index cols, float* to,
                                              Index panel_size) noexcept {
   Index j = 0;
@@ -297,7 +313,8 @@ GRAFT_SIMD_FN inline void copy_row_to_panels(const float* from, Index cols, floa
     for (Index i = 0; i < kPanel; ++i) to[i] = j + i < cols ? from[j + i] : 0.0f;
 }
 
-/// to[l · kPanel + j] = B(first_k + l, first_n + j) from panels of B transposed; first_k is a multiple of kPanel.
+/// to[l · kPanel + j] = B(first_k + l, first_n + j) from panels of B transposed; first_k is a
+/// multiple of kPanel.
 GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n, Index n,
                                            Index first_k, Index k, float* to) noexcept {
   for (Index done = 0; done < n;) {  // these rows may lie in two blocks of depth
@@ -305,9 +322,8 @@ GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n,
     const Index block = row / b.panel_depth * b.panel_depth;
     const Index depth = std::min(b.panel_depth, b.panel_k - block);
     const Index rows = std::min(n - done, block + depth - row);
-    const float* from =
-        b.data + block * graft::kernels::detail::round_up(b.panel_n, kPanel) + first_k * depth +
-        (row - block) * kPanel;
+    const float* from = b.data + block * graft::kernels::detail::round_up(b.panel_n, kPanel) +
+                        first_k * depth + (row - block) * kPanel;
     if (done == 0 && rows == n) return transpose_to_panel(from, kPanel, n, k, to);
     for (Index l = 0; l < k; ++l)
       for (Index j = 0; j < rows; ++j) to[l * kPanel + done + j] = from[j * kPanel + l];
@@ -317,12 +333,14 @@ GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n,
     for (Index j = n; j < kPanel; ++j) to[l * kPanel + j] = 0.0f;
 }
 
-/// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k · kPanel floats.
+/// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k ·
+/// kPanel floats.
 GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
                                       Index n, float* to, float* decoded) noexcept {
   const char* const blocks = static_cast<const char*>(b.blocks);
   switch (b.form) {
-    case RightOperand::Form::panels: return;
+    case RightOperand::Form::panels:
+      return;
     case RightOperand::Form::k_rows:
       for (Index l = 0; l < k; ++l) {
         const float* values = decoded;

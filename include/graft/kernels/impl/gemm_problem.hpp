@@ -11,13 +11,15 @@ namespace graft::kernels {
 
 namespace detail {
 
-/// Columns of a panel. Panels hold the right operand of a product as [k][32], whatever the instruction set is.
+/// Columns of a panel. Panels hold the right operand of a product as [k][32], whatever the
+/// instruction set is.
 inline constexpr Index kPanel = 32;
 /// Largest depth of a panel; one panel then fills an eighth of a 1 MiB second-level cache.
 inline constexpr Index kMaxDepth = 1024;
 /// A decoder may start at any multiple of this.
 inline constexpr Index kDecodeStep = 256;
-/// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share cache sets.
+/// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share
+/// cache sets.
 inline constexpr Index kDecodeStride = kDecodeStep + 16;
 inline constexpr Index kDecodeScratch = kPanel * kDecodeStride;
 
@@ -44,7 +46,8 @@ struct RightOperand {
   const void* blocks = nullptr;  // or rows to decode
   Index row_bytes = 0;
   DecodeRow decode = nullptr;
-  Index panel_depth = 0, panel_k = 0, panel_n = 0;  // transposed_panels: block depth, and size as packed
+  Index panel_depth = 0, panel_k = 0,
+        panel_n = 0;  // transposed_panels: block depth, and size as packed
 };
 
 /// C = alpha · A B + beta · C + bias + H P, by tiles. A(i, l) is a[i · a_row + l · a_k].
@@ -69,7 +72,7 @@ struct Product {
   Index row_block = 0;   // rows of C in a task
   Index col_block = 0;   // columns of C in a task
   Index inner_rows = 0;  // rows whose part of A stays in the cache while the panels of a task go by
-  bool in_place = false; // panels are read from k_rows without a copy
+  bool in_place = false;  // panels are read from k_rows without a copy
   // Scratch of a thread, in floats from its start.
   Index panel_offset = 0, decode_offset = 0, p_offset = 0, c_offset = 0, scratch = 0;
 
@@ -89,13 +92,14 @@ inline float* thread_scratch(Index count) {
   return buffer.data();
 }
 
-/// Runs `function(problem, task, scratch)` for all tasks; work of few operations stays in the calling thread.
+/// Runs `function(problem, task, scratch)` for all tasks; work of few operations stays in the
+/// calling thread.
 template <class Problem>
 void run_tasks(const Problem& problem, void (*function)(const Problem&, Index, float*),
                double operations) {
   auto body = [&](Index task) { function(problem, task, thread_scratch(problem.scratch)); };
   const Index tasks = problem.tasks();
-  if (operations < 2e6) {
+  if (operations < 5e5) {
     for (Index task = 0; task < tasks; ++task) body(task);
   } else {
     ThreadPool::global().parallel_for(tasks, body);

@@ -1,0 +1,241 @@
+#include "graft/kernels/frozen.hpp"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/frozen_support.hpp"
+
+using graft::Index;
+using namespace kernel_tests;
+namespace kernels = graft::kernels;
+using kernels::FrozenWeight;
+using kernels::LowRankTerm;
+
+namespace {
+
+/// One product with everything that can be added to it.
+struct Problem {
+  bool backward;
+  Index m, rank;
+  bool with_bias, accumulate;
+  const Weight& w;
+  Index n, k, lda, ldc, ldh, ldp;
+  std::vector<float> a, c, bias, h, p;
+
+  Problem(const Weight& weight, bool backward_, Index rows, Index rank_, bool bias_,
+          bool accumulate_, unsigned seed, Index gap)
+      : backward(backward_),
+        m(rows),
+        rank(rank_),
+        with_bias(bias_ && !backward_),
+        accumulate(accumulate_),
+        w(weight),
+        n(backward_ ? weight.in : weight.out),
+        k(backward_ ? weight.out : weight.in),
+        lda(k + gap),
+        ldc(n + 2 * gap),
+        ldh(rank_ + gap),
+        ldp(n + gap),
+        a(normal_values<float>(m * lda, seed)),
+        c(normal_values<float>(m * ldc, seed + 1)),
+        bias(normal_values<float>(n, seed + 2)),
+        h(normal_values<float>(m * ldh, seed + 3)),
+        p(normal_values<float>(rank * ldp, seed + 4)) {}
+
+  std::vector<float> run(const FrozenWeight& form) const {
+    std::vector<float> result = c;
+    const LowRankTerm term{h.data(), ldh, p.data(), ldp, rank};
+    const LowRankTerm* low_rank = rank > 0 ? &term : nullptr;
+    if (backward) {
+      kernels::frozen_backward_input(form, a.data(), m, lda, result.data(), ldc, accumulate,
+                                     low_rank);
+    } else {
+      kernels::frozen_forward(form, a.data(), m, lda, with_bias ? bias.data() : nullptr,
+                              result.data(), ldc, accumulate, low_rank);
+    }
+    return result;
+  }
+
+  /// Largest error a product summed; infinite if a gap between rows was written to.
+  double error(const std::vector<float>& result) const {
+    double worst = 0;
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < ldc; ++j) {
+        const auto at = static_cast<std::size_t>(i * ldc + j);
+        if (j >= n) {
+          if (result[at] != c[at]) return std::numeric_limits<double>::infinity();
+          continue;
+        }
+        double sum = accumulate ? static_cast<double>(c[at]) : 0.0;
+        if (with_bias) sum += static_cast<double>(bias[static_cast<std::size_t>(j)]);
+        for (Index l = 0; l < k; ++l)
+          sum += static_cast<double>(a[static_cast<std::size_t>(i * lda + l)]) *
+                 static_cast<double>(backward ? w(l, j) : w(j, l));
+        for (Index r = 0; r < rank; ++r)
+          sum += static_cast<double>(h[static_cast<std::size_t>(i * ldh + r)]) *
+                 static_cast<double>(p[static_cast<std::size_t>(r * ldp + j)]);
+        const double difference = std::fabs(static_cast<double>(result[at]) - sum);
+        if (std::isnan(difference)) return difference;
+        worst = std::max(worst, difference / static_cast<double>(k + rank + 1));
+      }
+    }
+    return worst;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("Frozen products agree with double precision for every form of W") {
+  for_each_isa([](const char* name) {
+    INFO(name);
+    std::mt19937 random(3);
+    auto size = [&](unsigned limit) { return static_cast<Index>(1 + random() % limit); };
+    for (unsigned round = 0; round < 60; ++round) {
+      const Weight w(size(round % 3 == 0 ? 20 : 150), size(round % 5 == 0 ? 600 : 140), round,
+                     static_cast<Index>(round % 3));
+      const kernels::PackedWeights packed(w.dense()), both(w.quantised(), true);
+      const Index m = size(round % 2 == 0 ? 12 : 90);
+      const Index rank = round % 3 == 0 ? 0 : size(20);
+      for (bool backward : {false, true}) {
+        const Problem problem(w, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
+                              static_cast<Index>(round % 4));
+        INFO("backward " << backward << " m " << m << " out " << w.out << " in " << w.in << " rank "
+                         << rank);
+        REQUIRE(problem.error(problem.run(w.dense())) < 5e-7);
+        REQUIRE(problem.error(problem.run(w.quantised())) < 5e-7);
+        REQUIRE(problem.error(problem.run(w.only(packed))) < 5e-7);
+        REQUIRE(problem.error(problem.run(w.only(both))) < 5e-7);
+        FrozenWeight all = w.dense();
+        all.packed = &both;
+        REQUIRE(problem.error(problem.run(all)) < 5e-7);
+      }
+    }
+  });
+}
+
+TEST_CASE("Frozen products agree with double precision where k is cut into blocks") {
+  for_each_isa([](const char* name) {
+    INFO(name);
+    for (Index m : {1, 5, 30, 75}) {
+      const Weight w(40, 2100, 5), tall(1300, 45, 6);
+      for (const Weight* weight : {&w, &tall}) {
+        const kernels::PackedWeights packed(weight->dense());
+        for (bool backward : {false, true}) {
+          const Problem problem(*weight, backward, m, 7, true, true, 9, 1);
+          INFO("backward " << backward << " m " << m << " out " << weight->out);
+          CHECK(problem.error(problem.run(weight->dense())) < 5e-7);
+          CHECK(problem.error(problem.run(weight->quantised())) < 5e-7);
+          CHECK(problem.error(problem.run(weight->only(packed))) < 5e-7);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("Frozen products give the same bits for any number of threads") {
+  const Weight w(200, 330, 21);
+  const kernels::PackedWeights packed(w.dense());
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    for (Index m : {3, 20, 150}) {
+      for (bool backward : {false, true}) {
+        const Problem problem(w, backward, m, 8, true, false, 2, 0);
+        for (const FrozenWeight& form : {w.dense(), w.quantised(), w.only(packed)}) {
+          const auto results = with_threads([&] { return problem.run(form); });
+          for (const auto& result : results)
+            CHECK(std::memcmp(result.data(), results[0].data(), result.size() * sizeof(float)) ==
+                  0);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("With many rows, stored and packed weights of the same values give the same bits") {
+  const Weight w(77, 300, 4);
+  const kernels::PackedWeights packed(w.dense());
+  const Problem problem(w, false, 64, 5, true, true, 2, 0);
+  const auto expected = problem.run(w.only(packed));
+  CHECK(problem.run(w.dense()) == expected);
+  CHECK(problem.run(w.quantised()) == expected);
+}
+
+TEST_CASE("Frozen products of empty sizes do what the formula says") {
+  const Weight w(5, 4, 1);
+  std::vector<float> y{1, 2, 3, 4, 5};
+  const std::vector<float> before = y, bias{1, 1, 2, 2, 3};
+  kernels::frozen_forward(w.dense(), nullptr, 0, 4, bias.data(), y.data(), 5);
+  CHECK(y == before);
+  const Weight no_inputs(5, 0, 1);
+  for (const FrozenWeight& form : {no_inputs.dense(), no_inputs.quantised()}) {
+    y = before;
+    kernels::frozen_forward(form, y.data(), 1, 0, bias.data(), y.data(), 5, true);
+    CHECK(y == std::vector<float>{2, 3, 5, 6, 8});
+    kernels::frozen_forward(form, bias.data(), 1, 0, nullptr, y.data(), 5);
+    CHECK(y == std::vector<float>(5, 0.0f));
+    const std::vector<float> h{2, 3}, p{1, 0, 0, 0, 1, 0, 1, 0, 0, 1};
+    const LowRankTerm term{h.data(), 2, p.data(), 5, 2};
+    kernels::frozen_forward(form, bias.data(), 1, 0, nullptr, y.data(), 5, false, &term);
+    CHECK(y == std::vector<float>{2, 3, 0, 0, 5});
+    kernels::frozen_backward_input(form, bias.data(), 1, 5, y.data(), 0, false);
+    CHECK(y == std::vector<float>{2, 3, 0, 0, 5});
+  }
+  const Weight no_outputs(0, 5, 1);
+  const kernels::PackedWeights packed(no_outputs.dense(), true);
+  kernels::frozen_backward_input(no_outputs.only(packed), bias.data(), 1, 0, y.data(), 5, false);
+  CHECK(y == std::vector<float>(5, 0.0f));
+}
+
+TEST_CASE("Frozen products pass NaN on in their own row only") {
+  const Weight w(50, 70, 8);
+  const kernels::PackedWeights packed(w.dense(), true);
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    for (bool backward : {false, true}) {
+      for (Index m : {3, 40}) {
+        Problem problem(w, backward, m, 3, true, false, 2, 1);
+        problem.a[static_cast<std::size_t>(problem.lda + problem.k - 1)] =
+            std::numeric_limits<float>::quiet_NaN();
+        problem.c.assign(problem.c.size(), std::numeric_limits<float>::quiet_NaN());
+        for (const FrozenWeight& form : {w.dense(), w.quantised(), w.only(packed)}) {
+          const auto result = problem.run(form);
+          for (Index j = 0; j < problem.n; ++j) {
+            CHECK(std::isfinite(result[static_cast<std::size_t>(j)]));
+            CHECK(std::isnan(result[static_cast<std::size_t>(problem.ldc + j)]));
+          }
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("Frozen products in double precision agree with those in single precision") {
+  const Weight w(33, 47, 12, 2);
+  const std::vector<double> values = widen(w.values);
+  const kernels::FrozenWeightDouble wide{w.out, w.in, values.data(), w.row_stride};
+  for (bool accumulate : {false, true}) {
+    for (bool backward : {false, true}) {
+      const Problem problem(w, backward, 19, 4, true, accumulate, 31, 1);
+      const auto a = widen(problem.a), bias = widen(problem.bias), h = widen(problem.h),
+                 p = widen(problem.p);
+      std::vector<double> c = widen(problem.c);
+      const kernels::LowRankTermT<double> term{h.data(), problem.ldh, p.data(), problem.ldp, 4};
+      if (backward) {
+        kernels::frozen_backward_input(wide, a.data(), 19, problem.lda, c.data(), problem.ldc,
+                                       accumulate, &term);
+      } else {
+        kernels::frozen_forward(wide, a.data(), 19, problem.lda, bias.data(), c.data(), problem.ldc,
+                                accumulate, &term);
+      }
+      const auto single = problem.run(w.dense());
+      for (std::size_t i = 0; i < c.size(); ++i)
+        CHECK(static_cast<double>(single[i]) == Approx(c[i]).margin(1e-4));
+    }
+  }
+}

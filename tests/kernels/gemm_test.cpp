@@ -1,0 +1,201 @@
+#include "graft/kernels/gemm.hpp"
+
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernels/support.hpp"
+
+using graft::Index;
+using namespace kernel_tests;
+namespace kernels = graft::kernels;
+
+namespace {
+
+template <class T>
+struct Case {
+  bool trans_a, trans_b;
+  Index m, n, k, lda, ldb, ldc;
+  T alpha, beta;
+  std::vector<T> a, b, c;
+
+  Case(bool ta, bool tb, Index rows, Index cols, Index depth, T alpha_, T beta_, unsigned seed,
+       Index gap)
+      : trans_a(ta),
+        trans_b(tb),
+        m(rows),
+        n(cols),
+        k(depth),
+        lda((ta ? rows : depth) + gap),
+        ldb((tb ? depth : cols) + 2 * gap),
+        ldc(cols + gap),
+        alpha(alpha_),
+        beta(beta_),
+        a(normal_values<T>((ta ? depth : rows) * lda, seed)),
+        b(normal_values<T>((tb ? cols : depth) * ldb, seed + 1)),
+        c(normal_values<T>(rows * ldc, seed + 2)) {}
+
+  std::vector<T> run() const {
+    std::vector<T> result = c;
+    kernels::gemm(trans_a, trans_b, m, n, k, alpha, a.data(), lda, b.data(), ldb, beta,
+                  result.data(), ldc);
+    return result;
+  }
+
+  double a_at(Index i, Index l) const {
+    return static_cast<double>(a[static_cast<std::size_t>(trans_a ? l * lda + i : i * lda + l)]);
+  }
+  double b_at(Index l, Index j) const {
+    return static_cast<double>(b[static_cast<std::size_t>(trans_b ? j * ldb + l : l * ldb + j)]);
+  }
+
+  /// Largest error a product summed; infinite if a gap was written to.
+  double error(const std::vector<T>& result) const {
+    double worst = 0;
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < ldc; ++j) {
+        const auto at = static_cast<std::size_t>(i * ldc + j);
+        if (j >= n) {
+          if (result[at] != c[at]) return std::numeric_limits<double>::infinity();
+          continue;
+        }
+        double sum = 0;
+        for (Index l = 0; l < k; ++l) sum += a_at(i, l) * b_at(l, j);
+        const double expected = static_cast<double>(alpha) * sum +
+                                static_cast<double>(beta) * static_cast<double>(c[at]);
+        const double difference = std::fabs(static_cast<double>(result[at]) - expected);
+        worst = std::max(worst, difference / static_cast<double>(k + 1));
+        if (std::isnan(difference)) return difference;
+      }
+    }
+    return worst;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("gemm agrees with a double-precision product for random sizes, strides and factors") {
+  for_each_isa([](const char* name) {
+    INFO(name);
+    std::mt19937 random(11);
+    auto size = [&](unsigned limit) { return static_cast<Index>(1 + random() % limit); };
+    for (unsigned round = 0; round < 160; ++round) {
+      const unsigned limit = round % 4 == 0 ? 9 : round % 4 == 1 ? 40 : 130;
+      const Index m = size(limit), n = size(limit), k = size(round % 5 == 0 ? 700 : limit);
+      const float alpha = round % 3 == 0 ? 1.0f : -0.75f;
+      const float beta = round % 3 == 0 ? 0.0f : round % 3 == 1 ? 1.0f : 0.5f;
+      const Case<float> c((random() & 1) != 0, (random() & 1) != 0, m, n, k, alpha, beta, round,
+                          static_cast<Index>(random() % 4));
+      INFO("ta " << c.trans_a << " tb " << c.trans_b << " " << m << "x" << n << "x" << k);
+      REQUIRE(c.error(c.run()) < 5e-7);
+    }
+  });
+}
+
+TEST_CASE("gemm agrees with a double-precision product at the sizes where it changes its method") {
+  struct Size {
+    bool ta, tb;
+    Index m, n, k, gap;
+  };
+  // Few rows, few columns, deep sums, several blocks of rows, rows that lie a multiple of 4 KiB
+  // apart.
+  const std::vector<Size> sizes{
+      {false, true, 1, 577, 300, 0},    {false, true, 25, 31, 1100, 1},
+      {false, true, 150, 16, 2100, 0},  {false, true, 150, 70, 1030, 0},
+      {false, false, 3, 200, 1025, 0},  {false, false, 64, 16, 530, 3},
+      {false, false, 12, 1024, 40, 0},  {false, false, 13, 1024, 40, 0},
+      {false, false, 33, 100, 1040, 0}, {false, false, 80, 33, 1024, 0},
+      {true, false, 16, 200, 500, 0},   {true, false, 200, 16, 500, 0},
+      {true, false, 90, 64, 65, 1},     {true, true, 120, 20, 70, 2},
+      {true, false, 141, 77, 30, 0},    {false, true, 1100, 40, 24, 0},
+  };
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    unsigned seed = 100;
+    for (const Size& s : sizes) {
+      for (float beta : {0.0f, 1.0f}) {
+        const Case<float> c(s.ta, s.tb, s.m, s.n, s.k, 1.25f, beta, ++seed, s.gap);
+        INFO("ta " << s.ta << " tb " << s.tb << " " << s.m << "x" << s.n << "x" << s.k);
+        REQUIRE(c.error(c.run()) < 5e-7);
+      }
+    }
+  });
+}
+
+TEST_CASE("gemm gives the same bits for any number of threads") {
+  for_each_isa([](const char* name) {
+    INFO(name);
+    unsigned seed = 7;
+    for (bool ta : {false, true}) {
+      for (bool tb : {false, true}) {
+        for (Index n : {16, 150}) {
+          const Case<float> c(ta, tb, 130, n, 190, 0.5f, 1.0f, ++seed, 1);
+          const auto results = with_threads([&] { return c.run(); });
+          for (const auto& result : results)
+            CHECK(std::memcmp(result.data(), results[0].data(), result.size() * sizeof(float)) ==
+                  0);
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("gemm of empty sizes leaves or scales C and does not read A and B") {
+  std::vector<float> c{1, 2, 3, 4, 5, 6};
+  const std::vector<float> before = c;
+  kernels::gemm(false, false, 0, 3, 5, 1.0f, static_cast<const float*>(nullptr), 5, nullptr, 3,
+                0.0f, c.data(), 3);
+  kernels::gemm(false, false, 2, 0, 5, 1.0f, static_cast<const float*>(nullptr), 5, nullptr, 3,
+                0.0f, c.data(), 3);
+  CHECK(c == before);
+  kernels::gemm(false, true, 2, 3, 0, 1.0f, static_cast<const float*>(nullptr), 0, nullptr, 0, 0.5f,
+                c.data(), 3);
+  CHECK(c == std::vector<float>{0.5f, 1, 1.5f, 2, 2.5f, 3});
+  c[0] = std::numeric_limits<float>::quiet_NaN();
+  kernels::gemm(true, true, 2, 3, 4, 0.0f, static_cast<const float*>(nullptr), 4, nullptr, 4, 0.0f,
+                c.data(), 3);
+  CHECK(c == std::vector<float>(6, 0.0f));
+}
+
+TEST_CASE("gemm passes NaN and infinity on, and overwrites them where beta is 0") {
+  constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+  constexpr float inf = std::numeric_limits<float>::infinity();
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    for (Index m : {2, 40}) {
+      for (bool tb : {false, true}) {
+        Case<float> c(false, tb, m, 45, 37, 1.0f, 0.0f, 3, 1);
+        for (float& value : c.c) value = nan;
+        auto result = c.run();
+        CHECK(std::isfinite(result[0]));
+        c.a[static_cast<std::size_t>(c.lda + 36)] = inf;  // row 1, the last column
+        c.a[5] = nan;
+        result = c.run();
+        for (Index j = 0; j < 45; ++j) {
+          CHECK(std::isnan(result[static_cast<std::size_t>(j)]));
+          CHECK(std::isinf(result[static_cast<std::size_t>(c.ldc + j)]));
+          if (m > 2) CHECK(std::isfinite(result[static_cast<std::size_t>(2 * c.ldc + j)]));
+        }
+      }
+    }
+  });
+}
+
+TEST_CASE("gemm in double precision is exact to rounding") {
+  std::mt19937 random(5);
+  for (unsigned round = 0; round < 40; ++round) {
+    const Index m = static_cast<Index>(1 + random() % 60),
+                n = static_cast<Index>(1 + random() % 60),
+                k = static_cast<Index>(1 + random() % 90);
+    const Case<double> c((round & 1) != 0, (round & 2) != 0, m, n, k, 0.75,
+                         round % 3 == 0 ? 0.0 : 0.5, round, static_cast<Index>(round % 3));
+    REQUIRE(c.error(c.run()) < 1e-15);
+    const auto results = with_threads([&] { return c.run(); });
+    CHECK(results[0] == results[1]);
+    CHECK(results[0] == results[2]);
+  }
+}
