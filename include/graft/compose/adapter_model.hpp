@@ -264,7 +264,7 @@ class BasicAdapterModel {
     BasicVar<T> total;
     for (const auto& n : active_) {
       auto term = at(n).auxiliary_loss(tape);
-      if (term) total = total ? add(total, term) : term;
+      if (term) total = total ? graft::add(total, term) : term;
     }
     return total;
   }

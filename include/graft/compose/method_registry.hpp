@@ -168,10 +168,11 @@ void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typen
   }
   if constexpr (requires(const LinearSiteInfo<T>& info) { Method::linear(config, info, context); }) {
     std::vector<std::pair<std::string, Shape>> all;
+    const auto target = [](const auto* site) { return site->target_path.empty() ? site->path() : site->target_path; };
     for (auto* site : table.linear)
-      if (filter.wants(site->path(), true)) all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+      if (filter.wants(target(site), true)) all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
     for (auto* site : table.linear) {
-      if (!filter.wants(site->path(), true)) { paths.push_back(site->path()); continue; }
+      if (!filter.wants(target(site), true)) { paths.push_back(site->path()); continue; }
       auto info = linear_site_info(*site, table);
       info.all_sites = all;
       add(*site, [&] { return Method::linear(filter.site_config(site->path()), info, context); });

@@ -96,6 +96,8 @@ class BasicLinearSite {
   Index out_features() const { return base_.out_features(); }
   /// True if files hold the weight as [in, out] (GPT-2's Conv1D); here it is always [out, in].
   bool fan_in_fan_out = false;
+  /// Path by which configurations mean this site, where it is not the path of its tensors.
+  std::string target_path;
   ConvGeometry conv;
   /// A trained bias in place of the base's, or empty.
   BasicParameter<T> bias_override;
