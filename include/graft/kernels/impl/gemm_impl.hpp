@@ -30,7 +30,10 @@ inline void plan_product(Product& q) noexcept {
   const Index panels = ceil_div(q.n, kPanel);
   const bool decoded_rows = quantised && q.b.form == RightOperand::Form::k_rows;
   // A decoder starts at multiples of kDecodeStep: few tasks, unless the rows are cut more often.
-  if (decoded_rows && q.n < 8 * kDecodeStep) inner_blocks = std::min<Index>(inner_blocks, 2);
+  if (decoded_rows) {
+    const Index groups = ceil_div(q.n, kDecodeStep);
+    while (inner_blocks > 2 && groups * ceil_div(blocks, inner_blocks) < 6) --inner_blocks;
+  }
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
   const Index most = ready ? 8 : q.in_place && aliased ? 32 : 4;
   Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, most);
