@@ -1,4 +1,4 @@
-// The compiled kernels: the bodies of everything that graft/kernels declares, once.
+// The compiled library: the bodies of everything that graft/kernels declares, and the decompositions, once.
 #define GRAFT_KERNELS_IMPLEMENTATION
 
 #include "graft/kernels/attention.hpp"
@@ -10,3 +10,4 @@
 #include "graft/kernels/optimizer.hpp"
 #include "graft/kernels/packed_weights.hpp"
 #include "graft/kernels/rotary.hpp"
+#include "graft/tensor/decompositions.hpp"

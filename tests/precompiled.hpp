@@ -20,5 +20,4 @@
 #include <thread>
 #include <vector>
 
-#include <Eigen/Dense>
 #include <catch2/catch.hpp>

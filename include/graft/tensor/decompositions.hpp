@@ -1,33 +1,49 @@
 #pragma once
 
-#include <Eigen/Dense>
+#include <algorithm>
+#include <concepts>
+#include <vector>
 
 #include "graft/tensor/tensor.hpp"
 
-/// Matrix decompositions, by Eigen, in double precision inside.
+/// Matrix decompositions, by Eigen, in double precision inside. Their bodies are in the compiled
+/// library where a program links it, because Eigen's take longer to compile than all the rest.
 namespace graft {
 
 namespace detail {
 
-template <class T>
-using RowMajor = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+// Templates, of T = double alone, so that a program that calls none of them compiles none of
+// Eigen's code.
+
+/// Row-major a: [rows, cols], p = min(rows, cols): u: [rows, p], s: [p], v: [cols, p].
+template <std::same_as<double> T>
+void thin_svd(const T* a, Index rows, Index cols, T* u, T* s, T* v);
+/// q: [rows, p], r: [p, cols].
+template <std::same_as<double> T>
+void reduced_qr(const T* a, Index rows, Index cols, T* q, T* r);
+/// a: [n, n], replaced by its inverse.
+template <std::same_as<double> T>
+void invert(T* a, Index n);
 
 template <class T>
-Eigen::MatrixXd to_eigen(const char* operation, const BasicTensor<T>& a) {
-  if (a.rank() != 2) throw ShapeError(concat(operation, ": shape ", a.shape().text(), ", expected a matrix"));
-  return Eigen::Map<const RowMajor<T>>(a.data(), a.rows(), a.cols()).template cast<double>();
+std::vector<double> matrix_elements(const char* operation, const BasicTensor<T>& a) {
+  if (a.rank() != 2)
+    throw ShapeError(concat(operation, ": shape ", a.shape().text(), ", expected a matrix"));
+  return std::vector<double>(a.data(), a.data() + a.size());
 }
 
-template <class T, class Derived>
-BasicTensor<T> from_eigen(const Eigen::MatrixBase<Derived>& m) {
-  auto t = BasicTensor<T>::empty({m.rows(), m.cols()});
-  Eigen::Map<RowMajor<T>>(t.data(), m.rows(), m.cols()) = m.template cast<T>();
+template <class T>
+BasicTensor<T> from_elements(const std::vector<double>& elements, Shape shape) {
+  auto t = BasicTensor<T>::empty(shape);
+  std::transform(elements.begin(), elements.end(), t.data(),
+                 [](double x) { return static_cast<T>(x); });
   return t;
 }
 
 }  // namespace detail
 
-/// A = U diag(S) Vᵀ with S descending; thin: for a of m × n and p = min(m, n), u: [m, p], s: [p], v: [n, p].
+/// A = U diag(S) Vᵀ with S descending; thin: for a of m × n and p = min(m, n), u: [m, p], s: [p],
+/// v: [n, p].
 template <std::floating_point T>
 struct SingularValues {
   BasicTensor<T> u;
@@ -35,45 +51,54 @@ struct SingularValues {
   BasicTensor<T> v;
 };
 
+/// @throws ShapeError if a is not a matrix.
 template <std::floating_point T>
 SingularValues<T> svd(const BasicTensor<T>& a) {
-  const Eigen::MatrixXd m = detail::to_eigen("svd", a);
-  const Eigen::BDCSVD<Eigen::MatrixXd> result(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
-  auto s = detail::from_eigen<T>(result.singularValues());
-  return {detail::from_eigen<T>(result.matrixU()), s.reshape({s.size()}), detail::from_eigen<T>(result.matrixV())};
+  const auto m = detail::matrix_elements("svd", a);
+  const Index p = std::min(a.rows(), a.cols());
+  std::vector<double> u(static_cast<std::size_t>(a.rows() * p));
+  std::vector<double> s(static_cast<std::size_t>(p));
+  std::vector<double> v(static_cast<std::size_t>(a.cols() * p));
+  detail::thin_svd(m.data(), a.rows(), a.cols(), u.data(), s.data(), v.data());
+  return {detail::from_elements<T>(u, {a.rows(), p}), detail::from_elements<T>(s, {p}),
+          detail::from_elements<T>(v, {a.cols(), p})};
 }
 
-/// A = Q R, reduced: for a of m × n and p = min(m, n), q: [m, p], r: [p, n]. Signs as LAPACK's Householder QR.
+/// A = Q R, reduced: for a of m × n and p = min(m, n), q: [m, p], r: [p, n]. Signs as LAPACK's
+/// Householder QR.
 template <std::floating_point T>
 struct QrFactors {
   BasicTensor<T> q;
   BasicTensor<T> r;
 };
 
+/// @throws ShapeError if a is not a matrix.
 template <std::floating_point T>
 QrFactors<T> qr(const BasicTensor<T>& a) {
-  const Eigen::MatrixXd m = detail::to_eigen("qr", a);
-  const Eigen::Index p = std::min(m.rows(), m.cols());
-  const Eigen::HouseholderQR<Eigen::MatrixXd> result(m);
-  const Eigen::MatrixXd q = result.householderQ() * Eigen::MatrixXd::Identity(m.rows(), p);
-  Eigen::MatrixXd r = result.matrixQR().topRows(p);
-  r.triangularView<Eigen::StrictlyLower>().setZero();
-  return {detail::from_eigen<T>(q), detail::from_eigen<T>(r)};
+  const auto m = detail::matrix_elements("qr", a);
+  const Index p = std::min(a.rows(), a.cols());
+  std::vector<double> q(static_cast<std::size_t>(a.rows() * p));
+  std::vector<double> r(static_cast<std::size_t>(p * a.cols()));
+  detail::reduced_qr(m.data(), a.rows(), a.cols(), q.data(), r.data());
+  return {detail::from_elements<T>(q, {a.rows(), p}), detail::from_elements<T>(r, {p, a.cols()})};
 }
 
-/// Inverse of a square matrix or of each matrix of a stack [..., n, n]. @throws ShapeError if it is not square.
+/// Inverse of a square matrix or of each matrix of a stack [..., n, n]. @throws ShapeError if it is
+/// not square.
 template <std::floating_point T>
 BasicTensor<T> inverse(const BasicTensor<T>& a) {
   if (a.rank() < 2 || a.dim(-1) != a.dim(-2))
     throw ShapeError(concat("inverse: shape ", a.shape().text(), ", expected square matrices"));
-  const Index n = a.cols(), stack = n == 0 ? 0 : a.size() / (n * n);
-  auto y = BasicTensor<T>::empty(a.shape());
-  for (Index s = 0; s < stack; ++s) {
-    const Eigen::MatrixXd m =
-        Eigen::Map<const detail::RowMajor<T>>(a.data() + s * n * n, n, n).template cast<double>();
-    Eigen::Map<detail::RowMajor<T>>(y.data() + s * n * n, n, n) = m.partialPivLu().inverse().template cast<T>();
-  }
-  return y;
+  const Index n = a.cols();
+  std::vector<double> elements(a.data(), a.data() + a.size());
+  if (n > 0)
+    for (Index start = 0; start < a.size(); start += n * n)
+      detail::invert(elements.data() + start, n);
+  return detail::from_elements<T>(elements, a.shape());
 }
 
 }  // namespace graft
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/tensor/impl/decompositions_impl.hpp"
+#endif

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <Eigen/LU>
+#include <Eigen/QR>
+#include <Eigen/SVD>
+
+#include "graft/tensor/decompositions.hpp"
+
+namespace graft::detail {
+
+template <class T>
+using RowMajorMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+template <class T>
+using ColumnMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic>;
+
+template <std::same_as<double> T>
+void thin_svd(const T* a, Index rows, Index cols, T* u, T* s, T* v) {
+  const ColumnMatrix<T> m = Eigen::Map<const RowMajorMatrix<T>>(a, rows, cols);
+  const Eigen::BDCSVD<ColumnMatrix<T>> result(m, Eigen::ComputeThinU | Eigen::ComputeThinV);
+  const Index p = std::min(rows, cols);
+  Eigen::Map<RowMajorMatrix<T>>(u, rows, p) = result.matrixU();
+  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(s, p) = result.singularValues();
+  Eigen::Map<RowMajorMatrix<T>>(v, cols, p) = result.matrixV();
+}
+
+template <std::same_as<double> T>
+void reduced_qr(const T* a, Index rows, Index cols, T* q, T* r) {
+  const ColumnMatrix<T> m = Eigen::Map<const RowMajorMatrix<T>>(a, rows, cols);
+  const Index p = std::min(rows, cols);
+  const Eigen::HouseholderQR<ColumnMatrix<T>> result(m);
+  const ColumnMatrix<T> thin = result.householderQ() * ColumnMatrix<T>::Identity(rows, p);
+  Eigen::Map<RowMajorMatrix<T>>(q, rows, p) = thin;
+  Eigen::Map<RowMajorMatrix<T>> upper(r, p, cols);
+  upper = result.matrixQR().topRows(p);
+  upper.template triangularView<Eigen::StrictlyLower>().setZero();
+}
+
+template <std::same_as<double> T>
+void invert(T* a, Index n) {
+  Eigen::Map<RowMajorMatrix<T>> matrix(a, n, n);
+  const ColumnMatrix<T> m = matrix;
+  matrix = m.partialPivLu().inverse();
+}
+
+#if defined(GRAFT_KERNELS_IMPLEMENTATION)
+template void thin_svd<double>(const double*, Index, Index, double*, double*, double*);
+template void reduced_qr<double>(const double*, Index, Index, double*, double*);
+template void invert<double>(double*, Index);
+#endif
+
+}  // namespace graft::detail
