@@ -15,13 +15,13 @@ TABLE = """
 base        :
 kernels     : base
 tensor      : base kernels
-autograd    : base tensor
+autograd    : base kernels tensor
 quant       : base kernels tensor
 layers      : base kernels tensor autograd quant
-adapters    : base tensor autograd layers/concepts
+adapters    : base tensor autograd layers/concepts layers/linear layers/dense_linear layers/sites
 schedule    : base tensor autograd adapters/concepts
-compose     : base tensor autograd layers adapters/concepts
-optim       : base tensor autograd
+compose     : base tensor autograd layers adapters io text/regex
+optim       : base kernels tensor autograd
 io          : base tensor quant
 models      : base kernels tensor autograd quant layers adapters schedule compose optim io
 text        : base io

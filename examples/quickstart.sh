@@ -30,7 +30,11 @@ bible -f 'gen1:1-rev22:21' </dev/null | sed 's/^[^ ]* //' >"$folder/text.txt"
 build/release/bin/graft finetune \
   --model "$GRAFT_MODEL" --data "$folder/text.txt" --output "$folder/adapter" \
   --method lora --rank 16 --alpha 32 --target-modules all-linear \
-  --steps 60 --batch-size 4 --sequence-length 256 \
+  --steps 100 --batch-size 4 --sequence-length 256 \
   --learning-rate 5e-4 --scheduler cosine --warmup-steps 5 \
-  --held-out 0.01 --eval-interval 20 --seed 1 \
+  --held-out 0.008 --eval-interval 25 --seed 1 \
   --sample-prompt "In the beginning" --report "$folder/report.html"
+
+graft_say
+graft_say "Ask it for more:"
+graft_say "  build/release/bin/graft generate --model $GRAFT_MODEL --adapter $folder/adapter --prompt 'And it came to pass'"

@@ -1,0 +1,70 @@
+#!/bin/sh
+# A whole round on a tiny random model: fine-tune, save, evaluate, generate, and the ways to fail.
+set -eu
+graft=${GRAFT_BIN:?}/graft
+[ -x "$graft" ] || {
+  echo "skipped: the program graft was not built"
+  exit 77
+}
+command -v python3 >/dev/null 2>&1 || {
+  echo "skipped: no python3 to write the tiny model"
+  exit 77
+}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+cd "$folder"
+
+fail() {
+  echo "failed: $*"
+  exit 1
+}
+# expect CODE WORD COMMAND...: the exit code and a word in what it says.
+expect() {
+  code=$1 word=$2
+  shift 2
+  actual=0
+  "$@" >out.txt 2>&1 || actual=$?
+  [ "$actual" = "$code" ] || { cat out.txt; fail "exit code $actual, expected $code: $*"; }
+  grep -q -e "$word" out.txt || { cat out.txt; fail "no '$word' in the output of: $*"; }
+}
+# number KEY FILE: a value of a JSON object.
+number() { python3 -c 'import json, sys; print(json.load(open(sys.argv[2]))[sys.argv[1]])' "$1" "$2"; }
+less() { python3 -c 'import sys; sys.exit(not float(sys.argv[1]) < float(sys.argv[2]))' "$1" "$2"; }
+
+python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model
+for i in $(seq 60); do echo "The seventh cat of number $i sat on the mat and looked at the moon."; done >text.txt
+
+"$graft" finetune --model model --data text.txt --output adapter --rank 4 --steps 30 --batch-size 4 \
+  --sequence-length 32 --learning-rate 1e-2 --held-out 0.1 --seed 3 --report report.html --json >finetune.json
+less "$(number perplexity_after finetune.json)" "$(number perplexity_before finetune.json)" ||
+  fail "training did not lower the held-out perplexity: $(cat finetune.json)"
+[ -s adapter/adapter_model.safetensors ] && [ -s adapter/adapter_config.json ] || fail "no adapter was saved"
+grep -q "</html>" report.html || fail "the report is not whole"
+grep -q -e 'src="http' -e 'href="http' report.html && fail "the report needs the network"
+
+"$graft" evaluate --model model --data text.txt --adapter adapter --sequence-length 32 --json >evaluate.json
+python3 - evaluate.json <<'PYTHON'
+import json, sys
+text = json.dumps(json.load(open(sys.argv[1])))
+assert "perplexity" in text, text
+PYTHON
+"$graft" generate --model model --adapter adapter --prompt "The seventh" --max-tokens 8 --temperature 0 >one.txt
+"$graft" generate --model model --adapter adapter --prompt "The seventh" --max-tokens 8 --temperature 0 >two.txt
+cmp one.txt two.txt || fail "greedy generation differs between two runs"
+
+# The same run again gives the same adapter, on one thread too.
+"$graft" finetune --model model --data text.txt --output again --rank 4 --steps 30 --batch-size 4 \
+  --sequence-length 32 --learning-rate 1e-2 --held-out 0.1 --seed 3 --threads 1 --json >again.json
+cmp adapter/adapter_model.safetensors again/adapter_model.safetensors ||
+  fail "the same seed gave another adapter on one thread"
+
+expect 0 finetune "$graft" --help
+expect 0 LORA "$graft" methods
+expect 2 no_such_model "$graft" finetune --model no_such_model --data text.txt --output none
+expect 2 no_such.txt "$graft" finetune --model model --data no_such.txt --output none
+expect 2 no_such_module "$graft" finetune --model model --data text.txt --output none --target-modules no_such_module
+expect 2 no-such-flag "$graft" finetune --model model --data text.txt --output none --no-such-flag
+printf '{"messages":[{"role":"user","content":"hi"}]}\n{"messages": oops\n' >broken.jsonl
+expect 2 'broken.jsonl:2' "$graft" finetune --model model --data broken.jsonl --output none
+[ ! -e none ] || fail "a refused command left a folder behind"
+echo "ok"
