@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
 #include "graft/compose/method_registry.hpp"
 
@@ -11,6 +12,7 @@ const MethodRegistry<T>& all_methods() {
   static const MethodRegistry<T> registry = [] {
     MethodRegistry<T> r;
     r.add(LowRankMethods<T>{});
+    r.add(ElementwiseMethods<T>{});
     return r;
   }();
   return registry;

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "graft/adapters/adapter.hpp"
+#include "graft/adapters/method.hpp"
+
+namespace graft {
+
+/// Configuration of (IA)³, fields as PEFT's IA3Config.
+struct IA3Config {
+  TargetModules target_modules = {};
+  /// Modules whose input is scaled instead of the output: ends of paths (no dot needed in front), or one path.
+  TargetModules feedforward_modules = {};
+  bool fan_in_fan_out = false;
+  bool init_ia3_weights = true;  ///< ones; false: N(0, 1)
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "IA3";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("target_modules", target_modules);
+    v("feedforward_modules", feedforward_modules);
+    v("fan_in_fan_out", fan_in_fan_out);
+    v("init_ia3_weights", init_ia3_weights);
+    v("exclude_modules", select.exclude_modules);
+    v("modules_to_save", select.modules_to_save);
+  }
+};
+
+/// (IA)³: y = l ⊙ base(x), bias included, or y = base(l ⊙ x) at the modules called feed-forward.
+///
+/// l: [out, 1] or [1, in]; of a convolution [1, channels, 1, …]. Trained: out, or in, or channels. Ones at the start: the
+/// identity. Merges: the rows of W and the bias times l, or the columns of W times l.
+/// Source: Liu et al. 2022 (arXiv:2205.05638), section 3.3. Deviation: the bias is scaled as PEFT does; the paper's model
+/// has none. Tensor: ia3_l.
+template <std::floating_point T>
+class BasicIA3 {
+ public:
+  using Scalar = T;
+  using Config = IA3Config;
+
+  static MethodInfo info() {
+    return {.peft_type = "IA3",
+            .name = "(IA)³",
+            .family = "elementwise",
+            .paper = "arXiv:2205.05638",
+            .sites = "linear, conv",
+            .parameters = "out, or in where feed-forward"};
+  }
+
+  BasicIA3(const IA3Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : input_(feedforward(config, site.path)) {
+    const Index kernel = kernel_size(site.conv);
+    const Index count = input_ ? site.in_features / kernel : site.out_features;
+    repeat_ = input_ ? kernel : 1;
+    file_shape_ = input_ ? Shape{1, count} : Shape{count, 1};
+    if (!site.conv.kernel.empty()) {
+      file_shape_ = Shape{1, count};
+      for (std::size_t i = 0; i < site.conv.kernel.size(); ++i) file_shape_.append(1);
+    }
+    auto l = BasicTensor<T>::full({count}, T{1});
+    if (!config.init_ia3_weights && !context.loading) context.generator.normal(l.data(), l.size(), 0, 1);
+    l_ = BasicParameter<T>(std::move(l));
+  }
+  /// For a layer of one's own; values are drawn from `seed`.
+  template <Linear L>
+  BasicIA3(const IA3Config& config, const L& base, std::uint64_t seed = 0)
+      : BasicIA3(config, site_info(base), StandaloneInit<T>(seed).context()) {}
+
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    auto l = x.tape().parameter(l_);
+    if (!input_) return mul(linear(base, x), l);
+    if (repeat_ > 1)  // one factor a channel, over all positions of the kernel
+      l = reshape(broadcast_to(reshape(l, {l_.size(), 1}), {l_.size(), repeat_}), {l_.size() * repeat_});
+    return linear(base, mul(x, l));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    list.push_back({.name = "ia3_l", .parameter = l_, .index = {}, .file_shape = file_shape_});
+    return list;
+  }
+  bool scales_input() const { return input_; }
+
+ private:
+  static bool feedforward(const IA3Config& config, const std::string& path) {
+    if (!config.feedforward_modules.pattern.empty()) return config.feedforward_modules.pattern == path;
+    const auto& names = config.feedforward_modules.names;
+    return std::any_of(names.begin(), names.end(), [&](const auto& name) { return path.ends_with(name); });
+  }
+  static Index kernel_size(const ConvGeometry& conv) {
+    Index size = 1;
+    for (Index k : conv.kernel) size *= k;
+    return size;
+  }
+
+  bool input_;
+  Index repeat_ = 1;
+  Shape file_shape_;
+  BasicParameter<T> l_;
+};
+
+using IA3 = BasicIA3<float>;
+
+}  // namespace graft

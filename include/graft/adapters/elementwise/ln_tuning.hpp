@@ -1,0 +1,47 @@
+#pragma once
+
+#include <memory>
+
+#include "graft/adapters/method.hpp"
+#include "graft/compose/full_copy.hpp"
+
+namespace graft {
+
+/// Configuration of LN tuning, fields as PEFT's LNTuningConfig.
+struct LNTuningConfig {
+  TargetModules target_modules = {};
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "LN_TUNING";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("target_modules", target_modules);
+    v("exclude_modules", select.exclude_modules);
+    v("modules_to_save", select.modules_to_save);
+  }
+};
+
+/// LN tuning: y = norm(x) with weight and bias of its own, which begin as the frozen ones.
+///
+/// Trained: width, or twice that where the norm has a bias. The identity at the start; merges by replacing the norm. Only one
+/// such adapter acts at a time. Source: Zhao et al. 2023 (arXiv:2312.11420), section 3.
+/// Tensors: ln_tuning_layers.weight, ln_tuning_layers.bias.
+template <std::floating_point T>
+struct LNTuningMethod {
+  using Scalar = T;
+  using Config = LNTuningConfig;
+  static MethodInfo info() {
+    return {.peft_type = "LN_TUNING",
+            .name = "LN tuning",
+            .family = "elementwise",
+            .paper = "arXiv:2312.11420",
+            .sites = "norm",
+            .parameters = "width (2 width with a bias)"};
+  }
+  static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site, InitContext<T>&) {
+    return std::make_shared<FullNorm<T>>(site.norm, "ln_tuning_layers.");
+  }
+};
+
+}  // namespace graft

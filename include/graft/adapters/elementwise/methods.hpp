@@ -1,0 +1,15 @@
+#pragma once
+
+#include "graft/adapters/elementwise/beft.hpp"
+#include "graft/adapters/elementwise/ia3.hpp"
+#include "graft/adapters/elementwise/ln_tuning.hpp"
+#include "graft/adapters/elementwise/road.hpp"
+
+namespace graft {
+
+/// Methods of the elementwise family.
+template <std::floating_point T>
+using ElementwiseMethods = MethodList<LinearMethod<BasicIA3<T>>, LNTuningMethod<T>, LinearMethod<BasicBEFT<T>>,
+                                      LinearMethod<BasicRoAd<T>>>;
+
+}  // namespace graft
