@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/adapters/elementwise/methods.hpp"
+#include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
 #include "graft/compose/method_registry.hpp"
 
@@ -13,6 +14,7 @@ const MethodRegistry<T>& all_methods() {
     MethodRegistry<T> r;
     r.add(LowRankMethods<T>{});
     r.add(ElementwiseMethods<T>{});
+    r.add(KroneckerMethods<T>{});
     return r;
   }();
   return registry;

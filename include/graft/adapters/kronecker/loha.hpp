@@ -1,0 +1,127 @@
+#pragma once
+
+#include <vector>
+
+#include "graft/adapters/kronecker/factors.hpp"
+#include "graft/adapters/method.hpp"
+
+namespace graft {
+
+/// Configuration of LoHa, fields as PEFT's LoHaConfig.
+struct LoHaConfig {
+  Index rank = 8;
+  double alpha = 8;           ///< scaling = alpha / rank
+  double rank_dropout = 0;    ///< of rows of ΔW
+  double module_dropout = 0;  ///< of the whole ΔW
+  bool use_effective_conv2d = false;  ///< convolutions with a core tensor over the kernel
+  bool init_weights = true;   ///< w2_b = 0; false: all random
+  TargetModules target_modules = {};
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "LOHA";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("r", rank);
+    v("alpha", alpha);
+    v("rank_dropout", rank_dropout);
+    v("module_dropout", module_dropout);
+    v("use_effective_conv2d", use_effective_conv2d);
+    v("init_weights", init_weights);
+    v("target_modules", target_modules);
+    select.fields(v);
+  }
+  /// @throws ValueError for a rank below one or a dropout outside of [0, 1).
+  void validate() const {
+    if (rank < 1) throw ValueError(concat("LoHa: rank ", rank, ", expected at least 1"));
+    if (!(rank_dropout >= 0 && rank_dropout < 1) || !(module_dropout >= 0 && module_dropout <= 1))
+      throw ValueError("LoHa: rank_dropout expected in [0, 1), module_dropout in [0, 1]");
+  }
+};
+
+/// LoHa: y = base(x) + s · x ((w1_a w1_b) ⊙ (w2_a w2_b))ᵀ, s = alpha / rank.
+///
+/// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with use_effective_conv2d has
+/// w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank, kernel] instead, each product being
+/// Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. The identity at the start; merges.
+/// The Hadamard product of two low-rank matrices has no factored form as cheap, so that ΔW is written out in each pass.
+/// Source: Hyeon-Woo et al. 2022 (arXiv:2108.06098), proposition 1; Yeh et al. 2024 (arXiv:2309.14859).
+/// Tensors: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2.
+template <std::floating_point T>
+class BasicLoHa {
+ public:
+  using Scalar = T;
+  using Config = LoHaConfig;
+
+  static MethodInfo info() {
+    return {.peft_type = "LOHA",
+            .name = "LoHa",
+            .family = "kronecker",
+            .paper = "arXiv:2108.06098",
+            .sites = "linear, conv",
+            .parameters = "2 r (in + out)"};
+  }
+
+  BasicLoHa(const LoHaConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : config_(config), conv_(site.conv) {
+    config.validate();
+    const Index r = config.rank, out = site.out_features, kernel = detail::kernel_elements(site.conv);
+    const Index in = site.in_features;
+    cores_ = config.use_effective_conv2d && kernel > 1;
+    const auto draw = [&](const Shape& shape, Index fan_in) { return detail::drawn_factor<T>(context, shape, fan_in); };
+    for (auto* half : {&first_, &second_}) {
+      const bool zero = half == &second_ && config.init_weights;
+      const Shape b = {r, cores_ ? in / kernel : in};
+      if (cores_) half->t = draw({r, r, kernel}, r * kernel);
+      half->a = cores_ ? draw({r, out}, out) : draw({out, r}, r);
+      half->b = zero ? BasicParameter<T>(BasicTensor<T>::zeros(b)) : draw(b, b[1]);
+    }
+  }
+  /// For a layer of one's own; values are drawn from `seed`.
+  template <Linear L>
+  BasicLoHa(const LoHaConfig& config, const L& base, std::uint64_t seed = 0)
+      : BasicLoHa(config, site_info(base), StandaloneInit<T>(seed).context()) {}
+
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    const auto y = linear(base, x);
+    if (detail::drop_module(tape, config_.module_dropout)) return y;
+    auto delta = scale(mul(product(tape, first_), product(tape, second_)),
+                       static_cast<T>(config_.alpha / static_cast<double>(config_.rank)));
+    return add(y, affine(x, detail::drop_rows(delta, config_.rank_dropout, true)));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    const auto put = [&](const char* name, const BasicParameter<T>& p, Shape file = {}) {
+      if (p) list.push_back({.name = name, .parameter = p, .index = {}, .file_shape = file});
+    };
+    Shape core{config_.rank, config_.rank};
+    detail::append_kernel(core, conv_);
+    put("hada_w1_a", first_.a);
+    put("hada_w1_b", first_.b);
+    put("hada_w2_a", second_.a);
+    put("hada_w2_b", second_.b);
+    put("hada_t1", first_.t, core);
+    put("hada_t2", second_.t, core);
+    return list;
+  }
+
+ private:
+  struct Half {
+    BasicParameter<T> a, b, t;
+  };
+  BasicVar<T> product(BasicTape<T>& tape, const Half& half) const {
+    if (!cores_) return matmul(tape.parameter(half.a), tape.parameter(half.b));
+    return detail::core_product(tape.parameter(half.t), tape.parameter(half.a), tape.parameter(half.b));
+  }
+
+  LoHaConfig config_;
+  ConvGeometry conv_;
+  bool cores_ = false;
+  Half first_, second_;
+};
+
+using LoHa = BasicLoHa<float>;
+
+}  // namespace graft
