@@ -3,6 +3,7 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/compose/method_registry.hpp"
 
 namespace graft {
@@ -15,6 +16,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(LowRankMethods<T>{});
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
+    r.add(OrthogonalMethods<T>{});
     return r;
   }();
   return registry;

@@ -1,0 +1,12 @@
+#pragma once
+
+#include "graft/adapters/method.hpp"
+#include "graft/adapters/orthogonal/hra.hpp"
+
+namespace graft {
+
+/// Methods of the orthogonal family.
+template <std::floating_point T>
+using OrthogonalMethods = MethodList<LinearMethod<BasicHRA<T>>>;
+
+}  // namespace graft
