@@ -4,6 +4,7 @@
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
+#include "graft/adapters/sparse/methods.hpp"
 #include "graft/compose/method_registry.hpp"
 
 namespace graft {
@@ -17,6 +18,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(OrthogonalMethods<T>{});
+    r.add(SparseMethods<T>{});
     return r;
   }();
   return registry;

@@ -1,0 +1,227 @@
+#pragma once
+
+#include <cmath>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "graft/adapters/adapter.hpp"
+#include "graft/adapters/method.hpp"
+#include "graft/autograd/ops/linalg.hpp"
+
+namespace graft {
+
+/// Configuration of OFT, fields as PEFT's OFTConfig.
+struct OFTConfig {
+  Index blocks = 0;       ///< r, number of blocks; exactly one of it and the block size is not zero
+  Index block_size = 32;
+  double module_dropout = 0;  ///< read and written; PEFT's forward pass does not use it either
+  bool coft = false;          ///< blocks are kept near the identity
+  double eps = 6e-5;          ///< how near
+  bool block_share = false;   ///< one rotation for all blocks
+  bool use_cayley_neumann = true;
+  Index num_cayley_neumann_terms = 5;
+  bool fan_in_fan_out = false;
+  bool init_weights = true;  ///< zeros; false: N(0, 0.1)
+  std::string bias = "none";
+  TargetModules target_modules = {};
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "OFT";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("r", blocks);
+    v("oft_block_size", block_size);
+    v("module_dropout", module_dropout);
+    v("coft", coft);
+    v("eps", eps);
+    v("block_share", block_share);
+    v("use_cayley_neumann", use_cayley_neumann);
+    v("num_cayley_neumann_terms", num_cayley_neumann_terms);
+    v("fan_in_fan_out", fan_in_fan_out);
+    v("init_weights", init_weights);
+    v("bias", bias);
+    v("target_modules", target_modules);
+    select.fields(v);
+  }
+  /// @throws ValueError unless exactly one of r and oft_block_size is positive.
+  void validate() const {
+    if ((blocks > 0) == (block_size > 0) || blocks < 0 || block_size < 0)
+      throw ValueError(concat("OFT: r ", blocks, " and oft_block_size ", block_size, ", expected exactly one above zero"));
+    if (num_cayley_neumann_terms < 1)
+      throw ValueError(concat("OFT: num_cayley_neumann_terms ", num_cayley_neumann_terms, ", expected at least 1"));
+  }
+};
+
+/// OFT's rotation: x diag(R_0, R_1, …) with R_k from a skew matrix Q_k whose strict upper triangle is trained.
+///
+/// Exact: R = (I − Q)(I + Q)⁻¹ (Cayley). Neumann with n terms: R = I + 2 Q + … + 2 Qⁿ⁻² + Qⁿ⁻¹ (n = 3 as n = 4), near
+/// (I + Q)(I − Q)⁻¹: the sign of Q differs between the two, as in PEFT. Trained: blocks · b (b − 1) / 2, with b the block size.
+template <std::floating_point T>
+class BasicOFTRotation {
+ public:
+  BasicOFTRotation(const OFTConfig& config, Index width, InitContext<T>& context) : config_(config) {
+    config.validate();
+    const Index wanted = config.blocks > 0 ? config.blocks : config.block_size;
+    const Index divisor = nearest_divisor(width, wanted);
+    size_ = config.blocks > 0 ? width / divisor : divisor;
+    blocks_ = width / size_;
+    const Index rotations = config.block_share ? 1 : blocks_, entries = size_ * (size_ - 1) / 2;
+    auto q = BasicTensor<T>::zeros({rotations, entries});
+    if (!config.init_weights && !context.loading) context.generator.normal(q.data(), q.size(), 0, 0.1);
+    q_ = BasicParameter<T>(std::move(q));
+    for (Index k = 0; k < rotations; ++k)
+      for (Index i = 0; i < size_; ++i)
+        for (Index j = i + 1; j < size_; ++j) positions_.push_back((k * size_ + i) * size_ + j);
+  }
+  const BasicParameter<T>& parameter() const { return q_; }
+  Index blocks() const { return blocks_; }
+  Index block_size() const { return size_; }
+
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    const auto r = rotations(x.tape());
+    const Index rows = x.rows();
+    if (r.dim(0) == 1) return reshape(matmul(reshape(x, {rows * blocks_, size_}), reshape(r, {size_, size_})), x.shape());
+    const auto by_block = permute(reshape(x, {rows, blocks_, size_}), {1, 0, 2});
+    return reshape(permute(matmul(by_block, r), {1, 0, 2}), x.shape());
+  }
+  /// R: [rotations, b, b].
+  BasicVar<T> rotations(BasicTape<T>& tape) const {
+    if (config_.coft) project();
+    const Index n = q_.shape()[0];
+    const auto upper = scatter(tape.parameter(q_), positions_, {n, size_, size_});
+    const auto q = sub(upper, permute(upper, {0, 2, 1}));
+    const auto one = tape.constant(BasicTensor<T>::identity(size_).reshape({1, size_, size_}));
+    if (!config_.use_cayley_neumann) return matmul(sub(one, q), inverse(add(one, q)));
+    const Index terms = config_.num_cayley_neumann_terms;
+    auto sum = broadcast_to(one, q.shape());
+    if (terms == 1) return sum;
+    sum = add(sum, scale(q, T{2}));
+    if (terms == 2) return sum;
+    // PEFT adds Q³ for three terms as for four.
+    auto power = matmul(q, q);
+    sum = add(sum, scale(power, T{2}));
+    const Index last = terms <= 4 ? 3 : terms - 1;
+    for (Index i = 3; i <= last; ++i) {
+      power = matmul(power, q);
+      sum = add(sum, scale(power, i == last ? T{1} : T{2}));
+    }
+    return sum;
+  }
+
+ private:
+  /// A block of norm above eps / √blocks is shortened to it, in the trained tensor itself.
+  void project() const {
+    const Index n = q_.shape()[0], entries = q_.shape()[1];
+    const double limit = config_.eps / std::sqrt(static_cast<double>(n));
+    auto q = q_.value().clone();
+    bool changed = false;
+    for (Index k = 0; k < n; ++k) {
+      double square = 0;
+      for (Index i = 0; i < entries; ++i) square += 2 * static_cast<double>(q(k, i)) * static_cast<double>(q(k, i));
+      const double length = std::sqrt(square);
+      if (length <= limit) continue;
+      changed = true;
+      for (Index i = 0; i < entries; ++i) q(k, i) = static_cast<T>(static_cast<double>(q(k, i)) * (limit / length));
+    }
+    if (changed) {
+      auto target = q_;
+      target.assign(std::move(q));
+    }
+  }
+  static Index nearest_divisor(Index width, Index wanted) {
+    for (Index step = 0; step < width; ++step) {
+      const Index above = wanted + step, below = wanted - step;
+      if (below >= 1 && below <= width && width % below == 0) return below;
+      if (above <= width && width % above == 0) return above;
+    }
+    return width;
+  }
+
+  OFTConfig config_;
+  Index blocks_ = 1, size_ = 1;
+  BasicParameter<T> q_;
+  std::vector<Index> positions_;
+};
+
+/// OFT: y = base(x R), R orthogonal and block-diagonal, see BasicOFTRotation.
+///
+/// Trained: in/b · b (b − 1) / 2 (one block with block_share). The identity at the start; merges: W Rᵀ. The number of blocks
+/// moves to the nearest that divides in. Source: Qiu et al. 2023 (arXiv:2306.07280); input-centred form and Neumann series:
+/// Qiu et al. 2025 (arXiv:2506.19847). Deviation from PEFT: convolutions rotate patches for every kernel, where PEFT's
+/// unmerged pass adds overlapping patches up. Tensor: oft_R.weight.
+template <std::floating_point T>
+class BasicOFT {
+ public:
+  using Scalar = T;
+  using Config = OFTConfig;
+
+  BasicOFT(const OFTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : rotation_(config, site.in_features, context) {}
+  /// For a layer of one's own; values are drawn from `seed`.
+  template <Linear L>
+  BasicOFT(const OFTConfig& config, const L& base, std::uint64_t seed = 0)
+      : BasicOFT(config, site_info(base), StandaloneInit<T>(seed).context()) {}
+
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    return linear(base, rotation_(x));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    list.push_back({.name = "oft_R.weight", .parameter = rotation_.parameter(), .index = {}, .file_shape = {}});
+    return list;
+  }
+  const BasicOFTRotation<T>& rotation() const { return rotation_; }
+
+ private:
+  BasicOFTRotation<T> rotation_;
+};
+
+/// OFT of an embedding: rows are rotated, E R. Tensor: oft_embedding_R.weight.
+template <std::floating_point T>
+class BasicOFTEmbedding {
+ public:
+  using Scalar = T;
+  using Config = OFTConfig;
+
+  BasicOFTEmbedding(const OFTConfig& config, const EmbeddingSiteInfo<T>& site, InitContext<T>& context)
+      : rotation_(config, site.dim, context) {}
+  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+    return rotation_(base(tape, ids));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    list.push_back({.name = "oft_embedding_R.weight", .parameter = rotation_.parameter(), .index = {}, .file_shape = {}});
+    return list;
+  }
+
+ private:
+  BasicOFTRotation<T> rotation_;
+};
+
+template <std::floating_point T>
+struct OFTMethod {
+  using Scalar = T;
+  using Config = OFTConfig;
+  static MethodInfo info() {
+    return {.peft_type = "OFT",
+            .name = "OFT",
+            .family = "orthogonal",
+            .paper = "arXiv:2306.07280",
+            .sites = "linear, embedding, conv",
+            .parameters = "in (b - 1) / 2"};
+  }
+  static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
+    return linear_part(BasicOFT<T>(config, site, context));
+  }
+  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config, const EmbeddingSiteInfo<T>& site,
+                                                     InitContext<T>& context) {
+    return embedding_part(BasicOFTEmbedding<T>(config, site, context));
+  }
+};
+
+using OFT = BasicOFT<float>;
+
+}  // namespace graft
