@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/orthogonal/boft.hpp"
 #include "graft/adapters/orthogonal/hra.hpp"
 #include "graft/adapters/orthogonal/oft.hpp"
 
@@ -8,6 +9,6 @@ namespace graft {
 
 /// Methods of the orthogonal family.
 template <std::floating_point T>
-using OrthogonalMethods = MethodList<LinearMethod<BasicHRA<T>>, OFTMethod<T>>;
+using OrthogonalMethods = MethodList<LinearMethod<BasicBOFT<T>>, LinearMethod<BasicHRA<T>>, OFTMethod<T>>;
 
 }  // namespace graft
