@@ -1,12 +1,13 @@
 #pragma once
 
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/sparse/delora.hpp"
 #include "graft/adapters/sparse/miss.hpp"
 
 namespace graft {
 
 /// Methods of the sparse and shared-structure family.
 template <std::floating_point T>
-using SparseMethods = MethodList<LinearMethod<BasicMiSS<T>>>;
+using SparseMethods = MethodList<LinearMethod<BasicMiSS<T>>, LinearMethod<BasicDeLoRA<T>>>;
 
 }  // namespace graft
