@@ -74,8 +74,8 @@ def umbrella(root):
                     if path.split("/")[0] in CORE and "/impl/" not in path and not optional(path, set()))
     lines = [f'#include "graft/{path}"' for path in sorted(chosen + ["config.hpp", "fwd.hpp", "version.hpp"])]
     return ("#pragma once\n\n"
-            "/// Everything that needs no optional package. Files, models, tokenizers and training have headers of\n"
-            "/// their own, in graft/io, graft/models, graft/text and graft/train.\n\n" + "\n".join(lines) + "\n")
+            "/// Everything that needs no optional package. Files, models, tokenizers and training have\n"
+            "/// headers of their own, in graft/io, graft/models, graft/text and graft/train.\n\n" + "\n".join(lines) + "\n")
 
 
 def check(root):

@@ -1,11 +1,19 @@
 #pragma once
 
-/// Everything that needs no optional package. Files, models, tokenizers and training have headers of
-/// their own, in graft/io, graft/models, graft/text and graft/train.
+/// Everything that needs no optional package. Files, models, tokenizers and training have
+/// headers of their own, in graft/io, graft/models, graft/text and graft/train.
 
 #include "graft/adapters/adapted.hpp"
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/config_value.hpp"
+#include "graft/adapters/elementwise/beft.hpp"
+#include "graft/adapters/elementwise/ia3.hpp"
+#include "graft/adapters/elementwise/ln_tuning.hpp"
+#include "graft/adapters/elementwise/methods.hpp"
+#include "graft/adapters/elementwise/road.hpp"
+#include "graft/adapters/kronecker/factors.hpp"
+#include "graft/adapters/kronecker/loha.hpp"
+#include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/lora.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_embedding.hpp"
