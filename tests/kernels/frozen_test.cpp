@@ -14,10 +14,20 @@
 using graft::Index;
 using namespace kernel_tests;
 namespace kernels = graft::kernels;
+using kernels::Compute;
 using kernels::FrozenWeight;
 using kernels::LowRankTerm;
 
 namespace {
+
+/// The nearest bf16, ties to even.
+float to_bf16(float v) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &v, sizeof bits);
+  bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
 
 /// One product with everything that can be added to it.
 struct Problem {
@@ -48,22 +58,25 @@ struct Problem {
         h(normal_values<float>(m * ldh, seed + 3)),
         p(normal_values<float>(rank * ldp, seed + 4)) {}
 
-  std::vector<float> run(const FrozenWeight& form) const {
+  std::vector<float> run(const FrozenWeight& form, Compute compute = Compute::f32) const {
     std::vector<float> result = c;
     const LowRankTerm term{h.data(), ldh, p.data(), ldp, rank};
     const LowRankTerm* low_rank = rank > 0 ? &term : nullptr;
     if (backward) {
       kernels::frozen_backward_input(form, a.data(), m, lda, result.data(), ldc, accumulate,
-                                     low_rank);
+                                     low_rank, compute);
     } else {
       kernels::frozen_forward(form, a.data(), m, lda, with_bias ? bias.data() : nullptr,
-                              result.data(), ldc, accumulate, low_rank);
+                              result.data(), ldc, accumulate, low_rank, compute);
     }
     return result;
   }
 
   /// Largest error a product summed; infinite if a gap between rows was written to.
-  double error(const std::vector<float>& result) const {
+  double error(const std::vector<float>& result, Compute compute = Compute::f32) const {
+    const auto rounded = [&](float v) {
+      return static_cast<double>(compute == Compute::bf16 ? to_bf16(v) : v);
+    };
     double worst = 0;
     for (Index i = 0; i < m; ++i) {
       for (Index j = 0; j < ldc; ++j) {
@@ -75,8 +88,8 @@ struct Problem {
         double sum = accumulate ? static_cast<double>(c[at]) : 0.0;
         if (with_bias) sum += static_cast<double>(bias[static_cast<std::size_t>(j)]);
         for (Index l = 0; l < k; ++l)
-          sum += static_cast<double>(a[static_cast<std::size_t>(i * lda + l)]) *
-                 static_cast<double>(backward ? w(l, j) : w(j, l));
+          sum += rounded(a[static_cast<std::size_t>(i * lda + l)]) *
+                 rounded(backward ? w(l, j) : w(j, l));
         for (Index r = 0; r < rank; ++r)
           sum += static_cast<double>(h[static_cast<std::size_t>(i * ldh + r)]) *
                  static_cast<double>(p[static_cast<std::size_t>(r * ldp + j)]);
@@ -237,5 +250,60 @@ TEST_CASE("Frozen products in double precision agree with those in single precis
       for (std::size_t i = 0; i < c.size(); ++i)
         CHECK(static_cast<double>(single[i]) == Approx(c[i]).margin(1e-4));
     }
+  }
+}
+
+TEST_CASE("bf16 products round x and W to bf16 and nothing else") {
+  std::mt19937 random(8);
+  auto size = [&](unsigned limit) { return static_cast<Index>(1 + random() % limit); };
+  for (kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512,
+                           kernels::Isa::avx512_bf16}) {
+    if (!kernels::isa_supported(isa)) continue;
+    const kernels::Isa before = kernels::active_isa();
+    kernels::set_isa(isa);
+    INFO(kernels::isa_name(isa));
+    for (unsigned round = 0; round < 40; ++round) {
+      Weight w(size(round % 4 == 0 ? 20 : 200), size(round % 3 == 0 ? 500 : 140), round);
+      if (round % 8 == 7) w = Weight(70, 4500, round);
+      if (round % 8 == 5) w = Weight(4600, 33, round);
+      const auto exact_values = w.values;
+      const Index rank = round % 3 == 0 ? 0 : size(20), m = 25 + size(120);
+      for (bool backward : {false, true}) {
+        const Problem problem(w, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
+                              static_cast<Index>(round % 4));
+        INFO("backward " << backward << " m " << m << " out " << w.out << " in " << w.in);
+        w.values = exact_values;
+        CHECK(problem.error(problem.run(w.quantised(), Compute::bf16), Compute::bf16) < 5e-7);
+        w.values = normal_values<float>(w.out * w.in, round + 1000);
+        const kernels::PackedWeights f32(w.dense()), words(w.dense(), false, Compute::bf16),
+            both(w.dense(), true, Compute::bf16);
+        CHECK(problem.error(problem.run(w.dense(), Compute::bf16), Compute::bf16) < 5e-7);
+        CHECK(problem.error(problem.run(w.only(f32), Compute::bf16), Compute::bf16) < 5e-7);
+        CHECK(problem.error(problem.run(w.only(words)), Compute::bf16) < 5e-7);
+        CHECK(problem.error(problem.run(w.only(both), Compute::bf16), Compute::bf16) < 5e-7);
+        FrozenWeight all = w.dense();
+        all.packed = &both;
+        CHECK(problem.error(problem.run(all, Compute::bf16), Compute::bf16) < 5e-7);
+        CHECK(problem.error(problem.run(all), Compute::f32) < 5e-7);
+        const auto results = with_threads([&] { return problem.run(all, Compute::bf16); });
+        CHECK(results[0] == results[1]);
+        CHECK(results[0] == results[2]);
+      }
+    }
+    for (Index m : {1, 2, 7, 40}) {
+      const Weight w(45, 67, 3);
+      const kernels::PackedWeights words(w.dense(), true, Compute::bf16);
+      for (bool backward : {false, true}) {
+        Problem problem(w, backward, m, 3, true, false, 5, 1);
+        CHECK(problem.error(problem.run(w.only(words)), Compute::bf16) < 5e-7);
+        problem.a[0] = std::numeric_limits<float>::quiet_NaN();
+        const auto result = problem.run(w.only(words));
+        for (Index j = 0; j < problem.n; ++j) {
+          CHECK(std::isnan(result[static_cast<std::size_t>(j)]));
+          if (m > 1) CHECK(std::isfinite(result[static_cast<std::size_t>(problem.ldc + j)]));
+        }
+      }
+    }
+    kernels::set_isa(before);
   }
 }

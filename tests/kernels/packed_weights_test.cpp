@@ -41,6 +41,26 @@ TEST_CASE("Packing a stored weight gives the same panels as packing its values")
   });
 }
 
+TEST_CASE("Packing as bf16 halves the panels and pairs neighbouring inputs") {
+  for_each_isa([](const char* name) {
+    INFO(name);
+    const Weight w(40, 37, 3);  // its values are exact in bf16
+    const kernels::PackedWeights f32(w.dense()), words(w.dense(), false, kernels::Compute::bf16);
+    CHECK(words.compute() == kernels::Compute::bf16);
+    CHECK(words.forward_panels() == nullptr);
+    CHECK(static_cast<double>(words.bytes()) < 0.55 * static_cast<double>(f32.bytes()));
+    for (Index o = 0; o < 64; ++o) {
+      for (Index i = 0; i < 38; ++i) {
+        const std::uint32_t word = words.forward_words()[(o / 32 * 19 + i / 2) * 32 + o % 32];
+        const std::uint32_t bits = i % 2 == 0 ? word << 16 : word & 0xffff0000u;
+        float value;
+        std::memcpy(&value, &bits, sizeof value);
+        CHECK(value == (o < 40 && i < 37 ? w(o, i) : 0.0f));
+      }
+    }
+  });
+}
+
 TEST_CASE("Packing checks its weight") {
   CHECK_THROWS_AS(kernels::PackedWeights({.out = 3, .in = 4}), graft::ValueError);
   CHECK_THROWS_AS(kernels::PackedWeights({.out = -1, .in = 4}), graft::ShapeError);

@@ -14,12 +14,14 @@ namespace graft::kernels {
 /// does not depend on the number of threads.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,
-                                 const LowRankTerm* low_rank = nullptr);
+                                 const LowRankTerm* low_rank = nullptr,
+                                 Compute compute = Compute::f32);
 
 /// dx (+)= dy W + H P, with H (m × rank) and P (rank × in).
 GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, Index m, Index lddy,
                                         float* dx, Index lddx, bool accumulate,
-                                        const LowRankTerm* low_rank = nullptr);
+                                        const LowRankTerm* low_rank = nullptr,
+                                        Compute compute = Compute::f32);
 
 /// The same in double precision, by plain loops.
 GRAFT_KERNEL void frozen_forward(const FrozenWeightDouble& w, const double* x, Index m, Index ldx,

@@ -6,6 +6,9 @@ namespace graft::kernels {
 
 class PackedWeights;
 
+/// How the elements of a product are rounded before they are multiplied; sums are always f32.
+enum class Compute { f32, bf16 };
+
 /// Decodes `count` values of one stored row, from column `first` (0 or a multiple of 256), as f32
 /// to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "graft/base/aligned_buffer.hpp"
 #include "graft/kernels/frozen_weight.hpp"
 #include "graft/kernels/isa.hpp"
@@ -15,26 +17,37 @@ namespace graft::kernels {
 class PackedWeights {
  public:
   PackedWeights() = default;
-  /// Packs `weight`, which is dense or quantised; reads it once for each set.
+  /// Packs `weight`, which is dense or quantised; reads it once for each set. With Compute::bf16,
+  /// values are rounded to the nearest bf16 and every product with the panels is a bf16 product.
   /// @throws ValueError if it has neither form, ShapeError if a size is negative.
-  explicit PackedWeights(const FrozenWeight& weight, bool backward = false);
+  explicit PackedWeights(const FrozenWeight& weight, bool backward = false,
+                         Compute compute = Compute::f32);
 
   Index out() const noexcept { return out_; }
   Index in() const noexcept { return in_; }
-  bool has_backward() const noexcept { return backward_.data() != nullptr; }
+  Compute compute() const noexcept { return compute_; }
+  bool has_backward() const noexcept { return !backward_.empty() || !backward_words_.empty(); }
   std::size_t bytes() const noexcept {
-    return (forward_.size() + backward_.size()) * sizeof(float);
+    return 4 *
+           (forward_.size() + backward_.size() + forward_words_.size() + backward_words_.size());
   }
 
-  /// Panels of Wᵀ (in × out) and, if there, of W (out × in).
+  /// Panels of Wᵀ (in × out) and, if there, of W (out × in); null if they are bf16.
   const float* forward_panels() const noexcept { return forward_.data(); }
   const float* backward_panels() const noexcept { return backward_.data(); }
+  /// The same of bf16 values: [block of inputs][panel][pair of inputs][32], the first of a pair in
+  /// the low half of the word; null if they are f32.
+  const std::uint32_t* forward_words() const noexcept { return forward_words_.data(); }
+  const std::uint32_t* backward_words() const noexcept { return backward_words_.data(); }
 
  private:
   Index out_ = 0;
   Index in_ = 0;
+  Compute compute_ = Compute::f32;
   AlignedBuffer<float> forward_;
   AlignedBuffer<float> backward_;
+  AlignedBuffer<std::uint32_t> forward_words_;
+  AlignedBuffer<std::uint32_t> backward_words_;
 };
 
 }  // namespace graft::kernels

@@ -1,32 +1,12 @@
 #pragma once
 
 #include "graft/kernels/frozen.hpp"
+#include "graft/kernels/impl/bf16_impl.hpp"
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/impl/packed_weights_impl.hpp"
 
 namespace graft::kernels {
 namespace detail {
-
-inline Product frozen_product(Index m, Index n, Index k, const float* a, Index lda, float* c,
-                              Index ldc, bool accumulate, const LowRankTerm* low_rank) noexcept {
-  Product q;
-  q.m = m;
-  q.n = n;
-  q.k = k;
-  q.a = a;
-  q.a_row = lda;
-  q.c = c;
-  q.ldc = ldc;
-  q.beta = accumulate ? 1.0f : 0.0f;
-  if (low_rank != nullptr) {
-    q.h = low_rank->h;
-    q.ldh = low_rank->ldh;
-    q.p = low_rank->p;
-    q.ldp = low_rank->ldp;
-    q.rank = low_rank->rank;
-  }
-  return q;
-}
 
 template <class T>
 void add_double_term(Index m, Index n, const LowRankTermT<T>* term, T* c, Index ldc) {
@@ -35,49 +15,69 @@ void add_double_term(Index m, Index n, const LowRankTermT<T>* term, T* c, Index 
          ldc);
 }
 
+/// C (+)= A B + bias + H P with B = Wᵀ, or W in the backward direction.
+inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const float* a, Index lda,
+                       const float* bias, float* c, Index ldc, bool accumulate,
+                       const LowRankTerm* low_rank, Compute compute) {
+  Product q;
+  q.m = m;
+  q.n = backward ? w.in : w.out;
+  q.k = backward ? w.out : w.in;
+  if (q.m <= 0 || q.n <= 0) return;
+  q.a = a;
+  q.a_row = lda;
+  q.c = c;
+  q.ldc = ldc;
+  q.beta = accumulate ? 1.0f : 0.0f;
+  q.bias = bias;
+  if (low_rank != nullptr) {
+    q.h = low_rank->h;
+    q.ldh = low_rank->ldh;
+    q.p = low_rank->p;
+    q.ldp = low_rank->ldp;
+    q.rank = low_rank->rank;
+  }
+  using Form = RightOperand::Form;
+  const PackedWeights* const packed = w.packed;
+  const bool rows = w.dense != nullptr || w.decode != nullptr || packed == nullptr;
+  const bool words = packed != nullptr && packed->compute() == Compute::bf16;
+  if (words && !rows) compute = Compute::bf16;
+  // Panels of the other precision do not help a product that has rows.
+  const bool fits = packed != nullptr && words == (compute == Compute::bf16);
+  if (rows && !backward && m <= (fits ? 4 : 24)) {
+    q.b = operand_of(w, false);
+    return run_dots(q);
+  }
+  const bool ready = packed != nullptr && (!backward || packed->has_backward());
+  if (rows && !(fits && ready)) {
+    q.b = operand_of(w, backward);
+  } else if (words) {
+    q.b.form = ready ? Form::words : Form::transposed_words;
+    q.b.words = ready && backward ? packed->backward_words() : packed->forward_words();
+  } else {
+    q.b.form = ready ? Form::panels : Form::transposed_panels;
+    q.b.data = ready && backward ? packed->backward_panels() : packed->forward_panels();
+  }
+  // The size of the matrix that the panels were packed from.
+  q.b.panel_k = ready ? q.k : q.n;
+  q.b.panel_n = ready ? q.n : q.k;
+  q.b.panel_depth = std::max<Index>(1, block_depth(q.b.panel_k, words ? kMaxPairDepth : kMaxDepth));
+  if (compute == Compute::bf16) return run_bf16_product(q);
+  run_product(q);
+}
+
 }  // namespace detail
 
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate,
-                                 const LowRankTerm* low_rank) {
-  if (m <= 0 || w.out <= 0) return;
-  using Form = detail::RightOperand::Form;
-  detail::Product q = detail::frozen_product(m, w.out, w.in, x, ldx, y, ldy, accumulate, low_rank);
-  q.bias = bias;
-  const bool rows = w.dense != nullptr || w.decode != nullptr || w.packed == nullptr;
-  if (rows && m <= (w.packed != nullptr ? 4 : 24)) {
-    q.b = detail::operand_of(w, false);
-    return detail::run_dots(q);
-  }
-  if (w.packed != nullptr) {
-    q.b.form = Form::panels;
-    q.b.data = w.packed->forward_panels();
-  } else {
-    q.b = detail::operand_of(w, false);
-  }
-  detail::run_product(q);
+                                 const LowRankTerm* low_rank, Compute compute) {
+  detail::run_frozen(w, false, m, x, ldx, bias, y, ldy, accumulate, low_rank, compute);
 }
 
 GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, Index m, Index lddy,
                                         float* dx, Index lddx, bool accumulate,
-                                        const LowRankTerm* low_rank) {
-  if (m <= 0 || w.in <= 0) return;
-  using Form = detail::RightOperand::Form;
-  detail::Product q =
-      detail::frozen_product(m, w.in, w.out, dy, lddy, dx, lddx, accumulate, low_rank);
-  if (w.packed != nullptr && w.packed->has_backward()) {
-    q.b.form = Form::panels;
-    q.b.data = w.packed->backward_panels();
-  } else if (w.dense != nullptr || w.decode != nullptr || w.packed == nullptr) {
-    q.b = detail::operand_of(w, true);
-  } else {
-    q.b.form = Form::transposed_panels;
-    q.b.data = w.packed->forward_panels();
-    q.b.panel_k = w.in;
-    q.b.panel_n = w.out;
-    q.b.panel_depth = std::max<Index>(1, detail::block_depth(w.in, detail::kMaxDepth));
-  }
-  detail::run_product(q);
+                                        const LowRankTerm* low_rank, Compute compute) {
+  detail::run_frozen(w, true, m, dy, lddy, nullptr, dx, lddx, accumulate, low_rank, compute);
 }
 
 GRAFT_KERNEL void frozen_forward(const FrozenWeightDouble& w, const double* x, Index m, Index ldx,

@@ -11,36 +11,39 @@
 namespace graft::kernels {
 namespace detail {
 
-/// Cuts a product for run_product_task.
-inline void plan_product(Product& q) noexcept {
-  const bool ready = q.b.form == RightOperand::Form::panels;
-  const bool quantised = q.b.decode != nullptr;
-  // A copy of B pays once it serves more than two tiles. Rows 4 KiB apart fall into the same set of
-  // a cache, so there a copy pays earlier, and without one few rows are taken at a time.
-  const bool aliased = q.b.stride % 1024 == 0 && q.a_row != 1;
-  q.in_place = q.b.form == RightOperand::Form::k_rows && !quantised && q.m <= (aliased ? 12 : 32);
-  q.depth = !q.in_place ? block_depth(q.k, kMaxDepth)
-            : aliased   ? std::min<Index>(q.k, 16)
-                        : block_depth(q.k, kDecodeStep);
-  q.depth = std::max<Index>(q.depth, 1);
+/// Cuts C into tasks of row_block × col_block elements, of at most `most` panels.
+inline void plan_blocks(Product& q, bool ready, Index most) noexcept {
   const Index blocks = ceil_div(q.m, 70);
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
   // Panels that a task fills serve as many rows as possible.
   Index inner_blocks = ready ? 1 : std::max<Index>(1, 512 / q.inner_rows);
-  const Index panels = ceil_div(q.n, kPanel);
-  const bool decoded_rows = quantised && q.b.form == RightOperand::Form::k_rows;
+  const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
   // A decoder starts at multiples of kDecodeStep: few tasks, unless the rows are cut more often.
   if (decoded_rows) {
     const Index groups = ceil_div(q.n, kDecodeStep);
     while (inner_blocks > 2 && groups * ceil_div(blocks, inner_blocks) < 6) --inner_blocks;
   }
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
-  const Index most = ready ? 8 : q.in_place && aliased ? 32 : 4;
-  Index group = std::clamp<Index>(panels * ceil_div(q.m, q.row_block) / 16, 1, most);
+  Index group = std::clamp<Index>(ceil_div(q.n, kPanel) * q.row_blocks() / 16, 1, most);
   if (decoded_rows) group = kDecodeStep / kPanel;
   q.col_block = group * kPanel;
+}
 
-  const Index filled = ready ? 0 : q.in_place ? 1 : group;
+/// Cuts a product for run_product_task.
+inline void plan_product(Product& q) noexcept {
+  const bool ready = q.b.form == RightOperand::Form::panels && !q.round;
+  const bool rows = q.b.form == RightOperand::Form::k_rows && q.b.decode == nullptr;
+  // A copy of B pays once it serves more than two tiles. Rows 4 KiB apart fall into the same set of
+  // a cache, so there a copy pays earlier, and without one few rows are taken at a time.
+  const bool aliased = q.b.stride % 1024 == 0 && q.a_row != 1;
+  q.in_place = rows && !q.round && q.m <= (aliased ? 12 : 32);
+  q.depth = !q.in_place ? block_depth(q.k, kMaxDepth)
+            : aliased   ? std::min<Index>(q.k, 16)
+                        : block_depth(q.k, kDecodeStep);
+  q.depth = std::max<Index>(q.depth, 1);
+  plan_blocks(q, ready, ready ? 8 : q.in_place && aliased ? 32 : 4);
+
+  const Index filled = ready ? 0 : q.in_place ? 1 : q.col_block / kPanel;
   Index offset = 0;
   auto take = [&offset](Index count) {
     const Index start = offset;
@@ -48,7 +51,8 @@ inline void plan_product(Product& q) noexcept {
     return start;
   };
   q.panel_offset = take(filled * q.depth * kPanel);
-  q.decode_offset = take(quantised ? kDecodeScratch : 0);
+  const bool decoded = q.b.decode != nullptr || q.b.form == RightOperand::Form::transposed_words;
+  q.decode_offset = take(decoded ? kDecodeScratch : 0);
   q.p_offset = take(q.rank * kPanel);
   q.c_offset = take(q.transpose_c ? q.row_block * q.col_block : 0);
   q.scratch = offset;
@@ -56,14 +60,11 @@ inline void plan_product(Product& q) noexcept {
 
 inline void run_product(Product& q) {
   plan_product(q);
-  run_tasks(q, GRAFT_DISPATCH(run_product_task),
-            2.0 * static_cast<double>(q.m) * static_cast<double>(q.n) * static_cast<double>(q.k));
+  run_tasks(q, GRAFT_DISPATCH(run_product_task), q.operations());
 }
 
 /// Dot products: for b.form n_rows and a_k 1, with few rows or few columns.
-/// `prepare` may write `shared` floats of the calling thread's scratch before the tasks run.
-template <class Prepare>
-void run_dots(Product& q, Index shared, Prepare&& prepare) {
+inline void run_dots(Product& q) {
   const bool quantised = q.b.decode != nullptr;
   q.depth = std::max<Index>(1, block_depth(q.k, quantised ? 1024 : 2048));
   if (q.m <= 32) {
@@ -73,15 +74,9 @@ void run_dots(Product& q, Index shared, Prepare&& prepare) {
     q.row_block = 48;
     q.col_block = std::min<Index>(q.n, 64);
   }
-  q.decode_offset = shared;
-  q.scratch = shared + (quantised ? q.col_block * (q.depth + 16) : 0);
-  prepare(thread_scratch(q.scratch));
-  run_tasks(q, GRAFT_DISPATCH(run_dot_task),
-            2.0 * static_cast<double>(q.m) * static_cast<double>(q.n) * static_cast<double>(q.k));
-}
-
-inline void run_dots(Product& q) {
-  run_dots(q, 0, [](float*) {});
+  q.decode_offset = 0;
+  q.scratch = quantised ? q.col_block * (q.depth + 16) : 0;
+  run_tasks(q, GRAFT_DISPATCH(run_dot_task), q.operations());
 }
 
 template <class T>
@@ -129,12 +124,12 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, fl
   if (!trans_b && !trans_a && n <= 24 && m >= 32) {
     // Few columns: B transposed once, then dot products as well.
     const Index stride = detail::round_up(k, 16) + 16;
-    detail::run_dots(q, n * stride, [&](float* transposed) {
-      GRAFT_DISPATCH(store_transposed)(b, ldb, k, n, 1.0f, 0.0f, transposed, stride);
-      q.b.form = Form::n_rows;
-      q.b.data = transposed;
-      q.b.stride = stride;
-    });
+    float* const transposed = detail::shared_scratch(n * stride);
+    GRAFT_DISPATCH(store_transposed)(b, ldb, k, n, 1.0f, 0.0f, transposed, stride);
+    q.b.form = Form::n_rows;
+    q.b.data = transposed;
+    q.b.stride = stride;
+    detail::run_dots(q);
     return;
   }
   detail::run_product(q);

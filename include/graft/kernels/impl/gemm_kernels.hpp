@@ -333,13 +333,55 @@ GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n,
     for (Index j = n; j < kPanel; ++j) to[l * kPanel + j] = 0.0f;
 }
 
+/// x rounded to the nearest bf16, ties to even, in the upper half of each lane; NaN stays NaN.
+GRAFT_SIMD_INLINE Ints round_to_bf16(Floats x) noexcept {
+  const Ints bits = bits_of(x);
+  const Ints rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return select(x == x, rounded, bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000u);
+}
+
+/// Pairs of rows of a panel of bf16 values, [⌈rows / 2⌉][32], as f32 [rows][32]. A pair has its
+/// first value in the low half of the word.
+GRAFT_SIMD_FN inline void expand_words(const std::uint32_t* from, Index rows, float* to) noexcept {
+  for (Index r = 0; r < rows; ++r, to += kPanel) {
+    const auto* words = reinterpret_cast<const std::int32_t*>(from + r / 2 * kPanel);
+    GRAFT_UNROLL
+    for (int j = 0; j < kPanel; j += kLanes) {
+      const Ints pair = load(words + j);
+      store(to + j, floats_of_bits(r % 2 == 0 ? pair << 16
+                                              : pair & static_cast<std::int32_t>(0xffff0000u)));
+    }
+  }
+}
+
 /// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k ·
 /// kPanel floats.
 GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
                                       Index n, float* to, float* decoded) noexcept {
+  constexpr Index kStep = graft::kernels::detail::kDecodeStep;
   const char* const blocks = static_cast<const char*>(b.blocks);
   switch (b.form) {
     case RightOperand::Form::panels:
+    case RightOperand::Form::words:
+      // Packed blocks begin at multiples of kDecodeStep or hold all of k.
+      for (Index l = 0; l < k; l += kStep) {
+        const Index block = (first_k + l) / b.panel_depth * b.panel_depth;
+        const Index depth = std::min(b.panel_depth, b.panel_k - block);
+        const Index padded_n = graft::kernels::detail::round_up(b.panel_n, kPanel);
+        const Index row = first_k + l - block;
+        const Index count = std::min(kStep, k - l);
+        for (Index j = 0; j < n; j += kPanel) {
+          float* target = to + j * k + l * kPanel;
+          if (b.form == RightOperand::Form::panels) {
+            const float* from = b.data + block * padded_n + (first_n + j) * depth + row * kPanel;
+            std::copy_n(from, count * kPanel, target);
+          } else {
+            expand_words(b.words + block / 2 * padded_n + (first_n + j) * ((depth + 1) / 2) +
+                             row / 2 * kPanel,
+                         count, target);
+          }
+        }
+      }
       return;
     case RightOperand::Form::k_rows:
       for (Index l = 0; l < k; ++l) {
@@ -359,10 +401,9 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
           transpose_to_panel(b.data + (first_n + j) * b.stride + first_k, b.stride, rows, k, to);
           continue;
         }
-        constexpr Index step = graft::kernels::detail::kDecodeStep;
         constexpr Index stride = graft::kernels::detail::kDecodeStride;
-        for (Index l = 0; l < k; l += step) {
-          const Index count = std::min(step, k - l);
+        for (Index l = 0; l < k; l += kStep) {
+          const Index count = std::min(kStep, k - l);
           for (Index r = 0; r < rows; ++r)
             b.decode(blocks + (first_n + j + r) * b.row_bytes, first_k + l, count,
                      decoded + r * stride);
@@ -376,6 +417,56 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
           transpose_packed(b, first_n + j, std::min(kPanel, n - j), first_k + l,
                            std::min(kPanel, k - l), to + l * kPanel);
       return;
+    case RightOperand::Form::transposed_words:
+      for (Index j = 0; j < n; j += kPanel, to += k * kPanel) {
+        const Index rows = std::min(kPanel, n - j);
+        const Index block = (first_n + j) / b.panel_depth * b.panel_depth;
+        const Index depth = (std::min(b.panel_depth, b.panel_k - block) + 1) / 2;
+        const std::uint32_t* from =
+            b.words + block / 2 * graft::kernels::detail::round_up(b.panel_n, kPanel) +
+            first_k * depth + (first_n + j - block) / 2 * kPanel;
+        for (Index l = 0; l < k; l += kPanel) {
+          expand_words(from + l * depth, rows, decoded);
+          transpose_to_panel(decoded, kPanel, rows, std::min(kPanel, k - l), to + l * kPanel);
+        }
+      }
+      return;
+  }
+}
+
+/// to = from, rounded to bf16; they may be the same.
+GRAFT_SIMD_FN inline void round_values(const float* from, Index count, float* to) noexcept {
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    store(to + i, floats_of_bits(round_to_bf16(load(from + i))));
+  if (i < count)
+    store_partial(to + i, floats_of_bits(round_to_bf16(load_partial(from + i, count - i))),
+                  count - i);
+}
+
+/// An f32 panel [k][32] as words [⌈k / 2⌉][32].
+GRAFT_SIMD_FN inline void round_panel(const float* panel, Index k, std::uint32_t* words) noexcept {
+  for (Index l = 0; l < k; l += 2, panel += 2 * kPanel, words += kPanel) {
+    GRAFT_UNROLL
+    for (int j = 0; j < kPanel; j += kLanes) {
+      const Ints first = (round_to_bf16(load(panel + j)) >> 16) & 0xffff;
+      const Ints second = l + 1 < k ? round_to_bf16(load(panel + kPanel + j)) : Ints{};
+      store(reinterpret_cast<std::int32_t*>(words) + j, first | second);
+    }
+  }
+}
+
+/// Panels of B as words, through `floats`, which holds one step of all panels; see fill_panels.
+GRAFT_SIMD_FN inline void fill_word_panels(const RightOperand& b, Index first_k, Index k,
+                                           Index first_n, Index n, std::uint32_t* words,
+                                           float* floats, float* decoded) noexcept {
+  constexpr Index kStep = graft::kernels::detail::kDecodeStep;
+  const Index depth = (k + 1) / 2;
+  for (Index l = 0; l < k; l += kStep) {
+    const Index count = std::min(kStep, k - l);
+    fill_panels(b, first_k + l, count, first_n, n, floats, decoded);
+    for (Index j = 0; j < n; j += kPanel)
+      round_panel(floats + j * count, count, words + j * depth + l / 2 * kPanel);
   }
 }
 
@@ -399,7 +490,7 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
   }
   // 4 KiB apart, all rows of A fall into the same set of a cache: fewer rows a tile then.
   const int limit = kMaxTileRows > 8 && q.a_row % 1024 == 0 ? 8 : kMaxTileRows;
-  const bool ready = q.b.form == RightOperand::Form::panels;
+  const bool ready = q.b.form == RightOperand::Form::panels && !q.round;
   const Index padded_n = graft::kernels::detail::round_up(q.n, kPanel);
 
   Tile t{};
@@ -412,6 +503,8 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
     if (!ready) {
       if (!q.in_place) {
         fill_panels(q.b, k0, depth, col0, cols, panels, scratch + q.decode_offset);
+        if (q.round)
+          round_values(panels, depth * graft::kernels::detail::round_up(cols, kPanel), panels);
       } else if (tail != 0) {
         fill_panels(q.b, k0, depth, col0 + cols - tail, tail, panels, nullptr);
       }

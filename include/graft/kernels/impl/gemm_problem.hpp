@@ -16,6 +16,8 @@ namespace detail {
 inline constexpr Index kPanel = 32;
 /// Largest depth of a panel; one panel then fills an eighth of a 1 MiB second-level cache.
 inline constexpr Index kMaxDepth = 1024;
+/// The same for panels of bf16 pairs.
+inline constexpr Index kMaxPairDepth = 2048;
 /// A decoder may start at any multiple of this.
 inline constexpr Index kDecodeStep = 256;
 /// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share
@@ -39,6 +41,8 @@ struct RightOperand {
     k_rows,             // stored row-major with k rows
     n_rows,             // stored row-major with n rows: B transposed
     transposed_panels,  // packed panels of B transposed (n × k)
+    words,              // packed panels of B as pairs of bf16 values
+    transposed_words,   // the same of B transposed
   };
   Form form = Form::k_rows;
   const float* data = nullptr;  // f32 rows or panels
@@ -46,8 +50,9 @@ struct RightOperand {
   const void* blocks = nullptr;  // or rows to decode
   Index row_bytes = 0;
   DecodeRow decode = nullptr;
-  Index panel_depth = 0, panel_k = 0,
-        panel_n = 0;  // transposed_panels: block depth, and size as packed
+  const std::uint32_t* words = nullptr;  // or panels of bf16 pairs
+  // Panels: depth of a block, and the size of the packed matrix.
+  Index panel_depth = 0, panel_k = 0, panel_n = 0;
 };
 
 /// C = alpha · A B + beta · C + bias + H P, by tiles. A(i, l) is a[i · a_row + l · a_k].
@@ -72,24 +77,37 @@ struct Product {
   Index row_block = 0;   // rows of C in a task
   Index col_block = 0;   // columns of C in a task
   Index inner_rows = 0;  // rows whose part of A stays in the cache while the panels of a task go by
+  bool round = false;    // B is rounded to bf16 in its panels; A has been
   bool in_place = false;  // panels are read from k_rows without a copy
   // Scratch of a thread, in floats from its start.
   Index panel_offset = 0, decode_offset = 0, p_offset = 0, c_offset = 0, scratch = 0;
 
   Index row_blocks() const noexcept { return ceil_div(m, row_block); }
   Index col_blocks() const noexcept { return ceil_div(n, col_block); }
+  double operations() const noexcept {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  }
   Index tasks() const noexcept { return row_blocks() * col_blocks(); }
 };
 
-/// Scratch of the calling thread: at least `count` floats; allocates only to grow.
-inline float* thread_scratch(Index count) {
-  static thread_local AlignedBuffer<float> buffer;
+inline float* grow(AlignedBuffer<float>& buffer, Index count) {
   const auto wanted = static_cast<std::size_t>(count);
   if (buffer.size() < wanted) {
     buffer = AlignedBuffer<float>();
     buffer = AlignedBuffer<float>(wanted);
   }
   return buffer.data();
+}
+
+/// Scratch of the calling thread for its tasks: at least `count` floats; allocates only to grow.
+inline float* thread_scratch(Index count) {
+  static thread_local AlignedBuffer<float> buffer;
+  return grow(buffer, count);
+}
+/// Scratch of a calling thread that the tasks of all threads read.
+inline float* shared_scratch(Index count) {
+  static thread_local AlignedBuffer<float> buffer;
+  return grow(buffer, count);
 }
 
 /// Runs `function(problem, task, scratch)` for all tasks; work of few operations stays in the

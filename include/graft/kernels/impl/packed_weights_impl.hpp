@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/kernels/impl/bf16_impl.hpp"
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/packed_weights.hpp"
 
@@ -41,12 +42,19 @@ inline AlignedBuffer<float> pack_panels(const RightOperand& b, Index k, Index n)
 
 }  // namespace detail
 
-GRAFT_KERNEL PackedWeights::PackedWeights(const FrozenWeight& weight, bool backward)
-    : out_(weight.out), in_(weight.in) {
+GRAFT_KERNEL PackedWeights::PackedWeights(const FrozenWeight& weight, bool backward,
+                                          Compute compute)
+    : out_(weight.out), in_(weight.in), compute_(compute) {
   if (out_ < 0 || in_ < 0)
     throw ShapeError(concat("PackedWeights: expected sizes of at least 0, got ", out_, " x ", in_));
   if (weight.dense == nullptr && weight.decode == nullptr && out_ > 0 && in_ > 0)
     throw ValueError("PackedWeights: expected a dense or a quantised weight, got neither");
+  if (compute == Compute::bf16) {
+    forward_words_ = detail::pack_word_panels(detail::operand_of(weight, false), in_, out_);
+    if (backward)
+      backward_words_ = detail::pack_word_panels(detail::operand_of(weight, true), out_, in_);
+    return;
+  }
   forward_ = detail::pack_panels(detail::operand_of(weight, false), in_, out_);
   if (backward) backward_ = detail::pack_panels(detail::operand_of(weight, true), out_, in_);
 }

@@ -1,0 +1,168 @@
+// Products of pairs of bf16 values with f32 sums, for processors with AVX512-BF16. No include
+// guard.
+//
+// A word holds two values of neighbouring k, the first one in its low half. Panels are [⌈k /
+// 2⌉][32] words.
+namespace graft::kernels::GRAFT_SIMD_NS {
+
+using namespace avx512;
+using graft::kernels::detail::Bf16Product;
+
+/// sum + a₀ b₀ + a₁ b₁ by lanes.
+GRAFT_SIMD_INLINE Floats dot_pairs(Ints a, Ints b, Floats sum) noexcept {
+  // The names and types of the built-in functions differ between compilers.
+  asm("vdpbf16ps {%2, %1, %0|%0, %1, %2}" : "+v"(sum) : "v"(a), "v"(b));
+  return sum;
+}
+
+/// Rows of x (count × k) as words, word_stride apart, with zero words from k on.
+GRAFT_SIMD_FN inline void round_rows(const float* x, Index ldx, Index count, Index k,
+                                     std::uint32_t* words, Index word_stride) noexcept {
+  using Halves = Vec<std::uint16_t, kLanes>;
+  for (Index i = 0; i < count; ++i, x += ldx, words += word_stride) {
+    for (Index l = 0; l < 2 * word_stride; l += kLanes) {
+      const Index left = std::clamp<Index>(k - l, 0, kLanes);
+      const Ints bits = round_to_bf16(left == kLanes ? load(x + l) : load_partial(x + l, left));
+      const auto halves = __builtin_convertvector(bits >> 16, Halves);
+      __builtin_memcpy(words + l / 2, &halves, sizeof halves);
+    }
+  }
+}
+
+struct PairTile {
+  const std::uint32_t* a;
+  Index a_row;
+  const std::uint32_t* b;
+  Index depth;  // in words
+  const float* h;
+  const float* prefetch;
+  Index prefetch_step;
+  Index rows;
+};
+
+/// R rows, of which the first `rows` are stored; the others are read and must exist.
+template <int R>
+GRAFT_SIMD_FN GRAFT_NOINLINE void pair_tile(const PairTile& p, const Tile& t) noexcept {
+  Floats c[R][2] = {};
+  const std::uint32_t* a = p.a;
+  const auto* b = reinterpret_cast<const std::int32_t*>(p.b);
+  const float* prefetch = p.prefetch;
+  for (Index l = 0; l < p.depth; ++l) {
+    __builtin_prefetch(prefetch, 0, 2);
+    prefetch += p.prefetch_step;
+    const Ints w0 = load(b), w1 = load(b + kLanes);
+    GRAFT_UNROLL
+    for (int i = 0; i < R; ++i) {
+      const Ints v = broadcast(static_cast<std::int32_t>(a[i * p.a_row]));
+      c[i][0] = dot_pairs(v, w0, c[i][0]);
+      c[i][1] = dot_pairs(v, w1, c[i][1]);
+    }
+    ++a;
+    b += kPanel;
+  }
+  if (t.rank > 0) tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, t.p, 0);
+  if (p.rows == R) {
+    tile_store<R>(c, t);
+  } else {
+    Floats most[R - 1][2];
+    GRAFT_UNROLL
+    for (int i = 0; i < R - 1; ++i) {
+      most[i][0] = c[i][0];
+      most[i][1] = c[i][1];
+    }
+    tile_store<R - 1>(most, t);
+  }
+}
+
+GRAFT_SIMD_FN inline void run_pair_tile(const PairTile& p, const Tile& t) noexcept {
+  switch ((p.rows + 1) / 2) {
+    case 1:
+      return pair_tile<2>(p, t);
+    case 2:
+      return pair_tile<4>(p, t);
+    case 3:
+      return pair_tile<6>(p, t);
+    case 4:
+      return pair_tile<8>(p, t);
+    case 5:
+      return pair_tile<10>(p, t);
+    case 6:
+      return pair_tile<12>(p, t);
+    case 7:
+      return pair_tile<14>(p, t);
+    default:
+      return;
+  }
+}
+
+/// One task of the product: row_block × col_block elements of C, over all of k.
+GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float* scratch) noexcept {
+  const Index row0 = task / q.col_blocks() * q.row_block;
+  const Index col0 = task % q.col_blocks() * q.col_block;
+  const Index rows = std::min(q.row_block, q.m - row0);
+  const Index cols = std::min(q.col_block, q.n - col0);
+  auto* const panels = reinterpret_cast<std::uint32_t*>(scratch + q.panel_offset);
+  float* const low_rank = scratch + q.p_offset;
+  const Index tail = cols % kPanel;
+  if (q.rank > 0 && tail != 0) {
+    for (Index r = 0; r < q.rank; ++r)
+      for (Index j = 0; j < kPanel; ++j)
+        low_rank[r * kPanel + j] = j < tail ? q.p[r * q.ldp + col0 + cols - tail + j] : 0.0f;
+  }
+  const Index padded_n = graft::kernels::detail::round_up(q.n, kPanel);
+  Tile t{};
+  PairTile p{};
+  p.a_row = q.word_stride;
+  t.ldh = q.ldh;
+  t.ldc = q.ldc;
+  t.alpha = 1.0f;
+  for (Index k0 = 0; k0 == 0 || k0 < q.k; k0 += q.depth) {
+    const Index depth = std::min(q.depth, q.k - k0);
+    const bool last = k0 + depth >= q.k;
+    p.depth = (depth + 1) / 2;
+    if (!q.ready)
+      fill_word_panels(q.b, k0, depth, col0, cols, panels, scratch + q.c_offset,
+                       scratch + q.decode_offset);
+    t.rank = last ? q.rank : 0;
+    t.beta = k0 > 0 ? 1.0f : q.beta;
+    for (Index r0 = 0; r0 < rows; r0 += q.inner_rows) {
+      const Index inner = std::min(q.inner_rows, rows - r0);
+      for (Index j = 0; j < cols; j += kPanel) {
+        const Index width = std::min(kPanel, cols - j);
+        const std::uint32_t* panel =
+            q.ready ? q.b.words + k0 / 2 * padded_n + (col0 + j) * p.depth : panels + j * p.depth;
+        const auto* next = reinterpret_cast<const float*>(panel + p.depth * kPanel);
+        int number = 0;
+        for (Index i = 0; i < inner; ++number) {
+          const Index tiles = (inner - i + kMaxTileRows - 1) / kMaxTileRows;
+          const Index even = ((inner - i + tiles - 1) / tiles + 1) / 2 * 2;
+          p.rows = std::min(even, inner - i);
+          const Index row = row0 + r0 + i;
+          p.a = q.words + row * q.word_stride + k0 / 2;
+          t.h = q.h + row * q.ldh;
+          for (Index sub = 0; sub < width; sub += kTileCols) {
+            p.prefetch = reinterpret_cast<const float*>(panel);
+            p.prefetch_step = 0;
+            if (q.ready && sub == 0 && number < 2) {
+              p.prefetch = next + number * p.depth * kPanel / 2;
+              p.prefetch_step = p.rows == inner ? kPanel : kPanel / 2;
+            }
+            p.b = panel + sub;
+            t.cols = std::min<Index>(kTileCols, width - sub);
+            const Index col = col0 + j + sub;
+            t.bias = last && q.bias != nullptr ? q.bias + col : nullptr;
+            if (t.rank > 0) {
+              t.p = width == kPanel ? q.p + col : low_rank + sub;
+              t.ldp = width == kPanel ? q.ldp : kPanel;
+            }
+            t.c = q.c + row * q.ldc + col;
+            run_pair_tile(p, t);
+          }
+          i += p.rows;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace graft::kernels::GRAFT_SIMD_NS
