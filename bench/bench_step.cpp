@@ -6,6 +6,7 @@
 #include <fstream>
 #include <random>
 
+#include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
 #include "graft/io/json.hpp"
 #include "graft/models/load.hpp"
