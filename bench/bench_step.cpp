@@ -63,17 +63,23 @@ int main(int argc, char** argv) {
     graft::ConfigValue::List names;
     std::string name;
     for (char c : targets + ",") {
-      if (c != ',') name += c;
-      else if (!name.empty()) names.emplace_back(std::exchange(name, ""));
+      if (c != ',')
+        name += c;
+      else if (!name.empty())
+        names.emplace_back(std::exchange(name, ""));
     }
     for (const char* key : {"r", "init_r"})
       if (config.contains(key)) config[key] = rank;
     if (config.contains("lora_alpha")) config["lora_alpha"] = 2 * rank;
-    config["target_modules"] = targets == "all-linear" ? graft::ConfigValue(targets) : graft::ConfigValue(names);
+    config["target_modules"] =
+        targets == "all-linear" ? graft::ConfigValue(targets) : graft::ConfigValue(names);
     if (full) {
-      // Every linear weight is trained whole; one low-rank adapter of rank one is left to carry the configuration.
+      // Every linear weight is trained whole; one low-rank adapter of rank one is left to carry the
+      // configuration.
       graft::ConfigValue::List whole;
-      for (const char* module : {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}) whole.emplace_back(module);
+      for (const char* module :
+           {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
+        whole.emplace_back(module);
       config["modules_to_save"] = whole;
       config["target_modules"] = graft::ConfigValue("lm_head");
       config["r"] = 1;
@@ -86,7 +92,8 @@ int main(int argc, char** argv) {
     batch.seq_len = tokens;
     std::mt19937 random(1);
     for (Index i = 0; i < batch_size * tokens; ++i)
-      batch.ids.push_back(static_cast<std::int32_t>(random() % static_cast<unsigned>(model->info().vocabulary)));
+      batch.ids.push_back(
+          static_cast<std::int32_t>(random() % static_cast<unsigned>(model->info().vocabulary)));
     batch.labels.assign(batch.ids.begin(), batch.ids.end());
     std::vector<double> times;
     double first = 0, last = 0;
@@ -100,19 +107,28 @@ int main(int argc, char** argv) {
       tape.backward(loss);
       optimizer.step();
       optimizer.zero_grad();
-      times.push_back(1000 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      times.push_back(
+          1000 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
     if (times.size() > 1) times.erase(times.begin());  // the first step warms up
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
-    const graft::io::Json report{{"tokens_per_second", 1000.0 * static_cast<double>(batch_size * tokens) / median},
-                                 {"step_ms", median}, {"best_ms", times.front()}, {"peak_rss_mib", peak_rss_mib()},
-                                 {"trainable", set.trainable_elements()}, {"loss_first", first}, {"loss_last", last}};
-    if (json) std::printf("%s\n", graft::io::json_text(report, 2).c_str());
+    const graft::io::Json report{
+        {"tokens_per_second", 1000.0 * static_cast<double>(batch_size * tokens) / median},
+        {"step_ms", median},
+        {"best_ms", times.front()},
+        {"peak_rss_mib", peak_rss_mib()},
+        {"trainable", set.trainable_elements()},
+        {"loss_first", first},
+        {"loss_last", last}};
+    if (json)
+      std::printf("%s\n", graft::io::json_text(report, 2).c_str());
     else
-      std::printf("%.0f tokens/s, step %.1f ms (best %.1f ms), peak %.0f MiB, %td trained, loss %.4f -> %.4f\n",
-                  1000.0 * static_cast<double>(batch_size * tokens) / median, median, times.front(), peak_rss_mib(),
-                  set.trainable_elements(), first, last);
+      std::printf(
+          "%.0f tokens/s, step %.1f ms (best %.1f ms), peak %.0f MiB, %td trained, loss %.4f -> "
+          "%.4f\n",
+          1000.0 * static_cast<double>(batch_size * tokens) / median, median, times.front(),
+          peak_rss_mib(), set.trainable_elements(), first, last);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_step: %s\n", error.what());

@@ -1,4 +1,5 @@
-// The compiled library: the bodies of everything that graft/kernels declares, and the decompositions, once.
+// The compiled library: the bodies of everything that graft/kernels declares, and the
+// decompositions, once.
 #define GRAFT_KERNELS_IMPLEMENTATION
 
 #include "graft/kernels/attention.hpp"

@@ -15,7 +15,8 @@ namespace cli {
 const graft::MethodRegistry<float>& methods() { return graft::all_methods<float>(); }
 
 std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path)) throw graft::IoError(path.string() + ": no such file or folder");
+  if (!std::filesystem::exists(path))
+    throw graft::IoError(path.string() + ": no such file or folder");
   return graft::models::load<float>(path);
 }
 
@@ -23,20 +24,26 @@ std::unique_ptr<graft::models::CausalModel> load_causal(const std::filesystem::p
   auto model = load_model(path);
   auto* causal = dynamic_cast<graft::models::CausalModel*>(model.get());
   if (causal == nullptr)
-    throw graft::ValueError(graft::concat(path.string(), ": architecture ", model->info().architecture, " is no language model"));
+    throw graft::ValueError(graft::concat(path.string(), ": architecture ",
+                                          model->info().architecture, " is no language model"));
   model.release();
   return std::unique_ptr<graft::models::CausalModel>(causal);
 }
 
-graft::text::Tokenizer load_tokenizer(const std::filesystem::path& path) { return graft::text::load_tokenizer(path); }
+graft::text::Tokenizer load_tokenizer(const std::filesystem::path& path) {
+  return graft::text::load_tokenizer(path);
+}
 
 void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders) {
   std::vector<std::string> names;
   for (const auto& given : folders) {
     const auto equals = given.find('=');
-    const std::string name = equals == std::string::npos ? graft::concat("adapter", names.size()) : given.substr(0, equals);
-    const std::filesystem::path folder = equals == std::string::npos ? given : given.substr(equals + 1);
-    if (!std::filesystem::is_directory(folder)) throw graft::IoError(folder.string() + ": no such adapter folder");
+    const std::string name = equals == std::string::npos ? graft::concat("adapter", names.size())
+                                                         : given.substr(0, equals);
+    const std::filesystem::path folder =
+        equals == std::string::npos ? given : given.substr(equals + 1);
+    if (!std::filesystem::is_directory(folder))
+      throw graft::IoError(folder.string() + ": no such adapter folder");
     model.load(name, folder);
     names.push_back(name);
   }
@@ -75,8 +82,10 @@ std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
   std::string part;
   for (char c : text + separator) {
-    if (c != separator) part += c;
-    else if (!part.empty()) parts.push_back(std::exchange(part, ""));
+    if (c != separator)
+      part += c;
+    else if (!part.empty())
+      parts.push_back(std::exchange(part, ""));
   }
   return parts;
 }
@@ -87,7 +96,9 @@ void set_threads(int threads) {
   if (threads > 0) graft::ThreadPool::global().set_threads(threads);
 }
 
-void print_json(const graft::io::Json& json) { std::printf("%s\n", graft::io::json_text(json, 2).c_str()); }
+void print_json(const graft::io::Json& json) {
+  std::printf("%s\n", graft::io::json_text(json, 2).c_str());
+}
 
 graft::models::Batch batch_of_text(const std::vector<std::int32_t>& ids) {
   graft::models::Batch batch;

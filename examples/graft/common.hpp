@@ -10,7 +10,8 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/text/tokenizer.hpp"
 
-/// What the subcommands share. The heavy templates (models, methods) are instantiated in common.cpp.
+/// What the subcommands share. The heavy templates (models, methods) are instantiated in
+/// common.cpp.
 namespace cli {
 
 /// Ends the program with this code; the message is printed on one line.

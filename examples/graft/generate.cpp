@@ -50,8 +50,11 @@ int generate(const Settings& s) {
     }
     return true;
   });
-  if (s.json) print_json({{"prompt_tokens", prompt.size()}, {"ids", ids}, {"text", tokenizer.decode(ids, true)}});
-  else std::printf("\n");
+  if (s.json)
+    print_json(
+        {{"prompt_tokens", prompt.size()}, {"ids", ids}, {"text", tokenizer.decode(ids, true)}});
+  else
+    std::printf("\n");
   return 0;
 }
 
@@ -62,14 +65,19 @@ void add_generate(CLI::App& app, Command& run) {
   auto s = std::make_shared<Settings>();
   c->option_defaults()->always_capture_default();
   c->add_option("--model", s->model, "GGUF file or Hugging Face folder")->required();
-  c->add_option("--adapter", s->adapters, "Adapter folders separated by commas, each FOLDER or NAME=FOLDER");
+  c->add_option("--adapter", s->adapters,
+                "Adapter folders separated by commas, each FOLDER or NAME=FOLDER");
   c->add_option("--prompt", s->prompt, "Text to continue");
   c->add_option("--chat", s->chat, "A question, through the model's chat template");
   c->add_option("--system", s->system, "System message of the chat");
-  c->add_option("--max-tokens", s->max_tokens, "At most so many tokens")->check(CLI::PositiveNumber);
-  c->add_option("--temperature", s->temperature, "0: always the likeliest token")->check(CLI::NonNegativeNumber);
-  c->add_option("--top-k", s->top_k, "Only the k likeliest tokens; 0: all")->check(CLI::NonNegativeNumber);
-  c->add_option("--top-p", s->top_p, "Only the likeliest tokens up to this share")->check(CLI::Range(1e-6, 1.0));
+  c->add_option("--max-tokens", s->max_tokens, "At most so many tokens")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--temperature", s->temperature, "0: always the likeliest token")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--top-k", s->top_k, "Only the k likeliest tokens; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  c->add_option("--top-p", s->top_p, "Only the likeliest tokens up to this share")
+      ->check(CLI::Range(1e-6, 1.0));
   c->add_option("--seed", s->seed, "Of the draws");
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
   c->add_flag("--json", s->json, "Print one JSON object");

@@ -16,7 +16,9 @@ struct Row {
   std::size_t bytes = 0;
 };
 
-std::string shape_text(const std::vector<Index>& shape) { return graft::Shape(shape.begin(), shape.end()).text(); }
+std::string shape_text(const std::vector<Index>& shape) {
+  return graft::Shape(shape.begin(), shape.end()).text();
+}
 
 /// Metadata values as short texts; long arrays by their length.
 std::string brief(const Json& value) {
@@ -51,7 +53,8 @@ int inspect(const std::string& path, bool json) {
   } else {
     const auto opened = graft::io::SafetensorsModel::open(file);
     for (const auto& t : opened.tensors())
-      rows.push_back({t.name, shape_text(t.shape), std::string(graft::io::dtype_info(t.dtype).name), t.elements(), t.data.size()});
+      rows.push_back({t.name, shape_text(t.shape), std::string(graft::io::dtype_info(t.dtype).name),
+                      t.elements(), t.data.size()});
   }
   Index elements = 0;
   std::size_t bytes = 0;
@@ -62,17 +65,28 @@ int inspect(const std::string& path, bool json) {
   if (json) {
     Json tensors = Json::array();
     for (const auto& r : rows)
-      tensors.push_back({{"name", r.name}, {"shape", r.shape}, {"dtype", r.type}, {"elements", r.elements}, {"bytes", r.bytes}});
-    print_json({{"file", file.string()}, {"metadata", metadata}, {"tensors", tensors}, {"parameters", elements}, {"bytes", bytes}});
+      tensors.push_back({{"name", r.name},
+                         {"shape", r.shape},
+                         {"dtype", r.type},
+                         {"elements", r.elements},
+                         {"bytes", r.bytes}});
+    print_json({{"file", file.string()},
+                {"metadata", metadata},
+                {"tensors", tensors},
+                {"parameters", elements},
+                {"bytes", bytes}});
     return 0;
   }
   std::printf("%s\n\n", file.string().c_str());
-  for (const auto& [key, value] : metadata.items()) std::printf("  %-44s %s\n", key.c_str(), brief(value).c_str());
+  for (const auto& [key, value] : metadata.items())
+    std::printf("  %-44s %s\n", key.c_str(), brief(value).c_str());
   std::size_t width = 6;
   for (const auto& r : rows) width = std::max(width, r.name.size());
-  std::printf("\n  %-*s %-18s %-6s %12s\n", static_cast<int>(width), "tensor", "shape", "type", "bytes");
+  std::printf("\n  %-*s %-18s %-6s %12s\n", static_cast<int>(width), "tensor", "shape", "type",
+              "bytes");
   for (const auto& r : rows)
-    std::printf("  %-*s %-18s %-6s %12zu\n", static_cast<int>(width), r.name.c_str(), r.shape.c_str(), r.type.c_str(), r.bytes);
+    std::printf("  %-*s %-18s %-6s %12zu\n", static_cast<int>(width), r.name.c_str(),
+                r.shape.c_str(), r.type.c_str(), r.bytes);
   std::printf("\n  %zu tensors, %td parameters, %s\n", rows.size(), elements, mib(bytes).c_str());
   return 0;
 }
@@ -80,7 +94,8 @@ int inspect(const std::string& path, bool json) {
 }  // namespace
 
 void add_inspect(CLI::App& app, Command& run) {
-  auto* c = app.add_subcommand("inspect", "What a model file, model folder or adapter folder holds");
+  auto* c =
+      app.add_subcommand("inspect", "What a model file, model folder or adapter folder holds");
   auto path = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
   c->add_option("path", *path, "GGUF file, safetensors file, model or adapter folder")->required();

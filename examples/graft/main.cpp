@@ -8,7 +8,8 @@
 
 namespace {
 
-/// Options of `--config FILE` (a JSON object), put in front of those of the command line, which win.
+/// Options of `--config FILE` (a JSON object), put in front of those of the command line, which
+/// win.
 std::vector<std::string> with_config(std::vector<std::string> arguments) {
   for (std::size_t i = 0; i < arguments.size(); ++i) {
     std::string file;
@@ -21,7 +22,8 @@ std::vector<std::string> with_config(std::vector<std::string> arguments) {
     } else {
       continue;
     }
-    arguments.erase(arguments.begin() + static_cast<std::ptrdiff_t>(i), arguments.begin() + static_cast<std::ptrdiff_t>(i + count));
+    arguments.erase(arguments.begin() + static_cast<std::ptrdiff_t>(i),
+                    arguments.begin() + static_cast<std::ptrdiff_t>(i + count));
     std::vector<std::string> given;
     for (const auto& [key, value] : graft::read_config_file(file)) {
       if (value.is_null()) continue;
@@ -52,8 +54,8 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   cli::Command run;
-  for (auto* add : {cli::add_finetune, cli::add_generate, cli::add_evaluate, cli::add_merge, cli::add_inspect,
-                    cli::add_convert, cli::add_methods})
+  for (auto* add : {cli::add_finetune, cli::add_generate, cli::add_evaluate, cli::add_merge,
+                    cli::add_inspect, cli::add_convert, cli::add_methods})
     add(app, run);
   try {
     auto arguments = with_config({argv + 1, argv + argc});

@@ -23,7 +23,8 @@ struct Report {
   std::vector<Curve> throughput;
 };
 
-/// Writes one HTML page that needs no network; curves are drawn by gnuplot as SVG, or listed as missing if gnuplot is absent.
+/// Writes one HTML page that needs no network; curves are drawn by gnuplot as SVG, or listed as
+/// missing if gnuplot is absent.
 void write_report(const std::filesystem::path& path, const Report& report);
 
 }  // namespace cli

@@ -27,8 +27,9 @@ graft::BasicTensor<T> random_tensor(const Shape& shape, unsigned seed, double sc
 
 template <class T>
 graft::BasicDenseLinear<T> random_layer(Index out, Index in, unsigned seed, bool bias = true) {
-  return graft::BasicDenseLinear<T>(random_tensor<T>({out, in}, seed, 0.5),
-                                    bias ? random_tensor<T>({out}, seed + 1, 0.5) : graft::BasicTensor<T>{});
+  return graft::BasicDenseLinear<T>(
+      random_tensor<T>({out, in}, seed, 0.5),
+      bias ? random_tensor<T>({out}, seed + 1, 0.5) : graft::BasicTensor<T>{});
 }
 
 template <class T>
@@ -44,7 +45,8 @@ double relative_error(const graft::BasicTensor<T>& a, const graft::BasicTensor<T
 
 /// Site description of a layer, with its weight at hand.
 template <class T>
-graft::LinearSiteInfo<T> site_of(const graft::BasicDenseLinear<T>& layer, const std::string& path = "proj") {
+graft::LinearSiteInfo<T> site_of(const graft::BasicDenseLinear<T>& layer,
+                                 const std::string& path = "proj") {
   graft::LinearSiteInfo<T> site;
   site.path = path;
   site.in_features = layer.in_features();
@@ -56,7 +58,8 @@ graft::LinearSiteInfo<T> site_of(const graft::BasicDenseLinear<T>& layer, const 
 }
 
 template <class M>
-M make(const typename M::Config& config, const graft::LinearSiteInfo<typename M::Scalar>& site, std::uint64_t seed = 7) {
+M make(const typename M::Config& config, const graft::LinearSiteInfo<typename M::Scalar>& site,
+       std::uint64_t seed = 7) {
   graft::TorchGenerator generator(seed);
   graft::SharedParameters<typename M::Scalar> shared;
   graft::InitContext<typename M::Scalar> context{generator, shared};
@@ -73,13 +76,15 @@ void randomize(const M& method, double scale = 0.3, unsigned seed = 11) {
 }
 
 template <class M>
-graft::BasicTensor<typename M::Scalar> output(const M& method, const graft::BasicDenseLinear<typename M::Scalar>& layer,
-                                              const graft::BasicTensor<typename M::Scalar>& x) {
+graft::BasicTensor<typename M::Scalar> output(
+    const M& method, const graft::BasicDenseLinear<typename M::Scalar>& layer,
+    const graft::BasicTensor<typename M::Scalar>& x) {
   graft::BasicTape<typename M::Scalar> tape({.gradients = false, .training = false});
   return method.apply(layer, tape.constant(x)).value();
 }
 template <class T>
-graft::BasicTensor<T> base_output(const graft::BasicDenseLinear<T>& layer, const graft::BasicTensor<T>& x) {
+graft::BasicTensor<T> base_output(const graft::BasicDenseLinear<T>& layer,
+                                  const graft::BasicTensor<T>& x) {
   graft::BasicTape<T> tape({.gradients = false, .training = false});
   return linear(layer, tape.constant(x)).value();
 }
@@ -95,25 +100,30 @@ double change_at_init(const typename M::Config& config, Index out = 10, Index in
 
 /// Worst relative error of the gradients of x and of every trained tensor, at random values.
 template <class M>
-double gradient_error(const typename M::Config& config, Index out = 10, Index in = 12, double scale = 0.3) {
+double gradient_error(const typename M::Config& config, Index out = 10, Index in = 12,
+                      double scale = 0.3) {
   const auto layer = random_layer<double>(out, in, 3);
   const auto method = make<M>(config, site_of(layer));
   randomize(method, scale);
-  std::vector<graft::BasicParameter<double>> parameters{graft::BasicParameter<double>(random_tensor<double>({2, 3, in}, 4))};
+  std::vector<graft::BasicParameter<double>> parameters{
+      graft::BasicParameter<double>(random_tensor<double>({2, 3, in}, 4))};
   for (auto& t : method.tensors())
     if (t.parameter && t.parameter.trainable()) parameters.push_back(t.parameter);
   const auto weights = random_tensor<double>({2, 3, out}, 5);
   return graft::gradient_check(
              [&](graft::BasicTape<double>& tape) {
-               return sum(mul(method.apply(layer, tape.parameter(parameters[0])), tape.constant(weights)));
+               return sum(
+                   mul(method.apply(layer, tape.parameter(parameters[0])), tape.constant(weights)));
              },
              parameters)
       .relative_error;
 }
 
-/// Relative difference between the merged layer and the unmerged computation, in float, at random values.
+/// Relative difference between the merged layer and the unmerged computation, in float, at random
+/// values.
 template <class M>
-double merge_error(const typename M::Config& config, Index out = 10, Index in = 12, bool bias = true, double scale = 0.3) {
+double merge_error(const typename M::Config& config, Index out = 10, Index in = 12,
+                   bool bias = true, double scale = 0.3) {
   const auto layer = random_layer<float>(out, in, 6, bias);
   const auto method = make<M>(config, site_of(layer));
   randomize(method, scale);

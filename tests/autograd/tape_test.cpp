@@ -155,8 +155,10 @@ TEST_CASE("dropout zeroes its share, scales the rest and is off outside of train
   const auto y = dropout(x, 0.3).value();
   Index zeros = 0;
   for (float v : y) {
-    if (v == 0) ++zeros;
-    else CHECK(v == Approx(1 / 0.7));
+    if (v == 0)
+      ++zeros;
+    else
+      CHECK(v == Approx(1 / 0.7));
   }
   CHECK(zeros > 2800);
   CHECK(zeros < 3200);
@@ -178,7 +180,8 @@ TEST_CASE("a wrong gradient is found by the gradient check") {
   CHECK(right.relative_error < 1e-8);
   const auto wrong = graft::gradient_check(
       [&](BasicTape<double>& tape) {
-        return sum(unary(tape.parameter(p), [](double v) { return v * v; }, [](double v, double) { return v; }));
+        return sum(unary(
+            tape.parameter(p), [](double v) { return v * v; }, [](double v, double) { return v; }));
       },
       {p});
   CHECK(wrong.relative_error > 0.1);

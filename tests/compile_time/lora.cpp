@@ -1,4 +1,5 @@
-// What a user compiles who wraps one layer with LoRA, trains it and merges: the probe of cmake/compile_time.py.
+// What a user compiles who wraps one layer with LoRA, trains it and merges: the probe of
+// cmake/compile_time.py.
 #include <vector>
 
 #include "graft/adapters/low_rank/lora.hpp"

@@ -15,7 +15,8 @@ using graft::Var;
 
 /// A folder that is removed at the end.
 struct ScratchFolder {
-  fs::path path = fs::temp_directory_path() / concat("graft-conformance-", reinterpret_cast<std::uintptr_t>(this));
+  fs::path path = fs::temp_directory_path() /
+                  concat("graft-conformance-", reinterpret_cast<std::uintptr_t>(this));
   ~ScratchFolder() {
     std::error_code ignored;
     fs::remove_all(path, ignored);
@@ -33,7 +34,8 @@ Inputs inputs_of(const SafetensorsFile& file) {
   in.x = tensor_of<float>(file, "x");
   in.dy = tensor_of<float>(file, "dy");
   in.ids = ids_of(file, "ids");
-  if (const auto* view = file.find("ids")) in.ids_shape = Shape(view->shape.begin(), view->shape.end());
+  if (const auto* view = file.find("ids"))
+    in.ids_shape = Shape(view->shape.begin(), view->shape.end());
   return in;
 }
 
@@ -43,14 +45,16 @@ Tensor forward(const Toy<float>& toy, const Inputs& in, bool training = false) {
 }
 
 /// Forward and backward; compares y, dx and every gradient of the file.
-void check_gradients(Checker& check, const Toy<float>& toy, AdapterModel& model, const SafetensorsFile& file,
-                     const Inputs& in, bool training, const std::vector<std::string>& adapters,
+void check_gradients(Checker& check, const Toy<float>& toy, AdapterModel& model,
+                     const SafetensorsFile& file, const Inputs& in, bool training,
+                     const std::vector<std::string>& adapters,
                      std::shared_ptr<const void> context = nullptr) {
   Tape tape({.training = training});
   tape.set_context(std::move(context));
   Var x;
   const Var y = toy(tape, in.x, in.ids, in.ids_shape, &x);
-  if (file.find("y") != nullptr) check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
+  if (file.find("y") != nullptr)
+    check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
   if (!in.dy) return;
   for (const auto& name : adapters)
     for (const auto& p : model.at(name).parameters()) p.zero_grad();
@@ -61,26 +65,31 @@ void check_gradients(Checker& check, const Toy<float>& toy, AdapterModel& model,
   tape.backward(y, in.dy);
   if (file.find("dx") != nullptr) {
     const auto dx = x ? x.grad() : Tensor{};
-    check.compare("dx", dx ? values_of(dx) : std::vector<double>(), graft::io::to_f64(file.at("dx")));
+    check.compare("dx", dx ? values_of(dx) : std::vector<double>(),
+                  graft::io::to_f64(file.at("dx")));
   }
   std::map<std::string, Tensor> gradients;
   for (const auto& name : adapters)
     for (const auto& [key, tensor] : model.at(name).tensors()) {
       if (!tensor.parameter) continue;
-      auto g = tensor.parameter.grad() ? tensor.parameter.grad() : Tensor::zeros(tensor.parameter.shape());
+      auto g = tensor.parameter.grad() ? tensor.parameter.grad()
+                                       : Tensor::zeros(tensor.parameter.shape());
       gradients[adapters.size() > 1 ? name + "/" + key : key] = g;
       gradients[name + "/" + key] = g;
     }
   for (const auto& view : file.tensors()) {
     if (view.name.rfind("grad.", 0) != 0) continue;
     const auto it = gradients.find(view.name.substr(5));
-    if (it == gradients.end()) check.fail(view.name, concat(view.name, " has no parameter"));
-    else check.compare(view.name, values_of(it->second), graft::io::to_f64(view));
+    if (it == gradients.end())
+      check.fail(view.name, concat(view.name, " has no parameter"));
+    else
+      check.compare(view.name, values_of(it->second), graft::io::to_f64(view));
   }
 }
 
 /// Saved and loaded again, the adapter gives the same bits.
-void check_round_trip(Checker& check, Toy<float>& toy, AdapterModel& model, const Inputs& in, bool training) {
+void check_round_trip(Checker& check, Toy<float>& toy, AdapterModel& model, const Inputs& in,
+                      bool training) {
   const ScratchFolder scratch;
   const Tensor before = forward(toy, in, training);
   model.save("default", scratch.path);
@@ -91,13 +100,15 @@ void check_round_trip(Checker& check, Toy<float>& toy, AdapterModel& model, cons
   check.require(std::equal(before.begin(), before.end(), after.begin(), after.end()),
                 "saved and loaded again, the output has other bits");
   auto again = model.at("default").config();
-  again["inference_mode"] = config.contains("inference_mode") ? config.at("inference_mode") : again["inference_mode"];
+  again["inference_mode"] =
+      config.contains("inference_mode") ? config.at("inference_mode") : again["inference_mode"];
   for (const auto& [key, value] : config)
-    if (key != "inference_mode" && !(again[key] == value)) check.fail("config", concat("config field ", key, " changed"));
+    if (key != "inference_mode" && !(again[key] == value))
+      check.fail("config", concat("config field ", key, " changed"));
 }
 
-void check_merge(Checker& check, Toy<float>& toy, AdapterModel& model, const SafetensorsFile& file, const Inputs& in,
-                 const Json& json) {
+void check_merge(Checker& check, Toy<float>& toy, AdapterModel& model, const SafetensorsFile& file,
+                 const Inputs& in, const Json& json) {
   bool any = false;
   for (const auto& view : file.tensors())
     any = any || view.name.find("merged_") != std::string::npos;
@@ -105,23 +116,29 @@ void check_merge(Checker& check, Toy<float>& toy, AdapterModel& model, const Saf
   const Tensor unmerged = forward(toy, in);
   model.merge({.dequantize = true});
   for (const auto& path : toy.paths()) {
-    for (const std::string& name : {toy.single() ? std::string("merged_weight") : path + ".merged_weight"}) {
+    for (const std::string& name :
+         {toy.single() ? std::string("merged_weight") : path + ".merged_weight"}) {
       const auto* view = file.find(name);
       if (view == nullptr) continue;
       const auto w = toy.file_weight(path);
-      if (w) check.compare(name, values_of(w), graft::io::to_f64(*view), std::max(check.tolerance(), 1e-5));
+      if (w)
+        check.compare(name, values_of(w), graft::io::to_f64(*view),
+                      std::max(check.tolerance(), 1e-5));
     }
   }
   const Tensor merged = forward(toy, in);
-  check.compare("merged y", values_of(merged), values_of(unmerged), std::max(check.tolerance(), 1e-5));
+  check.compare("merged y", values_of(merged), values_of(unmerged),
+                std::max(check.tolerance(), 1e-5));
   model.unmerge();
   const Tensor restored = forward(toy, in);
-  check.require(std::equal(unmerged.begin(), unmerged.end(), restored.begin()), "unmerged, the output has other bits");
+  check.require(std::equal(unmerged.begin(), unmerged.end(), restored.begin()),
+                "unmerged, the output has other bits");
 }
 
 void rewrite_weights(Toy<float>& toy, const SafetensorsFile& file) {
   for (const auto& path : toy.paths()) {
-    const auto w = tensor_of<float>(file, toy.single() ? std::string("rewritten_weight") : path + ".rewritten_weight");
+    const auto w = tensor_of<float>(
+        file, toy.single() ? std::string("rewritten_weight") : path + ".rewritten_weight");
     if (w) toy.set_weight(path, w);
     for (const auto& view : file.tensors())
       if (view.name == "rewritten_" + path || view.name == path + ".rewritten")
@@ -157,7 +174,8 @@ Result run_init_case(const Case& c) {
   const Tensor before = forward(toy, in);
   AdapterModel model(toy.sites(), methods());
   graft::TorchGenerator generator(c.json.value("seed", std::uint64_t{0}));
-  auto& set = model.add("default", graft::read_config_file(c.folder / "adapter_config.json"), generator);
+  auto& set =
+      model.add("default", graft::read_config_file(c.folder / "adapter_config.json"), generator);
   if (c.json.value("identity_at_init", false))
     check.compare("identity", values_of(forward(toy, in)), values_of(before), 1e-5);
   else
@@ -165,17 +183,20 @@ Result run_init_case(const Case& c) {
   std::map<std::string, Tensor> values;
   for (const auto& [key, tensor] : set.tensors()) {
     if (!tensor.saved) continue;
-    if (saved.find(key) == nullptr) check.fail(key, concat("tensor ", key, " is not in PEFT's file"));
+    if (saved.find(key) == nullptr)
+      check.fail(key, concat("tensor ", key, " is not in PEFT's file"));
     if (tensor.parameter) values[key] = tensor.parameter.value();
   }
-  // Values are random: the same distribution is wanted, told apart by spread and range; constants must be equal.
+  // Values are random: the same distribution is wanted, told apart by spread and range; constants
+  // must be equal.
   const Json statistics = c.json.value("statistics", Json::object());
   for (const auto& [key, s] : statistics.items()) {
     const auto it = values.find(key);
     if (it == values.end()) {
       if (saved.find(key) != nullptr && !key.ends_with("base_layer.weight")) {
         bool index = false;
-        for (const auto& [name, tensor] : set.tensors()) index = index || (name == key && tensor.index);
+        for (const auto& [name, tensor] : set.tensors())
+          index = index || (name == key && tensor.index);
         if (!index) check.fail(key, concat("tensor ", key, " is missing"));
       }
       continue;
@@ -193,12 +214,15 @@ Result run_init_case(const Case& c) {
     const double deviation = std::sqrt(std::max(0.0, square / n - mean * mean));
     const double expected = s.at("std").get<double>(), expected_mean = s.at("mean").get<double>();
     if (expected == 0) {
-      check.add(key, std::abs(mean - expected_mean) + deviation, std::abs(mean - expected_mean) + deviation, 1e-4);
+      check.add(key, std::abs(mean - expected_mean) + deviation,
+                std::abs(mean - expected_mean) + deviation, 1e-4);
       continue;
     }
     const double spread = expected * 6 / std::sqrt(n);
-    if (std::abs(mean - expected_mean) > 1.5 * spread + 1e-6 || deviation < expected / 1.6 || deviation > expected * 1.6)
-      check.fail(key, concat(key, ": mean ", mean, " and deviation ", deviation, ", PEFT ", expected_mean, " and ", expected));
+    if (std::abs(mean - expected_mean) > 1.5 * spread + 1e-6 || deviation < expected / 1.6 ||
+        deviation > expected * 1.6)
+      check.fail(key, concat(key, ": mean ", mean, " and deviation ", deviation, ", PEFT ",
+                             expected_mean, " and ", expected));
   }
   return check.result();
 }
@@ -207,8 +231,10 @@ Result run_multi_case(const Case& c) {
   const auto file_path = c.folder / "case.safetensors";
   const auto file = SafetensorsFile::open(file_path);
   if (c.json.value("kind", "multi") == "adalora") throw Unsupported{"allocator trace"};
-  if (!c.json.contains("adapters") && !fs::exists(c.folder / "adapter_config.json")) throw Unsupported{c.json.value("covers", "")};
-  if (c.json.contains("combination_type") || c.json.contains("weights")) throw Unsupported{"weighted combination"};
+  if (!c.json.contains("adapters") && !fs::exists(c.folder / "adapter_config.json"))
+    throw Unsupported{c.json.value("covers", "")};
+  if (c.json.contains("combination_type") || c.json.contains("weights"))
+    throw Unsupported{"weighted combination"};
   Checker check(tolerance_of(c.json));
   Toy<float> toy(c.json.at("module").get<std::string>(), file);
   const Inputs in = inputs_of(file);
@@ -220,10 +246,12 @@ Result run_multi_case(const Case& c) {
   if (c.json.contains("adapters")) {
     for (const auto& name : c.json.at("adapters")) names.push_back(name.get<std::string>());
     for (const auto& name : names) {
-      if (!fs::exists(c.folder / name / "adapter_config.json")) throw Unsupported{concat("no adapter ", name)};
+      if (!fs::exists(c.folder / name / "adapter_config.json"))
+        throw Unsupported{concat("no adapter ", name)};
       model.load(name, c.folder / name);
     }
-    if (c.json.value("peft_api", "").find("create_arrow_model") != std::string::npos) throw Unsupported{"Arrow"};
+    if (c.json.value("peft_api", "").find("create_arrow_model") != std::string::npos)
+      throw Unsupported{"Arrow"};
   } else {
     names.push_back("default");
     model.load("default", c.folder);
@@ -233,11 +261,13 @@ Result run_multi_case(const Case& c) {
   context->ids = in.ids;
   if (const auto* tasks = file.find("task_ids")) context->task_ids = graft::io::to_i64(*tasks);
   if (c.json.contains("row_adapters")) {
-    for (const auto& name : c.json.at("row_adapters")) context->row_adapters.push_back(name.get<std::string>());
+    for (const auto& name : c.json.at("row_adapters"))
+      context->row_adapters.push_back(name.get<std::string>());
     for (const auto& name : names) model.at(name);
   }
   model.activate(names);
-  check_gradients(check, toy, model, file, in, c.json.value("mode", "eval") == "train", names, context);
+  check_gradients(check, toy, model, file, in, c.json.value("mode", "eval") == "train", names,
+                  context);
   if (!c.json.contains("row_adapters") && !file.find("task_ids")) {
     if (names.size() == 1) check_round_trip(check, toy, model, in, false);
     check_merge(check, toy, model, file, in, c.json);

@@ -1,4 +1,5 @@
-// Runs cases that other programs computed: conformance --cases DIR [--filter REGEX] [--strict] [--json FILE]
+// Runs cases that other programs computed: conformance --cases DIR [--filter REGEX] [--strict]
+// [--json FILE]
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -17,13 +18,15 @@ const char* status_name(Status status) {
   return status == Status::pass ? "pass" : status == Status::fail ? "fail" : "unsupported";
 }
 
-/// Every folder with a case.json, and every file of a folder called tokenizer, in the order of their paths.
+/// Every folder with a case.json, and every file of a folder called tokenizer, in the order of
+/// their paths.
 std::vector<Case> discover(const fs::path& root) {
   std::vector<Case> cases;
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
     const fs::path& path = entry.path();
     const bool folder_case = path.filename() == "case.json";
-    const bool tokenizer = path.parent_path().filename() == "tokenizer" && path.extension() == ".json";
+    const bool tokenizer =
+        path.parent_path().filename() == "tokenizer" && path.extension() == ".json";
     if (!folder_case && !tokenizer) continue;
     Case c;
     c.root = root;
@@ -31,15 +34,18 @@ std::vector<Case> discover(const fs::path& root) {
     c.name = fs::relative(c.folder, root).generic_string();
     cases.push_back(std::move(c));
   }
-  std::sort(cases.begin(), cases.end(), [](const Case& a, const Case& b) { return a.name < b.name; });
+  std::sort(cases.begin(), cases.end(),
+            [](const Case& a, const Case& b) { return a.name < b.name; });
   return cases;
 }
 
 Result run(Case& c) {
   const bool is_file = fs::is_regular_file(c.folder);
-  c.json = graft::io::read_json(is_file ? c.folder : c.folder / "case.json", {.depth = 256, .allow_duplicates = true});
+  c.json = graft::io::read_json(is_file ? c.folder : c.folder / "case.json",
+                                {.depth = 256, .allow_duplicates = true});
   const std::string kind = c.json.value("kind", is_file ? "tokenizer" : "multi");
-  if (c.name.rfind("methods/", 0) == 0 || c.name.find("/methods/") != std::string::npos) return run_method_case(c);
+  if (c.name.rfind("methods/", 0) == 0 || c.name.find("/methods/") != std::string::npos)
+    return run_method_case(c);
   if (kind == "layer") return run_layer_case(c);
   if (kind == "init") return run_init_case(c);
   if (kind == "multi" || kind == "adalora") return run_multi_case(c);
@@ -57,7 +63,8 @@ int main(int argc, char** argv) {
   bool strict = false;
   CLI::App app("Runs the cases of a folder and compares with the results that they hold.");
   app.add_option("--cases", folder, "Folder of cases")->required();
-  app.add_option("--filter", filter, "Only cases whose path below the folder has a match of this regular expression");
+  app.add_option("--filter", filter,
+                 "Only cases whose path below the folder has a match of this regular expression");
   app.add_option("--json", json_file, "Write the results to this file");
   app.add_flag("--strict", strict, "Unsupported cases count as failures");
   try {
@@ -75,7 +82,8 @@ int main(int argc, char** argv) {
     }
     Json report = Json::array();
     std::map<Status, int> counts;
-    std::printf("%-52s %-11s %9s %9s %9s  %s\n", "case", "status", "max_abs", "max_rel", "allowed", "worst");
+    std::printf("%-52s %-11s %9s %9s %9s  %s\n", "case", "status", "max_abs", "max_rel", "allowed",
+                "worst");
     for (Case& c : discover(folder)) {
       if (!filter.empty() && !std::regex_search(c.name, pattern)) continue;
       Result r;
@@ -86,14 +94,17 @@ int main(int argc, char** argv) {
         r.reason = u.reason;
       } catch (const std::exception& error) {
         const std::string what = error.what();
-        r.status = what.find("is not known; known are") != std::string::npos ? Status::unsupported : Status::fail;
+        const bool lacking = what.find("is not known; known are") != std::string::npos ||
+                             what.find("is not supported") != std::string::npos;
+        r.status = lacking ? Status::unsupported : Status::fail;
         r.reason = r.status == Status::unsupported ? what.substr(0, what.find(';')) : what;
       }
       r.name = c.name;
       ++counts[r.status];
       const bool good = r.status == Status::pass;
-      std::printf("%-52s %-11s %9.1e %9.1e %9.1e  %s%s%s\n", r.name.c_str(), status_name(r.status), r.max_abs, r.max_rel,
-                  r.tolerance, r.worst.c_str(), good || r.reason.empty() ? "" : "  ", good ? "" : r.reason.c_str());
+      std::printf("%-52s %-11s %9.1e %9.1e %9.1e  %s%s%s\n", r.name.c_str(), status_name(r.status),
+                  r.max_abs, r.max_rel, r.tolerance, r.worst.c_str(),
+                  good || r.reason.empty() ? "" : "  ", good ? "" : r.reason.c_str());
       std::fflush(stdout);
       report.push_back({{"name", r.name},
                         {"status", status_name(r.status)},
@@ -102,8 +113,8 @@ int main(int argc, char** argv) {
                         {"worst", r.worst},
                         {"reason", r.reason}});
     }
-    std::printf("%d passed, %d failed, %d unsupported\n", counts[Status::pass], counts[Status::fail],
-                counts[Status::unsupported]);
+    std::printf("%d passed, %d failed, %d unsupported\n", counts[Status::pass],
+                counts[Status::fail], counts[Status::unsupported]);
     if (!json_file.empty()) {
       const std::string text = graft::io::json_text(report, 1) + "\n";
       graft::io::write_file_atomically(json_file, std::as_bytes(std::span(text)));

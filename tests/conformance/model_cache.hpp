@@ -18,7 +18,8 @@ inline std::filesystem::path model_cache() {
   return variable("HOME") / ".cache" / "graft";
 }
 
-/// The file that a case's `model` names, or an empty path: looked for by its path and by its name alone.
+/// The file that a case's `model` names, or an empty path: looked for by its path and by its name
+/// alone.
 inline std::filesystem::path find_model(const Json& model) {
   const std::filesystem::path file = model.value("file", "");
   for (const auto& path : {model_cache() / file, model_cache() / file.filename(),

@@ -26,10 +26,13 @@ Batch batch_of(const SafetensorsFile& file, const std::string& prefix) {
   if (const auto* mask = file.find(prefix + ".attention_mask"))
     for (std::int64_t m : graft::io::to_i64(*mask)) batch.mask.push_back(m != 0);
   if (const auto* labels = file.find(prefix + ".labels")) {
-    if (labels->dtype == graft::io::DType::f32) batch.targets = tensor_of<float>(file, prefix + ".labels");
-    else batch.labels = graft::io::to_i64(*labels);
+    if (labels->dtype == graft::io::DType::f32)
+      batch.targets = tensor_of<float>(file, prefix + ".labels");
+    else
+      batch.labels = graft::io::to_i64(*labels);
   }
-  if (const auto* tasks = file.find(prefix + ".task_ids")) batch.task_ids = graft::io::to_i64(*tasks);
+  if (const auto* tasks = file.find(prefix + ".task_ids"))
+    batch.task_ids = graft::io::to_i64(*tasks);
   if (file.find(prefix + ".pixel_values") != nullptr) {
     batch.pixels = tensor_of<float>(file, prefix + ".pixel_values");
     batch.batch = batch.pixels.dim(0);
@@ -38,8 +41,8 @@ Batch batch_of(const SafetensorsFile& file, const std::string& prefix) {
 }
 
 /// Logits of real tokens only: rows of masked positions are dropped from both.
-void compare_logits(Checker& check, const std::string& quantity, const Tensor& found, const std::vector<double>& expected,
-                    const Batch& batch) {
+void compare_logits(Checker& check, const std::string& quantity, const Tensor& found,
+                    const std::vector<double>& expected, const Batch& batch) {
   auto a = values_of(found), b = expected;
   if (a.size() != b.size()) {
     check.fail(quantity, concat(quantity, ": ", a.size(), " values, expected ", b.size()));
@@ -50,13 +53,16 @@ void compare_logits(Checker& check, const std::string& quantity, const Tensor& f
   if (!batch.mask.empty() && extra >= 0 && rows == batch.batch * tokens && tokens > 1)
     for (Index r = 0; r < rows; ++r) {
       const Index t = r % tokens - extra;
-      if (t < 0 || batch.mask[static_cast<std::size_t>(r / tokens * batch.seq_len + t)] != 0) continue;
-      for (Index j = 0; j < width; ++j) a[static_cast<std::size_t>(r * width + j)] = b[static_cast<std::size_t>(r * width + j)] = 0;
+      if (t < 0 || batch.mask[static_cast<std::size_t>(r / tokens * batch.seq_len + t)] != 0)
+        continue;
+      for (Index j = 0; j < width; ++j)
+        a[static_cast<std::size_t>(r * width + j)] = b[static_cast<std::size_t>(r * width + j)] = 0;
     }
   check.compare(quantity, a, b);
 }
 
-void train(Checker& check, const Case& c, graft::models::Model& model, AdapterModel& adapters, const Batch (&batches)[2]) {
+void train(Checker& check, const Case& c, graft::models::Model& model, AdapterModel& adapters,
+           const Batch (&batches)[2]) {
   const Json& t = c.json.at("training");
   auto& set = adapters.at("default");
   const auto parameters = set.parameters();
@@ -78,28 +84,31 @@ void train(Checker& check, const Case& c, graft::models::Model& model, AdapterMo
     if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);
     const double want = expected.at(static_cast<std::size_t>(step - 1));
     const double error = std::abs(static_cast<double>(loss.item()) - want);
-    check.add(concat("loss of step ", step), error, error / std::abs(want), std::max(1e-5, 10 * drift));
+    check.add(concat("loss of step ", step), error, error / std::abs(want),
+              std::max(1e-5, 10 * drift));
     tape.backward(loss);
     if (auto* procedure = set.procedure()) procedure->after_backward(info);
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       const auto& p = parameters[i];
       if (!p.grad()) continue;
       const auto n = static_cast<double>(step);
-      graft::kernels::adamw_step(p.value().data(), p.grad().data(), first[i].data(), second[i].data(), p.size(),
-                                 static_cast<float>(lr), static_cast<float>(beta1), static_cast<float>(beta2),
-                                 static_cast<float>(t.value("eps", 1e-8)), static_cast<float>(t.value("weight_decay", 0.0)),
-                                 static_cast<float>(1 - std::pow(beta1, n)), static_cast<float>(1 - std::pow(beta2, n)), 1.0F);
+      graft::kernels::adamw_step(p.value().data(), p.grad().data(), first[i].data(),
+                                 second[i].data(), p.size(), lr, beta1, beta2, t.value("eps", 1e-8),
+                                 t.value("weight_decay", 0.0), 1 - std::pow(beta1, n),
+                                 1 - std::pow(beta2, n), 1.0);
     }
     if (auto* procedure = set.procedure()) procedure->after_step(info);
     for (const auto& p : parameters) p.zero_grad();
   }
   if (!t.contains("final")) return;
   const auto final_file = SafetensorsFile::open(c.folder / t.at("final").get<std::string>());
-  const double final_drift = t.contains("f32_vs_f64") ? t.at("f32_vs_f64").value("final_tensors", 0.0) : 0.0;
+  const double final_drift =
+      t.contains("f32_vs_f64") ? t.at("f32_vs_f64").value("final_tensors", 0.0) : 0.0;
   for (const auto& [key, tensor] : set.tensors()) {
     const auto* view = final_file.find(key);
     if (view == nullptr || !tensor.parameter || !tensor.saved) continue;
-    if (static_cast<Index>(view->elements()) != tensor.parameter.size()) continue;  // a reduced rank
+    if (static_cast<Index>(view->elements()) != tensor.parameter.size())
+      continue;  // a reduced rank
     check.compare("final " + key, values_of(tensor.parameter.value()), graft::io::to_f64(*view),
                   std::max(1e-5, 10 * final_drift));
   }
@@ -122,11 +131,13 @@ Result run_model_case(const Case& c) {
       if (inputs.find(prefix + ".base_logits") == nullptr) continue;
       const Batch batch = batch_of(inputs, prefix);
       Tape tape({.gradients = false, .training = false});
-      compare_logits(check, prefix, model->logits(tape, batch).value(), graft::io::to_f64(inputs.at(prefix + ".base_logits")), batch);
+      compare_logits(check, prefix, model->logits(tape, batch).value(),
+                     graft::io::to_f64(inputs.at(prefix + ".base_logits")), batch);
       if (c.json.contains("base_loss")) {
         const double want = c.json.at("base_loss").at(static_cast<std::size_t>(i));
         const double found = model->loss(tape, batch).item();
-        check.add(prefix + " loss", std::abs(found - want), std::abs(found - want) / std::abs(want), 1e-5);
+        check.add(prefix + " loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
+                  1e-5);
       }
     }
     return check.result();
@@ -149,7 +160,8 @@ Result run_model_case(const Case& c) {
   const Batch batches[2] = {batch_of(inputs, "batch0"), batch_of(inputs, "batch1")};
   {
     Tape tape({.gradients = false, .training = false});
-    compare_logits(check, "logits", model->logits(tape, batches[0]).value(), graft::io::to_f64(file.at("logits")), batches[0]);
+    compare_logits(check, "logits", model->logits(tape, batches[0]).value(),
+                   graft::io::to_f64(file.at("logits")), batches[0]);
   }
   Tape tape;
   auto loss = model->loss(tape, batches[0]);
@@ -164,7 +176,8 @@ Result run_model_case(const Case& c) {
     for (const auto& [key, tensor] : set.tensors())
       if (tensor.parameter && "grad." + key == view.name) {
         found = true;
-        const auto g = tensor.parameter.grad() ? tensor.parameter.grad() : Tensor::zeros(tensor.parameter.shape());
+        const auto g = tensor.parameter.grad() ? tensor.parameter.grad()
+                                               : Tensor::zeros(tensor.parameter.shape());
         check.compare(view.name, values_of(g), graft::io::to_f64(view));
       }
     if (!found) check.fail(view.name, concat(view.name, " has no parameter"));

@@ -22,8 +22,8 @@ Batch one_row(const std::vector<std::int32_t>& ids) {
 }
 
 /// The twenty likeliest tokens of the last position, by their ids.
-void check_text(Checker& check, const graft::models::Model& model, const Json& expected, const std::vector<std::int32_t>& ids,
-                const std::string& name) {
+void check_text(Checker& check, const graft::models::Model& model, const Json& expected,
+                const std::vector<std::int32_t>& ids, const std::string& name) {
   const Batch batch = one_row(ids);
   Tape tape({.gradients = false, .training = false});
   const auto logits = model.logits(tape, batch).value();
@@ -37,7 +37,8 @@ void check_text(Checker& check, const graft::models::Model& model, const Json& e
   check.compare(name + " logits", found, want);
   if (expected.contains("mean_cross_entropy")) {
     const double loss = model.loss(tape, batch).item(), w = expected.at("mean_cross_entropy");
-    check.add(name + " cross-entropy", std::abs(loss - w), std::abs(loss - w) / w, check.tolerance());
+    check.add(name + " cross-entropy", std::abs(loss - w), std::abs(loss - w) / w,
+              check.tolerance());
   }
 }
 
@@ -46,19 +47,22 @@ void check_text(Checker& check, const graft::models::Model& model, const Json& e
 Result run_real_case(const Case& c) {
   const auto path = find_model(c.json.at("model"));
   if (path.empty())
-    throw Unsupported{concat("skipped: the file ", c.json.at("model").value("file", ""), " is not in the model cache")};
+    throw Unsupported{concat("skipped: the file ", c.json.at("model").value("file", ""),
+                             " is not in the model cache")};
   Checker check(c.json.value("tolerance", 1e-4));
   if (!c.json.contains("base")) throw Unsupported{"sentence vectors"};
   const auto model = graft::models::load<float>(path);
   int number = 0;
   for (const auto& text : c.json.at("base"))
-    check_text(check, *model, text, text.at("ids").get<std::vector<std::int32_t>>(), concat("text ", number++));
+    check_text(check, *model, text, text.at("ids").get<std::vector<std::int32_t>>(),
+               concat("text ", number++));
   graft::AdapterModel adapters(model->sites(), methods());
   if (!std::filesystem::exists(c.folder / "adapter")) return check.result();
   auto& set = adapters.load("default", c.folder / "adapter");
   number = 0;
   for (const auto& text : c.json.at("with_adapter")) {
-    const auto& ids_of_text = text.contains("ids") ? text : c.json.at("base").at(static_cast<std::size_t>(number));
+    const auto& ids_of_text =
+        text.contains("ids") ? text : c.json.at("base").at(static_cast<std::size_t>(number));
     const auto ids = ids_of_text.at("ids").get<std::vector<std::int32_t>>();
     check_text(check, *model, text, ids, concat("adapted text ", number));
     if (text.contains("gradient_norms")) {
@@ -70,7 +74,8 @@ Result run_real_case(const Case& c) {
       for (const auto& [key, tensor] : set.tensors()) {
         if (!norms.contains(key)) continue;
         double square = 0;
-        for (float g : tensor.parameter.grad()) square += static_cast<double>(g) * static_cast<double>(g);
+        for (float g : tensor.parameter.grad())
+          square += static_cast<double>(g) * static_cast<double>(g);
         found.push_back(std::sqrt(square));
         want.push_back(norms.at(key));
       }

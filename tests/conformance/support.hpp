@@ -55,7 +55,8 @@ class Checker {
 
   /// Compares max |a − b| / max |b| with the tolerance (or another one).
   template <class A, class B>
-  void compare(const std::string& quantity, const A& found, const B& expected, double tolerance = -1) {
+  void compare(const std::string& quantity, const A& found, const B& expected,
+               double tolerance = -1) {
     const double limit = tolerance < 0 ? tolerance_ : tolerance;
     if (static_cast<std::size_t>(found.size()) != static_cast<std::size_t>(expected.size())) {
       fail(quantity, concat(quantity, ": ", found.size(), " values, expected ", expected.size()));
@@ -65,7 +66,8 @@ class Checker {
     bool finite = true;
     for (std::size_t i = 0; i < static_cast<std::size_t>(expected.size()); ++i) {
       const auto at = static_cast<decltype(found.size())>(i);
-      const double a = static_cast<double>(found[static_cast<std::size_t>(at)]), b = static_cast<double>(expected[i]);
+      const double a = static_cast<double>(found[static_cast<std::size_t>(at)]),
+                   b = static_cast<double>(expected[i]);
       if (!std::isfinite(a)) finite = false;
       error = std::max(error, std::abs(a - b));
       scale = std::max(scale, std::abs(b));
@@ -84,7 +86,8 @@ class Checker {
     }
     if (!(relative <= limit)) {
       result_.status = Status::fail;
-      if (result_.reason.empty()) result_.reason = concat(quantity, " off by ", std::to_string(relative));
+      if (result_.reason.empty())
+        result_.reason = concat(quantity, " off by ", std::to_string(relative));
     }
   }
   void fail(const std::string& quantity, const std::string& reason) {
@@ -114,7 +117,8 @@ template <class T>
 BasicTensor<T> tensor_of(const SafetensorsFile& file, const std::string& name) {
   const auto* view = file.find(name);
   if (view == nullptr) return {};
-  return BasicTensor<T>::from(graft::io::to_f64(*view), Shape(view->shape.begin(), view->shape.end()));
+  return BasicTensor<T>::from(graft::io::to_f64(*view),
+                              Shape(view->shape.begin(), view->shape.end()));
 }
 inline std::vector<std::int32_t> ids_of(const SafetensorsFile& file, const std::string& name) {
   std::vector<std::int32_t> ids;

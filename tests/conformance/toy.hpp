@@ -12,7 +12,8 @@ namespace conformance {
 using graft::BasicSiteTable;
 using graft::BasicVar;
 
-/// The small module of a case, built from its description ("fc1 Linear 24→20, tanh, fc2 Linear 20→28") and its tensors.
+/// The small module of a case, built from its description ("fc1 Linear 24→20, tanh, fc2 Linear
+/// 20→28") and its tensors.
 template <class T>
 class Toy {
  public:
@@ -25,8 +26,9 @@ class Toy {
   BasicSiteTable<T>& sites() { return table_; }
   bool takes_ids() const { return !steps_.empty() && steps_.front().kind == Kind::embedding; }
 
-  BasicVar<T> operator()(graft::BasicTape<T>& tape, const BasicTensor<T>& x, const std::vector<std::int32_t>& ids,
-                         const Shape& ids_shape, BasicVar<T>* input) const {
+  BasicVar<T> operator()(graft::BasicTape<T>& tape, const BasicTensor<T>& x,
+                         const std::vector<std::int32_t>& ids, const Shape& ids_shape,
+                         BasicVar<T>* input) const {
     BasicVar<T> h;
     if (takes_ids()) {
       h = (*steps_.front().embedding)(tape, ids);
@@ -39,12 +41,23 @@ class Toy {
     }
     for (const Step& step : steps_) {
       switch (step.kind) {
-        case Kind::embedding: break;
-        case Kind::linear: h = (*step.linear)(h); break;
-        case Kind::conv: h = convolution(*step.linear, h, step.conv); break;
-        case Kind::norm: h = (*step.norm)(h); break;
-        case Kind::tanh: h = tanh(h); break;
-        case Kind::attention: h = attention_step(step, h); break;
+        case Kind::embedding:
+          break;
+        case Kind::linear:
+          h = (*step.linear)(h);
+          break;
+        case Kind::conv:
+          h = convolution(*step.linear, h, step.conv);
+          break;
+        case Kind::norm:
+          h = (*step.norm)(h);
+          break;
+        case Kind::tanh:
+          h = tanh(h);
+          break;
+        case Kind::attention:
+          h = attention_step(step, h);
+          break;
       }
     }
     return h;
@@ -68,7 +81,8 @@ class Toy {
   void set_weight(const std::string& path, const BasicTensor<T>& weight) {
     for (Step& step : steps_)
       if (step.linear != nullptr && step.linear->path() == path)
-        step.linear->set_base(graft::BasicDenseLinear<T>(as_matrix(step, weight), step.linear->base().bias()));
+        step.linear->set_base(
+            graft::BasicDenseLinear<T>(as_matrix(step, weight), step.linear->base().bias()));
   }
   std::vector<std::string> paths() const {
     std::vector<std::string> list;
@@ -97,8 +111,10 @@ class Toy {
     std::vector<std::string> list;
     std::string word;
     for (char c : text + " ") {
-      if (c != ' ') word += c;
-      else if (!word.empty()) list.push_back(std::exchange(word, ""));
+      if (c != ' ')
+        word += c;
+      else if (!word.empty())
+        list.push_back(std::exchange(word, ""));
     }
     return list;
   }
@@ -107,14 +123,18 @@ class Toy {
     std::string part;
     std::vector<std::string> parts;
     for (char c : description + ",") {
-      if (c != ',') part += c;
-      else parts.push_back(std::exchange(part, ""));
+      if (c != ',')
+        part += c;
+      else
+        parts.push_back(std::exchange(part, ""));
     }
     for (const auto& text : parts) {
       const auto w = words(text);
       if (w.empty()) continue;
       const auto number = [&](std::size_t i) { return static_cast<Index>(std::stol(w.at(i))); };
-      const auto has = [&](const char* word) { return std::find(w.begin(), w.end(), word) != w.end(); };
+      const auto has = [&](const char* word) {
+        return std::find(w.begin(), w.end(), word) != w.end();
+      };
       const auto layer = [&](Kind kind, const char* type, const char* name) {
         Step step;
         step.kind = kind;
@@ -160,7 +180,8 @@ class Toy {
     }
   }
 
-  std::string tensor_name(const SafetensorsFile& file, const Step& step, const std::string& tensor) const {
+  std::string tensor_name(const SafetensorsFile& file, const Step& step,
+                          const std::string& tensor) const {
     return file.find(step.name + "." + tensor) != nullptr ? step.name + "." + tensor : tensor;
   }
   BasicTensor<T> as_matrix(const Step& step, const BasicTensor<T>& weight) const {
@@ -173,8 +194,10 @@ class Toy {
     if (step.groups > 1) return ungrouped_weight(weight, step.groups);
     return weight.reshape({weight.dim(0), weight.size() / weight.dim(0)});
   }
-  graft::BasicLinearSite<T>* add_linear(const std::string& path, BasicTensor<T> weight, BasicTensor<T> bias) {
-    linears_.push_back(std::make_unique<graft::BasicLinearSite<T>>(path, graft::BasicDenseLinear<T>(weight, bias)));
+  graft::BasicLinearSite<T>* add_linear(const std::string& path, BasicTensor<T> weight,
+                                        BasicTensor<T> bias) {
+    linears_.push_back(std::make_unique<graft::BasicLinearSite<T>>(
+        path, graft::BasicDenseLinear<T>(weight, bias)));
     table_.linear.push_back(linears_.back().get());
     return linears_.back().get();
   }
@@ -182,7 +205,8 @@ class Toy {
   void build(Step& step, const SafetensorsFile& file) {
     if (step.kind == Kind::tanh) return;
     if (step.kind == Kind::attention) {
-      step.linear = add_linear("mha", tensor_of<T>(file, "mha.in_proj_weight"), tensor_of<T>(file, "mha.in_proj_bias"));
+      step.linear = add_linear("mha", tensor_of<T>(file, "mha.in_proj_weight"),
+                               tensor_of<T>(file, "mha.in_proj_bias"));
       step.output = add_linear("mha.base_layer.out_proj", tensor_of<T>(file, "mha.out_proj.weight"),
                                tensor_of<T>(file, "mha.out_proj.bias"));
       step.output->target_path = "mha";
@@ -192,7 +216,8 @@ class Toy {
     const auto bias = tensor_of<T>(file, tensor_name(file, step, "bias"));
     if (!weight) throw Unsupported{concat("no weight for ", step.name)};
     if (step.kind == Kind::embedding) {
-      embeddings_.push_back(std::make_unique<graft::BasicEmbeddingSite<T>>(step.name, graft::BasicEmbeddingTable<T>(weight)));
+      embeddings_.push_back(std::make_unique<graft::BasicEmbeddingSite<T>>(
+          step.name, graft::BasicEmbeddingTable<T>(weight)));
       step.embedding = embeddings_.back().get();
       step.embedding->padding_index = step.padding_index;
       table_.embedding.push_back(step.embedding);
@@ -210,7 +235,9 @@ class Toy {
       step.linear->fan_in_fan_out = step.in_out;
       if (step.kind == Kind::conv) {
         const auto axes = static_cast<std::size_t>(weight.rank() - 2);
-        const auto spread = [&](std::vector<Index>& v, Index otherwise) { v.assign(axes, v.empty() ? otherwise : v[0]); };
+        const auto spread = [&](std::vector<Index>& v, Index otherwise) {
+          v.assign(axes, v.empty() ? otherwise : v[0]);
+        };
         step.conv.kernel.clear();
         for (int i = 2; i < weight.rank(); ++i) step.conv.kernel.push_back(weight.dim(i));
         spread(step.conv.stride, 1);
@@ -229,7 +256,8 @@ class Toy {
     options.heads = options.kv_heads = step.heads;
     options.causal = false;
     options.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(d / step.heads)));
-    const auto y = graft::attention(slice(qkv, 1, 0, d), slice(qkv, 1, d, d), slice(qkv, 1, 2 * d, d), options);
+    const auto y = graft::attention(slice(qkv, 1, 0, d), slice(qkv, 1, d, d),
+                                    slice(qkv, 1, 2 * d, d), options);
     return reshape((*step.output)(y), x.shape());
   }
 

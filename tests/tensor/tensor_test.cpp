@@ -58,7 +58,8 @@ TEST_CASE("a borrowed tensor works on the memory of its owner and can keep it al
 }
 
 TEST_CASE("a shape that does not fit its values names both") {
-  CHECK_THROWS_WITH(Tensor::from({1, 2, 3}, {2, 2}), Catch::Contains("3 values") && Catch::Contains("[2, 2]"));
+  CHECK_THROWS_WITH(Tensor::from({1, 2, 3}, {2, 2}),
+                    Catch::Contains("3 values") && Catch::Contains("[2, 2]"));
 }
 
 TEST_CASE("more than six axes and negative sizes are refused") {

@@ -6,10 +6,12 @@
 
 namespace graft {
 
-/// A layer with an adapter, statically typed: y = adapter.apply(base, x). It is a `Linear` itself, so it can be wrapped again.
+/// A layer with an adapter, statically typed: y = adapter.apply(base, x). It is a `Linear` itself,
+/// so it can be wrapped again.
 ///
-/// The base is held by value (graft's layers are handles that share their weight); hold a large layer of your own through
-/// `std::shared_ptr` and `AnyLinear`, or wrap a small handle to it. Move it only before it is used on a tape.
+/// The base is held by value (graft's layers are handles that share their weight); hold a large
+/// layer of your own through `std::shared_ptr` and `AnyLinear`, or wrap a small handle to it. Move
+/// it only before it is used on a tape.
 template <Linear Base, LinearAdapter Adapter>
   requires std::same_as<ScalarOf<Base>, typename Adapter::Scalar>
 class Adapted {
@@ -38,7 +40,8 @@ class Adapted {
       if (t.parameter && t.parameter.trainable()) result.push_back(t.parameter);
     return result;
   }
-  /// One dense layer that computes the same; base and adapter stay as they are. @throws ValueError if the method cannot.
+  /// One dense layer that computes the same; base and adapter stay as they are. @throws ValueError
+  /// if the method cannot.
   BasicDenseLinear<Scalar> merge() const { return merge_linear(base_, adapter_); }
   void set_enabled(bool enabled) { enabled_ = enabled; }
   bool enabled() const { return enabled_; }

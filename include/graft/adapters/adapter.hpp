@@ -29,7 +29,8 @@ struct IndexTensor {
   Type type = Type::i64;  ///< as files hold it
 };
 
-/// One entry of an adapter's registry of tensors, the only road for saving, loading, counting and optimising.
+/// One entry of an adapter's registry of tensors, the only road for saving, loading, counting and
+/// optimising.
 template <std::floating_point T>
 struct AdapterTensor {
   enum class Scope {
@@ -43,13 +44,17 @@ struct AdapterTensor {
   std::shared_ptr<IndexTensor> index;  ///< … or of integers
   bool saved = true;
   Scope scope = Scope::site;
-  Shape file_shape;          ///< shape in files where it differs (same elements); a scalar shape: no difference
-  std::string group = "";    ///< of the optimiser: methods give factors their own learning rate by it
+  Shape file_shape;        ///< shape in files where it differs (same elements); a scalar shape: no
+                           ///< difference
+  std::string group = "";  ///< of the optimiser: methods give factors their own learning rate by it
 
-  Index elements() const { return parameter ? parameter.size() : static_cast<Index>(index->values.size()); }
+  Index elements() const {
+    return parameter ? parameter.size() : static_cast<Index>(index->values.size());
+  }
 };
 
-/// Parameters that several sites of one adapter share (projections, banks), by name. The first site makes them.
+/// Parameters that several sites of one adapter share (projections, banks), by name. The first site
+/// makes them.
 template <std::floating_point T>
 class SharedParameters {
  public:
@@ -74,14 +79,16 @@ struct LinearSiteInfo {
   Index out_features = 0;
   bool fan_in_fan_out = false;
   ConvGeometry conv;
-  Index layer = -1;         ///< number in the path, -1 if there is none
-  Index layers = 0;         ///< number of layers of the model
-  std::vector<std::pair<std::string, Shape>> all_sites;  ///< path and [out, in] of every site of this adapter, in order
-  /// The frozen weight [out, in] and bias (empty if none), asked for by inits that depend on them. They are of the
-  /// dense form of the weight: a quantised base is decoded.
+  Index layer = -1;  ///< number in the path, -1 if there is none
+  Index layers = 0;  ///< number of layers of the model
+  std::vector<std::pair<std::string, Shape>>
+      all_sites;  ///< path and [out, in] of every site of this adapter, in order
+  /// The frozen weight [out, in] and bias (empty if none), asked for by inits that depend on them.
+  /// They are of the dense form of the weight: a quantised base is decoded.
   std::function<BasicTensor<T>()> weight;
   BasicTensor<T> bias;
-  /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null where that cannot be.
+  /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null
+  /// where that cannot be.
   std::function<void(BasicTensor<T>)> replace_weight;
 
   /// Last part of the path: "q_proj".
@@ -104,9 +111,10 @@ struct EmbeddingSiteInfo {
 /// What making an adapter needs besides configuration and site.
 template <std::floating_point T>
 struct InitContext {
-  TorchGenerator& generator;      ///< draws in creation order, as torch's global generator would
+  TorchGenerator& generator;  ///< draws in creation order, as torch's global generator would
   SharedParameters<T>& shared;
-  bool loading = false;           ///< a checkpoint follows: values need not be drawn, weights not be rewritten
+  bool loading =
+      false;  ///< a checkpoint follows: values need not be drawn, weights not be rewritten
   std::string adapter_name = "default";
 };
 
@@ -133,7 +141,8 @@ class StandaloneInit {
   InitContext<T> context_{generator_, shared_};
 };
 
-/// A method for linear sites: owns parameters, not the base, and maps x with any base that is a `Linear`.
+/// A method for linear sites: owns parameters, not the base, and maps x with any base that is a
+/// `Linear`.
 template <class A>
 concept LinearAdapter = requires(const A& adapter, const BasicDenseLinear<typename A::Scalar>& base,
                                  const BasicVar<typename A::Scalar>& x) {
@@ -177,10 +186,12 @@ class Biasless {
 
 }  // namespace detail
 
-/// Weight and bias of one layer that computes what base and adapter compute together. The adapter must be affine in x.
+/// Weight and bias of one layer that computes what base and adapter compute together. The adapter
+/// must be affine in x.
 ///
-/// A method may offer `merged_weight(base)` or `merge_reason()`; else the weight is what the adapted layer without bias
-/// makes of the identity, exactly the unmerged computation, and the bias what it makes of zero.
+/// A method may offer `merged_weight(base)` or `merge_reason()`; else the weight is what the
+/// adapted layer without bias makes of the identity, exactly the unmerged computation, and the bias
+/// what it makes of zero.
 /// @throws ValueError if the method cannot merge.
 template <class Adapter, Linear L>
 BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter) {

@@ -42,7 +42,9 @@ class ConfigValue {
   U* get_if() {
     return std::get_if<U>(&value_);
   }
-  bool is_number() const { return get_if<std::int64_t>() != nullptr || get_if<double>() != nullptr; }
+  bool is_number() const {
+    return get_if<std::int64_t>() != nullptr || get_if<double>() != nullptr;
+  }
   /// Number as a double. @throws ValueError if it is none.
   double number() const {
     if (const auto* i = get_if<std::int64_t>()) return static_cast<double>(*i);
@@ -50,7 +52,8 @@ class ConfigValue {
     throw ValueError(concat("config: expected a number, found ", kind()));
   }
   const char* kind() const {
-    static constexpr const char* kKinds[] = {"null", "a boolean", "an integer", "a number", "a text", "a list", "a map"};
+    static constexpr const char* kKinds[] = {"null",   "a boolean", "an integer", "a number",
+                                             "a text", "a list",    "a map"};
     return kKinds[value_.index()];
   }
   friend bool operator==(const ConfigValue&, const ConfigValue&) = default;
@@ -59,8 +62,8 @@ class ConfigValue {
   std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Map> value_;
 };
 
-/// Which modules a method goes to: a list of name suffixes, one regular expression that must match the whole path, or the
-/// word "all-linear". Empty: the defaults of the architecture.
+/// Which modules a method goes to: a list of name suffixes, one regular expression that must match
+/// the whole path, or the word "all-linear". Empty: the defaults of the architecture.
 struct TargetModules {
   std::vector<std::string> names;
   std::string pattern;
@@ -79,21 +82,28 @@ struct TargetModules {
 
 namespace detail {
 
-[[noreturn]] inline void config_mismatch(const std::string& key, const char* expected, const ConfigValue& found) {
-  throw ValueError(concat("config field '", key, "': expected ", expected, ", found ", found.kind()));
+[[noreturn]] inline void config_mismatch(const std::string& key, const char* expected,
+                                         const ConfigValue& found) {
+  throw ValueError(
+      concat("config field '", key, "': expected ", expected, ", found ", found.kind()));
 }
 
 inline void read_config(const std::string& key, const ConfigValue& v, bool& out) {
-  if (const auto* b = v.get_if<bool>()) out = *b;
-  else config_mismatch(key, "a boolean", v);
+  if (const auto* b = v.get_if<bool>())
+    out = *b;
+  else
+    config_mismatch(key, "a boolean", v);
 }
 template <std::integral Integer>
   requires(!std::same_as<Integer, bool>)
 void read_config(const std::string& key, const ConfigValue& v, Integer& out) {
-  if (const auto* i = v.get_if<std::int64_t>()) out = static_cast<Integer>(*i);
-  else if (const auto* d = v.get_if<double>(); d != nullptr && *d == static_cast<double>(static_cast<std::int64_t>(*d)))
+  if (const auto* i = v.get_if<std::int64_t>())
+    out = static_cast<Integer>(*i);
+  else if (const auto* d = v.get_if<double>();
+           d != nullptr && *d == static_cast<double>(static_cast<std::int64_t>(*d)))
     out = static_cast<Integer>(*d);
-  else config_mismatch(key, "an integer", v);
+  else
+    config_mismatch(key, "an integer", v);
 }
 template <std::floating_point Real>
 void read_config(const std::string& key, const ConfigValue& v, Real& out) {
@@ -101,8 +111,10 @@ void read_config(const std::string& key, const ConfigValue& v, Real& out) {
   out = static_cast<Real>(v.number());
 }
 inline void read_config(const std::string& key, const ConfigValue& v, std::string& out) {
-  if (const auto* s = v.get_if<std::string>()) out = *s;
-  else config_mismatch(key, "a text", v);
+  if (const auto* s = v.get_if<std::string>())
+    out = *s;
+  else
+    config_mismatch(key, "a text", v);
 }
 inline void read_config(const std::string&, const ConfigValue& v, ConfigValue& out) { out = v; }
 inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out);
@@ -114,12 +126,15 @@ template <class U>
 void read_config(const std::string& key, const ConfigValue& v, std::map<std::string, U>& out);
 
 inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out) {
-  if (v.is_null()) out = {};
-  else if (const auto* s = v.get_if<std::string>()) out = TargetModules(*s);
+  if (v.is_null())
+    out = {};
+  else if (const auto* s = v.get_if<std::string>())
+    out = TargetModules(*s);
   else if (v.get_if<ConfigValue::List>() != nullptr) {
     out = {};
     read_config(key, v, out.names);
-  } else config_mismatch(key, "a text or a list of texts", v);
+  } else
+    config_mismatch(key, "a text or a list of texts", v);
 }
 template <class U>
 void read_config(const std::string& key, const ConfigValue& v, std::optional<U>& out) {
@@ -187,7 +202,8 @@ ConfigValue write_config(const std::map<std::string, U>& values) {
 
 }  // namespace detail
 
-/// Visitor that fills the fields of a configuration from a map; a field that the map lacks keeps its value.
+/// Visitor that fills the fields of a configuration from a map; a field that the map lacks keeps
+/// its value.
 class ConfigReader {
  public:
   explicit ConfigReader(const ConfigValue::Map& map) : map_(map) {}
@@ -195,8 +211,9 @@ class ConfigReader {
   void operator()(const char* key, Field& field) const {
     const auto it = map_.find(key);
     if (it == map_.end()) return;
-    if constexpr (!std::is_same_v<Field, ConfigValue> && !requires { field.reset(); } && !requires { field.clear(); } &&
-                  !std::is_same_v<Field, TargetModules>) {
+    if constexpr (
+        !std::is_same_v<Field, ConfigValue> && !requires { field.reset(); } &&
+        !requires { field.clear(); } && !std::is_same_v<Field, TargetModules>) {
       if (it->second.is_null()) return;
     }
     if constexpr (std::is_same_v<Field, std::string>) {
@@ -222,12 +239,13 @@ class ConfigWriter {
   ConfigValue::Map& map_;
 };
 
-/// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of PEFT share.
+/// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of
+/// PEFT share.
 struct Selection {
   TargetModules exclude_modules;
-  std::vector<Index> layers_to_transform;    ///< empty: all
-  std::vector<std::string> layers_pattern;   ///< names of the list of layers; empty: any
-  std::vector<std::string> modules_to_save;  ///< trained whole and saved with the adapter
+  std::vector<Index> layers_to_transform;            ///< empty: all
+  std::vector<std::string> layers_pattern;           ///< names of the list of layers; empty: any
+  std::vector<std::string> modules_to_save;          ///< trained whole and saved with the adapter
   std::map<std::string, ConfigValue> rank_pattern;   ///< regex on the path's end -> rank
   std::map<std::string, ConfigValue> alpha_pattern;  ///< regex on the path's end -> alpha
 

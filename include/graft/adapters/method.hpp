@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -20,7 +21,7 @@ struct MethodInfo {
   std::string_view sites;       ///< "linear, embedding, conv"
   std::string_view parameters;  ///< trained elements a site: "r (in + out)"
   bool mergeable = true;
-  bool in_peft = true;          ///< Hugging Face PEFT reads and writes its files
+  bool in_peft = true;  ///< Hugging Face PEFT reads and writes its files
 };
 
 /// Steps of a training run, as procedures see them. Steps count from 1.
@@ -37,7 +38,8 @@ struct PlacedPart {
   std::shared_ptr<AdapterPart<T>> part;
 };
 
-/// What a method does while it is trained (rank budgets, mask updates); made once for an adapter over all its parts.
+/// What a method does while it is trained (rank budgets, mask updates); made once for an adapter
+/// over all its parts.
 template <std::floating_point T>
 class Procedure {
  public:
@@ -48,6 +50,10 @@ class Procedure {
   virtual void after_step(const StepInfo&) {}
   /// Fields of the saved configuration that the procedure decides.
   virtual void update_config(ConfigValue::Map&) const {}
+  /// Numbers that the procedure carries from step to step beside the tensors of its parts, by name.
+  /// A run that goes on from a checkpoint gets them back, after the tensors.
+  virtual std::map<std::string, std::vector<double>> state() const { return {}; }
+  virtual void set_state(const std::map<std::string, std::vector<double>>&) {}
 };
 
 /// What a method descriptor is told about an attention site and about the model.
@@ -82,15 +88,17 @@ struct PromptSiteInfo {
 /// Descriptor of a method with one class for linear sites: `M` has `Config`, a constructor
 /// (config, LinearSiteInfo, InitContext) and `static MethodInfo info()`.
 ///
-/// A descriptor of a method's own may have, besides `Config` and `info()`, any of the static functions `linear`, `embedding`,
-/// `norm`, `hidden`, `attention`, `prompt` (each: config, site info, InitContext -> shared pointer to a part, null: not here),
-/// `targets(config, path)` in place of `target_modules`, and `procedure(config, parts) -> unique_ptr<Procedure>`.
+/// A descriptor of a method's own may have, besides `Config` and `info()`, any of the static
+/// functions `linear`, `embedding`, `norm`, `hidden`, `attention`, `prompt` (each: config, site
+/// info, InitContext -> shared pointer to a part, null: not here), `targets(config, path)` in place
+/// of `target_modules`, and `procedure(config, parts) -> unique_ptr<Procedure>`.
 template <class M>
 struct LinearMethod {
   using Scalar = typename M::Scalar;
   using Config = typename M::Config;
   static MethodInfo info() { return M::info(); }
-  static std::shared_ptr<LinearPart<Scalar>> linear(const Config& config, const LinearSiteInfo<Scalar>& site,
+  static std::shared_ptr<LinearPart<Scalar>> linear(const Config& config,
+                                                    const LinearSiteInfo<Scalar>& site,
                                                     InitContext<Scalar>& context) {
     return linear_part(M(config, site, context));
   }

@@ -13,16 +13,19 @@
 
 namespace graft {
 
-/// Shapes of the tensors that a checkpoint holds for one site, by the names of the registry; null: not there.
+/// Shapes of the tensors that a checkpoint holds for one site, by the names of the registry; null:
+/// not there.
 using CheckpointShapes = std::function<const Shape*(std::string_view name)>;
 
-/// What one adapter has at one site, behind type erasure: its tensors, and what it wants to happen around them.
+/// What one adapter has at one site, behind type erasure: its tensors, and what it wants to happen
+/// around them.
 template <std::floating_point T>
 class AdapterPart {
  public:
   virtual ~AdapterPart() = default;
   virtual std::vector<AdapterTensor<T>> tensors() const = 0;
-  /// Called before a checkpoint is read, so that shapes that depend on it (a reduced rank) can follow.
+  /// Called before a checkpoint is read, so that shapes that depend on it (a reduced rank) can
+  /// follow.
   virtual void before_load(const CheckpointShapes&) {}
   /// Called after the tensors were replaced from outside.
   virtual void after_load() {}
@@ -39,7 +42,8 @@ class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T>
 template <std::floating_point T>
 class NormPart : public AdapterPart<T>, public NormAdapterInterface<T> {
  public:
-  /// The norm that computes what `norm` with this adapter computes. Default: nothing, it cannot be merged.
+  /// The norm that computes what `norm` with this adapter computes. Default: nothing, it cannot be
+  /// merged.
   virtual std::optional<BasicNorm<T>> merged(const BasicNorm<T>&) const { return std::nullopt; }
 };
 template <std::floating_point T>
@@ -65,12 +69,16 @@ class ErasedPart : public Base {
     if constexpr (requires { method_.after_load(); }) method_.after_load();
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const override {
-    if constexpr (requires { method_.auxiliary_loss(tape); }) return method_.auxiliary_loss(tape);
-    else return {};
+    if constexpr (requires { method_.auxiliary_loss(tape); })
+      return method_.auxiliary_loss(tape);
+    else
+      return {};
   }
   std::string merge_reason() const override {
-    if constexpr (requires { method_.merge_reason(); }) return method_.merge_reason();
-    else return {};
+    if constexpr (requires { method_.merge_reason(); })
+      return method_.merge_reason();
+    else
+      return {};
   }
   Method& method() { return method_; }
   const Method& method() const { return method_; }
@@ -107,8 +115,10 @@ class ErasedNorm final : public ErasedPart<NormPart<typename Method::Scalar>, Me
     return this->method_.apply(norm, x);
   }
   std::optional<BasicNorm<T>> merged(const BasicNorm<T>& norm) const override {
-    if constexpr (requires { this->method_.merged(norm); }) return this->method_.merged(norm);
-    else return std::nullopt;
+    if constexpr (requires { this->method_.merged(norm); })
+      return this->method_.merged(norm);
+    else
+      return std::nullopt;
   }
 };
 template <class Method>
@@ -116,15 +126,16 @@ class ErasedHidden final : public ErasedPart<HiddenPart<typename Method::Scalar>
  public:
   using T = typename Method::Scalar;
   using ErasedPart<HiddenPart<T>, Method>::ErasedPart;
-  BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output, const BasicVar<T>& residual) const override {
+  BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
+                    const BasicVar<T>& residual) const override {
     return this->method_.apply(input, output, residual);
   }
 };
 
 }  // namespace detail
 
-/// A method for linear sites as a part. The method needs `apply(base, x)` and `tensors()`, and may have `before_load`,
-/// `after_load`, `auxiliary_loss` and `merge_reason`.
+/// A method for linear sites as a part. The method needs `apply(base, x)` and `tensors()`, and may
+/// have `before_load`, `after_load`, `auxiliary_loss` and `merge_reason`.
 template <class Method>
 std::shared_ptr<LinearPart<typename Method::Scalar>> linear_part(Method method) {
   return std::make_shared<detail::ErasedLinear<Method>>(std::move(method));
@@ -148,7 +159,8 @@ std::shared_ptr<HiddenPart<typename Method::Scalar>> hidden_part(Method method) 
 template <class Method, class Part>
 Method* method_of(Part* part) {
   using T = typename Method::Scalar;
-  if (auto* linear = dynamic_cast<detail::ErasedPart<LinearPart<T>, Method>*>(part)) return &linear->method();
+  if (auto* linear = dynamic_cast<detail::ErasedPart<LinearPart<T>, Method>*>(part))
+    return &linear->method();
   return nullptr;
 }
 

@@ -6,9 +6,10 @@
 
 namespace graft {
 
-/// f(x) without keeping what f computes inside: the backward pass runs f once more (Chen et al. 2016). Random operations
-/// inside f repeat their pattern. f must be a pure function of x and of parameters; it must own what it uses or
-/// outlive the backward pass. Costs one more forward pass of f, keeps only x.
+/// f(x) without keeping what f computes inside: the backward pass runs f once more (Chen et al.
+/// 2016). Random operations inside f repeat their pattern. f must be a pure function of x and of
+/// parameters; it must own what it uses or outlive the backward pass. Costs one more forward pass
+/// of f, keeps only x.
 template <std::floating_point T, class F>
 BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
   auto& tape = x.tape();
@@ -27,7 +28,8 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
   }
   options.gradients = true;
   return tape.record(std::move(y), true,
-                     [f = std::move(f), options, calls, context, vx = x.value(), gx = x.grad_ref()](const BasicTensor<T>& dy) {
+                     [f = std::move(f), options, calls, context, vx = x.value(),
+                      gx = x.grad_ref()](const BasicTensor<T>& dy) {
                        BasicTape<T> inner(options);
                        inner.set_random_calls(calls);
                        inner.set_context(context);

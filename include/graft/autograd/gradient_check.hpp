@@ -13,17 +13,19 @@ namespace graft {
 
 /// Largest disagreement that a gradient check found.
 struct GradientCheck {
-  double relative_error = 0;  ///< max |analytic - numeric| / max(1e-8, max |numeric|) over one input, worst input
-  std::size_t input = 0;      ///< number of the worst input
+  double relative_error =
+      0;  ///< max |analytic - numeric| / max(1e-8, max |numeric|) over one input, worst input
+  std::size_t input = 0;  ///< number of the worst input
 };
 
 /// Compares the gradient of a scalar function with central differences in double precision.
 ///
-/// `f(tape)` builds the loss from the parameters, which it must read through `tape.parameter`. At most `probes` elements of each
-/// parameter are moved, by `step` each way; they are chosen by `seed`.
+/// `f(tape)` builds the loss from the parameters, which it must read through `tape.parameter`. At
+/// most `probes` elements of each parameter are moved, by `step` each way; they are chosen by
+/// `seed`.
 template <class F>
-GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& parameters, double step = 1e-5,
-                             Index probes = 24, unsigned seed = 1) {
+GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& parameters,
+                             double step = 1e-5, Index probes = 24, unsigned seed = 1) {
   for (const auto& p : parameters) p.zero_grad();
   {
     BasicTape<double> tape;
@@ -36,7 +38,8 @@ GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& p
     double error = 0, scale = 1e-8;
     const Index n = std::min(probes, p.size());
     for (Index i = 0; i < n; ++i) {
-      const Index at = n == p.size() ? i : static_cast<Index>(generator() % static_cast<std::size_t>(p.size()));
+      const Index at =
+          n == p.size() ? i : static_cast<Index>(generator() % static_cast<std::size_t>(p.size()));
       double& element = p.value()[at];
       const double old = element;
       const auto value = [&](double x) {

@@ -9,8 +9,8 @@
 
 namespace graft {
 
-/// A tensor that may be trained, with its gradient. A handle: copies name the same parameter, so a factor that
-/// several layers share is one parameter with one gradient.
+/// A tensor that may be trained, with its gradient. A handle: copies name the same parameter, so a
+/// factor that several layers share is one parameter with one gradient.
 template <std::floating_point T>
 class BasicParameter {
  public:
@@ -35,7 +35,9 @@ class BasicParameter {
   void zero_grad() const { state_->grad = {}; }
   /// Identity, for finding a parameter that several places share.
   const void* id() const { return state_.get(); }
-  friend bool operator==(const BasicParameter& a, const BasicParameter& b) { return a.state_ == b.state_; }
+  friend bool operator==(const BasicParameter& a, const BasicParameter& b) {
+    return a.state_ == b.state_;
+  }
 
  private:
   struct State {

@@ -32,7 +32,8 @@ struct GradSlot {
   GradSlot& operator=(const GradSlot&) = delete;
 };
 
-/// How to compute a value once more from what other operations keep anyway. Counted by hand, in a block of the pool.
+/// How to compute a value once more from what other operations keep anyway. Counted by hand, in a
+/// block of the pool.
 template <class T>
 struct Recipe {
   virtual ~Recipe() = default;
@@ -71,8 +72,8 @@ class RecipeRef {
 
 }  // namespace detail
 
-/// A value that an operation keeps for its backward pass: the tensor itself or, where that is cheap, the way to compute it again.
-/// Several operations that keep the same value compute it once.
+/// A value that an operation keeps for its backward pass: the tensor itself or, where that is
+/// cheap, the way to compute it again. Several operations that keep the same value compute it once.
 template <std::floating_point T>
 class BasicSaved {
  public:
@@ -90,7 +91,8 @@ class BasicSaved {
   detail::RecipeRef<T> recipe_;
 };
 
-/// The right to add to the gradient of one input of an operation; false where no gradient is wanted.
+/// The right to add to the gradient of one input of an operation; false where no gradient is
+/// wanted.
 template <std::floating_point T>
 class BasicGradRef {
  public:
@@ -104,7 +106,8 @@ class BasicGradRef {
   void add(const BasicTensor<T>& g) const {
     if (slot_ == nullptr) return;
     if (g.size() != slot_->shape.elements())
-      throw ShapeError(concat("gradient: shape ", g.shape().text(), ", expected ", slot_->shape.text()));
+      throw ShapeError(
+          concat("gradient: shape ", g.shape().text(), ", expected ", slot_->shape.text()));
     BasicTensor<T>& grad = *slot_->target;
     if (!grad) {
       grad = g.reshape(slot_->shape);
@@ -117,8 +120,8 @@ class BasicGradRef {
     }
   }
 
-  /// The gradient as a buffer that a kernel writes: `accumulate` says whether it holds earlier contributions
-  /// (add to it) or is uninitialised (overwrite it whole).
+  /// The gradient as a buffer that a kernel writes: `accumulate` says whether it holds earlier
+  /// contributions (add to it) or is uninitialised (overwrite it whole).
   struct Buffer {
     T* data;
     bool accumulate;
@@ -164,7 +167,8 @@ class BasicVar {
   BasicTape<T>& tape() const { return *tape_; }
   bool requires_grad() const { return slot_ != nullptr; }
   BasicGradRef<T> grad_ref() const { return BasicGradRef<T>(slot_); }
-  /// The gradient after a backward pass; kept only for leaves (`BasicTape::leaf`). Empty if none arrived.
+  /// The gradient after a backward pass; kept only for leaves (`BasicTape::leaf`). Empty if none
+  /// arrived.
   BasicTensor<T> grad() const { return slot_ == nullptr ? BasicTensor<T>{} : *slot_->target; }
   /// The same value without a gradient.
   BasicVar detach() const { return {tape_, value_, nullptr}; }
@@ -183,10 +187,11 @@ class BasicVar {
 
 /// Reverse-mode record of one computation.
 ///
-/// An operation is recorded only if one of its inputs wants a gradient; its node keeps what the operation captured
-/// and nothing else. `backward` walks the nodes from the last to the first and frees each one, with its gradient,
-/// as soon as it is done. Nodes live in a bump arena whose chunks come from the memory pool, so a tape per step costs
-/// no system allocation in steady state. Not thread safe: one tape per thread.
+/// An operation is recorded only if one of its inputs wants a gradient; its node keeps what the
+/// operation captured and nothing else. `backward` walks the nodes from the last to the first and
+/// frees each one, with its gradient, as soon as it is done. Nodes live in a bump arena whose
+/// chunks come from the memory pool, so a tape per step costs no system allocation in steady state.
+/// Not thread safe: one tape per thread.
 template <std::floating_point T>
 class BasicTape {
  public:
@@ -222,9 +227,9 @@ class BasicTape {
     return {this, parameter.value(), slot};
   }
 
-  /// Appends an operation with result `value`. `backward(dy)` receives the gradient of the result and adds to
-  /// the inputs' gradients through the `GradRef`s that it captured. It is called at most once and only if a gradient
-  /// arrived. If no input wants a gradient, nothing is recorded.
+  /// Appends an operation with result `value`. `backward(dy)` receives the gradient of the result
+  /// and adds to the inputs' gradients through the `GradRef`s that it captured. It is called at
+  /// most once and only if a gradient arrived. If no input wants a gradient, nothing is recorded.
   template <class Backward>
   Var record(Tensor value, bool wants_gradient, Backward&& backward) {
     if (!wants_gradient || !options_.gradients) return constant(std::move(value));
@@ -243,8 +248,8 @@ class BasicTape {
     return {this, std::move(value), slot};
   }
 
-  /// The same value, which operations after this one need not keep: `compute()` gives it again in the backward pass, with the
-  /// same bits, from tensors that it owns and that are kept anyway.
+  /// The same value, which operations after this one need not keep: `compute()` gives it again in
+  /// the backward pass, with the same bits, from tensors that it owns and that are kept anyway.
   template <class Compute>
   Var recomputable(Var var, Compute&& compute) {
     if (!options_.gradients) return var;
@@ -257,7 +262,8 @@ class BasicTape {
     Function function(std::forward<Compute>(compute));
     static_assert(alignof(Again) <= kAlignment);
     MemoryPool::Block* block = MemoryPool::global().acquire(sizeof(Again));
-    auto* recipe = ::new (static_cast<void*>(reinterpret_cast<std::byte*>(block) + kAlignment)) Again(std::move(function));
+    auto* recipe = ::new (static_cast<void*>(reinterpret_cast<std::byte*>(block) + kAlignment))
+        Again(std::move(function));
     recipe->block = block;
     var.recipe_ = detail::RecipeRef<T>(recipe);
     return var;
@@ -267,12 +273,14 @@ class BasicTape {
   /// The tape is empty afterwards, also if an operation throws. @throws ShapeError, ValueError
   void backward(const Var& loss) {
     if (loss.size() != 1)
-      throw ShapeError(concat("Tape::backward: the loss has shape ", loss.shape().text(), ", expected one element"));
+      throw ShapeError(concat("Tape::backward: the loss has shape ", loss.shape().text(),
+                              ", expected one element"));
     backward(loss, Tensor::full(loss.shape(), T{1}));
   }
   /// The same from a given gradient of `output`.
   void backward(const Var& output, const Tensor& gradient) {
-    if (&output.tape() != this) throw ValueError("Tape::backward: the value belongs to another tape");
+    if (&output.tape() != this)
+      throw ValueError("Tape::backward: the value belongs to another tape");
     if (!output.requires_grad())
       throw ValueError("Tape::backward: the value depends on nothing that wants a gradient");
     struct Cleanup {
@@ -312,7 +320,8 @@ class BasicTape {
   const Options& options() const { return options_; }
   bool training() const { return options_.training; }
   bool gradients() const { return options_.gradients; }
-  /// A number that is different for each call and a function of the seed and the number of calls before it.
+  /// A number that is different for each call and a function of the seed and the number of calls
+  /// before it.
   std::uint64_t next_random_key() {
     std::uint64_t z = options_.seed + 0x9e3779b97f4a7c15ULL * (++random_calls_);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
@@ -322,7 +331,8 @@ class BasicTape {
   std::uint64_t random_calls() const { return random_calls_; }
   void set_random_calls(std::uint64_t calls) { random_calls_ = calls; }
 
-  /// What the forward pass of this tape is about (rows, tokens, tasks); read by adapters that depend on it.
+  /// What the forward pass of this tape is about (rows, tokens, tasks); read by adapters that
+  /// depend on it.
   template <class Context>
   const Context* context() const {
     return static_cast<const Context*>(context_.get());

@@ -19,7 +19,8 @@ class AlignedBuffer {
   AlignedBuffer() = default;
   explicit AlignedBuffer(std::size_t count)
       : data_(count == 0 ? nullptr
-                         : static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{kAlignment}))),
+                         : static_cast<T*>(
+                               ::operator new(count * sizeof(T), std::align_val_t{kAlignment}))),
         size_(count) {}
   AlignedBuffer(AlignedBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}

@@ -17,8 +17,9 @@ class MatrixView {
   MatrixView(T* data, Index rows, Index cols, Index row_stride)
       : data_(data), rows_(rows), cols_(cols), row_stride_(row_stride) {
     if (rows < 0 || cols < 0 || (rows > 1 && row_stride < cols))
-      throw ShapeError(concat("MatrixView: ", rows, " x ", cols, " with row stride ", row_stride,
-                              "; expected non-negative sizes and a stride of at least the columns"));
+      throw ShapeError(
+          concat("MatrixView: ", rows, " x ", cols, " with row stride ", row_stride,
+                 "; expected non-negative sizes and a stride of at least the columns"));
   }
   MatrixView(T* data, Index rows, Index cols) : MatrixView(data, rows, cols, cols) {}
 

@@ -9,7 +9,8 @@
 
 namespace graft {
 
-/// Sizes of the axes of a row-major array, outermost first; up to six axes. A shape without axes is a scalar.
+/// Sizes of the axes of a row-major array, outermost first; up to six axes. A shape without axes is
+/// a scalar.
 class Shape {
  public:
   static constexpr int kMaxRank = 6;

@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/config_json.hpp"
-#include "graft/compose/full_copy.hpp"
 #include "graft/compose/method_registry.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/safetensors.hpp"
@@ -31,7 +31,8 @@ struct LoadReport {
     const auto list = [&](const char* what, const std::vector<std::string>& names) {
       if (names.empty()) return;
       result += concat(result.empty() ? "" : "; ", names.size(), " ", what, ": ");
-      for (std::size_t i = 0; i < names.size() && i < 5; ++i) result += (i == 0 ? "" : ", ") + names[i];
+      for (std::size_t i = 0; i < names.size() && i < 5; ++i)
+        result += (i == 0 ? "" : ", ") + names[i];
       if (names.size() > 5) result += ", …";
     };
     list("missing", missing);
@@ -41,10 +42,11 @@ struct LoadReport {
   }
 };
 
-/// Named adapters on the sites of one model: add, load, save, activate one or several, switch off, merge.
+/// Named adapters on the sites of one model: add, load, save, activate one or several, switch off,
+/// merge.
 ///
-/// Works through the sites and the registry of tensors only; it knows neither the model nor any method. The site table, and the
-/// model behind it, must outlive this.
+/// Works through the sites and the registry of tensors only; it knows neither the model nor any
+/// method. The site table, and the model behind it, must outlive this.
 template <std::floating_point T>
 class BasicAdapterModel {
  public:
@@ -56,9 +58,11 @@ class BasicAdapterModel {
     while (!sets_.empty()) remove(sets_.back()->name());
   }
 
-  /// Makes an adapter from a configuration and activates it alone. Values are drawn from `generator` in the order in which
-  /// Hugging Face PEFT draws them. @throws ValueError for an unknown method, a bad configuration, targets that match nothing
-  AdapterSet<T>& add(const std::string& name, const ConfigValue::Map& config, TorchGenerator& generator) {
+  /// Makes an adapter from a configuration and activates it alone. Values are drawn from
+  /// `generator` in the order in which Hugging Face PEFT draws them. @throws ValueError for an
+  /// unknown method, a bad configuration, targets that match nothing
+  AdapterSet<T>& add(const std::string& name, const ConfigValue::Map& config,
+                     TorchGenerator& generator) {
     return build(name, config, generator, false);
   }
   /// The same from a method's own configuration.
@@ -73,10 +77,12 @@ class BasicAdapterModel {
     return build(name, map, generator, false);
   }
 
-  /// Reads a folder with adapter_config.json and adapter_model.safetensors, as Hugging Face PEFT writes it.
-  /// @throws IoError for unreadable files; ValueError with the report if `strict` and tensors do not fit.
-  AdapterSet<T>& load(const std::string& name, const std::filesystem::path& folder, bool strict = true,
-                      LoadReport* report = nullptr) {
+  /// Reads a folder with adapter_config.json and adapter_model.safetensors, as Hugging Face PEFT
+  /// writes it.
+  /// @throws IoError for unreadable files; ValueError with the report if `strict` and tensors do
+  /// not fit.
+  AdapterSet<T>& load(const std::string& name, const std::filesystem::path& folder,
+                      bool strict = true, LoadReport* report = nullptr) {
     const auto config = read_config_file(folder / "adapter_config.json");
     const auto file = io::SafetensorsFile::open(folder / "adapter_model.safetensors");
     TorchGenerator generator;
@@ -85,7 +91,8 @@ class BasicAdapterModel {
       const LoadReport result = read_tensors(set, file);
       if (report != nullptr) *report = result;
       if (strict && !result.ok())
-        throw ValueError(concat((folder / "adapter_model.safetensors").string(), ": ", result.text()));
+        throw ValueError(
+            concat((folder / "adapter_model.safetensors").string(), ": ", result.text()));
     } catch (...) {
       remove(name);
       throw;
@@ -93,7 +100,8 @@ class BasicAdapterModel {
     return set;
   }
 
-  /// Copies tensors of a file into an adapter that exists. Parts that adapt their shapes are asked first.
+  /// Copies tensors of a file into an adapter that exists. Parts that adapt their shapes are asked
+  /// first.
   static LoadReport read_tensors(AdapterSet<T>& set, const io::SafetensorsFile& file) {
     std::map<std::string, Shape> shapes;
     for (const auto& view : file.tensors()) {
@@ -105,7 +113,8 @@ class BasicAdapterModel {
       const auto find = [&](std::string_view tensor) -> const Shape* {
         AdapterTensor<T> probe;
         probe.name = tensor;
-        for (const auto scope : {AdapterTensor<T>::Scope::site, AdapterTensor<T>::Scope::model, AdapterTensor<T>::Scope::root}) {
+        for (const auto scope : {AdapterTensor<T>::Scope::site, AdapterTensor<T>::Scope::model,
+                                 AdapterTensor<T>::Scope::root}) {
           probe.scope = scope;
           const auto it = shapes.find(AdapterSet<T>::key_of(placed.path, probe));
           if (it != shapes.end()) return &it->second;
@@ -125,24 +134,28 @@ class BasicAdapterModel {
       }
       used.push_back(key);
       const Shape found(view->shape.begin(), view->shape.end());
-      const Shape expected = tensor.index ? tensor.index->shape
+      const Shape expected = tensor.index                   ? tensor.index->shape
                              : tensor.file_shape.rank() > 0 ? tensor.file_shape
                                                             : tensor.parameter.shape();
       if (found != expected) {
-        report.mismatched.push_back(concat(key, ": expected ", expected.text(), ", found ", found.text()));
+        report.mismatched.push_back(
+            concat(key, ": expected ", expected.text(), ", found ", found.text()));
         continue;
       }
       if (tensor.index) {
         tensor.index->values = io::to_i64(*view);
       } else {
         BasicTensor<T> value = BasicTensor<T>::empty(tensor.parameter.shape());
-        if constexpr (std::is_same_v<T, float>) io::to_f32(*view, value.span());
-        else value = BasicTensor<T>::from(io::to_f64(*view), tensor.parameter.shape());
+        if constexpr (std::is_same_v<T, float>)
+          io::to_f32(*view, value.span());
+        else
+          value = BasicTensor<T>::from(io::to_f64(*view), tensor.parameter.shape());
         tensor.parameter.assign(std::move(value));
       }
     }
     for (const auto& view : file.tensors()) {
-      // PEFT stores the frozen table of an adapted embedding beside the adapter; the model has it already.
+      // PEFT stores the frozen table of an adapted embedding beside the adapter; the model has it
+      // already.
       const bool frozen_copy = view.name.ends_with(".base_layer.weight");
       if (!frozen_copy && std::find(used.begin(), used.end(), view.name) == used.end())
         report.unexpected.push_back(view.name);
@@ -168,7 +181,7 @@ class BasicAdapterModel {
     converted.reserve(set.tensors().size());
     for (const auto& [key, tensor] : set.tensors()) {
       if (!tensor.saved) continue;
-      const Shape shape = tensor.index ? tensor.index->shape
+      const Shape shape = tensor.index                   ? tensor.index->shape
                           : tensor.file_shape.rank() > 0 ? tensor.file_shape
                                                          : tensor.parameter.shape();
       io::TensorToWrite item;
@@ -199,7 +212,8 @@ class BasicAdapterModel {
     const auto it = find(name);
     if (it == sets_.end()) throw ValueError(concat("adapter '", name, "' does not exist"));
     const auto drop = [&](auto& sites) {
-      for (auto* site : sites) std::erase_if(site->adapters(), [&](const auto& a) { return a.name == name; });
+      for (auto* site : sites)
+        std::erase_if(site->adapters(), [&](const auto& a) { return a.name == name; });
     };
     drop(table_->linear);
     drop(table_->embedding);
@@ -214,7 +228,8 @@ class BasicAdapterModel {
     activate(active_);
   }
 
-  /// Runs with these adapters, in this order; none: the frozen model. @throws ValueError for a name that does not exist.
+  /// Runs with these adapters, in this order; none: the frozen model. @throws ValueError for a name
+  /// that does not exist.
   void activate(std::vector<std::string> names) {
     for (const auto& n : names) at(n);
     active_ = std::move(names);
@@ -241,7 +256,8 @@ class BasicAdapterModel {
     if (it != sets_.end()) return **it;
     std::string known;
     for (const auto& s : sets_) known += (known.empty() ? "" : ", ") + s->name();
-    throw ValueError(concat("adapter '", name, "' does not exist; there are: ", known.empty() ? "none" : known));
+    throw ValueError(
+        concat("adapter '", name, "' does not exist; there are: ", known.empty() ? "none" : known));
   }
   std::vector<std::string> names() const {
     std::vector<std::string> list;
@@ -272,8 +288,10 @@ class BasicAdapterModel {
   struct MergeOptions {
     bool dequantize = false;  ///< allow a quantised weight to become a dense one
   };
-  /// Folds the active adapters into the frozen weights. The old weights are kept, and `unmerge` puts them back bit for bit.
-  /// @throws ValueError if a part cannot be merged, or a weight is quantised and `dequantize` is not set; nothing is changed then.
+  /// Folds the active adapters into the frozen weights. The old weights are kept, and `unmerge`
+  /// puts them back bit for bit.
+  /// @throws ValueError if a part cannot be merged, or a weight is quantised and `dequantize` is
+  /// not set; nothing is changed then.
   void merge(MergeOptions options = {}) {
     if (!merged_.empty()) throw ValueError("merge: adapters are merged already; unmerge first");
     for (const auto& n : active_)
@@ -290,7 +308,8 @@ class BasicAdapterModel {
       if (site->chain().empty() && !site->bias_override) continue;
       if constexpr (std::is_same_v<T, float>) {
         if (!options.dequantize && site->base().template as<QuantizedLinear>() != nullptr)
-          throw ValueError(concat("merge: ", site->path(), " is quantised; merging would make it dense: allow that "
+          throw ValueError(concat("merge: ", site->path(),
+                                  " is quantised; merging would make it dense: allow that "
                                   "with dequantize, or keep the adapter beside the base"));
       }
       auto merged = merged_layer(*site);
@@ -311,7 +330,8 @@ class BasicAdapterModel {
           if (named.name == n) {
             const auto* part = dynamic_cast<const NormPart<T>*>(named.adapter.get());
             auto result = part == nullptr ? std::nullopt : part->merged(site->norm());
-            if (!result) throw ValueError(concat("merge: the adapter of ", site->path(), " cannot be merged"));
+            if (!result)
+              throw ValueError(concat("merge: the adapter of ", site->path(), " cannot be merged"));
             norm = *result;
             changed = true;
           }
@@ -338,13 +358,16 @@ class BasicAdapterModel {
   using Sets = std::vector<std::unique_ptr<AdapterSet<T>>>;
 
   typename Sets::const_iterator find(const std::string& name) const {
-    return std::find_if(sets_.begin(), sets_.end(), [&](const auto& s) { return s->name() == name; });
+    return std::find_if(sets_.begin(), sets_.end(),
+                        [&](const auto& s) { return s->name() == name; });
   }
 
-  AdapterSet<T>& build(const std::string& name, const ConfigValue::Map& given, TorchGenerator& generator, bool loading) {
+  AdapterSet<T>& build(const std::string& name, const ConfigValue::Map& given,
+                       TorchGenerator& generator, bool loading) {
     if (contains(name)) throw ValueError(concat("adapter '", name, "' exists already"));
     const auto type = given.find("peft_type");
-    const std::string* peft_type = type == given.end() ? nullptr : type->second.template get_if<std::string>();
+    const std::string* peft_type =
+        type == given.end() ? nullptr : type->second.template get_if<std::string>();
     if (peft_type == nullptr) throw ValueError("adapter config: field 'peft_type' is missing");
     const auto& entry = registry_->at(*peft_type);
     auto config = entry.defaults;
@@ -390,7 +413,8 @@ class BasicAdapterModel {
       set.add_part(site->path(), part);
     };
     for (auto* site : table_->embedding)
-      if (inside(site->path(), modules)) place(site, std::make_shared<FullEmbedding<T>>(site->table().dense()));
+      if (inside(site->path(), modules))
+        place(site, std::make_shared<FullEmbedding<T>>(site->table().dense()));
     for (auto* site : table_->linear)
       if (inside(site->path(), modules)) {
         Shape file_shape;
@@ -398,7 +422,8 @@ class BasicAdapterModel {
           file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
           for (Index k : site->conv.kernel) file_shape.append(k);
         }
-        place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(), file_shape));
+        place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(),
+                                                    site->base().bias(), file_shape));
       }
     for (auto* site : table_->norm)
       if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));
@@ -407,7 +432,8 @@ class BasicAdapterModel {
   void add_biases(AdapterSet<T>& set) {
     const auto& config = set.given_config();
     const auto it = config.find("bias");
-    const std::string* mode = it == config.end() ? nullptr : it->second.template get_if<std::string>();
+    const std::string* mode =
+        it == config.end() ? nullptr : it->second.template get_if<std::string>();
     if (mode == nullptr || *mode == "none") return;
     auto& list = biases_[set.name()];
     std::vector<std::string> whole;
@@ -419,12 +445,14 @@ class BasicAdapterModel {
     };
     for (auto* site : table_->linear) {
       const bool adapted = own(site);
-      if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole)) continue;
+      if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole))
+        continue;
       BasicParameter<T> bias(site->base().bias().clone());
       list.linear.emplace_back(site, bias);
       AdapterTensor<T> tensor;
       tensor.parameter = bias;
-      set.add_tensor("base_model.model." + site->path() + (adapted ? ".base_layer.bias" : ".bias"), tensor);
+      set.add_tensor("base_model.model." + site->path() + (adapted ? ".base_layer.bias" : ".bias"),
+                     tensor);
     }
     if (*mode != "all") return;
     for (auto* site : table_->norm) {
@@ -461,7 +489,8 @@ class BasicAdapterModel {
   void refuse_active(const Site& site) const {
     for (const auto& named : site.adapters())
       if (std::find(active_.begin(), active_.end(), named.name) != active_.end())
-        throw ValueError(concat("merge: adapter '", named.name, "' at ", site.path(), " cannot be folded into a weight"));
+        throw ValueError(concat("merge: adapter '", named.name, "' at ", site.path(),
+                                " cannot be folded into a weight"));
   }
 
   /// The chain of a site, seen as one adapter over the frozen layer.
@@ -482,7 +511,8 @@ class BasicAdapterModel {
     if (!site.bias_override) return merged;
     auto bias = site.bias_override.value().clone();
     const auto before = site.base().bias();
-    for (Index i = 0; i < bias.size(); ++i) bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
+    for (Index i = 0; i < bias.size(); ++i)
+      bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
     return BasicDenseLinear<T>(merged.dense_weight(), bias);
   }
   static BasicTensor<T> merged_table(const BasicEmbeddingSite<T>& site) {
@@ -493,9 +523,12 @@ class BasicAdapterModel {
   }
 
   static std::vector<std::byte> index_bytes(const IndexTensor& index) {
-    const std::size_t width = index.type == IndexTensor::Type::u8 ? 1 : index.type == IndexTensor::Type::i32 ? 4 : 8;
+    const std::size_t width = index.type == IndexTensor::Type::u8    ? 1
+                              : index.type == IndexTensor::Type::i32 ? 4
+                                                                     : 8;
     std::vector<std::byte> bytes(index.values.size() * width);
-    for (std::size_t i = 0; i < index.values.size(); ++i) std::memcpy(bytes.data() + i * width, &index.values[i], width);
+    for (std::size_t i = 0; i < index.values.size(); ++i)
+      std::memcpy(bytes.data() + i * width, &index.values[i], width);
     return bytes;
   }
 

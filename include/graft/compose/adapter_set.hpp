@@ -8,9 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
-#include "graft/compose/full_copy.hpp"
-#include "graft/compose/target_match.hpp"
+#include "graft/adapters/target_match.hpp"
 
 namespace graft {
 
@@ -21,7 +21,8 @@ struct KeyedTensor {
   AdapterTensor<T> tensor;
 };
 
-/// One named adapter on one model: the parts at its sites, and how to make, name, save and step them. Knows no method by name.
+/// One named adapter on one model: the parts at its sites, and how to make, name, save and step
+/// them. Knows no method by name.
 template <std::floating_point T>
 class AdapterSet {
  public:
@@ -85,7 +86,9 @@ class AdapterSet {
   void add_part(std::string path, std::shared_ptr<AdapterPart<T>> part) {
     parts_.push_back({std::move(path), std::move(part)});
   }
-  void add_tensor(std::string key, AdapterTensor<T> tensor) { extra_tensors_.push_back({std::move(key), std::move(tensor)}); }
+  void add_tensor(std::string key, AdapterTensor<T> tensor) {
+    extra_tensors_.push_back({std::move(key), std::move(tensor)});
+  }
   void set_procedure(std::unique_ptr<Procedure<T>> procedure) { procedure_ = std::move(procedure); }
   void set_loss(std::function<BasicVar<T>(BasicTape<T>&)> loss) { loss_ = std::move(loss); }
   ConfigValue::Map& mutable_config() { return config_; }

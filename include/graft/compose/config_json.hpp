@@ -10,15 +10,19 @@ namespace graft {
 /// JSON as a configuration value. Numbers too large for 64 bits become doubles.
 inline ConfigValue config_value(const io::Json& json) {
   switch (json.type()) {
-    case io::Json::value_t::boolean: return json.get<bool>();
-    case io::Json::value_t::number_integer: return json.get<std::int64_t>();
+    case io::Json::value_t::boolean:
+      return json.get<bool>();
+    case io::Json::value_t::number_integer:
+      return json.get<std::int64_t>();
     case io::Json::value_t::number_unsigned: {
       const auto value = json.get<std::uint64_t>();
       if (value <= static_cast<std::uint64_t>(INT64_MAX)) return static_cast<std::int64_t>(value);
       return static_cast<double>(value);
     }
-    case io::Json::value_t::number_float: return json.get<double>();
-    case io::Json::value_t::string: return json.get<std::string>();
+    case io::Json::value_t::number_float:
+      return json.get<double>();
+    case io::Json::value_t::string:
+      return json.get<std::string>();
     case io::Json::value_t::array: {
       ConfigValue::List list;
       for (const auto& item : json) list.push_back(config_value(item));
@@ -29,7 +33,8 @@ inline ConfigValue config_value(const io::Json& json) {
       for (const auto& [key, value] : json.items()) map[key] = config_value(value);
       return map;
     }
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -56,7 +61,8 @@ inline io::Json config_json(const ConfigValue& value) {
 inline ConfigValue::Map read_config_file(const std::filesystem::path& path) {
   auto value = config_value(io::read_json(path));
   auto* map = value.get_if<ConfigValue::Map>();
-  if (map == nullptr) throw IoError(concat(path.string(), ": expected a JSON object, found ", value.kind()));
+  if (map == nullptr)
+    throw IoError(concat(path.string(), ": expected a JSON object, found ", value.kind()));
   return std::move(*map);
 }
 

@@ -7,11 +7,12 @@
 
 namespace graft {
 
-/// Modules that a method goes to when its configuration names none, by architecture (config.json's model_type), as
-/// Hugging Face PEFT chooses them. Empty if there is no rule.
+/// Modules that a method goes to when its configuration names none, by architecture (config.json's
+/// model_type), as Hugging Face PEFT chooses them. Empty if there is no rule.
 inline TargetModules default_targets(std::string_view peft_type, std::string_view architecture) {
-  const bool llama_like = architecture == "llama" || architecture == "qwen2" || architecture == "qwen3" ||
-                          architecture == "gemma3_text" || architecture == "gemma3" || architecture == "mistral";
+  const bool llama_like = architecture == "llama" || architecture == "qwen2" ||
+                          architecture == "qwen3" || architecture == "gemma3_text" ||
+                          architecture == "gemma3" || architecture == "mistral";
   const bool bert_like = architecture == "bert" || architecture == "roberta";
   if (peft_type == "IA3") {
     if (llama_like) return {"k_proj", "v_proj", "down_proj"};

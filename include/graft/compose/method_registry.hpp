@@ -8,20 +8,22 @@
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/target_match.hpp"
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/default_targets.hpp"
-#include "graft/compose/full_copy.hpp"
-#include "graft/compose/target_match.hpp"
 
 namespace graft {
 
-/// A method as the registry holds it: its description, its default configuration, and how to put it on a model.
+/// A method as the registry holds it: its description, its default configuration, and how to put it
+/// on a model.
 template <std::floating_point T>
 struct MethodEntry {
   MethodInfo info;
   ConfigValue::Map defaults;
-  /// Makes the parts of `set` from its configuration and attaches them to the sites of `table`, not yet active.
+  /// Makes the parts of `set` from its configuration and attaches them to the sites of `table`, not
+  /// yet active.
   std::function<void(AdapterSet<T>& set, BasicSiteTable<T>& table, InitContext<T>& context)> build;
 };
 
@@ -53,7 +55,8 @@ class SiteFilter {
       : config_(config), map_(map), table_(&table) {
     if constexpr (requires { config.target_modules; }) {
       targets_ = config.target_modules;
-      if (targets_.empty()) targets_ = default_targets(Method::info().peft_type, table.info.architecture);
+      if (targets_.empty())
+        targets_ = default_targets(Method::info().peft_type, table.info.architecture);
     }
     if constexpr (requires { config.select; }) select_ = config.select;
   }
@@ -94,8 +97,9 @@ class SiteFilter {
     std::string wanted;
     if (!targets_.pattern.empty()) wanted = "'" + targets_.pattern + "'";
     for (const auto& n : targets_.names) wanted += (wanted.empty() ? "" : ", ") + n;
-    throw ValueError(concat(Method::info().peft_type, ": target modules ", wanted.empty() ? "(none given)" : wanted,
-                            " match none of the ", paths.size(), " modules (", example_paths(paths), ")"));
+    throw ValueError(concat(Method::info().peft_type, ": target modules ",
+                            wanted.empty() ? "(none given)" : wanted, " match none of the ",
+                            paths.size(), " modules (", example_paths(paths), ")"));
   }
 
  private:
@@ -118,12 +122,15 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.layers = table.info.layers;
   info.weight = [&site] { return site.base().dense_weight(); };
   info.bias = site.base().bias();
-  info.replace_weight = [&site](BasicTensor<T> w) { site.set_base(BasicDenseLinear<T>(std::move(w), site.base().bias())); };
+  info.replace_weight = [&site](BasicTensor<T> w) {
+    site.set_base(BasicDenseLinear<T>(std::move(w), site.base().bias()));
+  };
   return info;
 }
 
 template <class Method>
-void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typename Method::Scalar>& table,
+void build_method(AdapterSet<typename Method::Scalar>& set,
+                  BasicSiteTable<typename Method::Scalar>& table,
                   InitContext<typename Method::Scalar>& context) {
   using T = typename Method::Scalar;
   using Config = typename Method::Config;
@@ -132,7 +139,8 @@ void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typen
   if constexpr (requires { config.layer_replication; }) {
     if (const auto* ranges = config.layer_replication.template get_if<ConfigValue::List>()) {
       if (!table.replicate_layers)
-        throw ValueError(concat(Method::info().peft_type, ": layer_replication, but the model cannot repeat its layers"));
+        throw ValueError(concat(Method::info().peft_type,
+                                ": layer_replication, but the model cannot repeat its layers"));
       std::vector<std::vector<Index>> pairs;
       read_config("layer_replication", *ranges, pairs);
       std::vector<std::pair<Index, Index>> list;
@@ -154,25 +162,39 @@ void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typen
     site.adapters().push_back({set.name(), part});
     set.add_part(site.path(), part);
   };
-  if constexpr (requires(const EmbeddingSiteInfo<T>& info) { Method::embedding(config, info, context); }) {
+  if constexpr (requires(const EmbeddingSiteInfo<T>& info) {
+                  Method::embedding(config, info, context);
+                }) {
     for (auto* site : table.embedding) {
-      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      if (!filter.wants(site->path(), false)) {
+        paths.push_back(site->path());
+        continue;
+      }
       EmbeddingSiteInfo<T> info;
       info.path = site->path();
       info.vocabulary = site->table().rows();
       info.dim = site->table().dim();
       info.padding_index = site->padding_index;
       info.table = [site] { return site->table().dense(); };
-      add(*site, [&] { return Method::embedding(filter.site_config(site->path()), info, context); });
+      add(*site,
+          [&] { return Method::embedding(filter.site_config(site->path()), info, context); });
     }
   }
-  if constexpr (requires(const LinearSiteInfo<T>& info) { Method::linear(config, info, context); }) {
+  if constexpr (requires(const LinearSiteInfo<T>& info) {
+                  Method::linear(config, info, context);
+                }) {
     std::vector<std::pair<std::string, Shape>> all;
-    const auto target = [](const auto* site) { return site->target_path.empty() ? site->path() : site->target_path; };
+    const auto target = [](const auto* site) {
+      return site->target_path.empty() ? site->path() : site->target_path;
+    };
     for (auto* site : table.linear)
-      if (filter.wants(target(site), true)) all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+      if (filter.wants(target(site), true))
+        all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
     for (auto* site : table.linear) {
-      if (!filter.wants(target(site), true)) { paths.push_back(site->path()); continue; }
+      if (!filter.wants(target(site), true)) {
+        paths.push_back(site->path());
+        continue;
+      }
       auto info = linear_site_info(*site, table);
       info.all_sites = all;
       add(*site, [&] { return Method::linear(filter.site_config(site->path()), info, context); });
@@ -180,28 +202,46 @@ void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typen
   }
   if constexpr (requires(const NormSiteInfo<T>& info) { Method::norm(config, info, context); }) {
     for (auto* site : table.norm) {
-      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
-      NormSiteInfo<T> info{site->path(), site->norm(), site->norm().weight ? site->norm().weight.size() : 0};
+      if (!filter.wants(site->path(), false)) {
+        paths.push_back(site->path());
+        continue;
+      }
+      NormSiteInfo<T> info{site->path(), site->norm(),
+                           site->norm().weight ? site->norm().weight.size() : 0};
       add(*site, [&] { return Method::norm(filter.site_config(site->path()), info, context); });
     }
   }
-  if constexpr (requires(const HiddenSiteInfo<T>& info) { Method::hidden(config, info, context); }) {
+  if constexpr (requires(const HiddenSiteInfo<T>& info) {
+                  Method::hidden(config, info, context);
+                }) {
     for (auto* site : table.hidden) {
-      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
+      if (!filter.wants(site->path(), false)) {
+        paths.push_back(site->path());
+        continue;
+      }
       HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()), table.info};
       add(*site, [&] { return Method::hidden(filter.site_config(site->path()), info, context); });
     }
   }
-  if constexpr (requires(const AttentionSiteInfo<T>& info) { Method::attention(config, info, context); }) {
+  if constexpr (requires(const AttentionSiteInfo<T>& info) {
+                  Method::attention(config, info, context);
+                }) {
     for (auto* site : table.attention) {
-      if (!filter.wants(site->path(), false)) { paths.push_back(site->path()); continue; }
-      AttentionSiteInfo<T> info{site->path(), site->layer, site->heads, site->kv_heads, site->head_dim, table.info};
+      if (!filter.wants(site->path(), false)) {
+        paths.push_back(site->path());
+        continue;
+      }
+      AttentionSiteInfo<T> info{site->path(),   site->layer,    site->heads,
+                                site->kv_heads, site->head_dim, table.info};
       add(*site, [&] { return Method::attention(config, info, context); });
     }
   }
-  if constexpr (requires(const PromptSiteInfo<T>& info) { Method::prompt(config, info, context); }) {
+  if constexpr (requires(const PromptSiteInfo<T>& info) {
+                  Method::prompt(config, info, context);
+                }) {
     if (table.prompt == nullptr)
-      throw ValueError(concat(Method::info().peft_type, ": the model has no place for virtual tokens"));
+      throw ValueError(
+          concat(Method::info().peft_type, ": the model has no place for virtual tokens"));
     PromptSiteInfo<T> info{table.prompt->path(), table.prompt->dim(), table.info, {}};
     if (!table.embedding.empty()) {
       const auto* site = table.embedding.front();
@@ -209,8 +249,10 @@ void build_method(AdapterSet<typename Method::Scalar>& set, BasicSiteTable<typen
     }
     add(*table.prompt, [&] { return Method::prompt(config, info, context); });
   }
-  if constexpr (requires { Method::procedure(config, set.parts()); }) set.set_procedure(Method::procedure(config, set.parts()));
-  if constexpr (requires { Method::finish(config, set, table, context); }) Method::finish(config, set, table, context);
+  if constexpr (requires { Method::procedure(config, set.parts()); })
+    set.set_procedure(Method::procedure(config, set.parts()));
+  if constexpr (requires { Method::finish(config, set, table, context); })
+    Method::finish(config, set, table, context);
   if (!found && set.parts().empty()) filter.fail(paths);
 }
 
@@ -242,17 +284,20 @@ class MethodRegistry {
     for (const auto& e : entries_)
       if (e.info.peft_type == peft_type) return e;
     std::string known;
-    for (const auto& e : entries_) known += (known.empty() ? "" : ", ") + std::string(e.info.peft_type);
+    for (const auto& e : entries_)
+      known += (known.empty() ? "" : ", ") + std::string(e.info.peft_type);
     throw ValueError(concat("peft_type '", peft_type, "' is not known; known are ", known));
   }
   bool contains(std::string_view peft_type) const {
-    return std::any_of(entries_.begin(), entries_.end(), [&](const auto& e) { return e.info.peft_type == peft_type; });
+    return std::any_of(entries_.begin(), entries_.end(),
+                       [&](const auto& e) { return e.info.peft_type == peft_type; });
   }
 
  private:
   template <class Method>
   void add_one() {
-    entries_.push_back({Method::info(), detail::default_config<typename Method::Config>(Method::info().peft_type),
+    entries_.push_back({Method::info(),
+                        detail::default_config<typename Method::Config>(Method::info().peft_type),
                         &detail::build_method<Method>});
   }
   std::vector<MethodEntry<T>> entries_;

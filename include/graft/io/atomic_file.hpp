@@ -19,6 +19,16 @@
 
 namespace graft::io {
 
+/// Makes the names in a folder durable: new, renamed and removed entries survive a power cut.
+inline void flush_folder(const std::filesystem::path& path) {
+  const std::filesystem::path folder = path.empty() ? std::filesystem::path(".") : path;
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0) return;  // a folder that may be written to but not read
+  // Some file systems cannot flush a folder; its files are safe by then.
+  (void)::fsync(descriptor);
+  ::close(descriptor);
+}
+
 /// A file that appears under its name complete or not at all.
 ///
 /// Bytes go to a temporary file in the same folder; `commit` flushes it to the disk, renames it
@@ -79,7 +89,7 @@ class AtomicFile {
     if (closed != 0) fail("cannot close");
     if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("cannot rename into place");
     committed_ = true;
-    flush_folder();
+    flush_folder(path_.parent_path());
   }
 
  private:
@@ -93,16 +103,6 @@ class AtomicFile {
 
   [[noreturn]] void fail(std::string_view what) const {
     throw IoError(concat(what, " '", path_.string(), "': ", std::strerror(errno)));
-  }
-
-  void flush_folder() const {
-    const std::filesystem::path parent = path_.parent_path();
-    const std::filesystem::path folder = parent.empty() ? std::filesystem::path(".") : parent;
-    const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (descriptor < 0) return;  // a folder that may be written to but not read
-    // Some file systems cannot flush a folder; the file itself is safe by then.
-    (void)::fsync(descriptor);
-    ::close(descriptor);
   }
 
   std::filesystem::path path_;

@@ -10,7 +10,8 @@ namespace graft {
 
 /// Any frozen layer behind one type. A handle: copies share the layer.
 ///
-/// Made from a layer by value (graft's own layers are handles themselves) or from a `std::shared_ptr` to one.
+/// Made from a layer by value (graft's own layers are handles themselves) or from a
+/// `std::shared_ptr` to one.
 template <std::floating_point T>
 class BasicAnyLinear {
  public:
@@ -18,20 +19,23 @@ class BasicAnyLinear {
 
   BasicAnyLinear() = default;
   template <FrozenLinear L>
-    requires(!std::is_same_v<std::remove_cvref_t<L>, BasicAnyLinear> && std::is_same_v<ScalarOf<L>, T>)
+    requires(!std::is_same_v<std::remove_cvref_t<L>, BasicAnyLinear> &&
+             std::is_same_v<ScalarOf<L>, T>)
   BasicAnyLinear(L layer) : BasicAnyLinear(std::make_shared<const L>(std::move(layer))) {}
   template <FrozenLinear L>
     requires std::is_same_v<ScalarOf<L>, T>
-  BasicAnyLinear(std::shared_ptr<const L> layer) : impl_(std::make_shared<const Model<L>>(std::move(layer))) {}
+  BasicAnyLinear(std::shared_ptr<const L> layer)
+      : impl_(std::make_shared<const Model<L>>(std::move(layer))) {}
 
   explicit operator bool() const { return impl_ != nullptr; }
   Index in_features() const { return impl_->in_features(); }
   Index out_features() const { return impl_->out_features(); }
-  void forward(MatrixView<const T> x, MatrixView<T> y, const LowRankProduct<T>* term = nullptr) const {
+  void forward(MatrixView<const T> x, MatrixView<T> y,
+               const LowRankProduct<T>* term = nullptr) const {
     impl_->forward(x, y, term);
   }
-  void backward_input(MatrixView<const T> dy, MatrixView<T> dx, const LowRankProduct<T>* term = nullptr,
-                      bool accumulate = true) const {
+  void backward_input(MatrixView<const T> dy, MatrixView<T> dx,
+                      const LowRankProduct<T>* term = nullptr, bool accumulate = true) const {
     impl_->backward_input(dy, dx, term, accumulate);
   }
   /// W as a matrix [out, in]: shared where the layer holds it so, else written out.
@@ -51,7 +55,8 @@ class BasicAnyLinear {
     virtual Index in_features() const = 0;
     virtual Index out_features() const = 0;
     virtual void forward(MatrixView<const T>, MatrixView<T>, const LowRankProduct<T>*) const = 0;
-    virtual void backward_input(MatrixView<const T>, MatrixView<T>, const LowRankProduct<T>*, bool) const = 0;
+    virtual void backward_input(MatrixView<const T>, MatrixView<T>, const LowRankProduct<T>*,
+                                bool) const = 0;
     virtual BasicTensor<T> dense_weight() const = 0;
     virtual void write_weight(Index, MatrixView<T>) const = 0;
     virtual BasicTensor<T> bias() const = 0;
@@ -61,7 +66,8 @@ class BasicAnyLinear {
     explicit Model(std::shared_ptr<const L> l) : layer(std::move(l)) {}
     Index in_features() const override { return layer->in_features(); }
     Index out_features() const override { return layer->out_features(); }
-    void forward(MatrixView<const T> x, MatrixView<T> y, const LowRankProduct<T>* term) const override {
+    void forward(MatrixView<const T> x, MatrixView<T> y,
+                 const LowRankProduct<T>* term) const override {
       if constexpr (FusesLowRank<L>) {
         layer->forward(x, y, term);
       } else {
@@ -93,8 +99,9 @@ class BasicAnyLinear {
     BasicTensor<T> bias() const override { return bias_of(*layer); }
     static void add_term(const LowRankProduct<T>* term, MatrixView<T> y) {
       if (term == nullptr) return;
-      kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(), term->h.row_stride(),
-                    term->p.data(), term->p.row_stride(), T{1}, y.data(), y.row_stride());
+      kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(),
+                    term->h.row_stride(), term->p.data(), term->p.row_stride(), T{1}, y.data(),
+                    y.row_stride());
     }
     std::shared_ptr<const L> layer;
   };

@@ -24,18 +24,19 @@ template <class L>
 using ScalarOf = typename detail::LayerScalar<std::remove_cvref_t<L>>::type;
 
 /// A layer with frozen weights, y = x Wᵀ + b, that knows nothing of tapes:
-/// `in_features()`, `out_features()`, `forward(x, y)` writes y, `backward_input(dy, dx)` adds dy W to dx.
-/// x, dx: [rows, in_features], y, dy: [rows, out_features], row-major. Nothing to inherit.
+/// `in_features()`, `out_features()`, `forward(x, y)` writes y, `backward_input(dy, dx)` adds dy W
+/// to dx. x, dx: [rows, in_features], y, dy: [rows, out_features], row-major. Nothing to inherit.
 template <class L>
-concept FrozenLinear = requires(const L& layer, MatrixView<const ScalarOf<L>> in, MatrixView<ScalarOf<L>> out) {
-  { layer.in_features() } -> std::convertible_to<Index>;
-  { layer.out_features() } -> std::convertible_to<Index>;
-  layer.forward(in, out);
-  layer.backward_input(in, out);
-};
+concept FrozenLinear =
+    requires(const L& layer, MatrixView<const ScalarOf<L>> in, MatrixView<ScalarOf<L>> out) {
+      { layer.in_features() } -> std::convertible_to<Index>;
+      { layer.out_features() } -> std::convertible_to<Index>;
+      layer.forward(in, out);
+      layer.backward_input(in, out);
+    };
 
-/// A frozen layer that can write rows [first, first + rows.rows()) of W into a buffer, and that gives its bias
-/// (an empty tensor if there is none).
+/// A frozen layer that can write rows [first, first + rows.rows()) of W into a buffer, and that
+/// gives its bias (an empty tensor if there is none).
 template <class L>
 concept DenseWeights = requires(const L& layer, MatrixView<ScalarOf<L>> rows) {
   layer.write_weight(Index{}, rows);
@@ -49,8 +50,8 @@ struct LowRankProduct {
   MatrixView<const T> p;
 };
 
-/// A frozen layer whose kernels add a low-rank product on the fly: forward(x, y, term) writes x Wᵀ + b + h p,
-/// backward_input(dy, dx, term, accumulate) writes or adds dy W + h p.
+/// A frozen layer whose kernels add a low-rank product on the fly: forward(x, y, term) writes x Wᵀ
+/// + b + h p, backward_input(dy, dx, term, accumulate) writes or adds dy W + h p.
 template <class L>
 concept FusesLowRank =
     requires(const L& layer, MatrixView<const ScalarOf<L>> in, MatrixView<ScalarOf<L>> out,

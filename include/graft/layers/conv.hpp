@@ -18,18 +18,23 @@ struct ConvOptions {
   std::vector<Index> dilation;
 };
 
-/// Patches of x as rows: x [batch, channels, spatial…] -> [batch · positions, channels · ∏ kernel], columns ordered as torch
-/// flattens a convolution's weight; places outside of x are zero. `positions` receives the spatial sizes of the result.
+/// Patches of x as rows: x [batch, channels, spatial…] -> [batch · positions, channels · ∏ kernel],
+/// columns ordered as torch flattens a convolution's weight; places outside of x are zero.
+/// `positions` receives the spatial sizes of the result.
 /// @throws ShapeError if the axes do not fit or no position is left.
 template <std::floating_point T>
-BasicVar<T> unfold(const BasicVar<T>& x, const ConvOptions& options, std::vector<Index>* positions = nullptr) {
+BasicVar<T> unfold(const BasicVar<T>& x, const ConvOptions& options,
+                   std::vector<Index>* positions = nullptr) {
   const auto axes = static_cast<int>(options.kernel.size());
   const Shape& shape = x.shape();
-  if (axes < 1 || axes > 3 || shape.rank() != axes + 2 || options.stride.size() != options.kernel.size() ||
-      options.padding.size() != options.kernel.size() || options.dilation.size() != options.kernel.size())
+  if (axes < 1 || axes > 3 || shape.rank() != axes + 2 ||
+      options.stride.size() != options.kernel.size() ||
+      options.padding.size() != options.kernel.size() ||
+      options.dilation.size() != options.kernel.size())
     throw ShapeError(concat("unfold: input ", shape.text(), " for a kernel of ", axes, " axes"));
   // Axes that the convolution lacks count as size one.
-  std::array<Index, 3> size{1, 1, 1}, kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0}, dilation{1, 1, 1}, out{1, 1, 1};
+  std::array<Index, 3> size{1, 1, 1}, kernel{1, 1, 1}, stride{1, 1, 1}, padding{0, 0, 0},
+      dilation{1, 1, 1}, out{1, 1, 1};
   for (int i = 0; i < axes; ++i) {
     const auto to = static_cast<std::size_t>(3 - axes + i), from = static_cast<std::size_t>(i);
     size[to] = shape[2 + i];
@@ -51,10 +56,12 @@ BasicVar<T> unfold(const BasicVar<T>& x, const ConvOptions& options, std::vector
         const Index o0 = p / (out[1] * out[2]), o1 = p / out[2] % out[1], o2 = p % out[2];
         for (Index c = 0; c < channels; ++c)
           for (Index k = 0; k < patch; ++k) {
-            const Index i0 = o0 * stride[0] - padding[0] + k / (kernel[1] * kernel[2]) * dilation[0];
+            const Index i0 =
+                o0 * stride[0] - padding[0] + k / (kernel[1] * kernel[2]) * dilation[0];
             const Index i1 = o1 * stride[1] - padding[1] + k / kernel[2] % kernel[1] * dilation[1];
             const Index i2 = o2 * stride[2] - padding[2] + k % kernel[2] * dilation[2];
-            if (i0 < 0 || i0 >= size[0] || i1 < 0 || i1 >= size[1] || i2 < 0 || i2 >= size[2]) continue;
+            if (i0 < 0 || i0 >= size[0] || i1 < 0 || i1 >= size[1] || i2 < 0 || i2 >= size[2])
+              continue;
             f(((b * places + p) * channels + c) * patch + k,
               (b * channels + c) * plane + (i0 * size[1] + i1) * size[2] + i2);
           }
@@ -63,31 +70,37 @@ BasicVar<T> unfold(const BasicVar<T>& x, const ConvOptions& options, std::vector
   auto rows = BasicTensor<T>::zeros({batch * places, channels * patch});
   const auto vx = x.value();
   walk([&](Index to, Index from) { rows[to] = vx[from]; });
-  return x.tape().record(std::move(rows), x.requires_grad(), [gx = x.grad_ref(), walk](const BasicTensor<T>& dy) {
-    T* dx = gx.accumulator();
-    walk([&](Index from, Index to) { dx[to] += dy[from]; });
-  });
+  return x.tape().record(std::move(rows), x.requires_grad(),
+                         [gx = x.grad_ref(), walk](const BasicTensor<T>& dy) {
+                           T* dx = gx.accumulator();
+                           walk([&](Index from, Index to) { dx[to] += dy[from]; });
+                         });
 }
 
-/// A convolution through a linear site over patches: x [batch, channels, spatial…] -> [batch, out, positions…].
+/// A convolution through a linear site over patches: x [batch, channels, spatial…] -> [batch, out,
+/// positions…].
 template <std::floating_point T>
-BasicVar<T> convolution(const BasicLinearSite<T>& site, const BasicVar<T>& x, const ConvOptions& options) {
+BasicVar<T> convolution(const BasicLinearSite<T>& site, const BasicVar<T>& x,
+                        const ConvOptions& options) {
   std::vector<Index> positions;
   const auto rows = site(unfold(x, options, &positions));
   const Index batch = x.dim(0), out = site.out_features();
-  const Index places = std::accumulate(positions.begin(), positions.end(), Index{1}, std::multiplies<>());
+  const Index places =
+      std::accumulate(positions.begin(), positions.end(), Index{1}, std::multiplies<>());
   Shape shape{batch, out};
   for (Index p : positions) shape.append(p);
   return reshape(transpose(reshape(rows, {batch, places, out})), shape);
 }
 
-/// The weight of a grouped convolution [out, in / groups, kernel…] as a matrix [out, in · ∏ kernel], zero between groups.
+/// The weight of a grouped convolution [out, in / groups, kernel…] as a matrix [out, in · ∏
+/// kernel], zero between groups.
 template <std::floating_point T>
 BasicTensor<T> ungrouped_weight(const BasicTensor<T>& weight, Index groups) {
   const Index out = weight.dim(0), width = weight.size() / out;
   auto full = BasicTensor<T>::zeros({out, width * groups});
   for (Index o = 0; o < out; ++o)
-    std::copy_n(weight.data() + o * width, width, full.data() + o * width * groups + o / (out / groups) * width);
+    std::copy_n(weight.data() + o * width, width,
+                full.data() + o * width * groups + o / (out / groups) * width);
   return full;
 }
 

@@ -17,15 +17,17 @@ namespace graft {
 template <std::floating_point T>
 struct DecoderPass {
   Index batch = 1;
-  Index tokens = 1;                                              ///< a row, virtual ones included
-  std::shared_ptr<const std::vector<unsigned char>> key_mask;    ///< [batch, tokens], null: all visible
-  BasicKvCache<T>* cache = nullptr;                              ///< generation: keys and values so far
+  Index tokens = 1;  ///< a row, virtual ones included
+  std::shared_ptr<const std::vector<unsigned char>>
+      key_mask;                      ///< [batch, tokens], null: all visible
+  BasicKvCache<T>* cache = nullptr;  ///< generation: keys and values so far
   Index first_position = 0;
 };
 
 /// Causal self-attention with rotary positions and grouped key/value heads (LLaMA, Qwen, Gemma).
 ///
-/// Linear sites q_proj, k_proj, v_proj, o_proj, one attention site, optional norms over each head of q and k.
+/// Linear sites q_proj, k_proj, v_proj, o_proj, one attention site, optional norms over each head
+/// of q and k.
 template <std::floating_point T>
 struct RotaryAttention {
   BasicLinearSite<T> q_proj, k_proj, v_proj, o_proj;
@@ -36,7 +38,8 @@ struct RotaryAttention {
   Index window = 0;
   T softcap = 0;
 
-  BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass, const BasicRope<T>& rope) const {
+  BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass,
+                         const BasicRope<T>& rope) const {
     AttentionCall<T> call;
     call.input = x;
     call.q = q_proj(x);
@@ -46,7 +49,8 @@ struct RotaryAttention {
       call.q = per_head(q_norm, call.q, site.heads);
       call.k = per_head(k_norm, call.k, site.kv_heads);
     }
-    const auto& tables = rope.tables(pass.batch, pass.tokens, pass.first_position + site.virtual_keys());
+    const auto& tables =
+        rope.tables(pass.batch, pass.tokens, pass.first_position + site.virtual_keys());
     call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
     call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
     if (pass.cache != nullptr) {
@@ -76,7 +80,9 @@ struct GatedMlp {
   BasicLinearSite<T> gate_proj, up_proj, down_proj;
   kernels::Activation activation = kernels::Activation::silu;
 
-  BasicVar<T> operator()(const BasicVar<T>& x) const { return down_proj(gated(activation, gate_proj(x), up_proj(x))); }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    return down_proj(gated(activation, gate_proj(x), up_proj(x)));
+  }
 };
 
 }  // namespace graft

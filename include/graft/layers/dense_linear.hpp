@@ -10,8 +10,9 @@ namespace graft {
 
 /// y = x Wᵀ + b with a dense frozen weight.
 ///
-/// weight: [out_features, in_features] row-major, as torch stores it; bias: [out_features] or empty. A handle: copies share
-/// the weight, and weights given as a view are borrowed, not copied; that memory must outlive the layer.
+/// weight: [out_features, in_features] row-major, as torch stores it; bias: [out_features] or
+/// empty. A handle: copies share the weight, and weights given as a view are borrowed, not copied;
+/// that memory must outlive the layer.
 template <std::floating_point T>
 class BasicDenseLinear {
  public:
@@ -22,7 +23,8 @@ class BasicDenseLinear {
   explicit BasicDenseLinear(BasicTensor<T> weight, BasicTensor<T> bias = {})
       : keep_(weight), view_(weight.matrix()), bias_(std::move(bias)) {
     if (weight.rank() != 2)
-      throw ShapeError(concat("DenseLinear: weight ", weight.shape().text(), ", expected [out, in]"));
+      throw ShapeError(
+          concat("DenseLinear: weight ", weight.shape().text(), ", expected [out, in]"));
     check_bias();
   }
   /// Borrows a matrix with any row stride.
@@ -36,7 +38,8 @@ class BasicDenseLinear {
   MatrixView<const T> weight() const { return view_; }
   const BasicTensor<T>& bias() const { return bias_; }
   void write_weight(Index first, MatrixView<T> rows) const {
-    for (Index i = 0; i < rows.rows(); ++i) std::copy_n(view_.row(first + i), view_.cols(), rows.row(i));
+    for (Index i = 0; i < rows.rows(); ++i)
+      std::copy_n(view_.row(first + i), view_.cols(), rows.row(i));
   }
   /// W as a tensor; shares the elements if they are contiguous.
   BasicTensor<T> dense_weight() const {
@@ -48,14 +51,16 @@ class BasicDenseLinear {
     return w;
   }
 
-  void forward(MatrixView<const T> x, MatrixView<T> y, const LowRankProduct<T>* term = nullptr) const {
+  void forward(MatrixView<const T> x, MatrixView<T> y,
+               const LowRankProduct<T>* term = nullptr) const {
     if constexpr (std::is_same_v<T, float>) {
       const auto low = low_rank_term(term);
-      kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(), y.row_stride(),
-                              false, term ? &low : nullptr);
+      kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
+                              y.row_stride(), false, term ? &low : nullptr);
     } else {
-      kernels::gemm(false, true, x.rows(), out_features(), in_features(), T{1}, x.data(), x.row_stride(),
-                    view_.data(), view_.row_stride(), T{0}, y.data(), y.row_stride());
+      kernels::gemm(false, true, x.rows(), out_features(), in_features(), T{1}, x.data(),
+                    x.row_stride(), view_.data(), view_.row_stride(), T{0}, y.data(),
+                    y.row_stride());
       if (bias_)
         for (Index i = 0; i < y.rows(); ++i)
           for (Index j = 0; j < y.cols(); ++j) y(i, j) += bias_[j];
@@ -63,20 +68,22 @@ class BasicDenseLinear {
     }
   }
   /// dx = dy W + term, or dx += it.
-  void backward_input(MatrixView<const T> dy, MatrixView<T> dx, const LowRankProduct<T>* term = nullptr,
-                      bool accumulate = true) const {
+  void backward_input(MatrixView<const T> dy, MatrixView<T> dx,
+                      const LowRankProduct<T>* term = nullptr, bool accumulate = true) const {
     if constexpr (std::is_same_v<T, float>) {
       const auto low = low_rank_term(term);
-      kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(), dx.row_stride(),
-                                     accumulate, term ? &low : nullptr);
+      kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
+                                     dx.row_stride(), accumulate, term ? &low : nullptr);
     } else {
-      kernels::gemm(false, false, dy.rows(), in_features(), out_features(), T{1}, dy.data(), dy.row_stride(),
-                    view_.data(), view_.row_stride(), accumulate ? T{1} : T{0}, dx.data(), dx.row_stride());
+      kernels::gemm(false, false, dy.rows(), in_features(), out_features(), T{1}, dy.data(),
+                    dy.row_stride(), view_.data(), view_.row_stride(), accumulate ? T{1} : T{0},
+                    dx.data(), dx.row_stride());
       add_term(term, dx);
     }
   }
 
-  /// Copies the weight once more into the layout that the product kernels read, for speed (float only).
+  /// Copies the weight once more into the layout that the product kernels read, for speed (float
+  /// only).
   void pack()
     requires std::is_same_v<T, float>
   {
@@ -86,7 +93,8 @@ class BasicDenseLinear {
  private:
   void check_bias() const {
     if (bias_ && bias_.size() != out_features())
-      throw ShapeError(concat("DenseLinear: bias ", bias_.shape().text(), ", expected [", out_features(), "]"));
+      throw ShapeError(
+          concat("DenseLinear: bias ", bias_.shape().text(), ", expected [", out_features(), "]"));
   }
   kernels::FrozenWeight frozen() const
     requires std::is_same_v<T, float>
@@ -103,12 +111,14 @@ class BasicDenseLinear {
     requires std::is_same_v<T, float>
   {
     if (term == nullptr) return {};
-    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(), term->h.cols()};
+    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(),
+            term->h.cols()};
   }
   static void add_term(const LowRankProduct<T>* term, MatrixView<T> y) {
     if (term == nullptr) return;
-    kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(), term->h.row_stride(),
-                  term->p.data(), term->p.row_stride(), T{1}, y.data(), y.row_stride());
+    kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(),
+                  term->h.row_stride(), term->p.data(), term->p.row_stride(), T{1}, y.data(),
+                  y.row_stride());
   }
 
   BasicTensor<T> keep_;

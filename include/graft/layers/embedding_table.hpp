@@ -11,13 +11,15 @@
 
 namespace graft {
 
-/// A frozen table of `rows` vectors of `dim` elements, dense or in a quantised format (then rows are decoded when looked up).
+/// A frozen table of `rows` vectors of `dim` elements, dense or in a quantised format (then rows
+/// are decoded when looked up).
 template <std::floating_point T>
 class BasicEmbeddingTable {
  public:
   BasicEmbeddingTable() = default;
   /// table: [rows, dim], shared.
-  explicit BasicEmbeddingTable(BasicTensor<T> table) : dense_(std::move(table)), rows_(dense_.dim(0)), dim_(dense_.dim(1)) {}
+  explicit BasicEmbeddingTable(BasicTensor<T> table)
+      : dense_(std::move(table)), rows_(dense_.dim(0)), dim_(dense_.dim(1)) {}
   /// Quantised rows, shared with whoever holds them.
   BasicEmbeddingTable(quant::Format format, const void* blocks, Index rows, Index dim,
                       std::shared_ptr<const void> keep_alive = nullptr)

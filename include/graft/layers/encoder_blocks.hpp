@@ -14,16 +14,19 @@ namespace graft {
 template <std::floating_point T>
 struct EncoderPass {
   Index batch = 1;
-  std::shared_ptr<const std::vector<unsigned char>> key_mask;  ///< [batch, tokens], null: all visible
+  std::shared_ptr<const std::vector<unsigned char>>
+      key_mask;  ///< [batch, tokens], null: all visible
 };
 
-/// Attention of every query to every key (Vaswani et al. 2017), with separate query, key and value layers.
+/// Attention of every query to every key (Vaswani et al. 2017), with separate query, key and value
+/// layers.
 template <std::floating_point T>
 struct MultiHeadAttention {
   BasicLinearSite<T> query, key, value;
   BasicAttentionSite<T> site;
 
-  /// Heads side by side, before any output layer. `keys` are the hidden states that keys and values come from.
+  /// Heads side by side, before any output layer. `keys` are the hidden states that keys and values
+  /// come from.
   BasicVar<T> operator()(const BasicVar<T>& x, const BasicVar<T>& keys, const EncoderPass<T>& pass,
                          AttentionOptions<T> options) const {
     AttentionCall<T> call;
@@ -52,7 +55,9 @@ struct Mlp {
   BasicLinearSite<T> up, down;
   kernels::Activation activation = kernels::Activation::gelu;
 
-  BasicVar<T> operator()(const BasicVar<T>& x) const { return down(graft::activation(activation, up(x))); }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    return down(graft::activation(activation, up(x)));
+  }
 };
 
 }  // namespace graft

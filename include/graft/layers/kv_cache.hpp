@@ -7,7 +7,8 @@
 
 namespace graft {
 
-/// Keys and values of the tokens that a model has already seen, for generation token by token. One sequence.
+/// Keys and values of the tokens that a model has already seen, for generation token by token. One
+/// sequence.
 template <std::floating_point T>
 class BasicKvCache {
  public:
@@ -19,8 +20,10 @@ class BasicKvCache {
     length_ = 0;
   }
   /// Appends rows k, v [tokens, width] of a layer and returns all rows so far.
-  std::pair<BasicTensor<T>, BasicTensor<T>> append(Index layer, const BasicTensor<T>& k, const BasicTensor<T>& v) {
-    if (static_cast<Index>(layers_.size()) <= layer) layers_.resize(static_cast<std::size_t>(layer) + 1);
+  std::pair<BasicTensor<T>, BasicTensor<T>> append(Index layer, const BasicTensor<T>& k,
+                                                   const BasicTensor<T>& v) {
+    if (static_cast<Index>(layers_.size()) <= layer)
+      layers_.resize(static_cast<std::size_t>(layer) + 1);
     auto& entry = layers_[static_cast<std::size_t>(layer)];
     return {grow(entry.k, entry.rows, k), grow(entry.v, entry.rows, v, true)};
   }
@@ -30,7 +33,8 @@ class BasicKvCache {
     BasicTensor<T> k, v;
     Index rows = 0;
   };
-  static BasicTensor<T> grow(BasicTensor<T>& store, Index& rows, const BasicTensor<T>& added, bool last = false) {
+  static BasicTensor<T> grow(BasicTensor<T>& store, Index& rows, const BasicTensor<T>& added,
+                             bool last = false) {
     const Index width = added.cols(), need = rows + added.rows();
     if (!store || store.rows() < need) {
       auto bigger = BasicTensor<T>::empty({std::max<Index>(64, 2 * need), width});

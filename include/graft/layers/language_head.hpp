@@ -12,15 +12,17 @@
 
 namespace graft {
 
-/// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever holding the
-/// rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and rows without a label are left out.
+/// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever
+/// holding the rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and
+/// rows without a label are left out.
 ///
-/// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss; with an adapted head each
-/// chunk is checkpointed. Memory: chunk_rows · vocabulary.
+/// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss;
+/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary.
 template <std::floating_point T>
 BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,
                                  std::span<const std::int64_t> labels, Index chunk_rows = 128,
-                                 std::vector<unsigned char>* correct = nullptr, std::vector<T>* losses = nullptr) {
+                                 std::vector<unsigned char>* correct = nullptr,
+                                 std::vector<T>* losses = nullptr) {
   const Index rows = hidden.rows(), dim = hidden.cols(), vocabulary = head.out_features();
   const Index counted = detail::count_labels("linear_cross_entropy", labels, rows, vocabulary);
   auto& tape = hidden.tape();
@@ -45,11 +47,14 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
     for (Index first = 0; first < counted; first += chunk_rows) {
       const Index n = std::min(chunk_rows, counted - first);
       std::vector<Index> index(kept.begin() + first, kept.begin() + first + n);
-      std::vector<std::int64_t> chunk_labels(kept_labels.begin() + first, kept_labels.begin() + first + n);
+      std::vector<std::int64_t> chunk_labels(kept_labels.begin() + first,
+                                             kept_labels.begin() + first + n);
       const auto chunk = gather_rows(flat, std::move(index));
       total = add(total, checkpoint(
-                             [&head, chunk_labels = std::move(chunk_labels), weight = share * static_cast<T>(n)](
-                                 const BasicVar<T>& x) { return scale(cross_entropy(head(x), chunk_labels), weight); },
+                             [&head, chunk_labels = std::move(chunk_labels),
+                              weight = share * static_cast<T>(n)](const BasicVar<T>& x) {
+                               return scale(cross_entropy(head(x), chunk_labels), weight);
+                             },
                              chunk));
     }
     return total;
@@ -62,7 +67,8 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
     const Index n = std::min(chunk_rows, counted - first);
     auto x = BasicTensor<T>::empty({n, dim});
     for (Index i = 0; i < n; ++i)
-      std::copy_n(hidden.value().data() + kept[static_cast<std::size_t>(first + i)] * dim, dim, x.data() + i * dim);
+      std::copy_n(hidden.value().data() + kept[static_cast<std::size_t>(first + i)] * dim, dim,
+                  x.data() + i * dim);
     BasicTensor<T> logits;
     if (frozen) {
       logits = BasicTensor<T>::empty({n, vocabulary});
@@ -72,14 +78,16 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
       logits = head(inner.constant(x)).value().clone();
     }
     auto chunk_losses = BasicTensor<T>::empty({n});
-    kernels::cross_entropy_rows(logits.data(), n, vocabulary, vocabulary, kept_labels.data() + first, share, wanted,
-                                chunk_losses.data(), correct == nullptr ? nullptr : correct->data() + first);
+    kernels::cross_entropy_rows(logits.data(), n, vocabulary, vocabulary,
+                                kept_labels.data() + first, share, wanted, chunk_losses.data(),
+                                correct == nullptr ? nullptr : correct->data() + first);
     if (losses != nullptr) std::copy_n(chunk_losses.data(), n, losses->data() + first);
     loss += kernels::sum(chunk_losses.data(), n);
     if (wanted) {
       head.base().backward_input(logits.matrix(), x.matrix(), nullptr, false);
       for (Index i = 0; i < n; ++i)
-        std::copy_n(x.data() + i * dim, dim, gradient.data() + kept[static_cast<std::size_t>(first + i)] * dim);
+        std::copy_n(x.data() + i * dim, dim,
+                    gradient.data() + kept[static_cast<std::size_t>(first + i)] * dim);
     }
   }
   return tape.record(BasicTensor<T>::scalar(loss * share), wanted,

@@ -14,12 +14,14 @@ namespace detail {
 template <class L>
 void check_input(const L& layer, const Shape& x) {
   if (x.rank() < 1 || x.cols() != static_cast<Index>(layer.in_features()))
-    throw ShapeError(concat("linear: input ", x.text(), ", expected [..., ", layer.in_features(), "]"));
+    throw ShapeError(
+        concat("linear: input ", x.text(), ", expected [..., ", layer.in_features(), "]"));
 }
 
 }  // namespace detail
 
-/// base(x). A frozen layer is one node that keeps nothing of x. The layer must outlive the backward pass.
+/// base(x). A frozen layer is one node that keeps nothing of x. The layer must outlive the backward
+/// pass.
 template <Linear L>
 BasicVar<ScalarOf<L>> linear(const L& base, const BasicVar<ScalarOf<L>>& x) {
   if constexpr (TapeLinear<L>) {
@@ -29,30 +31,33 @@ BasicVar<ScalarOf<L>> linear(const L& base, const BasicVar<ScalarOf<L>>& x) {
     detail::check_input(base, x.shape());
     auto y = BasicTensor<T>::empty(x.shape().with_last(base.out_features()));
     base.forward(x.value().matrix(), y.matrix());
-    return x.tape().record(std::move(y), x.requires_grad(), [&base, gx = x.grad_ref()](const BasicTensor<T>& dy) {
-      const Index in = base.in_features();
-      if constexpr (FusesLowRank<L>) {
-        auto [data, accumulate] = gx.buffer();
-        base.backward_input(dy.matrix(), MatrixView<T>(data, dy.rows(), in), nullptr, accumulate);
-      } else {
-        base.backward_input(dy.matrix(), MatrixView<T>(gx.accumulator(), dy.rows(), in));
-      }
-    });
+    return x.tape().record(
+        std::move(y), x.requires_grad(), [&base, gx = x.grad_ref()](const BasicTensor<T>& dy) {
+          const Index in = base.in_features();
+          if constexpr (FusesLowRank<L>) {
+            auto [data, accumulate] = gx.buffer();
+            base.backward_input(dy.matrix(), MatrixView<T>(data, dy.rows(), in), nullptr,
+                                accumulate);
+          } else {
+            base.backward_input(dy.matrix(), MatrixView<T>(gx.accumulator(), dy.rows(), in));
+          }
+        });
   }
 }
 
-/// base(x) + scaling · (x_low Aᵀ) Bᵀ, the low-rank term inside the base's own product where the base can do that.
-/// a: [rank, in], b: [out, rank]; `x_low` is x, or x after dropout. Keeps x_low and the product x_low Aᵀ of rank columns
-/// (only what the wanted gradients need).
+/// base(x) + scaling · (x_low Aᵀ) Bᵀ, the low-rank term inside the base's own product where the
+/// base can do that. a: [rank, in], b: [out, rank]; `x_low` is x, or x after dropout. Keeps x_low
+/// and the product x_low Aᵀ of rank columns (only what the wanted gradients need).
 template <Linear L>
 BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>& x,
-                                      const BasicVar<ScalarOf<L>>& x_low, const BasicVar<ScalarOf<L>>& a,
+                                      const BasicVar<ScalarOf<L>>& x_low,
+                                      const BasicVar<ScalarOf<L>>& a,
                                       const BasicVar<ScalarOf<L>>& b, ScalarOf<L> scaling) {
   using T = ScalarOf<L>;
   const Index in = base.in_features(), out = base.out_features(), rank = a.rows();
   if (a.shape() != Shape{rank, in} || b.shape() != Shape{out, rank})
-    throw ShapeError(concat("linear_low_rank: factors ", a.shape().text(), " and ", b.shape().text(), " for ", in,
-                            " inputs and ", out, " outputs"));
+    throw ShapeError(concat("linear_low_rank: factors ", a.shape().text(), " and ",
+                            b.shape().text(), " for ", in, " inputs and ", out, " outputs"));
   if constexpr (requires { base.low_rank(x, x_low, a, b, scaling); }) {
     return base.low_rank(x, x_low, a, b, scaling);
   } else if constexpr (TapeLinear<L> || !FusesLowRank<L>) {
@@ -64,19 +69,20 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     const Index rows = x.rows();
     const bool same_input = x.value().data() == x_low.value().data();
     auto h = BasicTensor<T>::empty({rows, rank});  // scaling · x_low Aᵀ
-    kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(), in, T{0},
-                  h.data(), rank);
+    kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(),
+                  in, T{0}, h.data(), rank);
     auto bt = BasicTensor<T>::empty({rank, out});
     for (Index o = 0; o < out; ++o)
       for (Index r = 0; r < rank; ++r) bt(r, o) = b.value()(o, r);
     auto y = BasicTensor<T>::empty(x.shape().with_last(out));
     const LowRankProduct<T> term{h.matrix(), bt.matrix()};
     base.forward(x.value().matrix(), y.matrix(), &term);
-    const bool wants = x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
+    const bool wants =
+        x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
     return x.tape().record(
         std::move(y), wants,
-        [&base, same_input, scaling, rows, in, out, rank, gx = x.grad_ref(), gl = x_low.grad_ref(), ga = a.grad_ref(),
-         gb = b.grad_ref(), h = b.requires_grad() ? h : BasicTensor<T>{},
+        [&base, same_input, scaling, rows, in, out, rank, gx = x.grad_ref(), gl = x_low.grad_ref(),
+         ga = a.grad_ref(), gb = b.grad_ref(), h = b.requires_grad() ? h : BasicTensor<T>{},
          xl = a.requires_grad() ? x_low.saved() : BasicSaved<T>{}, va = a.value(),
          vb = b.value()](const BasicTensor<T>& dy) {
           if (gb) {
@@ -87,8 +93,8 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
           BasicTensor<T> dh;  // scaling · dy B
           if (ga || gx || gl) {
             dh = BasicTensor<T>::empty({rows, rank});
-            kernels::gemm(false, false, rows, rank, out, scaling, dy.data(), out, vb.data(), rank, T{0}, dh.data(),
-                          rank);
+            kernels::gemm(false, false, rows, rank, out, scaling, dy.data(), out, vb.data(), rank,
+                          T{0}, dh.data(), rank);
           }
           if (ga) {
             auto [da, accumulate] = ga.buffer();
@@ -99,7 +105,8 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
           if (gx) {
             const LowRankProduct<T> back{dh.matrix(), va.matrix()};
             auto [dx, accumulate] = gx.buffer();
-            base.backward_input(dy.matrix(), MatrixView<T>(dx, rows, in), fuse ? &back : nullptr, accumulate);
+            base.backward_input(dy.matrix(), MatrixView<T>(dx, rows, in), fuse ? &back : nullptr,
+                                accumulate);
           }
           if (gl && !fuse) {
             auto [dx, accumulate] = gl.buffer();
@@ -110,8 +117,8 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
   }
 }
 
-/// The weight of a base as a matrix [out, in]: written out by a frozen layer with `DenseWeights`, else what the layer maps
-/// the identity to. Shares the elements where the base holds them so.
+/// The weight of a base as a matrix [out, in]: written out by a frozen layer with `DenseWeights`,
+/// else what the layer maps the identity to. Shares the elements where the base holds them so.
 template <Linear L>
 BasicTensor<ScalarOf<L>> weight_of(const L& base) {
   using T = ScalarOf<L>;
@@ -141,15 +148,17 @@ BasicTensor<ScalarOf<L>> bias_of(const L& base) {
     return base.bias();
   } else {
     BasicTape<T> tape({.gradients = false, .training = false});
-    return linear(base, tape.constant(BasicTensor<T>::zeros({1, base.in_features()}))).value().reshape(
-        {base.out_features()});
+    return linear(base, tape.constant(BasicTensor<T>::zeros({1, base.in_features()})))
+        .value()
+        .reshape({base.out_features()});
   }
 }
 
-/// x Wᵀ (+ b) for a weight on the tape: the path of methods whose weight is a function of trained parameters.
-/// weight: [out, in].
+/// x Wᵀ (+ b) for a weight on the tape: the path of methods whose weight is a function of trained
+/// parameters. weight: [out, in].
 template <std::floating_point T>
-BasicVar<T> affine(const BasicVar<T>& x, const BasicVar<T>& weight, const BasicTensor<T>& bias = {}) {
+BasicVar<T> affine(const BasicVar<T>& x, const BasicVar<T>& weight,
+                   const BasicTensor<T>& bias = {}) {
   auto y = matmul(x, weight, Transpose::no, Transpose::yes);
   return bias ? add(y, x.tape().constant(bias)) : y;
 }

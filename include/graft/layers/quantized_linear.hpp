@@ -9,17 +9,19 @@
 
 namespace graft {
 
-/// y = x Wᵀ + b with W kept in a quantised format: panels of it are decoded inside the product, so W is never whole in f32.
+/// y = x Wᵀ + b with W kept in a quantised format: panels of it are decoded inside the product, so
+/// W is never whole in f32.
 ///
-/// The blocks are those of GGUF rows, out_features rows of quant::row_bytes(format, in_features) bytes each, shared with
-/// whoever holds them (a mapped file).
+/// The blocks are those of GGUF rows, out_features rows of quant::row_bytes(format, in_features)
+/// bytes each, shared with whoever holds them (a mapped file).
 class QuantizedLinear {
  public:
   using Scalar = float;
 
-  /// @throws ValueError if in_features is no multiple of the format's block, ShapeError for a bias of another size.
-  QuantizedLinear(quant::Format format, const void* blocks, Index out_features, Index in_features, Tensor bias = {},
-                  std::shared_ptr<const void> keep_alive = nullptr)
+  /// @throws ValueError if in_features is no multiple of the format's block, ShapeError for a bias
+  /// of another size.
+  QuantizedLinear(quant::Format format, const void* blocks, Index out_features, Index in_features,
+                  Tensor bias = {}, std::shared_ptr<const void> keep_alive = nullptr)
       : format_(format),
         blocks_(static_cast<const std::byte*>(blocks)),
         out_(out_features),
@@ -28,7 +30,8 @@ class QuantizedLinear {
         bias_(std::move(bias)),
         keep_alive_(std::move(keep_alive)) {
     if (bias_ && bias_.size() != out_)
-      throw ShapeError(concat("QuantizedLinear: bias ", bias_.shape().text(), ", expected [", out_, "]"));
+      throw ShapeError(
+          concat("QuantizedLinear: bias ", bias_.shape().text(), ", expected [", out_, "]"));
   }
 
   Index in_features() const { return in_; }
@@ -41,18 +44,20 @@ class QuantizedLinear {
 
   void write_weight(Index first, MatrixView<float> rows) const {
     const auto decode = quant::row_decoder(format_);
-    for (Index i = 0; i < rows.rows(); ++i) decode(blocks_ + (first + i) * row_bytes_, 0, in_, rows.row(i));
+    for (Index i = 0; i < rows.rows(); ++i)
+      decode(blocks_ + (first + i) * row_bytes_, 0, in_, rows.row(i));
   }
-  void forward(MatrixView<const float> x, MatrixView<float> y, const LowRankProduct<float>* term = nullptr) const {
+  void forward(MatrixView<const float> x, MatrixView<float> y,
+               const LowRankProduct<float>* term = nullptr) const {
     const auto low = low_rank_term(term);
-    kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(), y.row_stride(),
-                            false, term ? &low : nullptr);
+    kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
+                            y.row_stride(), false, term ? &low : nullptr);
   }
-  void backward_input(MatrixView<const float> dy, MatrixView<float> dx, const LowRankProduct<float>* term = nullptr,
-                      bool accumulate = true) const {
+  void backward_input(MatrixView<const float> dy, MatrixView<float> dx,
+                      const LowRankProduct<float>* term = nullptr, bool accumulate = true) const {
     const auto low = low_rank_term(term);
-    kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(), dx.row_stride(),
-                                   accumulate, term ? &low : nullptr);
+    kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
+                                   dx.row_stride(), accumulate, term ? &low : nullptr);
   }
 
  private:
@@ -67,7 +72,8 @@ class QuantizedLinear {
   }
   static kernels::LowRankTerm low_rank_term(const LowRankProduct<float>* term) {
     if (term == nullptr) return {};
-    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(), term->h.cols()};
+    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(),
+            term->h.cols()};
   }
 
   quant::Format format_;

@@ -8,11 +8,13 @@
 
 namespace graft {
 
-/// Angles of a rotary embedding: position · theta^(-2i / dim), i = 0 … dim/2 - 1, computed in T as transformers does.
+/// Angles of a rotary embedding: position · theta^(-2i / dim), i = 0 … dim/2 - 1, computed in T as
+/// transformers does.
 struct RopeConfig {
   Index dim = 0;
   double theta = 10000;
-  std::string type = "default";  ///< default, linear (angles / factor), llama3 (Llama 3.1's stretched low frequencies)
+  std::string type = "default";  ///< default, linear (angles / factor), llama3 (Llama 3.1's
+                                 ///< stretched low frequencies)
   double factor = 1;
   double low_frequency_factor = 1;
   double high_frequency_factor = 4;
@@ -43,22 +45,27 @@ class BasicRope {
         if (wavelength > low) {
           frequency /= static_cast<T>(config.factor);
         } else if (wavelength >= high) {
-          const T smooth = static_cast<T>((config.original_positions / wavelength - config.low_frequency_factor) /
-                                          (config.high_frequency_factor - config.low_frequency_factor));
-          frequency = (T{1} - smooth) * frequency / static_cast<T>(config.factor) + smooth * frequency;
+          const T smooth = static_cast<T>(
+              (config.original_positions / wavelength - config.low_frequency_factor) /
+              (config.high_frequency_factor - config.low_frequency_factor));
+          frequency =
+              (T{1} - smooth) * frequency / static_cast<T>(config.factor) + smooth * frequency;
         }
       } else if (config.type != "default") {
-        throw ValueError(concat("rope: type '", config.type, "', expected default, linear or llama3"));
+        throw ValueError(
+            concat("rope: type '", config.type, "', expected default, linear or llama3"));
       }
       frequencies_.push_back(frequency);
     }
   }
 
-  /// Tables for `batch` rows of `length` tokens at positions first, first + 1, …; kept until asked for other sizes.
+  /// Tables for `batch` rows of `length` tokens at positions first, first + 1, …; kept until asked
+  /// for other sizes.
   const Tables& tables(Index batch, Index length, Index first) const {
     if (batch == batch_ && length == length_ && first == first_) return tables_;
     const auto half = static_cast<Index>(frequencies_.size());
-    tables_ = {BasicTensor<T>::empty({batch * length, half}), BasicTensor<T>::empty({batch * length, half})};
+    tables_ = {BasicTensor<T>::empty({batch * length, half}),
+               BasicTensor<T>::empty({batch * length, half})};
     for (Index t = 0; t < length; ++t)
       for (Index i = 0; i < half; ++i) {
         const T angle = static_cast<T>(first + t) * frequencies_[static_cast<std::size_t>(i)];

@@ -14,8 +14,9 @@
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/forward_context.hpp"
 
-/// The places of a model where adapters may go. A model owns its sites, names them by path and calls them in its
-/// forward pass; adapters are attached from outside and the model knows none of them.
+/// The places of a model where adapters may go. A model owns its sites, names them by path and
+/// calls them in its forward pass; adapters are attached from outside and the model knows none of
+/// them.
 namespace graft {
 
 template <std::floating_point T>
@@ -55,8 +56,8 @@ class BasicLinearView {
     if (below_.empty()) return linear(*root_, x);
     return below_.back()->apply(BasicLinearView(*root_, below_.first(below_.size() - 1)), x);
   }
-  BasicVar<T> low_rank(const BasicVar<T>& x, const BasicVar<T>& x_low, const BasicVar<T>& a, const BasicVar<T>& b,
-                       T scaling) const {
+  BasicVar<T> low_rank(const BasicVar<T>& x, const BasicVar<T>& x_low, const BasicVar<T>& a,
+                       const BasicVar<T>& b, T scaling) const {
     if (below_.empty()) return linear_low_rank(*root_, x, x_low, a, b, scaling);
     auto h = scale(matmul(x_low, a, Transpose::no, Transpose::yes), scaling);
     return add((*this)(x), matmul(h, b, Transpose::no, Transpose::yes));
@@ -72,7 +73,8 @@ class BasicLinearView {
   Below below_;
 };
 
-/// Geometry of a convolution that is run as a linear layer over patches: in_features = channels · ∏ kernel.
+/// Geometry of a convolution that is run as a linear layer over patches: in_features = channels · ∏
+/// kernel.
 struct ConvGeometry {
   std::vector<Index> kernel;  ///< spatial sizes; empty for a plain linear layer
   Index in_channels = 0;      ///< of the whole layer
@@ -87,7 +89,8 @@ class BasicLinearSite {
   using Interface = LinearAdapterInterface<T>;
 
   BasicLinearSite() = default;
-  BasicLinearSite(std::string path, BasicAnyLinear<T> base) : path_(std::move(path)), base_(std::move(base)) {}
+  BasicLinearSite(std::string path, BasicAnyLinear<T> base)
+      : path_(std::move(path)), base_(std::move(base)) {}
 
   const std::string& path() const { return path_; }
   const BasicAnyLinear<T>& base() const { return base_; }
@@ -115,12 +118,14 @@ class BasicLinearSite {
 
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto* context = x.tape().template context<ForwardContext>();
-    if (context != nullptr && !context->row_adapters.empty() && !adapters_.empty()) return by_row(x, *context);
+    if (context != nullptr && !context->row_adapters.empty() && !adapters_.empty())
+      return by_row(x, *context);
     return with_bias(run(x, chain_));
   }
 
  private:
-  BasicVar<T> run(const BasicVar<T>& x, std::span<const std::shared_ptr<const Interface>> chain) const {
+  BasicVar<T> run(const BasicVar<T>& x,
+                  std::span<const std::shared_ptr<const Interface>> chain) const {
     return BasicLinearView<T>(base_, chain)(x);
   }
   BasicVar<T> with_bias(const BasicVar<T>& y) const {
@@ -132,8 +137,8 @@ class BasicLinearSite {
   BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
     const Index batch = context.batch;
     if (static_cast<Index>(context.row_adapters.size()) != batch || x.rows() % batch != 0)
-      throw ShapeError(concat("linear site ", path_, ": ", context.row_adapters.size(), " adapter names for input ",
-                              x.shape().text()));
+      throw ShapeError(concat("linear site ", path_, ": ", context.row_adapters.size(),
+                              " adapter names for input ", x.shape().text()));
     const auto grouped = reshape(x, {batch, x.rows() / batch, x.cols()});
     std::vector<BasicVar<T>> parts;
     std::vector<Index> position(static_cast<std::size_t>(batch), -1);
@@ -153,7 +158,8 @@ class BasicLinearSite {
       const bool whole = static_cast<Index>(rows.size()) == batch;
       parts.push_back(run(whole ? grouped : gather_rows(grouped, std::move(rows)), chain));
     }
-    auto y = parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), std::move(position));
+    auto y =
+        parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), std::move(position));
     return with_bias(reshape(y, x.shape().with_last(out_features())));
   }
 
@@ -179,13 +185,15 @@ class BasicEmbeddingView {
   using Scalar = T;
   using Below = std::span<const std::shared_ptr<const EmbeddingAdapterInterface<T>>>;
 
-  BasicEmbeddingView(const BasicEmbeddingTable<T>& table, Below below) : table_(&table), below_(below) {}
+  BasicEmbeddingView(const BasicEmbeddingTable<T>& table, Below below)
+      : table_(&table), below_(below) {}
   Index vocabulary() const { return table_->rows(); }
   Index dim() const { return table_->dim(); }
   /// Rows of the ids: [ids, dim].
   BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
     if (below_.empty()) return tape.constant(table_->lookup(ids));
-    return below_.back()->apply(BasicEmbeddingView(*table_, below_.first(below_.size() - 1)), tape, ids);
+    return below_.back()->apply(BasicEmbeddingView(*table_, below_.first(below_.size() - 1)), tape,
+                                ids);
   }
   const BasicEmbeddingTable<T>& table() const { return *table_; }
 
@@ -221,7 +229,8 @@ class BasicEmbeddingSite {
   BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
     return BasicEmbeddingView<T>(table_, chain_)(tape, ids);
   }
-  /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term takes part in it.
+  /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term
+  /// takes part in it.
   T embed_scale = 1;
   Index padding_index = -1;  ///< row that stands for padding; -1: there is none
 
@@ -238,8 +247,8 @@ struct BasicNorm {
   BasicTensor<T> weight;  ///< empty: ones
   BasicTensor<T> bias;    ///< empty: none
   T eps = static_cast<T>(1e-5);
-  bool rms = true;        ///< RMSNorm, else LayerNorm
-  T weight_offset = 0;    ///< added to the weight (Gemma: 1)
+  bool rms = true;      ///< RMSNorm, else LayerNorm
+  T weight_offset = 0;  ///< added to the weight (Gemma: 1)
 
   BasicVar<T> apply(const BasicVar<T>& x, const BasicVar<T>& w, const BasicVar<T>& b) const {
     if (!rms) return layer_norm(x, w, b, eps);
@@ -248,7 +257,8 @@ struct BasicNorm {
   }
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     auto& tape = x.tape();
-    return apply(x, weight ? tape.constant(weight) : BasicVar<T>{}, bias ? tape.constant(bias) : BasicVar<T>{});
+    return apply(x, weight ? tape.constant(weight) : BasicVar<T>{},
+                 bias ? tape.constant(bias) : BasicVar<T>{});
   }
 };
 
@@ -260,8 +270,8 @@ class NormAdapterInterface {
   virtual BasicVar<T> apply(const BasicNorm<T>& norm, const BasicVar<T>& x) const = 0;
 };
 
-/// A normalisation of a model, with its adapters. Kind `hidden`: a map of the hidden state to itself. Several active
-/// adapters: the last one that applies replaces the others.
+/// A normalisation of a model, with its adapters. Kind `hidden`: a map of the hidden state to
+/// itself. Several active adapters: the last one that applies replaces the others.
 template <std::floating_point T>
 class BasicNormSite {
  public:
@@ -269,7 +279,8 @@ class BasicNormSite {
   using Interface = NormAdapterInterface<T>;
 
   BasicNormSite() = default;
-  BasicNormSite(std::string path, BasicNorm<T> norm) : path_(std::move(path)), norm_(std::move(norm)) {}
+  BasicNormSite(std::string path, BasicNorm<T> norm)
+      : path_(std::move(path)), norm_(std::move(norm)) {}
   const std::string& path() const { return path_; }
   const BasicNorm<T>& norm() const { return norm_; }
   void set_norm(BasicNorm<T> norm) { norm_ = std::move(norm); }
@@ -303,8 +314,8 @@ template <std::floating_point T>
 class HiddenAdapterInterface {
  public:
   virtual ~HiddenAdapterInterface() = default;
-  /// `input` is what the sublayer got, `output` what it gave (before the residual sum), `residual` what the model will
-  /// add to the result (empty if it adds nothing). Returns the new output.
+  /// `input` is what the sublayer got, `output` what it gave (before the residual sum), `residual`
+  /// what the model will add to the result (empty if it adds nothing). Returns the new output.
   virtual BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
                             const BasicVar<T>& residual) const = 0;
 };
@@ -328,7 +339,8 @@ class BasicHiddenSite {
       for (const auto& named : adapters_)
         if (named.name == name) chain_.push_back(named.adapter);
   }
-  BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output, const BasicVar<T>& residual = {}) const {
+  BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
+                         const BasicVar<T>& residual = {}) const {
     for (const auto& adapter : chain_) output = adapter->apply(input, output, residual);
     return output;
   }
@@ -369,7 +381,8 @@ class BasicAttentionSite {
   using Interface = AttentionAdapterInterface<T>;
 
   BasicAttentionSite() = default;
-  BasicAttentionSite(std::string path, Index layer_number, Index query_heads, Index key_value_heads, Index head_width)
+  BasicAttentionSite(std::string path, Index layer_number, Index query_heads, Index key_value_heads,
+                     Index head_width)
       : layer(layer_number),
         heads(query_heads),
         kv_heads(key_value_heads),
@@ -410,7 +423,8 @@ class PromptAdapterInterface {
   virtual ~PromptAdapterInterface() = default;
   virtual Index virtual_tokens() const = 0;
   /// Embeddings of the virtual tokens for each row of the batch: [batch, virtual_tokens, dim].
-  virtual BasicVar<T> prompt(BasicTape<T>& tape, Index batch, const ForwardContext& context) const = 0;
+  virtual BasicVar<T> prompt(BasicTape<T>& tape, Index batch,
+                             const ForwardContext& context) const = 0;
 };
 
 /// Where virtual tokens enter: between the embedding and the first block. Kind `embedding`.
@@ -436,7 +450,8 @@ class BasicPromptSite {
   /// x: [batch, tokens, dim] -> [batch, virtual_tokens + tokens, dim].
   BasicVar<T> operator()(const BasicVar<T>& x, const ForwardContext& context) const {
     if (!active_) return x;
-    return concat_along(1, std::vector<BasicVar<T>>{active_->prompt(x.tape(), x.dim(0), context), x});
+    return concat_along(1,
+                        std::vector<BasicVar<T>>{active_->prompt(x.tape(), x.dim(0), context), x});
   }
 
  private:
@@ -468,8 +483,8 @@ struct BasicSiteTable {
   std::vector<BasicHiddenSite<T>*> hidden;
   std::vector<BasicAttentionSite<T>*> attention;
   BasicPromptSite<T>* prompt = nullptr;
-  /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of their own.
-  /// Null where the model cannot. All pointers of the table are new afterwards.
+  /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of
+  /// their own. Null where the model cannot. All pointers of the table are new afterwards.
   std::function<void(const std::vector<std::pair<Index, Index>>&)> replicate_layers;
 };
 

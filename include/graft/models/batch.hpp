@@ -8,19 +8,20 @@
 
 namespace graft::models {
 
-/// Input of one forward pass. Text: ids [batch, seq_len] row by row; images: pixels [batch, channels, height, width].
+/// Input of one forward pass. Text: ids [batch, seq_len] row by row; images: pixels [batch,
+/// channels, height, width].
 template <std::floating_point T>
 struct BasicBatch {
   Index batch = 0;
   Index seq_len = 0;
   std::vector<std::int32_t> ids;
-  std::vector<std::int32_t> token_types;       ///< of BERT; empty: zeros
-  std::vector<unsigned char> mask;             ///< 1 = a real token; empty: all are
-  std::vector<std::int64_t> labels;            ///< [batch, seq_len] or [batch]; -100 does not count
-  BasicTensor<T> targets;                      ///< of regression
+  std::vector<std::int32_t> token_types;  ///< of BERT; empty: zeros
+  std::vector<unsigned char> mask;        ///< 1 = a real token; empty: all are
+  std::vector<std::int64_t> labels;       ///< [batch, seq_len] or [batch]; -100 does not count
+  BasicTensor<T> targets;                 ///< of regression
   BasicTensor<T> pixels;
-  std::vector<std::int64_t> task_ids;          ///< [batch], for methods that route by task
-  std::vector<std::string> row_adapters;       ///< [batch], see ForwardContext
+  std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
+  std::vector<std::string> row_adapters;  ///< [batch], see ForwardContext
 };
 
 using Batch = BasicBatch<float>;

@@ -21,7 +21,7 @@ struct BertConfig {
   Index layers = 0;
   Index heads = 0;
   Index max_positions = 0;
-  Index token_types = 2;            ///< 0: none
+  Index token_types = 2;  ///< 0: none
   Index padding_id = 0;
   double norm_eps = 1e-12;
   kernels::Activation activation = kernels::Activation::gelu;
@@ -29,25 +29,28 @@ struct BertConfig {
   Index classes = 2;
 };
 
-/// BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019): embeddings of word, position and type,
-/// then blocks h = norm(h + attention(h)); h = norm(h + mlp(h)).
+/// BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019): embeddings
+/// of word, position and type, then blocks h = norm(h + attention(h)); h = norm(h + mlp(h)).
 ///
-/// Sites carry the module paths of Hugging Face transformers. Heads: sequence classification (pooler or dense layer over the
-/// first token), token classification, or none (`embed` pools the hidden states).
+/// Sites carry the module paths of Hugging Face transformers. Heads: sequence classification
+/// (pooler or dense layer over the first token), token classification, or none (`embed` pools the
+/// hidden states).
 template <std::floating_point T>
 class BasicBert final : public BasicModel<T> {
  public:
   BasicBert(const BertConfig& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.hidden_size % config.heads != 0)
-      throw ValueError(concat("bert: ", config.heads, " heads for a width of ", config.hidden_size));
+      throw ValueError(
+          concat("bert: ", config.heads, " heads for a width of ", config.hidden_size));
     const std::string root = config.task == Task::embedding ? "" : config.model_type + ".";
     const bool distil = config.model_type == "distilbert";
     const Index d = config.hidden_size;
     word_ = {root + "embeddings.word_embeddings",
              weights.embedding(root + "embeddings.word_embeddings", config.vocabulary, d)};
     word_.padding_index = config.padding_id;
-    position_ = {root + "embeddings.position_embeddings",
-                 weights.embedding(root + "embeddings.position_embeddings", config.max_positions, d)};
+    position_ = {
+        root + "embeddings.position_embeddings",
+        weights.embedding(root + "embeddings.position_embeddings", config.max_positions, d)};
     if (config.token_types > 0)
       type_ = {root + "embeddings.token_type_embeddings",
                weights.embedding(root + "embeddings.token_type_embeddings", config.token_types, d)};
@@ -65,18 +68,23 @@ class BasicBert final : public BasicModel<T> {
       b.attention.query = linear("attention.self.query", "attention.q_lin", d, d);
       b.attention.key = linear("attention.self.key", "attention.k_lin", d, d);
       b.attention.value = linear("attention.self.value", "attention.v_lin", d, d);
-      b.attention.site = {path + (distil ? "attention" : "attention.self"), l, config.heads, config.heads, d / config.heads};
+      b.attention.site = {path + (distil ? "attention" : "attention.self"), l, config.heads,
+                          config.heads, d / config.heads};
       b.attention_output = linear("attention.output.dense", "attention.out_lin", d, d);
-      b.attention_norm = norm_site(weights, path + (distil ? "sa_layer_norm" : "attention.output.LayerNorm"));
+      b.attention_norm =
+          norm_site(weights, path + (distil ? "sa_layer_norm" : "attention.output.LayerNorm"));
       b.mlp.up = linear("intermediate.dense", "ffn.lin1", config.intermediate_size, d);
       b.mlp.down = linear("output.dense", "ffn.lin2", d, config.intermediate_size);
       b.mlp.activation = config.activation;
-      b.output_norm = norm_site(weights, path + (distil ? "output_layer_norm" : "output.LayerNorm"));
+      b.output_norm =
+          norm_site(weights, path + (distil ? "output_layer_norm" : "output.LayerNorm"));
       b.after_attention = {path + (distil ? "attention" : "attention.output"), d};
       b.after_mlp = {path + (distil ? "ffn" : "output"), d};
       b.after_block = {concat(list, l), d};
     }
-    const auto head = [&](const std::string& name, Index out) { return BasicLinearSite<T>(name, weights.linear(name, out, d)); };
+    const auto head = [&](const std::string& name, Index out) {
+      return BasicLinearSite<T>(name, weights.linear(name, out, d));
+    };
     if (config.task == Task::sequence_classification) {
       if (config.model_type == "bert") {
         pooler_ = head(root + "pooler.dense", d);
@@ -99,8 +107,10 @@ class BasicBert final : public BasicModel<T> {
   /// Hidden states of the last block, [batch, tokens (virtual ones first), hidden].
   BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const auto count = static_cast<std::size_t>(batch.batch * batch.seq_len);
-    if (batch.batch <= 0 || batch.ids.size() != count || (!batch.mask.empty() && batch.mask.size() != count))
-      throw ShapeError(concat("bert: ", batch.ids.size(), " ids for ", batch.batch, " x ", batch.seq_len, " tokens"));
+    if (batch.batch <= 0 || batch.ids.size() != count ||
+        (!batch.mask.empty() && batch.mask.size() != count))
+      throw ShapeError(concat("bert: ", batch.ids.size(), " ids for ", batch.batch, " x ",
+                              batch.seq_len, " tokens"));
     const auto context = set_forward_context(tape, batch);
     const Index d = config_.hidden_size;
     auto x = reshape(word_(tape, batch.ids), {batch.batch, batch.seq_len, d});
@@ -111,16 +121,19 @@ class BasicBert final : public BasicModel<T> {
       std::vector<std::int32_t> types(static_cast<std::size_t>(batch.batch * tokens), 0);
       if (!batch.token_types.empty())
         for (Index b = 0; b < batch.batch; ++b)
-          std::copy_n(batch.token_types.begin() + b * batch.seq_len, batch.seq_len, types.begin() + b * tokens + extra);
+          std::copy_n(batch.token_types.begin() + b * batch.seq_len, batch.seq_len,
+                      types.begin() + b * tokens + extra);
       x = add(x, type_(tape, types));
     }
     x = add(x, position_(tape, positions(batch, tokens, extra)));
     EncoderPass<T> pass;
     pass.batch = batch.batch;
     if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
-      auto mask = std::make_shared<std::vector<unsigned char>>(static_cast<std::size_t>(batch.batch * tokens), 1);
+      auto mask = std::make_shared<std::vector<unsigned char>>(
+          static_cast<std::size_t>(batch.batch * tokens), 1);
       for (Index b = 0; b < batch.batch; ++b)
-        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len, mask->begin() + b * tokens + extra);
+        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
+                    mask->begin() + b * tokens + extra);
       pass.key_mask = mask;
     }
     x = embedding_norm_(x);
@@ -137,13 +150,15 @@ class BasicBert final : public BasicModel<T> {
     return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
-    if (config_.task == Task::embedding) throw ValueError("bert: a model without a head has no loss");
+    if (config_.task == Task::embedding)
+      throw ValueError("bert: a model without a head has no loss");
     auto y = logits(tape, batch);
     if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
       y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
     return classification_loss(y, batch);
   }
-  /// Sentence vectors: mean of the hidden states over the real tokens, each divided by its length. [batch, hidden]
+  /// Sentence vectors: mean of the hidden states over the real tokens, each divided by its length.
+  /// [batch, hidden]
   BasicTensor<T> embed(const BasicBatch<T>& batch) const {
     BasicTape<T> tape({.gradients = false, .training = false});
     const auto h = hidden(tape, batch).value();
@@ -151,7 +166,9 @@ class BasicBert final : public BasicModel<T> {
     auto y = BasicTensor<T>::zeros({batch.batch, d});
     for (Index b = 0; b < batch.batch; ++b) {
       for (Index t = extra; t < tokens; ++t) {
-        if (!batch.mask.empty() && batch.mask[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == 0) continue;
+        if (!batch.mask.empty() &&
+            batch.mask[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == 0)
+          continue;
         for (Index i = 0; i < d; ++i) y(b, i) += h[(b * tokens + t) * d + i];
       }
       T length = 0;
@@ -171,7 +188,8 @@ class BasicBert final : public BasicModel<T> {
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
     BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
-      const auto h = attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+      const auto h =
+          attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
       return after_block(x, output_norm(add(h, after_mlp(h, mlp(h), h))));
     }
   };
@@ -185,7 +203,8 @@ class BasicBert final : public BasicModel<T> {
     return {path, norm};
   }
 
-  /// RoBERTa counts real tokens from padding_id + 1; the others count all tokens from 0, keys of a prefix included.
+  /// RoBERTa counts real tokens from padding_id + 1; the others count all tokens from 0, keys of a
+  /// prefix included.
   std::vector<std::int32_t> positions(const BasicBatch<T>& batch, Index tokens, Index extra) const {
     std::vector<std::int32_t> result(static_cast<std::size_t>(batch.batch * tokens));
     const Index first = blocks_.empty() ? 0 : blocks_.front()->attention.site.virtual_keys();
@@ -195,12 +214,13 @@ class BasicBert final : public BasicModel<T> {
         Index position = t + first;
         if (config_.model_type == "roberta") {
           const bool padding =
-              t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == config_.padding_id;
+              t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] ==
+                                config_.padding_id;
           position = padding ? config_.padding_id : first + next++;
         }
         if (position >= config_.max_positions)
-          throw ValueError(concat(config_.model_type, ": a row of ", tokens, " tokens, the model has ",
-                                  config_.max_positions, " positions"));
+          throw ValueError(concat(config_.model_type, ": a row of ", tokens,
+                                  " tokens, the model has ", config_.max_positions, " positions"));
         result[static_cast<std::size_t>(b * tokens + t)] = static_cast<std::int32_t>(position);
       }
     }
@@ -221,12 +241,14 @@ class BasicBert final : public BasicModel<T> {
     table.norm.push_back(&embedding_norm_);
     table.prompt = &prompt_;
     for (const auto& b : blocks_) {
-      for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value, &b->attention_output, &b->mlp.up, &b->mlp.down})
+      for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
+                         &b->attention_output, &b->mlp.up, &b->mlp.down})
         table.linear.push_back(site);
       table.norm.push_back(&b->attention_norm);
       table.norm.push_back(&b->output_norm);
       table.attention.push_back(&b->attention.site);
-      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block}) table.hidden.push_back(site);
+      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block})
+        table.hidden.push_back(site);
     }
     if (pooler_.base()) table.linear.push_back(&pooler_);
     if (classifier_.base()) table.linear.push_back(&classifier_);

@@ -11,13 +11,15 @@
 
 namespace graft::models {
 
-/// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give the blocks.
+/// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give
+/// the blocks.
 template <std::floating_point T>
 class BasicCausalModel : public BasicModel<T> {
  public:
-  /// Final hidden states [batch · tokens, hidden], virtual tokens first in each row. With a cache: of the tokens of this
-  /// batch only (one row), at the positions after the cached ones.
-  BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch, BasicKvCache<T>* cache = nullptr) const {
+  /// Final hidden states [batch · tokens, hidden], virtual tokens first in each row. With a cache:
+  /// of the tokens of this batch only (one row), at the positions after the cached ones.
+  BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch,
+                     BasicKvCache<T>* cache = nullptr) const {
     check(batch);
     const auto context = set_forward_context(tape, batch);
     auto x = embed(tape, batch.ids);
@@ -30,7 +32,8 @@ class BasicCausalModel : public BasicModel<T> {
     pass.tokens = batch.seq_len + extra;
     pass.cache = cache;
     pass.first_position = cache == nullptr ? 0 : cache->length();
-    if (!batch.mask.empty() && std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end())
+    if (!batch.mask.empty() &&
+        std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end())
       pass.key_mask = key_mask(batch, extra);
     auto y = blocks(reshape(x, {batch.batch * pass.tokens, dim}), pass);
     if (cache != nullptr) cache->advance(pass.tokens);
@@ -43,21 +46,24 @@ class BasicCausalModel : public BasicModel<T> {
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   /// Logits of the last token, [vocabulary]; the tokens of `batch` follow those in the cache.
-  BasicTensor<T> next_logits(BasicTape<T>& tape, const BasicBatch<T>& batch, BasicKvCache<T>& cache) const {
+  BasicTensor<T> next_logits(BasicTape<T>& tape, const BasicBatch<T>& batch,
+                             BasicKvCache<T>& cache) const {
     const auto h = hidden(tape, batch, &cache).value();
     const auto last = tape.constant(h.slice_rows(h.rows() - 1, 1));
     auto y = head(last).value();
     return y.reshape({y.size()});
   }
-  /// Mean cross-entropy of the next token; label -100 does not count. labels: [batch, seq_len], not shifted.
+  /// Mean cross-entropy of the next token; label -100 does not count. labels: [batch, seq_len], not
+  /// shifted.
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     return token_loss(tape, batch, nullptr, nullptr);
   }
   /// The same, and for each counted token whether the likeliest token was right, and its loss.
-  BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch, std::vector<unsigned char>* correct,
-                         std::vector<T>* losses) const {
+  BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
+                         std::vector<unsigned char>* correct, std::vector<T>* losses) const {
     if (batch.labels.size() != batch.ids.size())
-      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ", batch.ids.size(), " tokens"));
+      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
+                              batch.ids.size(), " tokens"));
     const auto h = hidden(tape, batch);
     const Index tokens = h.rows() / batch.batch, extra = tokens - batch.seq_len;
     std::vector<std::int64_t> shifted(static_cast<std::size_t>(h.rows()), kIgnoredLabel);
@@ -65,9 +71,11 @@ class BasicCausalModel : public BasicModel<T> {
       for (Index t = 0; t < batch.seq_len; ++t) {
         const Index row = b * tokens + extra + t - 1;
         if (extra + t > 0)
-          shifted[static_cast<std::size_t>(row)] = batch.labels[static_cast<std::size_t>(b * batch.seq_len + t)];
+          shifted[static_cast<std::size_t>(row)] =
+              batch.labels[static_cast<std::size_t>(b * batch.seq_len + t)];
       }
-    return linear_cross_entropy(h, head, std::span<const std::int64_t>(shifted), Index{128}, correct, losses);
+    return linear_cross_entropy(h, head, std::span<const std::int64_t>(shifted), Index{128},
+                                correct, losses);
   }
 
   BasicEmbeddingSite<T> embed_tokens;
@@ -90,10 +98,11 @@ class BasicCausalModel : public BasicModel<T> {
     const auto tokens = static_cast<std::size_t>(batch.batch * batch.seq_len);
     if (batch.batch <= 0 || batch.seq_len <= 0 || batch.ids.size() != tokens ||
         (!batch.mask.empty() && batch.mask.size() != tokens))
-      throw ShapeError(concat("batch of ", batch.batch, " x ", batch.seq_len, " tokens with ", batch.ids.size(),
-                              " ids and a mask of ", batch.mask.size()));
+      throw ShapeError(concat("batch of ", batch.batch, " x ", batch.seq_len, " tokens with ",
+                              batch.ids.size(), " ids and a mask of ", batch.mask.size()));
   }
-  static std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch, Index extra) {
+  static std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch,
+                                                                    Index extra) {
     auto mask = std::make_shared<std::vector<unsigned char>>();
     for (Index b = 0; b < batch.batch; ++b) {
       mask->insert(mask->end(), static_cast<std::size_t>(extra), 1);

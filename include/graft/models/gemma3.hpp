@@ -20,17 +20,18 @@ struct Gemma3Config {
   Index kv_heads = 0;
   Index head_dim = 0;
   Index max_positions = 0;
-  Index window = 0;                    ///< of the layers with sliding attention
-  std::vector<bool> full_attention;    ///< by layer
-  double query_scalar = 0;             ///< scores are divided by its root
+  Index window = 0;                  ///< of the layers with sliding attention
+  std::vector<bool> full_attention;  ///< by layer
+  double query_scalar = 0;           ///< scores are divided by its root
   double rms_norm_eps = 1e-6;
-  double norm_offset = 1;              ///< files of transformers hold weight - 1, GGUF files hold the weight
+  double norm_offset = 1;  ///< files of transformers hold weight - 1, GGUF files hold the weight
   RopeConfig full_rope, sliding_rope;
   kernels::Activation activation = kernels::Activation::gelu_tanh;
 };
 
-/// Gemma 3, text part (Gemma Team 2025, arXiv:2503.19786): h = h + norm(attention(norm(h))); h = h + norm(mlp(norm(h))), norms over
-/// each head of q and k, most layers with a sliding window, embeddings times √hidden_size, tied head.
+/// Gemma 3, text part (Gemma Team 2025, arXiv:2503.19786): h = h + norm(attention(norm(h))); h = h
+/// + norm(mlp(norm(h))), norms over each head of q and k, most layers with a sliding window,
+/// embeddings times √hidden_size, tied head.
 template <std::floating_point T>
 class BasicGemma3 final : public BasicCausalModel<T> {
  public:
@@ -38,11 +39,13 @@ class BasicGemma3 final : public BasicCausalModel<T> {
       : config_(config), full_rope_(config.full_rope), sliding_rope_(config.sliding_rope) {
     if (config.heads <= 0 || config.kv_heads <= 0 || config.heads % config.kv_heads != 0 ||
         static_cast<Index>(config.full_attention.size()) != config.layers)
-      throw ValueError(concat("gemma3: ", config.heads, " heads, ", config.kv_heads, " key/value heads, ",
-                              config.full_attention.size(), " layer types for ", config.layers, " layers"));
+      throw ValueError(concat("gemma3: ", config.heads, " heads, ", config.kv_heads,
+                              " key/value heads, ", config.full_attention.size(),
+                              " layer types for ", config.layers, " layers"));
     const Index d = config.hidden_size;
     this->max_positions = config.max_positions;
-    this->embed_tokens = {"model.embed_tokens", weights.embedding("model.embed_tokens", config.vocabulary, d)};
+    this->embed_tokens = {"model.embed_tokens",
+                          weights.embedding("model.embed_tokens", config.vocabulary, d)};
     this->embed_tokens.embed_scale = static_cast<T>(std::sqrt(static_cast<double>(d)));
     this->prompt = {"model.embed_tokens", d};
     for (Index l = 0; l < config.layers; ++l) {
@@ -90,7 +93,8 @@ class BasicGemma3 final : public BasicCausalModel<T> {
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
     bool full = true;
 
-    BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass, const BasicRope<T>& rope) const {
+    BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass,
+                           const BasicRope<T>& rope) const {
       const auto a = input_norm(x);
       const auto h = add(x, post_attention_norm(after_attention(a, attention(a, pass, rope), x)));
       const auto m = pre_mlp_norm(h);
@@ -101,13 +105,16 @@ class BasicGemma3 final : public BasicCausalModel<T> {
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
     for (const auto& block : blocks_) {
       const auto* rope = block->full ? &full_rope_ : &sliding_rope_;
-      const auto run = [b = block.get(), pass, rope](const BasicVar<T>& in) { return (*b)(in, pass, *rope); };
+      const auto run = [b = block.get(), pass, rope](const BasicVar<T>& in) {
+        return (*b)(in, pass, *rope);
+      };
       x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
     }
     return this->norm(x);
   }
 
-  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path, Index width) const {
+  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
+                             Index width) const {
     BasicNorm<T> rms;
     rms.weight = weights.tensor(path + ".weight", {width});
     rms.weight_offset = static_cast<T>(config_.norm_offset);
@@ -117,18 +124,21 @@ class BasicGemma3 final : public BasicCausalModel<T> {
 
   void list_sites() {
     auto& table = this->sites_;
-    table.info = {"gemma3_text", config_.hidden_size, config_.layers, config_.heads, config_.kv_heads,
-                  config_.head_dim, config_.vocabulary, {"lm_head"}};
+    table.info = {"gemma3_text",    config_.hidden_size, config_.layers,     config_.heads,
+                  config_.kv_heads, config_.head_dim,    config_.vocabulary, {"lm_head"}};
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     for (const auto& b : blocks_) {
       auto& a = b->attention;
-      for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &b->mlp.gate_proj, &b->mlp.up_proj, &b->mlp.down_proj})
+      for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &b->mlp.gate_proj,
+                         &b->mlp.up_proj, &b->mlp.down_proj})
         table.linear.push_back(site);
-      for (auto* site : {&a.q_norm, &a.k_norm, &b->input_norm, &b->post_attention_norm, &b->pre_mlp_norm, &b->post_mlp_norm})
+      for (auto* site : {&a.q_norm, &a.k_norm, &b->input_norm, &b->post_attention_norm,
+                         &b->pre_mlp_norm, &b->post_mlp_norm})
         table.norm.push_back(site);
       table.attention.push_back(&a.site);
-      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block}) table.hidden.push_back(site);
+      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block})
+        table.hidden.push_back(site);
     }
     table.norm.push_back(&this->norm);
     table.linear.push_back(&this->head);

@@ -22,18 +22,21 @@ struct Gpt2Config {
   kernels::Activation activation = kernels::Activation::gelu_tanh;
 };
 
-/// h = h + attention(norm(h)); h = h + mlp(norm(h)) with learned positions and one layer for queries, keys and values
-/// (Radford et al. 2019). Sites: transformer.{wte, wpe, h.N.{ln_1, attn.c_attn, attn.c_proj, ln_2, mlp.c_fc, mlp.c_proj}, ln_f},
-/// lm_head. Files hold the weights of the blocks as [in, out].
+/// h = h + attention(norm(h)); h = h + mlp(norm(h)) with learned positions and one layer for
+/// queries, keys and values (Radford et al. 2019). Sites: transformer.{wte, wpe, h.N.{ln_1,
+/// attn.c_attn, attn.c_proj, ln_2, mlp.c_fc, mlp.c_proj}, ln_f}, lm_head. Files hold the weights of
+/// the blocks as [in, out].
 template <std::floating_point T>
 class BasicGpt2 final : public BasicCausalModel<T> {
  public:
   BasicGpt2(const Gpt2Config& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.hidden_size % config.heads != 0)
-      throw ValueError(concat("gpt2: ", config.heads, " heads for a width of ", config.hidden_size));
+      throw ValueError(
+          concat("gpt2: ", config.heads, " heads for a width of ", config.hidden_size));
     const Index d = config.hidden_size;
     this->max_positions = config.max_positions;
-    this->embed_tokens = {"transformer.wte", weights.embedding("transformer.wte", config.vocabulary, d)};
+    this->embed_tokens = {"transformer.wte",
+                          weights.embedding("transformer.wte", config.vocabulary, d)};
     positions_ = {"transformer.wpe", weights.embedding("transformer.wpe", config.max_positions, d)};
     this->prompt = {"transformer.wte", d};
     for (Index l = 0; l < config.layers; ++l) {
@@ -58,8 +61,9 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       b.after_block = {path, d};
     }
     this->norm = norm_site(weights, "transformer.ln_f");
-    this->head = {"lm_head", weights.has("lm_head.weight") ? weights.linear("lm_head", config.vocabulary, d)
-                                                           : tied_head(this->embed_tokens.table())};
+    this->head = {"lm_head", weights.has("lm_head.weight")
+                                 ? weights.linear("lm_head", config.vocabulary, d)
+                                 : tied_head(this->embed_tokens.table())};
     list_sites();
   }
 
@@ -91,18 +95,21 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       call.options.key_mask = pass.key_mask;
       const auto h = add(x, after_attention(a, c_proj(attention(std::move(call))), x));
       const auto m = ln_2(h);
-      return after_block(x, add(h, after_mlp(m, mlp_proj(graft::activation(activation, c_fc(m))), h)));
+      return after_block(x,
+                         add(h, after_mlp(m, mlp_proj(graft::activation(activation, c_fc(m))), h)));
     }
   };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    const Index first = pass.first_position + (blocks_.empty() ? 0 : blocks_.front()->attention.virtual_keys());
+    const Index first =
+        pass.first_position + (blocks_.empty() ? 0 : blocks_.front()->attention.virtual_keys());
     if (first + pass.tokens > config_.max_positions)
-      throw ValueError(concat("gpt2: a row of ", first + pass.tokens, " tokens, the model has ", config_.max_positions,
-                              " positions"));
+      throw ValueError(concat("gpt2: a row of ", first + pass.tokens, " tokens, the model has ",
+                              config_.max_positions, " positions"));
     std::vector<std::int32_t> position;
     for (Index b = 0; b < pass.batch; ++b)
-      for (Index t = 0; t < pass.tokens; ++t) position.push_back(static_cast<std::int32_t>(first + t));
+      for (Index t = 0; t < pass.tokens; ++t)
+        position.push_back(static_cast<std::int32_t>(first + t));
     x = add(x, positions_(x.tape(), position));
     for (const auto& block : blocks_) {
       const auto run = [b = block.get(), pass](const BasicVar<T>& in) { return (*b)(in, pass); };
@@ -122,16 +129,24 @@ class BasicGpt2 final : public BasicCausalModel<T> {
 
   void list_sites() {
     auto& table = this->sites_;
-    table.info = {"gpt2", config_.hidden_size, config_.layers, config_.heads, config_.heads,
-                  config_.hidden_size / config_.heads, config_.vocabulary, {"lm_head"}};
+    table.info = {"gpt2",
+                  config_.hidden_size,
+                  config_.layers,
+                  config_.heads,
+                  config_.heads,
+                  config_.hidden_size / config_.heads,
+                  config_.vocabulary,
+                  {"lm_head"}};
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
     for (const auto& b : blocks_) {
-      for (auto* site : {&b->c_attn, &b->c_proj, &b->c_fc, &b->mlp_proj}) table.linear.push_back(site);
+      for (auto* site : {&b->c_attn, &b->c_proj, &b->c_fc, &b->mlp_proj})
+        table.linear.push_back(site);
       table.norm.push_back(&b->ln_1);
       table.norm.push_back(&b->ln_2);
       table.attention.push_back(&b->attention);
-      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block}) table.hidden.push_back(site);
+      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block})
+        table.hidden.push_back(site);
     }
     table.norm.push_back(&this->norm);
     table.linear.push_back(&this->head);

@@ -30,20 +30,24 @@ struct LlamaConfig {
   kernels::Activation activation = kernels::Activation::silu;
 };
 
-/// h = h + attention(norm(h)); h = h + mlp(norm(h)), then a norm and the head (Touvron et al. 2023, arXiv:2302.13971).
+/// h = h + attention(norm(h)); h = h + mlp(norm(h)), then a norm and the head (Touvron et al. 2023,
+/// arXiv:2302.13971).
 ///
-/// Sites: model.embed_tokens, model.layers.N.{input_layernorm, self_attn.{q,k,v,o}_proj, self_attn, post_attention_layernorm,
-/// mlp.{gate,up,down}_proj, mlp}, model.norm, lm_head.
+/// Sites: model.embed_tokens, model.layers.N.{input_layernorm, self_attn.{q,k,v,o}_proj, self_attn,
+/// post_attention_layernorm, mlp.{gate,up,down}_proj, mlp}, model.norm, lm_head.
 template <std::floating_point T>
 class BasicLlama final : public BasicCausalModel<T> {
  public:
-  BasicLlama(const LlamaConfig& config, const BasicWeights<T>& weights) : config_(config), rope_(config.rope) {
-    if (config.heads <= 0 || config.kv_heads <= 0 || config.heads % config.kv_heads != 0 || config.layers <= 0)
-      throw ValueError(concat("llama: ", config.heads, " heads, ", config.kv_heads, " key/value heads, ", config.layers,
-                              " layers"));
+  BasicLlama(const LlamaConfig& config, const BasicWeights<T>& weights)
+      : config_(config), rope_(config.rope) {
+    if (config.heads <= 0 || config.kv_heads <= 0 || config.heads % config.kv_heads != 0 ||
+        config.layers <= 0)
+      throw ValueError(concat("llama: ", config.heads, " heads, ", config.kv_heads,
+                              " key/value heads, ", config.layers, " layers"));
     this->max_positions = config.max_positions;
-    this->embed_tokens = {"model.embed_tokens",
-                          weights.embedding("model.embed_tokens", config.vocabulary, config.hidden_size)};
+    this->embed_tokens = {
+        "model.embed_tokens",
+        weights.embedding("model.embed_tokens", config.vocabulary, config.hidden_size)};
     this->prompt = {"model.embed_tokens", config.hidden_size};
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
@@ -78,7 +82,8 @@ class BasicLlama final : public BasicCausalModel<T> {
     }
     this->norm = norm_site(weights, "model.norm", config.hidden_size);
     this->head = {"lm_head", config.tied_head ? tied_head(this->embed_tokens.table())
-                                              : weights.linear("lm_head", config.vocabulary, config.hidden_size)};
+                                              : weights.linear("lm_head", config.vocabulary,
+                                                               config.hidden_size)};
     list_sites();
   }
 
@@ -91,7 +96,8 @@ class BasicLlama final : public BasicCausalModel<T> {
     GatedMlp<T> mlp;
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
-    BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass, const BasicRope<T>& rope) const {
+    BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass,
+                           const BasicRope<T>& rope) const {
       const auto a = input_norm(x);
       const auto h = add(x, after_attention(a, attention(a, pass, rope), x));
       const auto m = post_norm(h);
@@ -101,13 +107,16 @@ class BasicLlama final : public BasicCausalModel<T> {
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
     for (const auto& block : blocks_) {
-      const auto run = [b = block.get(), pass, rope = &rope_](const BasicVar<T>& in) { return (*b)(in, pass, *rope); };
+      const auto run = [b = block.get(), pass, rope = &rope_](const BasicVar<T>& in) {
+        return (*b)(in, pass, *rope);
+      };
       x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
     }
     return this->norm(x);
   }
 
-  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path, Index width) const {
+  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
+                             Index width) const {
     BasicNorm<T> rms;
     rms.weight = weights.tensor(path + ".weight", {width});
     rms.eps = static_cast<T>(config_.rms_norm_eps);
@@ -117,14 +126,15 @@ class BasicLlama final : public BasicCausalModel<T> {
   void list_sites() {
     auto& table = this->sites_;
     table = {};
-    table.info = {config_.model_type, config_.hidden_size, static_cast<Index>(blocks_.size()), config_.heads,
-                  config_.kv_heads,   config_.head_dim,    config_.vocabulary,                 {"lm_head"}};
+    table.info = {config_.model_type, config_.hidden_size, static_cast<Index>(blocks_.size()),
+                  config_.heads,      config_.kv_heads,    config_.head_dim,
+                  config_.vocabulary, {"lm_head"}};
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     for (const auto& block : blocks_) {
       auto& a = block->attention;
-      for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &block->mlp.gate_proj, &block->mlp.up_proj,
-                         &block->mlp.down_proj})
+      for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &block->mlp.gate_proj,
+                         &block->mlp.up_proj, &block->mlp.down_proj})
         table.linear.push_back(site);
       if (a.head_norm) {
         table.norm.push_back(&a.q_norm);
@@ -139,14 +149,17 @@ class BasicLlama final : public BasicCausalModel<T> {
     }
     table.norm.push_back(&this->norm);
     table.linear.push_back(&this->head);
-    table.replicate_layers = [this](const std::vector<std::pair<Index, Index>>& ranges) { replicate(ranges); };
+    table.replicate_layers = [this](const std::vector<std::pair<Index, Index>>& ranges) {
+      replicate(ranges);
+    };
   }
 
   void replicate(const std::vector<std::pair<Index, Index>>& ranges) {
     std::vector<std::unique_ptr<Block>> rebuilt;
     for (const auto& [start, end] : ranges) {
       if (start < 0 || end > static_cast<Index>(blocks_.size()) || start >= end)
-        throw ValueError(concat("layer_replication: [", start, ", ", end, ") of ", blocks_.size(), " layers"));
+        throw ValueError(
+            concat("layer_replication: [", start, ", ", end, ") of ", blocks_.size(), " layers"));
       for (Index l = start; l < end; ++l) {
         auto block = std::make_unique<Block>(*blocks_[static_cast<std::size_t>(l)]);
         const auto index = static_cast<Index>(rebuilt.size());

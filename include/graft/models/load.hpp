@@ -17,19 +17,22 @@ namespace graft::models {
 
 namespace detail {
 
-inline kernels::Activation activation_named(const io::JsonView& config, const std::string& key, const char* otherwise) {
+inline kernels::Activation activation_named(const io::JsonView& config, const std::string& key,
+                                            const char* otherwise) {
   using kernels::Activation;
   const std::string name = config.string_or(key, otherwise);
   if (name == "silu" || name == "swish") return Activation::silu;
   if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast") return Activation::gelu_tanh;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast")
+    return Activation::gelu_tanh;
   if (name == "quick_gelu") return Activation::quick_gelu;
   if (name == "relu") return Activation::relu;
   if (name == "tanh") return Activation::tanh;
   config.fail(concat("activation '", name, "' is not supported"));
 }
 
-/// Rotary settings of a config.json: transformers 5 keeps them in rope_parameters, older ones at the top and in rope_scaling.
+/// Rotary settings of a config.json: transformers 5 keeps them in rope_parameters, older ones at
+/// the top and in rope_scaling.
 inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
   RopeConfig rope;
   rope.dim = dim;
@@ -42,29 +45,35 @@ inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
     rope.high_frequency_factor = p.number_or("high_freq_factor", 4);
     rope.original_positions = p.number_or("original_max_position_embeddings", 8192);
   };
-  if (const auto parameters = config.find("rope_parameters")) read(*parameters);
-  else if (const auto scaling = config.find("rope_scaling")) read(*scaling);
+  if (const auto parameters = config.find("rope_parameters"))
+    read(*parameters);
+  else if (const auto scaling = config.find("rope_scaling"))
+    read(*scaling);
   return rope;
 }
 
 inline LlamaConfig llama_config(const io::JsonView& json) {
   LlamaConfig config;
   config.model_type = json.at("model_type").string();
-  const auto size = [&](const char* key) { return static_cast<Index>(json.at(key).integer(1, 1 << 30)); };
+  const auto size = [&](const char* key) {
+    return static_cast<Index>(json.at(key).integer(1, 1 << 30));
+  };
   config.vocabulary = size("vocab_size");
   config.hidden_size = size("hidden_size");
   config.intermediate_size = size("intermediate_size");
   config.layers = size("num_hidden_layers");
   config.heads = size("num_attention_heads");
   config.kv_heads = static_cast<Index>(json.integer_or("num_key_value_heads", config.heads));
-  config.head_dim = static_cast<Index>(json.integer_or("head_dim", config.hidden_size / config.heads));
+  config.head_dim =
+      static_cast<Index>(json.integer_or("head_dim", config.hidden_size / config.heads));
   config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.rope = rope_config(json, config.head_dim);
   config.tied_head = json.boolean_or("tie_word_embeddings", false);
   config.head_norm = config.model_type == "qwen3";
   config.activation = activation_named(json, "hidden_act", "silu");
-  const bool windowed = config.model_type == "mistral" || json.boolean_or("use_sliding_window", false);
+  const bool windowed =
+      config.model_type == "mistral" || json.boolean_or("use_sliding_window", false);
   if (windowed) config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
   return config;
 }
@@ -73,7 +82,8 @@ inline Index size_of(const io::JsonView& json, const char* key) {
   return static_cast<Index>(json.at(key).integer(1, 1 << 30));
 }
 
-/// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is there.
+/// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is
+/// there.
 inline Index class_count(const io::JsonView& json) {
   if (const auto labels = json.find("id2label"); labels && labels->is_object())
     return static_cast<Index>(labels->members().size());
@@ -104,7 +114,8 @@ inline BertConfig bert_config(const io::JsonView& json) {
   config.heads = size_of(json, distil ? "n_heads" : "num_attention_heads");
   config.max_positions = size_of(json, "max_position_embeddings");
   config.token_types = distil ? 0 : static_cast<Index>(json.integer_or("type_vocab_size", 2));
-  config.padding_id = static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
+  config.padding_id =
+      static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
   config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
   config.activation = activation_named(json, distil ? "activation" : "hidden_act", "gelu");
   config.classes = class_count(json);
@@ -138,7 +149,8 @@ inline T5Config t5_config(const io::JsonView& json) {
   config.head_dim = size_of(json, "d_kv");
   config.intermediate_size = size_of(json, "d_ff");
   config.encoder_layers = size_of(json, "num_layers");
-  config.decoder_layers = static_cast<Index>(json.integer_or("num_decoder_layers", config.encoder_layers));
+  config.decoder_layers =
+      static_cast<Index>(json.integer_or("num_decoder_layers", config.encoder_layers));
   config.heads = size_of(json, "num_heads");
   config.buckets = static_cast<Index>(json.integer_or("relative_attention_num_buckets", 32));
   config.max_distance = static_cast<Index>(json.integer_or("relative_attention_max_distance", 128));
@@ -150,10 +162,14 @@ inline T5Config t5_config(const io::JsonView& json) {
   const std::string projection = json.string_or("feed_forward_proj", "relu");
   config.gated = projection.starts_with("gated-");
   const std::string act = config.gated ? projection.substr(6) : projection;
-  if (act == "gelu") config.activation = config.gated ? kernels::Activation::gelu_tanh : kernels::Activation::gelu;
-  else if (act == "relu") config.activation = kernels::Activation::relu;
-  else if (act == "silu") config.activation = kernels::Activation::silu;
-  else json.at("feed_forward_proj").fail(concat("'", projection, "' is not supported"));
+  if (act == "gelu")
+    config.activation = config.gated ? kernels::Activation::gelu_tanh : kernels::Activation::gelu;
+  else if (act == "relu")
+    config.activation = kernels::Activation::relu;
+  else if (act == "silu")
+    config.activation = kernels::Activation::silu;
+  else
+    json.at("feed_forward_proj").fail(concat("'", projection, "' is not supported"));
   return config;
 }
 
@@ -175,13 +191,15 @@ inline Gemma3Config gemma3_config(const io::JsonView& json) {
   config.head_dim = size_of(json, "head_dim");
   config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
   config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
-  config.query_scalar = json.number_or("query_pre_attn_scalar", static_cast<double>(config.head_dim));
+  config.query_scalar =
+      json.number_or("query_pre_attn_scalar", static_cast<double>(config.head_dim));
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.activation = activation_named(json, "hidden_activation", "gelu_pytorch_tanh");
   if (const auto types = json.strings_or("layer_types", {}); !types.empty()) {
     for (const auto& type : types) config.full_attention.push_back(type == "full_attention");
   } else {
-    config.full_attention = gemma_full_layers(config.layers, static_cast<Index>(json.integer_or("sliding_window_pattern", 6)));
+    config.full_attention = gemma_full_layers(
+        config.layers, static_cast<Index>(json.integer_or("sliding_window_pattern", 6)));
   }
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = json.number_or("rope_theta", 1e6);
@@ -202,7 +220,9 @@ inline Gemma3Config gemma3_config(const io::JsonView& json) {
 
 inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   const auto& m = file.metadata();
-  const auto size = [&](const char* name) { return static_cast<Index>(m.get_u64(std::string("gemma3.") + name)); };
+  const auto size = [&](const char* name) {
+    return static_cast<Index>(m.get_u64(std::string("gemma3.") + name));
+  };
   Gemma3Config config;
   config.hidden_size = size("embedding_length");
   config.intermediate_size = size("feed_forward_length");
@@ -235,11 +255,11 @@ inline std::string gguf_name(const std::string& name, bool gemma = false) {
   const std::string layer = name.substr(kLayers.size(), dot - kLayers.size());
   const std::string rest = name.substr(dot + 1);
   static const std::pair<std::string_view, std::string_view> kParts[] = {
-      {"self_attn.q_proj", "attn_q"},       {"self_attn.k_proj", "attn_k"},
-      {"self_attn.v_proj", "attn_v"},       {"self_attn.o_proj", "attn_output"},
-      {"self_attn.q_norm", "attn_q_norm"},  {"self_attn.k_norm", "attn_k_norm"},
-      {"mlp.gate_proj", "ffn_gate"},        {"mlp.up_proj", "ffn_up"},
-      {"mlp.down_proj", "ffn_down"},        {"input_layernorm", "attn_norm"},
+      {"self_attn.q_proj", "attn_q"},          {"self_attn.k_proj", "attn_k"},
+      {"self_attn.v_proj", "attn_v"},          {"self_attn.o_proj", "attn_output"},
+      {"self_attn.q_norm", "attn_q_norm"},     {"self_attn.k_norm", "attn_k_norm"},
+      {"mlp.gate_proj", "ffn_gate"},           {"mlp.up_proj", "ffn_up"},
+      {"mlp.down_proj", "ffn_down"},           {"input_layernorm", "attn_norm"},
       {"post_attention_layernorm", "ffn_norm"}};
   static const std::pair<std::string_view, std::string_view> kGemma[] = {
       {"post_attention_layernorm", "post_attention_norm"},
@@ -247,9 +267,11 @@ inline std::string gguf_name(const std::string& name, bool gemma = false) {
       {"post_feedforward_layernorm", "post_ffw_norm"}};
   if (gemma)
     for (const auto& [from, to] : kGemma)
-      if (rest.starts_with(from)) return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
+      if (rest.starts_with(from))
+        return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
   for (const auto& [from, to] : kParts)
-    if (rest.starts_with(from)) return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
+    if (rest.starts_with(from))
+      return "blk." + layer + "." + std::string(to) + rest.substr(from.size());
   return name;
 }
 
@@ -262,10 +284,12 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   config.intermediate_size = static_cast<Index>(m.get_u64(key("feed_forward_length")));
   config.layers = static_cast<Index>(m.get_u64(key("block_count")));
   config.heads = static_cast<Index>(m.get_u64(key("attention.head_count")));
-  config.kv_heads = static_cast<Index>(m.get_u64(key("attention.head_count_kv"), static_cast<std::uint64_t>(config.heads)));
-  if (config.heads == 0) throw IoError(concat(file.name(), ": ", key("attention.head_count"), " is 0"));
-  config.head_dim = static_cast<Index>(
-      m.get_u64(key("attention.key_length"), static_cast<std::uint64_t>(config.hidden_size / config.heads)));
+  config.kv_heads = static_cast<Index>(
+      m.get_u64(key("attention.head_count_kv"), static_cast<std::uint64_t>(config.heads)));
+  if (config.heads == 0)
+    throw IoError(concat(file.name(), ": ", key("attention.head_count"), " is 0"));
+  config.head_dim = static_cast<Index>(m.get_u64(
+      key("attention.key_length"), static_cast<std::uint64_t>(config.hidden_size / config.heads)));
   config.max_positions = static_cast<Index>(m.get_u64(key("context_length"), 0));
   config.rms_norm_eps = m.get_f32(key("attention.layer_norm_rms_epsilon"), 1e-6F);
   config.rope.dim = config.head_dim;
@@ -278,8 +302,10 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
 
 }  // namespace detail
 
-/// Opens a model: a GGUF file, a Hugging Face folder (config.json and safetensors), with weights mapped.
-/// @throws IoError that names the file and what is wrong; ValueError for an architecture that is not supported.
+/// Opens a model: a GGUF file, a Hugging Face folder (config.json and safetensors), with weights
+/// mapped.
+/// @throws IoError that names the file and what is wrong; ValueError for an architecture that is
+/// not supported.
 template <std::floating_point T>
 std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path)) {
@@ -287,32 +313,44 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
     const io::JsonView json(document, (path / "config.json").string());
     const std::string type = json.at("model_type").string();
     if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
-      return std::make_unique<BasicLlama<T>>(detail::llama_config(json), SafetensorsWeights<T>(path));
+      return std::make_unique<BasicLlama<T>>(detail::llama_config(json),
+                                             SafetensorsWeights<T>(path));
     if (type == "gpt2")
-      return std::make_unique<BasicGpt2<T>>(detail::gpt2_config(json), SafetensorsWeights<T>(path, {"transformer."}));
+      return std::make_unique<BasicGpt2<T>>(detail::gpt2_config(json),
+                                            SafetensorsWeights<T>(path, {"transformer."}));
     if (type == "gemma3_text")
-      return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(json), SafetensorsWeights<T>(path));
+      return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(json),
+                                              SafetensorsWeights<T>(path));
     if (type == "bert" || type == "roberta" || type == "distilbert")
-      return std::make_unique<BasicBert<T>>(detail::bert_config(json), SafetensorsWeights<T>(path, {type + "."}));
-    if (type == "vit") return std::make_unique<BasicVit<T>>(detail::vit_config(json), SafetensorsWeights<T>(path, {"vit."}));
-    if (type == "t5") return std::make_unique<BasicT5<T>>(detail::t5_config(json), SafetensorsWeights<T>(path));
+      return std::make_unique<BasicBert<T>>(detail::bert_config(json),
+                                            SafetensorsWeights<T>(path, {type + "."}));
+    if (type == "vit")
+      return std::make_unique<BasicVit<T>>(detail::vit_config(json),
+                                           SafetensorsWeights<T>(path, {"vit."}));
+    if (type == "t5")
+      return std::make_unique<BasicT5<T>>(detail::t5_config(json), SafetensorsWeights<T>(path));
     json.at("model_type").fail(concat("architecture '", type, "' is not supported"));
   }
   auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
   const std::string architecture = file->metadata().get_string("general.architecture");
   if (architecture == "llama" || architecture == "qwen2" || architecture == "qwen3") {
     const auto config = detail::llama_config(*file, architecture);
-    const auto head_rows = [head = config.head_dim, architecture](const std::string& name) -> Index {
+    const auto head_rows = [head = config.head_dim,
+                            architecture](const std::string& name) -> Index {
       if (architecture != "llama") return 0;
-      return name.find("self_attn.q_proj") != std::string::npos || name.find("self_attn.k_proj") != std::string::npos ? head : 0;
+      return name.find("self_attn.q_proj") != std::string::npos ||
+                     name.find("self_attn.k_proj") != std::string::npos
+                 ? head
+                 : 0;
     };
     const auto rename = [](const std::string& name) { return detail::gguf_name(name); };
     return std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows));
   }
   if (architecture == "gemma3") {
     const auto rename = [](const std::string& name) { return detail::gguf_name(name, true); };
-    return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(*file),
-                                            GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; }));
+    return std::make_unique<BasicGemma3<T>>(
+        detail::gemma3_config(*file),
+        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; }));
   }
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }

@@ -26,7 +26,8 @@ class BasicModel {
   const BasicSiteTable<T>& sites() const { return sites_; }
   const ModelInfo& info() const { return sites_.info; }
 
-  /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a classifier [batch, classes] …
+  /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a
+  /// classifier [batch, classes] …
   virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
   /// Loss against the labels of the batch, a scalar.
   virtual BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
@@ -37,7 +38,8 @@ class BasicModel {
 
 /// Puts what a batch is about on a tape, for the adapters that ask.
 template <std::floating_point T>
-std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape, const BasicBatch<T>& batch) {
+std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
+                                                          const BasicBatch<T>& batch) {
   auto context = std::make_shared<ForwardContext>();
   context->batch = batch.batch;
   context->seq_len = batch.seq_len;

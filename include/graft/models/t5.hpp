@@ -33,23 +33,26 @@ struct T5Config {
   kernels::Activation activation = kernels::Activation::relu;
 };
 
-/// T5 (Raffel et al. 2020): encoder and decoder of blocks h = h + sublayer(norm(h)) with RMS norms, attention without scaling and
-/// with a bias by bucketed distance that the first block of each stack owns.
+/// T5 (Raffel et al. 2020): encoder and decoder of blocks h = h + sublayer(norm(h)) with RMS norms,
+/// attention without scaling and with a bias by bucketed distance that the first block of each
+/// stack owns.
 ///
 /// The decoder reads the labels shifted right, -100 as padding; its loss is not shifted. Sites:
-/// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm, .DenseReluDense.{wi,wi_0,wi_1,wo},
-/// shared, lm_head.
+/// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm,
+/// .DenseReluDense.{wi,wi_0,wi_1,wo}, shared, lm_head.
 template <std::floating_point T>
 class BasicT5 final : public BasicModel<T> {
  public:
   BasicT5(const T5Config& config, const BasicWeights<T>& weights) : config_(config) {
-    if (config.heads <= 0 || config.head_dim <= 0) throw ValueError(concat("t5: ", config.heads, " heads"));
+    if (config.heads <= 0 || config.head_dim <= 0)
+      throw ValueError(concat("t5: ", config.heads, " heads"));
     const Index d = config.hidden_size;
     shared_ = {"shared", weights.embedding("shared", config.vocabulary, d)};
     prompt_ = {"shared", d};
     build(encoder_, "encoder", config.encoder_layers, false, weights);
     build(decoder_, "decoder", config.decoder_layers, true, weights);
-    head_ = {"lm_head", config.tied_head ? tied_head(shared_.table()) : weights.linear("lm_head", config.vocabulary, d)};
+    head_ = {"lm_head", config.tied_head ? tied_head(shared_.table())
+                                         : weights.linear("lm_head", config.vocabulary, d)};
     list_sites();
   }
 
@@ -60,7 +63,8 @@ class BasicT5 final : public BasicModel<T> {
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
-    return linear_cross_entropy(decode(tape, batch), head_, std::span<const std::int64_t>(batch.labels));
+    return linear_cross_entropy(decode(tape, batch), head_,
+                                std::span<const std::int64_t>(batch.labels));
   }
 
  private:
@@ -83,8 +87,10 @@ class BasicT5 final : public BasicModel<T> {
     bool decoder = false;
   };
 
-  void build(Stack& stack, const std::string& root, Index layers, bool decoder, const BasicWeights<T>& weights) {
-    const Index d = config_.hidden_size, inner = config_.heads * config_.head_dim, ff = config_.intermediate_size;
+  void build(Stack& stack, const std::string& root, Index layers, bool decoder,
+             const BasicWeights<T>& weights) {
+    const Index d = config_.hidden_size, inner = config_.heads * config_.head_dim,
+                ff = config_.intermediate_size;
     stack.decoder = decoder;
     for (Index l = 0; l < layers; ++l) {
       stack.blocks.push_back(std::make_unique<Block>());
@@ -113,8 +119,9 @@ class BasicT5 final : public BasicModel<T> {
       b.after_mlp = {mlp, d};
       b.after_block = {concat(root, ".block.", l), d};
     }
-    stack.distance_bias = weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                                         {config_.buckets, config_.heads});
+    stack.distance_bias =
+        weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                       {config_.buckets, config_.heads});
     stack.norm = norm_site(weights, root + ".final_layer_norm");
   }
 
@@ -134,7 +141,8 @@ class BasicT5 final : public BasicModel<T> {
         x = sublayer(b.cross, x, memory, other, std::move(cross));
       }
       const auto m = b.mlp_norm(x);
-      const auto h = config_.gated ? gated(config_.activation, b.wi(m), b.wi_1(m)) : activation(config_.activation, b.wi(m));
+      const auto h = config_.gated ? gated(config_.activation, b.wi(m), b.wi_1(m))
+                                   : activation(config_.activation, b.wi(m));
       x = b.after_block(before, add(x, b.after_mlp(m, b.wo(h), x)));
     }
     return stack.norm(x);
@@ -142,17 +150,20 @@ class BasicT5 final : public BasicModel<T> {
   static BasicVar<T> sublayer(const Attention& a, const BasicVar<T>& x, const BasicVar<T>& memory,
                               const EncoderPass<T>& pass, AttentionOptions<T> options) {
     const auto n = a.norm(x);
-    return add(x, a.after(n, a.output(a.heads(n, memory ? memory : n, pass, std::move(options))), x));
+    return add(x,
+               a.after(n, a.output(a.heads(n, memory ? memory : n, pass, std::move(options))), x));
   }
 
-  /// Bias of each head for the distance between query and key, [heads, tokens, first + tokens]; queries start at `first`.
+  /// Bias of each head for the distance between query and key, [heads, tokens, first + tokens];
+  /// queries start at `first`.
   BasicTensor<T> position_bias(const Stack& stack, Index tokens, Index first) const {
     const Index keys = first + tokens;
     auto bias = BasicTensor<T>::empty({config_.heads, tokens, keys});
     for (Index q = 0; q < tokens; ++q)
       for (Index k = 0; k < keys; ++k) {
         const Index bucket = bucket_of(k - (first + q), !stack.decoder);
-        for (Index h = 0; h < config_.heads; ++h) bias[(h * tokens + q) * keys + k] = stack.distance_bias(bucket, h);
+        for (Index h = 0; h < config_.heads; ++h)
+          bias[(h * tokens + q) * keys + k] = stack.distance_bias(bucket, h);
       }
     return bias;
   }
@@ -168,17 +179,19 @@ class BasicT5 final : public BasicModel<T> {
     const Index exact = buckets / 2;
     if (distance < exact) return bucket + distance;
     const float far = std::log(static_cast<float>(distance) / static_cast<float>(exact)) /
-                      static_cast<float>(std::log(static_cast<double>(config_.max_distance) / static_cast<double>(exact))) *
+                      static_cast<float>(std::log(static_cast<double>(config_.max_distance) /
+                                                  static_cast<double>(exact))) *
                       static_cast<float>(buckets - exact);
     return bucket + std::min(buckets - 1, exact + static_cast<Index>(far));
   }
 
   BasicVar<T> decode(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const auto count = static_cast<std::size_t>(batch.batch * batch.seq_len);
-    if (batch.batch <= 0 || batch.ids.size() != count || (!batch.mask.empty() && batch.mask.size() != count) ||
-        batch.labels.empty() || batch.labels.size() % static_cast<std::size_t>(batch.batch) != 0)
-      throw ShapeError(concat("t5: ", batch.ids.size(), " ids and ", batch.labels.size(), " labels for ", batch.batch,
-                              " x ", batch.seq_len, " tokens"));
+    if (batch.batch <= 0 || batch.ids.size() != count ||
+        (!batch.mask.empty() && batch.mask.size() != count) || batch.labels.empty() ||
+        batch.labels.size() % static_cast<std::size_t>(batch.batch) != 0)
+      throw ShapeError(concat("t5: ", batch.ids.size(), " ids and ", batch.labels.size(),
+                              " labels for ", batch.batch, " x ", batch.seq_len, " tokens"));
     const auto context = set_forward_context(tape, batch);
     const Index d = config_.hidden_size;
     auto x = prompt_(reshape(shared_(tape, batch.ids), {batch.batch, batch.seq_len, d}), *context);
@@ -186,9 +199,11 @@ class BasicT5 final : public BasicModel<T> {
     EncoderPass<T> pass;
     pass.batch = batch.batch;
     if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
-      auto mask = std::make_shared<std::vector<unsigned char>>(static_cast<std::size_t>(batch.batch * tokens), 1);
+      auto mask = std::make_shared<std::vector<unsigned char>>(
+          static_cast<std::size_t>(batch.batch * tokens), 1);
       for (Index b = 0; b < batch.batch; ++b)
-        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len, mask->begin() + b * tokens + extra);
+        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
+                    mask->begin() + b * tokens + extra);
       pass.key_mask = mask;
     }
     const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
@@ -199,8 +214,9 @@ class BasicT5 final : public BasicModel<T> {
       for (Index t = 0; t < length; ++t) {
         const auto at = static_cast<std::size_t>(b * length + t);
         ids[at] = t == 0 ? config_.start_token
-                  : batch.labels[at - 1] == kIgnoredLabel ? config_.padding_id
-                                                          : static_cast<std::int32_t>(batch.labels[at - 1]);
+                  : batch.labels[at - 1] == kIgnoredLabel
+                      ? config_.padding_id
+                      : static_cast<std::int32_t>(batch.labels[at - 1]);
       }
     EncoderPass<T> own;
     own.batch = batch.batch;
@@ -218,15 +234,16 @@ class BasicT5 final : public BasicModel<T> {
 
   void list_sites() {
     auto& table = this->sites_;
-    table.info = {"t5", config_.hidden_size, config_.encoder_layers, config_.heads, config_.heads,
-                  config_.head_dim, config_.vocabulary, {"lm_head"}};
+    table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
+                  config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
     table.embedding.push_back(&shared_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
       for (const auto& b : stack->blocks) {
         for (auto* a : {&b->self, &b->cross}) {
           if (!a->output.base()) continue;
-          for (auto* site : {&a->heads.query, &a->heads.key, &a->heads.value, &a->output}) table.linear.push_back(site);
+          for (auto* site : {&a->heads.query, &a->heads.key, &a->heads.value, &a->output})
+            table.linear.push_back(site);
           table.norm.push_back(&a->norm);
           table.attention.push_back(&a->heads.site);
           table.hidden.push_back(&a->after);

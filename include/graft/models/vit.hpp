@@ -24,19 +24,22 @@ struct VitConfig {
   kernels::Activation activation = kernels::Activation::gelu;
 };
 
-/// Vision transformer (Dosovitskiy et al. 2021): patches through one linear layer, a class token, learned positions, blocks
-/// h = h + attention(norm(h)); h = h + mlp(norm(h)), a norm and a classifier over the class token.
+/// Vision transformer (Dosovitskiy et al. 2021): patches through one linear layer, a class token,
+/// learned positions, blocks h = h + attention(norm(h)); h = h + mlp(norm(h)), a norm and a
+/// classifier over the class token.
 ///
-/// Sites: vit.embeddings.patch_embeddings.projection (a convolution), vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj,
-/// layernorm_after, mlp.{fc1, fc2}}, vit.layernorm, classifier: module paths of transformers 5; files keep older names.
+/// Sites: vit.embeddings.patch_embeddings.projection (a convolution),
+/// vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj, layernorm_after, mlp.{fc1, fc2}},
+/// vit.layernorm, classifier: module paths of transformers 5; files keep older names.
 template <std::floating_point T>
 class BasicVit final : public BasicModel<T> {
  public:
   BasicVit(const VitConfig& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.hidden_size % config.heads != 0 || config.patch_size <= 0 ||
         config.image_size % config.patch_size != 0)
-      throw ValueError(concat("vit: ", config.heads, " heads for a width of ", config.hidden_size, ", patches of ",
-                              config.patch_size, " in images of ", config.image_size));
+      throw ValueError(concat("vit: ", config.heads, " heads for a width of ", config.hidden_size,
+                              ", patches of ", config.patch_size, " in images of ",
+                              config.image_size));
     const Index d = config.hidden_size, p = config.patch_size, side = config.image_size / p;
     const std::string projection = "vit.embeddings.patch_embeddings.projection";
     const auto kernel = weights.tensor(projection + ".weight", {d, config.channels, p, p});
@@ -48,7 +51,8 @@ class BasicVit final : public BasicModel<T> {
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
       Block& b = *blocks_.back();
-      const std::string path = concat("vit.layers.", l, "."), file = concat("vit.encoder.layer.", l, ".");
+      const std::string path = concat("vit.layers.", l, "."),
+                        file = concat("vit.encoder.layer.", l, ".");
       const auto linear = [&](const char* name, const char* file_name, Index out, Index in) {
         return BasicLinearSite<T>(path + name, weights.linear(file + file_name, out, in));
       };
@@ -67,7 +71,8 @@ class BasicVit final : public BasicModel<T> {
       b.after_block = {concat("vit.layers.", l), d};
     }
     norm_ = norm_site(weights, "vit.layernorm", "vit.layernorm");
-    if (config.classes > 0) classifier_ = {"classifier", weights.linear("classifier", config.classes, d)};
+    if (config.classes > 0)
+      classifier_ = {"classifier", weights.linear("classifier", config.classes, d)};
     list_sites();
   }
 
@@ -78,7 +83,8 @@ class BasicVit final : public BasicModel<T> {
     const Index size = config_.image_size, d = config_.hidden_size;
     const Shape expected{batch.batch, config_.channels, size, size};
     if (!batch.pixels || batch.pixels.shape() != expected)
-      throw ShapeError(concat("vit: pixels ", batch.pixels.shape().text(), ", expected ", expected.text()));
+      throw ShapeError(
+          concat("vit: pixels ", batch.pixels.shape().text(), ", expected ", expected.text()));
     set_forward_context(tape, batch);
     const auto patches = projection_(tape.constant(unfold(batch.pixels)));
     auto x = reshape(patches, {batch.batch, patches.rows() / batch.batch, d});
@@ -119,7 +125,8 @@ class BasicVit final : public BasicModel<T> {
 
   /// Patches as rows, [batch · patches, channels · p · p].
   BasicTensor<T> unfold(const BasicTensor<T>& pixels) const {
-    const Index size = config_.image_size, p = config_.patch_size, side = size / p, channels = config_.channels;
+    const Index size = config_.image_size, p = config_.patch_size, side = size / p,
+                channels = config_.channels;
     const Index batch = pixels.shape()[0];
     auto rows = BasicTensor<T>::empty({batch * side * side, channels * p * p});
     T* out = rows.data();
@@ -128,11 +135,13 @@ class BasicVit final : public BasicModel<T> {
         for (Index j = 0; j < side; ++j)
           for (Index c = 0; c < channels; ++c)
             for (Index y = 0; y < p; ++y, out += p)
-              std::copy_n(pixels.data() + ((b * channels + c) * size + i * p + y) * size + j * p, p, out);
+              std::copy_n(pixels.data() + ((b * channels + c) * size + i * p + y) * size + j * p, p,
+                          out);
     return rows;
   }
 
-  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path, const std::string& file) const {
+  BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
+                             const std::string& file) const {
     BasicNorm<T> layer;
     layer.rms = false;
     layer.weight = weights.tensor(file + ".weight", {config_.hidden_size});
@@ -151,12 +160,14 @@ class BasicVit final : public BasicModel<T> {
     table.info.output_layers = {"classifier"};
     table.linear.push_back(&projection_);
     for (const auto& b : blocks_) {
-      for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value, &b->attention_output, &b->mlp.up, &b->mlp.down})
+      for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
+                         &b->attention_output, &b->mlp.up, &b->mlp.down})
         table.linear.push_back(site);
       table.norm.push_back(&b->norm_before);
       table.norm.push_back(&b->norm_after);
       table.attention.push_back(&b->attention.site);
-      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block}) table.hidden.push_back(site);
+      for (auto* site : {&b->after_attention, &b->after_mlp, &b->after_block})
+        table.hidden.push_back(site);
     }
     table.norm.push_back(&norm_);
     if (classifier_.base()) table.linear.push_back(&classifier_);

@@ -19,8 +19,9 @@
 
 namespace graft::models {
 
-/// Frozen weights by the names that Hugging Face gives them, from whichever file holds them. Shapes are checked against what the
-/// model expects; weights stay mapped and in their format where a layer can run on it.
+/// Frozen weights by the names that Hugging Face gives them, from whichever file holds them. Shapes
+/// are checked against what the model expects; weights stay mapped and in their format where a
+/// layer can run on it.
 template <std::floating_point T>
 class BasicWeights {
  public:
@@ -31,8 +32,10 @@ class BasicWeights {
   virtual BasicTensor<T> tensor(const std::string& name, const Shape& shape) const = 0;
   /// The layer with weight `name`.weight [out, in] and, if the file has it, `name`.bias.
   virtual BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const = 0;
-  virtual BasicEmbeddingTable<T> embedding(const std::string& name, Index rows, Index dim) const = 0;
-  /// A layer whose file holds the weight as [in, out] (GPT-2's Conv1D); the weight is transposed into a copy.
+  virtual BasicEmbeddingTable<T> embedding(const std::string& name, Index rows,
+                                           Index dim) const = 0;
+  /// A layer whose file holds the weight as [in, out] (GPT-2's Conv1D); the weight is transposed
+  /// into a copy.
   BasicAnyLinear<T> linear_in_out(const std::string& name, Index out, Index in) const {
     const auto stored = tensor(name + ".weight", {in, out});
     auto w = BasicTensor<T>::empty({out, in});
@@ -45,13 +48,17 @@ class BasicWeights {
   }
 };
 
-/// Weights of a Hugging Face folder (or one safetensors file). f32 is used in place, f16 and bf16 stay so.
+/// Weights of a Hugging Face folder (or one safetensors file). f32 is used in place, f16 and bf16
+/// stay so.
 template <std::floating_point T>
 class SafetensorsWeights final : public BasicWeights<T> {
  public:
-  /// `prefix` is put before names that the file does not have without it ("model." of a headless checkpoint and the like).
-  explicit SafetensorsWeights(const std::filesystem::path& path, std::vector<std::string> prefixes = {})
-      : file_(std::make_shared<io::SafetensorsModel>(io::SafetensorsModel::open(path))), prefixes_(std::move(prefixes)) {}
+  /// `prefix` is put before names that the file does not have without it ("model." of a headless
+  /// checkpoint and the like).
+  explicit SafetensorsWeights(const std::filesystem::path& path,
+                              std::vector<std::string> prefixes = {})
+      : file_(std::make_shared<io::SafetensorsModel>(io::SafetensorsModel::open(path))),
+        prefixes_(std::move(prefixes)) {}
 
   bool has(const std::string& name) const override { return find(name) != nullptr; }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
@@ -93,7 +100,8 @@ class SafetensorsWeights final : public BasicWeights<T> {
     if (view->shape.size() != static_cast<std::size_t>(shape.rank()) ||
         !std::equal(view->shape.begin(), view->shape.end(), shape.begin()))
       throw IoError(concat(file_->name(), ": tensor '", name, "' has shape ",
-                           Shape(view->shape.begin(), view->shape.end()).text(), ", expected ", shape.text()));
+                           Shape(view->shape.begin(), view->shape.end()).text(), ", expected ",
+                           shape.text()));
     return *view;
   }
   static quant::Format format_of(io::DType dtype) {
@@ -111,7 +119,8 @@ class SafetensorsWeights final : public BasicWeights<T> {
   BasicTensor<T> matrix(const io::TensorView& view, const Shape& shape) const {
     const auto address = reinterpret_cast<std::uintptr_t>(view.data.data());
     if (std::is_same_v<T, float> && view.dtype == io::DType::f32 && address % alignof(T) == 0)
-      return BasicTensor<T>::borrow(const_cast<T*>(reinterpret_cast<const T*>(view.data.data())), shape, file_);
+      return BasicTensor<T>::borrow(const_cast<T*>(reinterpret_cast<const T*>(view.data.data())),
+                                    shape, file_);
     return converted(view, shape);
   }
 
@@ -119,14 +128,16 @@ class SafetensorsWeights final : public BasicWeights<T> {
   std::vector<std::string> prefixes_;
 };
 
-/// Weights of a GGUF file under Hugging Face names: "model.layers.3.self_attn.q_proj.weight" is "blk.3.attn_q.weight".
-/// Quantised weights stay so (T = float) and are mapped; where the file has reordered the rows of q and k for its own
-/// rotation (architecture llama), the rows are put back into a copy.
+/// Weights of a GGUF file under Hugging Face names: "model.layers.3.self_attn.q_proj.weight" is
+/// "blk.3.attn_q.weight". Quantised weights stay so (T = float) and are mapped; where the file has
+/// reordered the rows of q and k for its own rotation (architecture llama), the rows are put back
+/// into a copy.
 template <std::floating_point T>
 class GgufWeights final : public BasicWeights<T> {
  public:
   /// `head_rows`: for a tensor whose rows were reordered, the rows of one head; 0 for others.
-  GgufWeights(std::shared_ptr<const io::GgufFile> file, std::function<std::string(const std::string&)> rename,
+  GgufWeights(std::shared_ptr<const io::GgufFile> file,
+              std::function<std::string(const std::string&)> rename,
               std::function<Index(const std::string&)> head_rows)
       : file_(std::move(file)), rename_(std::move(rename)), head_rows_(std::move(head_rows)) {}
 
@@ -150,7 +161,8 @@ class GgufWeights final : public BasicWeights<T> {
       const Index head = head_rows_(name + ".weight");
       if (head <= 0) return QuantizedLinear(t.format(), t.data.data(), out, in, bias, file_);
       const auto row = static_cast<std::size_t>(quant::row_bytes(t.format(), in));
-      auto ordered = std::make_shared<AlignedBuffer<std::byte>>(row * static_cast<std::size_t>(out));
+      auto ordered =
+          std::make_shared<AlignedBuffer<std::byte>>(row * static_cast<std::size_t>(out));
       for (Index r = 0; r < out; ++r)
         std::memcpy(ordered->data() + static_cast<std::size_t>(r) * row,
                     t.data.data() + static_cast<std::size_t>(file_row(r, head)) * row, row);
@@ -177,11 +189,13 @@ class GgufWeights final : public BasicWeights<T> {
   const io::GgufTensor& at(const std::string& name, const Shape& shape) const {
     const auto* t = file_->find(rename_(name));
     if (t == nullptr)
-      throw IoError(concat(file_->name(), ": tensor '", rename_(name), "' (", name, ") is missing"));
+      throw IoError(
+          concat(file_->name(), ": tensor '", rename_(name), "' (", name, ") is missing"));
     if (t->shape.size() != static_cast<std::size_t>(shape.rank()) ||
         !std::equal(t->shape.begin(), t->shape.end(), shape.begin()))
       throw IoError(concat(file_->name(), ": tensor '", t->name, "' has shape ",
-                           Shape(t->shape.begin(), t->shape.end()).text(), ", expected ", shape.text()));
+                           Shape(t->shape.begin(), t->shape.end()).text(), ", expected ",
+                           shape.text()));
     return *t;
   }
 
@@ -195,7 +209,8 @@ template <std::floating_point T>
 BasicAnyLinear<T> tied_head(const BasicEmbeddingTable<T>& table) {
   if constexpr (std::is_same_v<T, float>) {
     if (table.blocks() != nullptr)
-      return QuantizedLinear(table.format(), table.blocks(), table.rows(), table.dim(), {}, table.keep_alive());
+      return QuantizedLinear(table.format(), table.blocks(), table.rows(), table.dim(), {},
+                             table.keep_alive());
   }
   return BasicDenseLinear<T>(table.dense());
 }

@@ -24,15 +24,18 @@ struct AdamWConfig {
 ///     θ ← θ − η / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
 ///
 /// t counts the steps of each parameter. Memory: 2 elements a trained element.
-/// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2 with λ scaled by η as torch has it.
+/// Source: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2 with λ scaled by η as torch
+/// has it.
 template <std::floating_point T>
 class BasicAdamW final : public BasicOptimizer<T> {
  public:
   /// @throws ValueError for a setting outside of its range.
-  explicit BasicAdamW(const std::vector<BasicParameterGroup<T>>& groups, const AdamWConfig& config = {})
+  explicit BasicAdamW(const std::vector<BasicParameterGroup<T>>& groups,
+                      const AdamWConfig& config = {})
       : BasicOptimizer<T>(groups, config.learning_rate, config.weight_decay), config_(config) {
     if (!(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1))
-      throw ValueError(concat("AdamW: betas ", config.beta1, " and ", config.beta2, ", expected [0, 1)"));
+      throw ValueError(
+          concat("AdamW: betas ", config.beta1, " and ", config.beta2, ", expected [0, 1)"));
     if (!(config.eps >= 0)) throw ValueError(concat("AdamW: eps ", config.eps));
   }
   explicit BasicAdamW(std::vector<BasicParameter<T>> parameters, const AdamWConfig& config = {})
@@ -48,9 +51,10 @@ class BasicAdamW final : public BasicOptimizer<T> {
     if (state.moments.empty())
       state.moments = {BasicTensor<T>::zeros(value.shape()), BasicTensor<T>::zeros(value.shape())};
     const auto t = static_cast<double>(state.steps);
-    kernels::adamw_step(value.data(), parameter.grad().data(), state.moments[0].data(), state.moments[1].data(),
-                        value.size(), settings.learning_rate, config_.beta1, config_.beta2, config_.eps,
-                        settings.weight_decay, 1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
+    kernels::adamw_step(value.data(), parameter.grad().data(), state.moments[0].data(),
+                        state.moments[1].data(), value.size(), settings.learning_rate,
+                        config_.beta1, config_.beta2, config_.eps, settings.weight_decay,
+                        1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
                         settings.gradient_scale);
   }
 

@@ -21,16 +21,16 @@ struct BasicParameterGroup {
   std::optional<double> weight_decay;  ///< in place of the optimiser's
 };
 
-/// What an optimiser remembers of one parameter, as files hold it. Moments are empty where the parameter never had a
-/// gradient.
+/// What an optimiser remembers of one parameter, as files hold it. Moments are empty where the
+/// parameter never had a gradient.
 template <std::floating_point T>
 struct BasicParameterState {
   std::int64_t steps = 0;
   std::vector<BasicTensor<T>> moments;  ///< AdamW: m and v; SGD: the momentum buffer or nothing
 };
 
-/// Moves parameters against their gradients. Knows parameters by their handles only; a parameter that is given twice counts
-/// once, with its first group.
+/// Moves parameters against their gradients. Knows parameters by their handles only; a parameter
+/// that is given twice counts once, with its first group.
 template <std::floating_point T>
 class BasicOptimizer {
  public:
@@ -40,14 +40,16 @@ class BasicOptimizer {
   BasicOptimizer(const BasicOptimizer&) = delete;
   BasicOptimizer& operator=(const BasicOptimizer&) = delete;
 
-  /// One step. Gradients are multiplied by `gradient_scale` first (clipping, accumulation). A parameter without a gradient, or one
-  /// that is not trainable now, stays as it is. A parameter whose number of elements changed starts with a fresh state.
+  /// One step. Gradients are multiplied by `gradient_scale` first (clipping, accumulation). A
+  /// parameter without a gradient, or one that is not trainable now, stays as it is. A parameter
+  /// whose number of elements changed starts with a fresh state.
   void step(double gradient_scale = 1) {
     for (auto& entry : entries_) {
       const auto& p = entry.parameter;
       if (!p.trainable() || !p.grad()) continue;
       if (p.grad().size() != p.size())
-        throw ShapeError(concat("optimizer: gradient ", p.grad().shape().text(), " for parameter ", p.shape().text()));
+        throw ShapeError(concat("optimizer: gradient ", p.grad().shape().text(), " for parameter ",
+                                p.shape().text()));
       auto& state = entry.state;
       if (!state.moments.empty() && state.moments[0].size() != p.size()) state = {};
       ++state.steps;
@@ -68,19 +70,23 @@ class BasicOptimizer {
     for (const auto& entry : entries_) list.push_back(entry.parameter);
     return list;
   }
-  /// Number of parameters, the states of which `state` and `set_state` count in the order in which they were given.
+  /// Number of parameters, the states of which `state` and `set_state` count in the order in which
+  /// they were given.
   Index size() const { return static_cast<Index>(entries_.size()); }
-  const BasicParameterState<T>& state(Index i) const { return entries_.at(static_cast<std::size_t>(i)).state; }
-  /// @throws ShapeError if a moment has another number of elements than the parameter, or their number is not the
-  /// optimiser's.
+  const BasicParameterState<T>& state(Index i) const {
+    return entries_.at(static_cast<std::size_t>(i)).state;
+  }
+  /// @throws ShapeError if a moment has another number of elements than the parameter, or their
+  /// number is not the optimiser's.
   void set_state(Index i, BasicParameterState<T> state) {
     auto& entry = entries_.at(static_cast<std::size_t>(i));
     if (!state.moments.empty() && static_cast<Index>(state.moments.size()) != moments())
-      throw ShapeError(concat("optimizer state: ", state.moments.size(), " moments, expected ", moments()));
+      throw ShapeError(
+          concat("optimizer state: ", state.moments.size(), " moments, expected ", moments()));
     for (const auto& moment : state.moments)
       if (moment.size() != entry.parameter.size())
-        throw ShapeError(concat("optimizer state: moment ", moment.shape().text(), " for parameter ",
-                                entry.parameter.shape().text()));
+        throw ShapeError(concat("optimizer state: moment ", moment.shape().text(),
+                                " for parameter ", entry.parameter.shape().text()));
     entry.state = std::move(state);
   }
   /// Forgets what it remembers of a parameter, for methods that restart it.
@@ -98,7 +104,8 @@ class BasicOptimizer {
     double gradient_scale;
   };
 
-  BasicOptimizer(const std::vector<BasicParameterGroup<T>>& groups, double learning_rate, double weight_decay)
+  BasicOptimizer(const std::vector<BasicParameterGroup<T>>& groups, double learning_rate,
+                 double weight_decay)
       : learning_rate_(learning_rate) {
     if (!(learning_rate >= 0)) throw ValueError(concat("optimizer: learning rate ", learning_rate));
     for (const auto& group : groups)
@@ -107,11 +114,15 @@ class BasicOptimizer {
         const bool known = std::any_of(entries_.begin(), entries_.end(),
                                        [&](const auto& e) { return e.parameter == parameter; });
         if (!known)
-          entries_.push_back({parameter, group.learning_rate_ratio, group.weight_decay.value_or(weight_decay), {}});
+          entries_.push_back({parameter,
+                              group.learning_rate_ratio,
+                              group.weight_decay.value_or(weight_decay),
+                              {}});
       }
   }
   /// Moves one parameter and its state, whose step count includes this step.
-  virtual void update(const BasicParameter<T>& parameter, BasicParameterState<T>& state, const Settings& settings) = 0;
+  virtual void update(const BasicParameter<T>& parameter, BasicParameterState<T>& state,
+                      const Settings& settings) = 0;
 
  private:
   struct Entry {

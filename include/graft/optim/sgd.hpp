@@ -29,7 +29,8 @@ class BasicSgd final : public BasicOptimizer<T> {
   /// @throws ValueError for a setting outside of its range.
   explicit BasicSgd(const std::vector<BasicParameterGroup<T>>& groups, const SgdConfig& config = {})
       : BasicOptimizer<T>(groups, config.learning_rate, config.weight_decay), config_(config) {
-    if (!(config.momentum >= 0 && config.momentum < 1)) throw ValueError(concat("SGD: momentum ", config.momentum));
+    if (!(config.momentum >= 0 && config.momentum < 1))
+      throw ValueError(concat("SGD: momentum ", config.momentum));
     if (config.nesterov && (config.momentum == 0 || config.dampening != 0))
       throw ValueError("SGD: Nesterov needs momentum and no dampening");
   }
@@ -45,9 +46,10 @@ class BasicSgd final : public BasicOptimizer<T> {
     const auto& value = parameter.value();
     const bool first = state.moments.empty();
     if (config_.momentum > 0 && first) state.moments = {BasicTensor<T>::zeros(value.shape())};
-    kernels::sgd_step(value.data(), parameter.grad().data(), config_.momentum > 0 ? state.moments[0].data() : nullptr,
-                      value.size(), settings.learning_rate, config_.momentum, config_.dampening, settings.weight_decay,
-                      config_.nesterov, first, settings.gradient_scale);
+    kernels::sgd_step(value.data(), parameter.grad().data(),
+                      config_.momentum > 0 ? state.moments[0].data() : nullptr, value.size(),
+                      settings.learning_rate, config_.momentum, config_.dampening,
+                      settings.weight_decay, config_.nesterov, first, settings.gradient_scale);
   }
 
   SgdConfig config_;

@@ -14,11 +14,11 @@
 
 namespace graft {
 
-/// Caching allocator behind every tensor: a freed block is kept and handed out again for a request of the same
-/// size class, so a training step in steady state never reaches the system allocator.
+/// Caching allocator behind every tensor: a freed block is kept and handed out again for a request
+/// of the same size class, so a training step in steady state never reaches the system allocator.
 ///
-/// Size classes: eight per power of two, at most 12.5 % of address space (not of touched memory) is slack.
-/// Thread safe.
+/// Size classes: eight per power of two, at most 12.5 % of address space (not of touched memory) is
+/// slack. Thread safe.
 class MemoryPool {
  public:
   struct Stats {
@@ -36,7 +36,8 @@ class MemoryPool {
   };
   static_assert(sizeof(Block) <= kAlignment);
 
-  /// The pool of the process. It is never destroyed, so tensors with static storage may outlive main.
+  /// The pool of the process. It is never destroyed, so tensors with static storage may outlive
+  /// main.
   static MemoryPool& global() {
     static MemoryPool* pool = new MemoryPool;
     return *pool;
@@ -65,7 +66,8 @@ class MemoryPool {
     const std::size_t total = capacity + kAlignment;
     void* memory = ::operator new(total, std::align_val_t{kAlignment});
     if (total >= 2 * kHugePage) {
-      const auto begin = (reinterpret_cast<std::uintptr_t>(memory) + kHugePage - 1) & ~(kHugePage - 1);
+      const auto begin =
+          (reinterpret_cast<std::uintptr_t>(memory) + kHugePage - 1) & ~(kHugePage - 1);
       const auto end = (reinterpret_cast<std::uintptr_t>(memory) + total) & ~(kHugePage - 1);
       if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
     }

@@ -18,8 +18,9 @@ namespace graft {
 
 /// Dense row-major array of up to six axes, contiguous, 64-byte aligned when graft allocates it.
 ///
-/// A tensor is a handle: copies share their elements (`clone()` copies them). It may also borrow memory that
-/// somebody else owns (`borrow`); that memory must outlive all handles unless `keep_alive` holds it.
+/// A tensor is a handle: copies share their elements (`clone()` copies them). It may also borrow
+/// memory that somebody else owns (`borrow`); that memory must outlive all handles unless
+/// `keep_alive` holds it.
 template <std::floating_point T>
 class BasicTensor {
  public:
@@ -65,7 +66,8 @@ class BasicTensor {
     return from(std::span<const T>(values.begin(), values.size()), shape);
   }
   /// A tensor over memory of somebody else; no copy.
-  static BasicTensor borrow(T* data, const Shape& shape, std::shared_ptr<const void> keep_alive = nullptr) {
+  static BasicTensor borrow(T* data, const Shape& shape,
+                            std::shared_ptr<const void> keep_alive = nullptr) {
     BasicTensor t;
     t.shape_ = shape;
     t.data_ = data;
@@ -74,7 +76,10 @@ class BasicTensor {
   }
 
   BasicTensor(const BasicTensor& other)
-      : shape_(other.shape_), data_(other.data_), block_(other.block_), keep_alive_(other.keep_alive_) {
+      : shape_(other.shape_),
+        data_(other.data_),
+        block_(other.block_),
+        keep_alive_(other.keep_alive_) {
     if (block_ != nullptr) block_->references.fetch_add(1, std::memory_order_relaxed);
   }
   BasicTensor(BasicTensor&& other) noexcept
@@ -111,7 +116,8 @@ class BasicTensor {
   T& operator()(Index i, Index j) const { return data_[i * cols() + j]; }
   /// The only element. @throws ShapeError if there are more.
   T item() const {
-    if (size() != 1) throw ShapeError(concat("Tensor::item: shape ", shape_.text(), ", expected one element"));
+    if (size() != 1)
+      throw ShapeError(concat("Tensor::item: shape ", shape_.text(), ", expected one element"));
     return data_[0];
   }
 
@@ -126,7 +132,8 @@ class BasicTensor {
   /// Elements along the first axis, shared.
   BasicTensor slice_rows(Index first, Index count) const {
     if (rank() == 0 || first < 0 || count < 0 || first + count > shape_[0])
-      throw ShapeError(concat("Tensor::slice_rows: [", first, ", ", first + count, ") of ", shape_.text()));
+      throw ShapeError(
+          concat("Tensor::slice_rows: [", first, ", ", first + count, ") of ", shape_.text()));
     BasicTensor t = *this;
     const Index stride = shape_[0] == 0 ? 0 : size() / shape_[0];
     t.shape_[0] = count;
@@ -140,7 +147,8 @@ class BasicTensor {
   }
   template <std::floating_point U>
   BasicTensor<U> cast() const {
-    return BasicTensor<U>::from(std::span<const T>(data_, static_cast<std::size_t>(size())), shape_);
+    return BasicTensor<U>::from(std::span<const T>(data_, static_cast<std::size_t>(size())),
+                                shape_);
   }
   void fill(T value) const { std::fill_n(data_, size(), value); }
 

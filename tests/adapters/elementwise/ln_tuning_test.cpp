@@ -13,7 +13,8 @@ TEST_CASE("LN tuning begins as the frozen norm and replaces it when merged") {
   const auto part = graft::LNTuningMethod<float>::norm({}, {"norm", norm, 6}, init.context());
   const auto x = checks::random_tensor<float>({4, 6}, 4);
   graft::Tape tape({.gradients = false, .training = false});
-  CHECK(checks::relative_error(part->apply(norm, tape.constant(x)).value(), norm(tape.constant(x)).value()) == 0);
+  CHECK(checks::relative_error(part->apply(norm, tape.constant(x)).value(),
+                               norm(tape.constant(x)).value()) == 0);
   CHECK(graft::trainable_elements(part->tensors()) == 12);
   part->tensors()[0].parameter.assign(checks::random_tensor<float>({6}, 5));
   part->tensors()[1].parameter.assign(checks::random_tensor<float>({6}, 6));

@@ -19,7 +19,9 @@ TEST_CASE("every variant of RoAd begins as the identity, differentiates and merg
 }
 
 TEST_CASE("RoAd refuses unknown variants and groups that do not fit") {
-  CHECK_THROWS_WITH(checks::trained<RoAd>({.variant = "road_3", .group_size = 4}, 12, 9), Catch::Contains("road_3"));
-  CHECK_THROWS_WITH(checks::trained<RoAd>({.group_size = 8}, 12, 9), Catch::Contains("8 does not divide"));
+  CHECK_THROWS_WITH(checks::trained<RoAd>({.variant = "road_3", .group_size = 4}, 12, 9),
+                    Catch::Contains("road_3"));
+  CHECK_THROWS_WITH(checks::trained<RoAd>({.group_size = 8}, 12, 9),
+                    Catch::Contains("8 does not divide"));
   CHECK_THROWS_WITH(checks::trained<RoAd>({.group_size = 3}, 12, 9), Catch::Contains("even"));
 }

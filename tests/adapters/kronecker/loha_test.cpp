@@ -24,7 +24,8 @@ TEST_CASE("LoHa of a convolution has core tensors if asked to") {
   CHECK(graft::trainable_elements(loha.tensors()) == 2 * (2 * 6 + 2 * 4 + 2 * 2 * 9));
   checks::randomize(loha);
   const auto x = checks::random_tensor<float>({5, 36}, 2);
-  CHECK(checks::relative_error(checks::base_output(merge_linear(layer, loha), x), checks::output(loha, layer, x)) < 1e-5);
+  CHECK(checks::relative_error(checks::base_output(merge_linear(layer, loha), x),
+                               checks::output(loha, layer, x)) < 1e-5);
 }
 
 TEST_CASE("LoHa refuses a rank below one") {

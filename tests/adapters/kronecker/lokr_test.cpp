@@ -19,8 +19,9 @@ TEST_CASE("sizes of Kronecker factors are as square as divisors and the factor a
 }
 
 TEST_CASE("LoKr begins as the identity, differentiates and merges in every shape") {
-  for (const auto& config : {LoKrConfig{.rank = 1, .alpha = 2}, LoKrConfig{.rank = 1, .decompose_both = true},
-                             LoKrConfig{.rank = 9, .alpha = 4}, LoKrConfig{.rank = 2, .decompose_factor = 2}}) {
+  for (const auto& config :
+       {LoKrConfig{.rank = 1, .alpha = 2}, LoKrConfig{.rank = 1, .decompose_both = true},
+        LoKrConfig{.rank = 9, .alpha = 4}, LoKrConfig{.rank = 2, .decompose_factor = 2}}) {
     CHECK(checks::change_at_init<BasicLoKr<double>>(config, 30, 24) < 1e-13);
     CHECK(checks::gradient_error<BasicLoKr<double>>(config, 30, 24) < 1e-8);
     CHECK(checks::merge_error<LoKr>(config, 30, 24) < 1e-5);

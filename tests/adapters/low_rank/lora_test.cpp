@@ -13,7 +13,8 @@ using graft::Tape;
 using graft::Tensor;
 
 TEST_CASE("LoRA leaves the layer as it is at the start for every init that promises so") {
-  for (ConfigValue init : {ConfigValue(true), ConfigValue("gaussian"), ConfigValue("orthogonal"), ConfigValue("mica")}) {
+  for (ConfigValue init : {ConfigValue(true), ConfigValue("gaussian"), ConfigValue("orthogonal"),
+                           ConfigValue("mica")}) {
     LoRAConfig config{.rank = 4, .alpha = 8};
     config.init_lora_weights = init;
     CHECK(checks::change_at_init<BasicLoRA<double>>(config) < 1e-13);
@@ -36,7 +37,8 @@ TEST_CASE("PiSSA and OLoRA move a part of the weight into the factors and change
       config.init_lora_weights = name;
       const auto lora = checks::make<BasicLoRA<double>>(config, site);
       const auto x = checks::random_tensor<double>({5, in}, 2);
-      CHECK(checks::relative_error(checks::output(lora, layer, x), checks::base_output(before, x)) < 1e-12);
+      CHECK(checks::relative_error(checks::output(lora, layer, x), checks::base_output(before, x)) <
+            1e-12);
       CHECK(checks::relative_error(layer.dense_weight(), before.dense_weight()) > 0.01);
     }
   }
@@ -56,7 +58,8 @@ TEST_CASE("an init that rewrites the weight is refused where that cannot be") {
 
 TEST_CASE("gradients of LoRA agree with differences, with rsLoRA, a bias and odd sizes too") {
   CHECK(checks::gradient_error<BasicLoRA<double>>({.rank = 4, .alpha = 8}) < 1e-8);
-  CHECK(checks::gradient_error<BasicLoRA<double>>({.rank = 3, .alpha = 5, .use_rslora = true}, 7, 13) < 1e-8);
+  CHECK(checks::gradient_error<BasicLoRA<double>>({.rank = 3, .alpha = 5, .use_rslora = true}, 7,
+                                                  13) < 1e-8);
   LoRAConfig with_bias{.rank = 2};
   with_bias.lora_bias = true;
   CHECK(checks::gradient_error<BasicLoRA<double>>(with_bias, 5, 3) < 1e-8);
@@ -94,7 +97,8 @@ TEST_CASE("dropout acts on the low-rank branch only and repeats by seed") {
 
 TEST_CASE("gradients agree with differences under dropout") {
   const auto layer = checks::random_layer<double>(6, 10, 1);
-  const auto lora = checks::make<BasicLoRA<double>>({.rank = 3, .dropout = 0.4}, checks::site_of(layer));
+  const auto lora =
+      checks::make<BasicLoRA<double>>({.rank = 3, .dropout = 0.4}, checks::site_of(layer));
   checks::randomize(lora);
   const graft::BasicParameter<double> x(checks::random_tensor<double>({4, 10}, 3));
   const auto weights = checks::random_tensor<double>({4, 6}, 4);
@@ -128,7 +132,8 @@ TEST_CASE("a switched-off adapter gives the bits of the frozen layer") {
   const auto x = checks::random_tensor<float>({4, 8}, 2);
   layer.set_enabled(false);
   Tape tape;
-  CHECK(checks::relative_error(layer(tape.constant(x)).value(), checks::base_output(frozen, x)) == 0);
+  CHECK(checks::relative_error(layer(tape.constant(x)).value(), checks::base_output(frozen, x)) ==
+        0);
 }
 
 TEST_CASE("a configuration that cannot be is refused and says why") {

@@ -8,7 +8,8 @@ using graft::BasicBOFT;
 using graft::BOFT;
 using graft::BOFTConfig;
 
-TEST_CASE("BOFT with one, two and three factors begins as the identity, differentiates and merges") {
+TEST_CASE(
+    "BOFT with one, two and three factors begins as the identity, differentiates and merges") {
   for (const auto& config : {BOFTConfig{.block_size = 4}, BOFTConfig{.block_size = 4, .factors = 2},
                              BOFTConfig{.block_size = 0, .blocks = 4, .factors = 3}}) {
     CHECK(checks::change_at_init<BasicBOFT<double>>(config, 5, 16) < 1e-13);
@@ -19,6 +20,8 @@ TEST_CASE("BOFT with one, two and three factors begins as the identity, differen
 }
 
 TEST_CASE("BOFT refuses blocks that do not fit") {
-  CHECK_THROWS_WITH(checks::trained<BOFT>({.block_size = 5}, 5, 16), Catch::Contains("does not divide"));
-  CHECK_THROWS_WITH(checks::trained<BOFT>({.block_size = 4, .factors = 4}, 5, 16), Catch::Contains("butterfly"));
+  CHECK_THROWS_WITH(checks::trained<BOFT>({.block_size = 5}, 5, 16),
+                    Catch::Contains("does not divide"));
+  CHECK_THROWS_WITH(checks::trained<BOFT>({.block_size = 4, .factors = 4}, 5, 16),
+                    Catch::Contains("butterfly"));
 }

@@ -9,8 +9,9 @@ using graft::MiSS;
 using graft::MiSSConfig;
 
 TEST_CASE("MiSS in all its forms begins as the identity, differentiates and merges") {
-  for (const auto& config : {MiSSConfig{.rank = 3}, MiSSConfig{.rank = 5}, MiSSConfig{.rank = 3, .init_weights = "bat"},
-                             MiSSConfig{.rank = 3, .mini_rank = 5, .init_weights = "mini"}}) {
+  for (const auto& config :
+       {MiSSConfig{.rank = 3}, MiSSConfig{.rank = 5}, MiSSConfig{.rank = 3, .init_weights = "bat"},
+        MiSSConfig{.rank = 3, .mini_rank = 5, .init_weights = "mini"}}) {
     CHECK(checks::change_at_init<BasicMiSS<double>>(config, 15, 12) < 1e-13);
     CHECK(checks::gradient_error<BasicMiSS<double>>(config, 15, 12) < 1e-8);
     CHECK(checks::merge_error<MiSS>(config, 15, 12) < 1e-5);
@@ -20,7 +21,9 @@ TEST_CASE("MiSS in all its forms begins as the identity, differentiates and merg
 }
 
 TEST_CASE("MiSS refuses sizes that do not divide") {
-  CHECK_THROWS_WITH(checks::trained<MiSS>({.rank = 4, .init_weights = "bat"}, 15, 12), Catch::Contains("does not divide"));
-  CHECK_THROWS_WITH(checks::trained<MiSS>({.rank = 4, .mini_rank = 4, .init_weights = "mini"}, 15, 12),
-                    Catch::Contains("mini_r 4"));
+  CHECK_THROWS_WITH(checks::trained<MiSS>({.rank = 4, .init_weights = "bat"}, 15, 12),
+                    Catch::Contains("does not divide"));
+  CHECK_THROWS_WITH(
+      checks::trained<MiSS>({.rank = 4, .mini_rank = 4, .init_weights = "mini"}, 15, 12),
+      Catch::Contains("mini_r 4"));
 }

@@ -39,7 +39,8 @@ double error_of(F f, const std::vector<Parameter>& parameters) {
         for (const auto& p : parameters) vars.push_back(tape.parameter(p));
         const Var y = f(vars);
         auto weights = Tensor::empty(y.shape());
-        for (Index i = 0; i < weights.size(); ++i) weights[i] = 0.3 + 0.1 * static_cast<double>((i * 7) % 11);
+        for (Index i = 0; i < weights.size(); ++i)
+          weights[i] = 0.3 + 0.1 * static_cast<double>((i * 7) % 11);
         return sum(mul(y, tape.constant(weights)));
       },
       parameters);
@@ -49,7 +50,8 @@ double error_of(F f, const std::vector<Parameter>& parameters) {
 }  // namespace
 
 TEST_CASE("elementwise operations broadcast and have the gradients of their formulas") {
-  const auto a = random_parameter({3, 4}, 1), b = random_parameter({4}, 2, 3), c = random_parameter({3, 1}, 3, 3);
+  const auto a = random_parameter({3, 4}, 1), b = random_parameter({4}, 2, 3),
+             c = random_parameter({3, 1}, 3, 3);
   const auto d = random_parameter({2, 3, 4}, 4), one = random_parameter({1}, 5, 2);
   CHECK(error_of([](auto& v) { return v[0] + v[1]; }, {a, b}) < 1e-8);
   CHECK(error_of([](auto& v) { return v[0] - v[1]; }, {a, c}) < 1e-8);
@@ -57,7 +59,8 @@ TEST_CASE("elementwise operations broadcast and have the gradients of their form
   CHECK(error_of([](auto& v) { return v[0] / v[1]; }, {d, b}) < 1e-7);
   CHECK(error_of([](auto& v) { return v[1] / v[0]; }, {one, a}) < 1e-7);
   CHECK(error_of([](auto& v) { return v[0] * v[1]; }, {c, b}) < 1e-8);
-  CHECK_THROWS_AS(error_of([](auto& v) { return v[0] + v[1]; }, {a, random_parameter({3}, 1)}), graft::ShapeError);
+  CHECK_THROWS_AS(error_of([](auto& v) { return v[0] + v[1]; }, {a, random_parameter({3}, 1)}),
+                  graft::ShapeError);
 }
 
 TEST_CASE("functions of one number have the gradients of their formulas") {
@@ -69,10 +72,11 @@ TEST_CASE("functions of one number have the gradients of their formulas") {
   CHECK(error_of([](auto& v) { return sin(v[0]) + cos(v[0]); }, {x}) < 1e-8);
   CHECK(error_of([](auto& v) { return softplus(v[0]); }, {x}) < 1e-8);
   using graft::kernels::Activation;
-  for (auto kind : {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::sigmoid,
-                    Activation::tanh, Activation::quick_gelu})
+  for (auto kind : {Activation::relu, Activation::gelu, Activation::gelu_tanh, Activation::silu,
+                    Activation::sigmoid, Activation::tanh, Activation::quick_gelu})
     CHECK(error_of([kind](auto& v) { return activation(kind, v[0]); }, {x}) < 1e-6);
-  CHECK(error_of([](auto& v) { return gated(Activation::silu, v[0], v[1]); }, {x, random_parameter({3, 5}, 8)}) < 1e-7);
+  CHECK(error_of([](auto& v) { return gated(Activation::silu, v[0], v[1]); },
+                 {x, random_parameter({3, 5}, 8)}) < 1e-7);
 }
 
 TEST_CASE("moving elements moves their gradients back") {
@@ -80,11 +84,23 @@ TEST_CASE("moving elements moves their gradients back") {
   CHECK(error_of([](auto& v) { return permute(v[0], {2, 0, 1}); }, {x}) < 1e-9);
   CHECK(error_of([](auto& v) { return transpose(v[0]); }, {x}) < 1e-9);
   CHECK(error_of([](auto& v) { return slice(v[0], 1, 1, 2); }, {x}) < 1e-9);
-  CHECK(error_of([](auto& v) { return concat_along(1, std::vector<Var>{v[0], v[1], v[0]}); }, {x, y}) < 1e-9);
+  CHECK(error_of(
+            [](auto& v) {
+              return concat_along(1, std::vector<Var>{v[0], v[1], v[0]});
+            },
+            {x, y}) < 1e-9);
   CHECK(error_of([](auto& v) { return broadcast_to(v[0], {3, 5, 2}); }, {y}) < 1e-9);
   CHECK(error_of([](auto& v) { return gather_rows(v[0], std::vector<int>{2, 0, 2}); }, {x}) < 1e-9);
-  CHECK(error_of([](auto& v) { return take(v[0], std::vector<int>{5, 23, 5, 0}, {2, 2}); }, {x}) < 1e-9);
-  CHECK(error_of([](auto& v) { return scatter(v[0], std::vector<int>{1, 1, 3, 8, 0, 2}, {3, 3}); }, {y}) < 1e-9);
+  CHECK(error_of(
+            [](auto& v) {
+              return take(v[0], std::vector<int>{5, 23, 5, 0}, {2, 2});
+            },
+            {x}) < 1e-9);
+  CHECK(error_of(
+            [](auto& v) {
+              return scatter(v[0], std::vector<int>{1, 1, 3, 8, 0, 2}, {3, 3});
+            },
+            {y}) < 1e-9);
 }
 
 TEST_CASE("a permutation puts each axis where the order says") {
@@ -102,7 +118,8 @@ TEST_CASE("sums, means, norms and softmax have the gradients of their formulas")
   const auto x = random_parameter({3, 4, 2}, 11);
   CHECK(error_of([](auto& v) { return sum(v[0]); }, {x}) < 1e-9);
   CHECK(error_of([](auto& v) { return mean(v[0]); }, {x}) < 1e-9);
-  for (int axis : {0, 1, 2}) CHECK(error_of([axis](auto& v) { return sum_axis(v[0], axis); }, {x}) < 1e-9);
+  for (int axis : {0, 1, 2})
+    CHECK(error_of([axis](auto& v) { return sum_axis(v[0], axis); }, {x}) < 1e-9);
   CHECK(error_of([](auto& v) { return mean_axis(v[0], 1, true); }, {x}) < 1e-9);
   CHECK(error_of([](auto& v) { return norm_last(v[0]); }, {x}) < 1e-8);
   CHECK(error_of([](auto& v) { return norm(v[0]); }, {x}) < 1e-8);
@@ -118,7 +135,8 @@ TEST_CASE("products of matrices and of stacks have the right gradients in every 
       const auto sa = random_parameter(ta ? Shape{2, 5, 3} : Shape{2, 3, 5}, 14);
       const auto sb = random_parameter(tb ? Shape{2, 4, 5} : Shape{2, 5, 4}, 15);
       const auto f = [=](auto& v) {
-        return matmul(v[0], v[1], ta ? Transpose::yes : Transpose::no, tb ? Transpose::yes : Transpose::no);
+        return matmul(v[0], v[1], ta ? Transpose::yes : Transpose::no,
+                      tb ? Transpose::yes : Transpose::no);
       };
       CHECK(error_of(f, {a, b}) < 1e-8);
       CHECK(error_of(f, {sa, sb}) < 1e-8);
@@ -130,7 +148,8 @@ TEST_CASE("products of matrices and of stacks have the right gradients in every 
 }
 
 TEST_CASE("norms have the right gradients for input, weight and bias") {
-  const auto x = random_parameter({4, 6}, 16), w = random_parameter({6}, 17), b = random_parameter({6}, 18);
+  const auto x = random_parameter({4, 6}, 16), w = random_parameter({6}, 17),
+             b = random_parameter({6}, 18);
   CHECK(error_of([](auto& v) { return rms_norm(v[0], v[1], 1e-5); }, {x, w}) < 1e-7);
   CHECK(error_of([](auto& v) { return rms_norm(v[0], v[1], 1e-5, 1.0); }, {x, w}) < 1e-7);
   CHECK(error_of([](auto& v) { return layer_norm(v[0], v[1], v[2], 1e-5); }, {x, w, b}) < 1e-7);

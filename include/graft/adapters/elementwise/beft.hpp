@@ -44,7 +44,8 @@ class BasicBEFT {
 
   BasicBEFT(const BEFTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
     auto bias = BasicTensor<T>::zeros({site.out_features});
-    if (!config.init_weights && !context.loading) context.generator.normal(bias.data(), bias.size(), 0, 1);
+    if (!config.init_weights && !context.loading)
+      context.generator.normal(bias.data(), bias.size(), 0, 1);
     bias_ = BasicParameter<T>(std::move(bias));
   }
   /// For a layer of one's own; values are drawn from `seed`.
@@ -58,7 +59,8 @@ class BasicBEFT {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "beft_bias", .parameter = bias_, .index = {}, .file_shape = {1, bias_.size()}});
+    list.push_back(
+        {.name = "beft_bias", .parameter = bias_, .index = {}, .file_shape = {1, bias_.size()}});
     return list;
   }
 

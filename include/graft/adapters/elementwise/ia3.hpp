@@ -12,7 +12,8 @@ namespace graft {
 /// Configuration of (IA)³, fields as PEFT's IA3Config.
 struct IA3Config {
   TargetModules target_modules = {};
-  /// Modules whose input is scaled instead of the output: ends of paths (no dot needed in front), or one path.
+  /// Modules whose input is scaled instead of the output: ends of paths (no dot needed in front),
+  /// or one path.
   TargetModules feedforward_modules = {};
   bool fan_in_fan_out = false;
   bool init_ia3_weights = true;  ///< ones; false: N(0, 1)
@@ -33,10 +34,10 @@ struct IA3Config {
 
 /// (IA)³: y = l ⊙ base(x), bias included, or y = base(l ⊙ x) at the modules called feed-forward.
 ///
-/// l: [out, 1] or [1, in]; of a convolution [1, channels, 1, …]. Trained: out, or in, or channels. Ones at the start: the
-/// identity. Merges: the rows of W and the bias times l, or the columns of W times l.
-/// Source: Liu et al. 2022 (arXiv:2205.05638), section 3.3. Deviation: the bias is scaled as PEFT does; the paper's model
-/// has none. Tensor: ia3_l.
+/// l: [out, 1] or [1, in]; of a convolution [1, channels, 1, …]. Trained: out, or in, or channels.
+/// Ones at the start: the identity. Merges: the rows of W and the bias times l, or the columns of W
+/// times l. Source: Liu et al. 2022 (arXiv:2205.05638), section 3.3. Deviation: the bias is scaled
+/// as PEFT does; the paper's model has none. Tensor: ia3_l.
 template <std::floating_point T>
 class BasicIA3 {
  public:
@@ -63,7 +64,8 @@ class BasicIA3 {
       for (std::size_t i = 0; i < site.conv.kernel.size(); ++i) file_shape_.append(1);
     }
     auto l = BasicTensor<T>::full({count}, T{1});
-    if (!config.init_ia3_weights && !context.loading) context.generator.normal(l.data(), l.size(), 0, 1);
+    if (!config.init_ia3_weights && !context.loading)
+      context.generator.normal(l.data(), l.size(), 0, 1);
     l_ = BasicParameter<T>(std::move(l));
   }
   /// For a layer of one's own; values are drawn from `seed`.
@@ -76,7 +78,8 @@ class BasicIA3 {
     auto l = x.tape().parameter(l_);
     if (!input_) return mul(linear(base, x), l);
     if (repeat_ > 1)  // one factor a channel, over all positions of the kernel
-      l = reshape(broadcast_to(reshape(l, {l_.size(), 1}), {l_.size(), repeat_}), {l_.size() * repeat_});
+      l = reshape(broadcast_to(reshape(l, {l_.size(), 1}), {l_.size(), repeat_}),
+                  {l_.size() * repeat_});
     return linear(base, mul(x, l));
   }
   std::vector<AdapterTensor<T>> tensors() const {
@@ -88,9 +91,11 @@ class BasicIA3 {
 
  private:
   static bool feedforward(const IA3Config& config, const std::string& path) {
-    if (!config.feedforward_modules.pattern.empty()) return config.feedforward_modules.pattern == path;
+    if (!config.feedforward_modules.pattern.empty())
+      return config.feedforward_modules.pattern == path;
     const auto& names = config.feedforward_modules.names;
-    return std::any_of(names.begin(), names.end(), [&](const auto& name) { return path.ends_with(name); });
+    return std::any_of(names.begin(), names.end(),
+                       [&](const auto& name) { return path.ends_with(name); });
   }
   static Index kernel_size(const ConvGeometry& conv) {
     Index size = 1;

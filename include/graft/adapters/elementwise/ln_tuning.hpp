@@ -2,8 +2,8 @@
 
 #include <memory>
 
+#include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
-#include "graft/compose/full_copy.hpp"
 
 namespace graft {
 
@@ -24,9 +24,9 @@ struct LNTuningConfig {
 
 /// LN tuning: y = norm(x) with weight and bias of its own, which begin as the frozen ones.
 ///
-/// Trained: width, or twice that where the norm has a bias. The identity at the start; merges by replacing the norm. Only one
-/// such adapter acts at a time. Source: Zhao et al. 2023 (arXiv:2312.11420), section 3.
-/// Tensors: ln_tuning_layers.weight, ln_tuning_layers.bias.
+/// Trained: width, or twice that where the norm has a bias. The identity at the start; merges by
+/// replacing the norm. Only one such adapter acts at a time. Source: Zhao et al. 2023
+/// (arXiv:2312.11420), section 3. Tensors: ln_tuning_layers.weight, ln_tuning_layers.bias.
 template <std::floating_point T>
 struct LNTuningMethod {
   using Scalar = T;
@@ -39,7 +39,8 @@ struct LNTuningMethod {
             .sites = "norm",
             .parameters = "width (2 width with a bias)"};
   }
-  static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site, InitContext<T>&) {
+  static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
+                                           InitContext<T>&) {
     return std::make_shared<FullNorm<T>>(site.norm, "ln_tuning_layers.");
   }
 };

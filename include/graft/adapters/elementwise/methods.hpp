@@ -9,7 +9,7 @@ namespace graft {
 
 /// Methods of the elementwise family.
 template <std::floating_point T>
-using ElementwiseMethods = MethodList<LinearMethod<BasicIA3<T>>, LNTuningMethod<T>, LinearMethod<BasicBEFT<T>>,
-                                      LinearMethod<BasicRoAd<T>>>;
+using ElementwiseMethods = MethodList<LinearMethod<BasicIA3<T>>, LNTuningMethod<T>,
+                                      LinearMethod<BasicBEFT<T>>, LinearMethod<BasicRoAd<T>>>;
 
 }  // namespace graft

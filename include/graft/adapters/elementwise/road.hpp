@@ -11,8 +11,9 @@ namespace graft {
 /// Configuration of RoAd, fields as PEFT's RoadConfig.
 struct RoAdConfig {
   std::string variant = "road_1";  ///< road_1, road_2, road_4: angles per pair of outputs 1, 2 or 4
-  Index group_size = 64;           ///< even, divides out; output p of a group is paired with p + group_size / 2
-  bool init_weights = true;        ///< θ = 0, α = 1; false: θ ~ N(0, 0.5), α ~ N(1, 0.5)
+  Index group_size =
+      64;  ///< even, divides out; output p of a group is paired with p + group_size / 2
+  bool init_weights = true;  ///< θ = 0, α = 1; false: θ ~ N(0, 0.5), α ~ N(1, 0.5)
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -37,11 +38,13 @@ struct RoAdConfig {
 };
 
 /// RoAd: in groups of g outputs, z = base(x), with partner(p) = p ± g/2:
-///   y_p = c_p z_p − s_p z_{p+g/2},   y_{p+g/2} = c_{p+g/2} z_{p+g/2} + s_{p+g/2} z_p,   c = α cos θ, s = α sin θ.
+///   y_p = c_p z_p − s_p z_{p+g/2},   y_{p+g/2} = c_{p+g/2} z_{p+g/2} + s_{p+g/2} z_p,   c = α cos
+///   θ, s = α sin θ.
 ///
-/// road_1: one (θ, α) a pair; road_2: one an output; road_4: 2 g a group, c from the first g and s from the last.
-/// Trained: out, 2 out or 4 out. The identity at the start. Acts on the bias too; merges.
-/// Source: Liao & Monz 2024 (arXiv:2409.00119), section 3.2. Tensors: road_theta, road_alpha.
+/// road_1: one (θ, α) a pair; road_2: one an output; road_4: 2 g a group, c from the first g and s
+/// from the last. Trained: out, 2 out or 4 out. The identity at the start. Acts on the bias too;
+/// merges. Source: Liao & Monz 2024 (arXiv:2409.00119), section 3.2. Tensors: road_theta,
+/// road_alpha.
 template <std::floating_point T>
 class BasicRoAd {
  public:
@@ -59,11 +62,13 @@ class BasicRoAd {
 
   /// @throws ValueError if the group size does not divide out.
   BasicRoAd(const RoAdConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : kind_(config.angles_per_pair()), group_(config.group_size), groups_(site.out_features / config.group_size) {
+      : kind_(config.angles_per_pair()),
+        group_(config.group_size),
+        groups_(site.out_features / config.group_size) {
     config.validate();
     if (site.out_features % group_ != 0)
-      throw ValueError(concat("RoAd: group_size ", group_, " does not divide the ", site.out_features, " outputs of ",
-                              site.path));
+      throw ValueError(concat("RoAd: group_size ", group_, " does not divide the ",
+                              site.out_features, " outputs of ", site.path));
     const Index count = site.out_features / 2 * kind_;
     auto theta = BasicTensor<T>::zeros({count});
     auto alpha = BasicTensor<T>::full({count}, T{1});

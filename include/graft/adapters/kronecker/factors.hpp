@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
-#include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/initial_values.hpp"
 
 namespace graft::detail {
 
@@ -21,23 +21,26 @@ inline void append_kernel(Shape& shape, const ConvGeometry& conv) {
   if (conv.kernel.size() == 1) shape.append(1);
 }
 
-/// kaiming_uniform_(a = √5) of a tensor whose fan-in is dim 1 times its kernel; not drawn while loading.
+/// kaiming_uniform_(a = √5) of a tensor whose fan-in is dim 1 times its kernel; not drawn while
+/// loading.
 template <std::floating_point T>
 BasicParameter<T> drawn_factor(InitContext<T>& context, const Shape& shape, Index fan_in) {
   if (context.loading) return BasicParameter<T>(BasicTensor<T>::zeros(shape));
   return BasicParameter<T>(kaiming_uniform_tensor<T>(context.generator, shape, fan_in));
 }
 
-/// Σ_{p,q} t[p, q, k] b[q, i] a[p, o] as a matrix [o, i · kernel]. t: [r, r, kernel], a: [r, out], b: [r, in].
+/// Σ_{p,q} t[p, q, k] b[q, i] a[p, o] as a matrix [o, i · kernel]. t: [r, r, kernel], a: [r, out],
+/// b: [r, in].
 template <std::floating_point T>
 BasicVar<T> core_product(const BasicVar<T>& t, const BasicVar<T>& a, const BasicVar<T>& b) {
   const Index r = t.dim(0), kernel = t.dim(2), out = a.dim(1), in = b.dim(1);
-  const auto by_input = matmul(permute(t, {0, 2, 1}), b);                                   // [p, k, i]
-  const auto rows = reshape(permute(by_input, {0, 2, 1}), {r, in * kernel});                // [p, i k]
+  const auto by_input = matmul(permute(t, {0, 2, 1}), b);                     // [p, k, i]
+  const auto rows = reshape(permute(by_input, {0, 2, 1}), {r, in * kernel});  // [p, i k]
   return reshape(matmul(a, rows, Transpose::yes), {out, in * kernel});
 }
 
-/// Zeroes rows of ΔW with probability p while training, and divides by the share that stays if `rescale`.
+/// Zeroes rows of ΔW with probability p while training, and divides by the share that stays if
+/// `rescale`.
 template <std::floating_point T>
 BasicVar<T> drop_rows(const BasicVar<T>& delta, double p, bool rescale) {
   if (p == 0 || !delta.tape().training()) return delta;

@@ -10,11 +10,11 @@ namespace graft {
 /// Configuration of LoHa, fields as PEFT's LoHaConfig.
 struct LoHaConfig {
   Index rank = 8;
-  double alpha = 8;           ///< scaling = alpha / rank
-  double rank_dropout = 0;    ///< of rows of ΔW
-  double module_dropout = 0;  ///< of the whole ΔW
+  double alpha = 8;                   ///< scaling = alpha / rank
+  double rank_dropout = 0;            ///< of rows of ΔW
+  double module_dropout = 0;          ///< of the whole ΔW
   bool use_effective_conv2d = false;  ///< convolutions with a core tensor over the kernel
-  bool init_weights = true;   ///< w2_b = 0; false: all random
+  bool init_weights = true;           ///< w2_b = 0; false: all random
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -41,12 +41,13 @@ struct LoHaConfig {
 
 /// LoHa: y = base(x) + s · x ((w1_a w1_b) ⊙ (w2_a w2_b))ᵀ, s = alpha / rank.
 ///
-/// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with use_effective_conv2d has
-/// w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank, kernel] instead, each product being
-/// Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. The identity at the start; merges.
-/// The Hadamard product of two low-rank matrices has no factored form as cheap, so that ΔW is written out in each pass.
-/// Source: Hyeon-Woo et al. 2022 (arXiv:2108.06098), proposition 1; Yeh et al. 2024 (arXiv:2309.14859).
-/// Tensors: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2.
+/// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with
+/// use_effective_conv2d has w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank,
+/// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. The identity at the start;
+/// merges. The Hadamard product of two low-rank matrices has no factored form as cheap, so that ΔW
+/// is written out in each pass. Source: Hyeon-Woo et al. 2022 (arXiv:2108.06098), proposition 1;
+/// Yeh et al. 2024 (arXiv:2309.14859). Tensors: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b,
+/// hada_t1, hada_t2.
 template <std::floating_point T>
 class BasicLoHa {
  public:
@@ -65,10 +66,13 @@ class BasicLoHa {
   BasicLoHa(const LoHaConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : config_(config), conv_(site.conv) {
     config.validate();
-    const Index r = config.rank, out = site.out_features, kernel = detail::kernel_elements(site.conv);
+    const Index r = config.rank, out = site.out_features,
+                kernel = detail::kernel_elements(site.conv);
     const Index in = site.in_features;
     cores_ = config.use_effective_conv2d && kernel > 1;
-    const auto draw = [&](const Shape& shape, Index fan_in) { return detail::drawn_factor<T>(context, shape, fan_in); };
+    const auto draw = [&](const Shape& shape, Index fan_in) {
+      return detail::drawn_factor<T>(context, shape, fan_in);
+    };
     for (auto* half : {&first_, &second_}) {
       const bool zero = half == &second_ && config.init_weights;
       const Shape b = {r, cores_ ? in / kernel : in};
@@ -113,7 +117,8 @@ class BasicLoHa {
   };
   BasicVar<T> product(BasicTape<T>& tape, const Half& half) const {
     if (!cores_) return matmul(tape.parameter(half.a), tape.parameter(half.b));
-    return detail::core_product(tape.parameter(half.t), tape.parameter(half.a), tape.parameter(half.b));
+    return detail::core_product(tape.parameter(half.t), tape.parameter(half.a),
+                                tape.parameter(half.b));
   }
 
   LoHaConfig config_;

@@ -13,9 +13,9 @@ namespace graft {
 /// Configuration of LoKr, fields as PEFT's LoKrConfig.
 struct LoKrConfig {
   Index rank = 8;
-  double alpha = 8;  ///< scaling = alpha / rank, with full factors too
-  double rank_dropout = 0;    ///< of rows of ΔW
-  double module_dropout = 0;  ///< of the whole ΔW
+  double alpha = 8;                   ///< scaling = alpha / rank, with full factors too
+  double rank_dropout = 0;            ///< of rows of ΔW
+  double module_dropout = 0;          ///< of the whole ΔW
   bool use_effective_conv2d = false;  ///< convolutions with a core tensor over the kernel
   bool decompose_both = false;        ///< w1 may be of low rank too
   Index decompose_factor = -1;        ///< size of the smaller factor, -1: as square as can be
@@ -46,14 +46,15 @@ struct LoKrConfig {
     if (!(rank_dropout >= 0 && rank_dropout < 1) || !(module_dropout >= 0 && module_dropout <= 1))
       throw ValueError("LoKr: rank_dropout expected in [0, 1), module_dropout in [0, 1]");
     if (decompose_factor == 0 || decompose_factor < -1)
-      throw ValueError(concat("LoKr: decompose_factor ", decompose_factor, ", expected -1 or at least 1"));
+      throw ValueError(
+          concat("LoKr: decompose_factor ", decompose_factor, ", expected -1 or at least 1"));
     if (init_weights.get_if<bool>() == nullptr && init_weights != ConfigValue("lycoris"))
       throw ValueError("LoKr: init_weights expected true, false or \"lycoris\"");
   }
 };
 
-/// d = m · n: m = factor where it divides d; else the pair m ≤ n with the smallest sum that growing divisors lead to, m at
-/// most `factor` (-1: any).
+/// d = m · n: m = factor where it divides d; else the pair m ≤ n with the smallest sum that growing
+/// divisors lead to, m at most `factor` (-1: any).
 inline std::pair<Index, Index> kronecker_sizes(Index d, Index factor) {
   if (factor > 0 && d % factor == 0) return {factor, d / factor};
   Index m = 1, n = d;
@@ -69,12 +70,13 @@ inline std::pair<Index, Index> kronecker_sizes(Index d, Index factor) {
 
 /// LoKr: y = base(x) + s · x (w1 ⊗ w2)ᵀ, s = alpha / rank.
 ///
-/// With out = ol · ok and in = im · in_ (kronecker_sizes): w1: [ol, im] or w1_a w1_b, w2: [ok, in_] or w2_a w2_b of `rank`;
-/// low rank where rank < max(sizes) / 2, for w1 with decompose_both alone. Trained: the sum of the factors' elements. The
-/// product acts on x seen as [im, in_], so that no out × in matrix appears. Convolutions: in is the channels, w2 has the kernel
-/// at the end, with use_effective_conv2d as a core tensor. The identity at the start; merges.
-/// Source: Yeh et al. 2024 (arXiv:2309.14859), section 3.2; deviation: s stays alpha / rank with full factors, as in PEFT.
-/// Tensors: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.
+/// With out = ol · ok and in = im · in_ (kronecker_sizes): w1: [ol, im] or w1_a w1_b, w2: [ok, in_]
+/// or w2_a w2_b of `rank`; low rank where rank < max(sizes) / 2, for w1 with decompose_both alone.
+/// Trained: the sum of the factors' elements. The product acts on x seen as [im, in_], so that no
+/// out × in matrix appears. Convolutions: in is the channels, w2 has the kernel at the end, with
+/// use_effective_conv2d as a core tensor. The identity at the start; merges. Source: Yeh et al.
+/// 2024 (arXiv:2309.14859), section 3.2; deviation: s stays alpha / rank with full factors, as in
+/// PEFT. Tensors: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.
 template <std::floating_point T>
 class BasicLoKr {
  public:
@@ -98,9 +100,11 @@ class BasicLoKr {
     const Index r = config.rank;
     const bool split1 = config.decompose_both && 2 * r < std::max(ol_, im_);
     const bool split2 = 2 * r < std::max(ok_, in_);
-    const bool zero2 = config.init_weights == ConfigValue("lycoris"), zero1 = config.init_weights == ConfigValue(true);
+    const bool zero2 = config.init_weights == ConfigValue("lycoris"),
+               zero1 = config.init_weights == ConfigValue(true);
     const auto draw = [&](const Shape& shape, Index fan_in, bool zero) {
-      return zero ? BasicParameter<T>(BasicTensor<T>::zeros(shape)) : detail::drawn_factor<T>(context, shape, fan_in);
+      return zero ? BasicParameter<T>(BasicTensor<T>::zeros(shape))
+                  : detail::drawn_factor<T>(context, shape, fan_in);
     };
     if (split1) {
       a1_ = draw({ol_, r}, r, zero1);
@@ -130,19 +134,27 @@ class BasicLoKr {
     const auto y = linear(base, x);
     if (detail::drop_module(tape, config_.module_dropout)) return y;
     const Index rows = x.rows(), out = ol_ * ok_;
-    const auto times = [&](const BasicVar<T>& v, const BasicVar<T>& w) { return matmul(v, w, Transpose::no, Transpose::yes); };
+    const auto times = [&](const BasicVar<T>& v, const BasicVar<T>& w) {
+      return matmul(v, w, Transpose::no, Transpose::yes);
+    };
     auto h = reshape(x, {rows * im_, in_ * kernel_});
-    if (w2_) h = times(h, tape.parameter(w2_));
-    else if (t2_) h = times(h, detail::core_product(tape.parameter(t2_), tape.parameter(a2_), tape.parameter(b2_)));
-    else h = times(times(h, tape.parameter(b2_)), tape.parameter(a2_));
+    if (w2_)
+      h = times(h, tape.parameter(w2_));
+    else if (t2_)
+      h = times(
+          h, detail::core_product(tape.parameter(t2_), tape.parameter(a2_), tape.parameter(b2_)));
+    else
+      h = times(times(h, tape.parameter(b2_)), tape.parameter(a2_));
     h = permute(reshape(h, {rows, im_, ok_}), {0, 2, 1});
-    if (w1_) h = times(h, tape.parameter(w1_));
-    else h = times(times(h, tape.parameter(b1_)), tape.parameter(a1_));
+    if (w1_)
+      h = times(h, tape.parameter(w1_));
+    else
+      h = times(times(h, tape.parameter(b1_)), tape.parameter(a1_));
     h = reshape(permute(h, {0, 2, 1}), {rows, out});
     h = scale(h, static_cast<T>(config_.alpha / static_cast<double>(config_.rank)));
     if (config_.rank_dropout > 0 && tape.training()) {
-      const auto mask = detail::drop_rows(tape.constant(BasicTensor<T>::full({out, 1}, T{1})), config_.rank_dropout,
-                                          config_.rank_dropout_scale);
+      const auto mask = detail::drop_rows(tape.constant(BasicTensor<T>::full({out, 1}, T{1})),
+                                          config_.rank_dropout, config_.rank_dropout_scale);
       h = mul(h, reshape(mask, {out}));
     }
     return add(y, reshape(h, x.shape().with_last(out)));

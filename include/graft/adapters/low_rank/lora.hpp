@@ -14,11 +14,12 @@ namespace graft {
 
 /// LoRA: y = base(x) + s · (drop(x) Aᵀ + 0) Bᵀ [+ s · b_B], s = alpha / rank.
 ///
-/// A: [rank, in], B: [out, rank], optional b_B: [out]; trained: rank · (in + out) (+ out) elements. The low-rank term is added
-/// inside the base's own product where the base can do that. Identity at the start for the inits that say so (B = 0, or B A = 0,
-/// or the base loses what the factors hold). Merges: W + s B A.
-/// Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3; rsLoRA: Kalajdzievski 2023 (arXiv:2312.03732), s = alpha / √rank.
-/// Tensors: lora_A.weight, lora_B.weight, lora_B.bias, as in Hugging Face PEFT.
+/// A: [rank, in], B: [out, rank], optional b_B: [out]; trained: rank · (in + out) (+ out) elements.
+/// The low-rank term is added inside the base's own product where the base can do that. Identity at
+/// the start for the inits that say so (B = 0, or B A = 0, or the base loses what the factors
+/// hold). Merges: W + s B A. Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3; rsLoRA:
+/// Kalajdzievski 2023 (arXiv:2312.03732), s = alpha / √rank. Tensors: lora_A.weight, lora_B.weight,
+/// lora_B.bias, as in Hugging Face PEFT.
 template <std::floating_point T>
 class BasicLoRA {
  public:
@@ -27,14 +28,20 @@ class BasicLoRA {
 
   /// @throws ValueError for a configuration that cannot be, see LoRAConfig and initial_factors.
   BasicLoRA(const LoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : rank_(config.rank), dropout_(config.dropout), scaling_(static_cast<T>(config.scaling())), conv_(site.conv) {
+      : rank_(config.rank),
+        dropout_(config.dropout),
+        scaling_(static_cast<T>(config.scaling())),
+        conv_(site.conv) {
     config.validate();
+    if (site.conv.groups > 1)
+      throw ValueError(concat("LoRA: the grouped convolution ", site.path, " is not supported"));
     auto factors = initial_factors(config, site, context);
     a_ = BasicParameter<T>(factors.a);
     b_ = BasicParameter<T>(factors.b);
     if (config.lora_bias) bias_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features}));
   }
-  /// For a layer of one's own; values are drawn from `seed`. Inits that rewrite the base are refused here.
+  /// For a layer of one's own; values are drawn from `seed`. Inits that rewrite the base are
+  /// refused here.
   template <Linear L>
   BasicLoRA(const LoRAConfig& config, const L& base, std::uint64_t seed = 0)
       : BasicLoRA(config, site_info(base), StandaloneInit<T>(seed).context()) {}
@@ -42,14 +49,28 @@ class BasicLoRA {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
-    auto y = linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_), tape.parameter(b_), scaling_);
+    auto y = linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_),
+                             tape.parameter(b_), scaling_);
     return bias_ ? add(y, scale(tape.parameter(bias_), scaling_)) : y;
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
-    list[0] = {.name = "lora_A.weight", .parameter = a_, .index = {}, .file_shape = conv_shape(rank_, true), .group = "lora_A"};
-    list[1] = {.name = "lora_B.weight", .parameter = b_, .index = {}, .file_shape = conv_shape(b_.shape()[0], false), .group = "lora_B"};
-    if (bias_) list.push_back({.name = "lora_B.bias", .parameter = bias_, .index = {}, .file_shape = {}, .group = "lora_B"});
+    list[0] = {.name = "lora_A.weight",
+               .parameter = a_,
+               .index = {},
+               .file_shape = conv_shape(rank_, true),
+               .group = "lora_A"};
+    list[1] = {.name = "lora_B.weight",
+               .parameter = b_,
+               .index = {},
+               .file_shape = conv_shape(b_.shape()[0], false),
+               .group = "lora_B"};
+    if (bias_)
+      list.push_back({.name = "lora_B.bias",
+                      .parameter = bias_,
+                      .index = {},
+                      .file_shape = {},
+                      .group = "lora_B"});
     return list;
   }
 
@@ -59,7 +80,8 @@ class BasicLoRA {
   const BasicParameter<T>& b() const { return b_; }
 
  private:
-  /// Files keep the factors of a convolution as convolutions: A with the kernel of the base, B of size one.
+  /// Files keep the factors of a convolution as convolutions: A with the kernel of the base, B of
+  /// size one.
   Shape conv_shape(Index rows, bool a) const {
     if (conv_.kernel.empty()) return {};
     Shape shape{rows, a ? conv_.in_channels : rank_ / conv_.groups};

@@ -8,16 +8,18 @@
 
 namespace graft {
 
-/// Configuration of LoRA and of the variants that PEFT's LoraConfig holds; fields as there, in `fields`.
+/// Configuration of LoRA and of the variants that PEFT's LoraConfig holds; fields as there, in
+/// `fields`.
 struct LoRAConfig {
-  Index rank = 8;                             ///< r, columns of B
-  double alpha = 8;                           ///< scaling = alpha / rank, alpha / √rank with use_rslora
-  double dropout = 0;                         ///< on the input of the low-rank branch, while training
+  Index rank = 8;      ///< r, columns of B
+  double alpha = 8;    ///< scaling = alpha / rank, alpha / √rank with use_rslora
+  double dropout = 0;  ///< on the input of the low-rank branch, while training
   TargetModules target_modules = {};
   bool use_rslora = false;
-  std::string bias = "none";                  ///< trained biases of the base: none, all, lora_only
-  ConfigValue init_lora_weights = true;       ///< true, false, "gaussian", "orthogonal", "pissa", "olora", …
-  bool lora_bias = false;                     ///< a trained bias behind B
+  std::string bias = "none";  ///< trained biases of the base: none, all, lora_only
+  ConfigValue init_lora_weights =
+      true;                ///< true, false, "gaussian", "orthogonal", "pissa", "olora", …
+  bool lora_bias = false;  ///< a trained bias behind B
   bool fan_in_fan_out = false;
   bool use_dora = false;
   ConfigValue trainable_token_indices = {};
@@ -74,12 +76,28 @@ struct LoRAConfig {
   /// @throws ValueError for a rank below one, a dropout outside of [0, 1) or an unknown word.
   void validate() const {
     if (rank < 1) throw ValueError(concat("LoRA: rank ", rank, ", expected at least 1"));
-    if (!(dropout >= 0 && dropout < 1)) throw ValueError(concat("LoRA: dropout ", dropout, ", expected [0, 1)"));
+    if (!(dropout >= 0 && dropout < 1))
+      throw ValueError(concat("LoRA: dropout ", dropout, ", expected [0, 1)"));
     if (bias != "none" && bias != "all" && bias != "lora_only")
       throw ValueError(concat("LoRA: bias '", bias, "', expected none, all or lora_only"));
+    // A variant that is read but not run would give other results than its file means.
+    const auto refuse = [](bool set, const char* field) {
+      if (set) throw ValueError(concat("LoRA: ", field, " is not supported"));
+    };
+    refuse(use_dora, "use_dora");
+    refuse(use_qalora, "use_qalora");
+    refuse(!trainable_token_indices.is_null(), "trainable_token_indices");
+    refuse(!target_parameters.is_null(), "target_parameters");
+    refuse(!alora_invocation_tokens.is_null(), "alora_invocation_tokens");
+    refuse(!use_bdlora.is_null(), "use_bdlora");
+    refuse(!velora_config.is_null(), "velora_config");
+    refuse(!kasa_config.is_null(), "kasa_config");
+    refuse(!arrow_config.is_null(), "arrow_config");
+    refuse(!monteclora_config.is_null(), "monteclora_config");
   }
   double scaling() const {
-    return use_rslora ? alpha / std::sqrt(static_cast<double>(rank)) : alpha / static_cast<double>(rank);
+    return use_rslora ? alpha / std::sqrt(static_cast<double>(rank))
+                      : alpha / static_cast<double>(rank);
   }
 };
 

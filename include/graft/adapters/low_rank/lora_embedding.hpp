@@ -12,19 +12,22 @@ namespace graft {
 
 /// LoRA on an embedding: y = E[ids] + s · A[:, ids]ᵀ Bᵀ, s = alpha / rank.
 ///
-/// A: [rank, vocabulary], B: [dim, rank]; trained: rank · (vocabulary + dim). A = 0 and B ~ N(0, 1) at the start.
-/// Dropout does not apply (PEFT stores it and ignores it). The column of the padding id takes part in the value but gets no
-/// gradient, as in PEFT. Source: Hu et al. 2021, applied to the one-hot input. Tensors: lora_embedding_A, lora_embedding_B.
+/// A: [rank, vocabulary], B: [dim, rank]; trained: rank · (vocabulary + dim). A = 0 and B ~ N(0, 1)
+/// at the start. Dropout does not apply (PEFT stores it and ignores it). The column of the padding
+/// id takes part in the value but gets no gradient, as in PEFT. Source: Hu et al. 2021, applied to
+/// the one-hot input. Tensors: lora_embedding_A, lora_embedding_B.
 template <std::floating_point T>
 class BasicLoRAEmbedding {
  public:
   using Scalar = T;
   using Config = LoRAConfig;
 
-  BasicLoRAEmbedding(const LoRAConfig& config, const EmbeddingSiteInfo<T>& site, InitContext<T>& context)
+  BasicLoRAEmbedding(const LoRAConfig& config, const EmbeddingSiteInfo<T>& site,
+                     InitContext<T>& context)
       : scaling_(static_cast<T>(config.scaling())), padding_(site.padding_index) {
     config.validate();
-    if (config.lora_bias) throw ValueError(concat("LoRA: lora_bias does not exist on the embedding ", site.path));
+    if (config.lora_bias)
+      throw ValueError(concat("LoRA: lora_bias does not exist on the embedding ", site.path));
     const Index r = config.rank;
     auto a = BasicTensor<T>::zeros({r, site.vocabulary}), b = BasicTensor<T>::zeros({site.dim, r});
     if (!context.loading) {
@@ -33,7 +36,9 @@ class BasicLoRAEmbedding {
       if (word != nullptr && *word == "mica") {
         const auto d = svd(site.table());
         const Index limit = d.s.size();
-        if (r > limit) throw ValueError(concat("LoRA: init 'mica' of ", site.path, " needs a rank of at most ", limit));
+        if (r > limit)
+          throw ValueError(
+              concat("LoRA: init 'mica' of ", site.path, " needs a rank of at most ", limit));
         for (Index o = 0; o < site.dim; ++o)
           for (Index k = 0; k < r; ++k) b(o, k) = d.v(o, limit - r + k);
       } else {
@@ -45,7 +50,8 @@ class BasicLoRAEmbedding {
     b_ = BasicParameter<T>(b);
   }
 
-  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
+                    std::span<const std::int32_t> ids) const {
     return add(base(tape, ids), delta(tape, ids));
   }
   /// s · A[:, ids]ᵀ Bᵀ, [ids, dim].
@@ -55,8 +61,16 @@ class BasicLoRAEmbedding {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
-    list[0] = {.name = "lora_embedding_A", .parameter = a_, .index = {}, .file_shape = {}, .group = "embedding"};
-    list[1] = {.name = "lora_embedding_B", .parameter = b_, .index = {}, .file_shape = {}, .group = "embedding"};
+    list[0] = {.name = "lora_embedding_A",
+               .parameter = a_,
+               .index = {},
+               .file_shape = {},
+               .group = "embedding"};
+    list[1] = {.name = "lora_embedding_B",
+               .parameter = b_,
+               .index = {},
+               .file_shape = {},
+               .group = "embedding"};
     return list;
   }
   const BasicParameter<T>& a() const { return a_; }
@@ -71,7 +85,8 @@ class BasicLoRAEmbedding {
     for (Index i = 0; i < count; ++i)
       for (Index k = 0; k < r; ++k) y(i, k) = a.value()(k, ids[static_cast<std::size_t>(i)]);
     return a.tape().record(std::move(y), a.requires_grad(),
-                           [ga = a.grad_ref(), ids = std::move(ids), r, n, count, padding = padding_](const BasicTensor<T>& dy) {
+                           [ga = a.grad_ref(), ids = std::move(ids), r, n, count,
+                            padding = padding_](const BasicTensor<T>& dy) {
                              T* da = ga.accumulator();
                              for (Index i = 0; i < count; ++i) {
                                const Index id = ids[static_cast<std::size_t>(i)];

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "graft/adapters/adapter.hpp"
+#include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/tensor/decompositions.hpp"
 
@@ -17,42 +18,22 @@ struct LowRankFactors {
   BasicTensor<T> b;
 };
 
-namespace detail {
-
-template <class T>
-BasicTensor<T> kaiming_uniform_tensor(TorchGenerator& generator, const Shape& shape, Index fan_in,
-                                      double slope = std::sqrt(5.0)) {
-  auto t = BasicTensor<T>::empty(shape);
-  kaiming_uniform(generator, t.data(), t.size(), fan_in, slope);
-  return t;
-}
-template <class T>
-BasicTensor<T> normal_tensor(TorchGenerator& generator, const Shape& shape, double std, double mean = 0) {
-  auto t = BasicTensor<T>::empty(shape);
-  generator.normal(t.data(), t.size(), mean, std);
-  return t;
-}
-template <class T>
-BasicTensor<T> product(const BasicTensor<T>& a, const BasicTensor<T>& b, T alpha = 1, bool ta = false, bool tb = false) {
-  const Index m = ta ? a.cols() : a.rows(), k = ta ? a.rows() : a.cols(), n = tb ? b.rows() : b.cols();
-  auto c = BasicTensor<T>::empty({m, n});
-  kernels::gemm(ta, tb, m, n, k, alpha, a.data(), a.cols(), b.data(), b.cols(), T{0}, c.data(), n);
-  return c;
-}
-
-}  // namespace detail
-
 /// Initial factors of LoRA by the name in `init_lora_weights`, with s the scaling:
-///  - true: A kaiming-uniform with a = √5, that is U(±1/√in), B = 0 (Hu et al. 2021, the reference code);
+///  - true: A kaiming-uniform with a = √5, that is U(±1/√in), B = 0 (Hu et al. 2021, the reference
+///  code);
 ///  - false: both random, B as a layer of rank inputs;   "gaussian": A ~ N(0, 1/rank), B = 0;
-///  - "orthogonal": A and B from rows 1, 3, … and 0, 2, … of a random orthogonal matrix, so that B A = 0;
+///  - "orthogonal": A and B from rows 1, 3, … and 0, 2, … of a random orthogonal matrix, so that B
+///  A = 0;
 ///  - "pissa": B √s = U_r √S_r, A √s = √S_r V_rᵀ of W, and W loses s B A (Meng et al. 2024);
-///  - "olora": B = Q_r, A = R_r of W = Q R, and W loses Q_r R_r (Büyükakyüz 2024); PEFT does not divide by s, so W loses s B A;
+///  - "olora": B = Q_r, A = R_r of W = Q R, and W loses Q_r R_r (Büyükakyüz 2024); PEFT does not
+///  divide by s, so W loses s B A;
 ///  - "mica": A = 0, B = the left singular vectors of the rank smallest singular values.
 /// `rows` elements of A are drawn before those of B, as PEFT draws them.
-/// @throws ValueError for another name, an odd rank with "orthogonal", or a rank above min(out, in) where W is decomposed.
+/// @throws ValueError for another name, an odd rank with "orthogonal", or a rank above min(out, in)
+/// where W is decomposed.
 template <std::floating_point T>
-LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
+LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo<T>& site,
+                                  InitContext<T>& context) {
   const Index r = config.rank, in = site.in_features, out = site.out_features;
   const auto zeros = [](Index rows, Index cols) { return BasicTensor<T>::zeros({rows, cols}); };
   if (context.loading) return {zeros(r, in), zeros(out, r)};
@@ -67,7 +48,8 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     return {a, detail::kaiming_uniform_tensor<T>(rng, {out, r}, r)};
   }
   const std::string name = word == nullptr ? "null" : *word;
-  if (name == "gaussian") return {detail::normal_tensor<T>(rng, {r, in}, 1.0 / static_cast<double>(r)), zeros(out, r)};
+  if (name == "gaussian")
+    return {detail::normal_tensor<T>(rng, {r, in}, 1.0 / static_cast<double>(r)), zeros(out, r)};
   if (name == "orthogonal") {
     if (r % 2 != 0) throw ValueError(concat("LoRA: orthogonal init needs an even rank, got ", r));
     const auto q = qr(detail::normal_tensor<T>(rng, {r, r}, 1)).q;
@@ -80,13 +62,16 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     constexpr T tenth = static_cast<T>(0.1);
     const auto ga = detail::normal_tensor<T>(rng, {in, r / 2}, 1);
     const auto gb = detail::normal_tensor<T>(rng, {r / 2, out}, 1);
-    return {detail::product(odd, ga, tenth, true, true), detail::product(gb, even, tenth, true, false)};
+    return {detail::product(odd, ga, tenth, true, true),
+            detail::product(gb, even, tenth, true, false)};
   }
   const Index limit = std::min(in, out);
   const auto check = [&] {
     if (r > limit)
-      throw ValueError(concat("LoRA: init '", name, "' of ", site.path, " needs a rank of at most ", limit, ", got ", r));
-    if (!site.weight) throw ValueError(concat("LoRA: init '", name, "' needs the weight of ", site.path));
+      throw ValueError(concat("LoRA: init '", name, "' of ", site.path, " needs a rank of at most ",
+                              limit, ", got ", r));
+    if (!site.weight)
+      throw ValueError(concat("LoRA: init '", name, "' needs the weight of ", site.path));
   };
   LowRankFactors<T> f{zeros(r, in), zeros(out, r)};
   if (name == "mica") {

@@ -23,7 +23,8 @@ struct LoRAMethod {
                                                InitContext<T>& context) {
     return linear_part(BasicLoRA<T>(config, site, context));
   }
-  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config, const EmbeddingSiteInfo<T>& site,
+  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,
+                                                     const EmbeddingSiteInfo<T>& site,
                                                      InitContext<T>& context) {
     return embedding_part(BasicLoRAEmbedding<T>(config, site, context));
   }

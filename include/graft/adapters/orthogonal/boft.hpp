@@ -13,8 +13,8 @@ namespace graft {
 struct BOFTConfig {
   Index block_size = 4;  ///< exactly one of it and the number of blocks is not zero
   Index blocks = 0;
-  Index factors = 1;       ///< butterfly factors m
-  double dropout = 0;      ///< share of blocks of one factor that become the identity, while training
+  Index factors = 1;   ///< butterfly factors m
+  double dropout = 0;  ///< share of blocks of one factor that become the identity, while training
   bool fan_in_fan_out = false;
   bool init_weights = true;  ///< R = 0, s = 1; false: N(0, 0.1), N(1, 0.1)
   std::string bias = "none";
@@ -40,17 +40,20 @@ struct BOFTConfig {
     if ((blocks > 0) == (block_size > 0) || blocks < 0 || block_size < 0)
       throw ValueError(concat("BOFT: boft_block_size ", block_size, " and boft_block_num ", blocks,
                               ", expected exactly one above zero"));
-    if (factors < 1) throw ValueError(concat("BOFT: boft_n_butterfly_factor ", factors, ", expected at least 1"));
-    if (!(dropout >= 0 && dropout <= 1)) throw ValueError(concat("BOFT: boft_dropout ", dropout, ", expected [0, 1]"));
+    if (factors < 1)
+      throw ValueError(concat("BOFT: boft_n_butterfly_factor ", factors, ", expected at least 1"));
+    if (!(dropout >= 0 && dropout <= 1))
+      throw ValueError(concat("BOFT: boft_dropout ", dropout, ", expected [0, 1]"));
   }
 };
 
 /// BOFT: y = ((x F_{m−1} … F_1 F_0) Wᵀ) ⊙ s + b, F_i = P_i diag(R_i0, R_i1, …) P_iᵀ,
 /// R = (I − Q)(I + Q)⁻¹, Q = (M − Mᵀ) / 2.
 ///
-/// P_i sorts the half blocks of each group of 2ⁱ blocks, even ones first; P_0 is the identity. M: [m, in/b, b, b],
-/// s: [out]; trained: m in b + out. The identity at the start; merges. Any m works, without compiled extensions.
-/// Source: Liu et al. 2024 (arXiv:2311.06243), section 4; s as in PEFT. Tensors: boft_R, boft_s.
+/// P_i sorts the half blocks of each group of 2ⁱ blocks, even ones first; P_0 is the identity. M:
+/// [m, in/b, b, b], s: [out]; trained: m in b + out. The identity at the start; merges. Any m
+/// works, without compiled extensions. Source: Liu et al. 2024 (arXiv:2311.06243), section 4; s as
+/// in PEFT. Tensors: boft_R, boft_s.
 template <std::floating_point T>
 class BasicBOFT {
  public:
@@ -70,13 +73,19 @@ class BasicBOFT {
   BasicBOFT(const BOFTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : factors_(config.factors), dropout_(config.dropout), conv_(!site.conv.kernel.empty()) {
     config.validate();
-    const Index in = site.in_features, given = config.blocks > 0 ? config.blocks : config.block_size;
-    if (in % given != 0) throw ValueError(concat("BOFT: ", given, " does not divide the ", in, " inputs of ", site.path));
+    const Index in = site.in_features,
+                given = config.blocks > 0 ? config.blocks : config.block_size;
+    if (in % given != 0)
+      throw ValueError(
+          concat("BOFT: ", given, " does not divide the ", in, " inputs of ", site.path));
     size_ = config.blocks > 0 ? in / given : given;
     blocks_ = in / size_;
-    if (factors_ > 1 && (factors_ > 60 || size_ % 2 != 0 || blocks_ % (Index{1} << (factors_ - 1)) != 0))
-      throw ValueError(concat("BOFT: ", factors_, " butterfly factors need an even block size and blocks in groups of 2^",
-                              factors_ - 1, "; there are ", blocks_, " blocks of ", size_));
+    if (factors_ > 1 &&
+        (factors_ > 60 || size_ % 2 != 0 || blocks_ % (Index{1} << (factors_ - 1)) != 0))
+      throw ValueError(
+          concat("BOFT: ", factors_,
+                 " butterfly factors need an even block size and blocks in groups of 2^",
+                 factors_ - 1, "; there are ", blocks_, " blocks of ", size_));
     auto m = BasicTensor<T>::zeros({factors_, blocks_, size_, size_});
     auto s = BasicTensor<T>::full({site.out_features}, T{1});
     if (!config.init_weights && !context.loading) {
@@ -99,12 +108,14 @@ class BasicBOFT {
     const auto q = scale(sub(m, permute(m, {0, 2, 1})), static_cast<T>(0.5));
     const auto one = tape.constant(BasicTensor<T>::identity(size_).reshape({1, size_, size_}));
     auto r = matmul(sub(one, q), inverse(add(one, q)));
-    if (dropout_ > 0 && tape.training()) r = add(one, mul(sub(r, one), tape.constant(block_mask(tape))));
+    if (dropout_ > 0 && tape.training())
+      r = add(one, mul(sub(r, one), tape.constant(block_mask(tape))));
     auto z = reshape(x, {rows, blocks_ * size_});
     for (Index i = factors_; i-- > 0;) {
       z = swap_halves(z, i, false);
       const auto by_block = permute(reshape(z, {rows, blocks_, size_}), {1, 0, 2});
-      z = reshape(permute(matmul(by_block, slice(r, 0, i * blocks_, blocks_)), {1, 0, 2}), {rows, blocks_ * size_});
+      z = reshape(permute(matmul(by_block, slice(r, 0, i * blocks_, blocks_)), {1, 0, 2}),
+                  {rows, blocks_ * size_});
       z = swap_halves(z, i, true);
     }
     const auto y = linear(base, reshape(z, x.shape()));
@@ -118,7 +129,10 @@ class BasicBOFT {
     const Index out = s_.size();
     std::vector<AdapterTensor<T>> list;
     list.push_back({.name = "boft_R", .parameter = m_, .index = {}, .file_shape = {}});
-    list.push_back({.name = "boft_s", .parameter = s_, .index = {}, .file_shape = conv_ ? Shape{1, out} : Shape{out, 1}});
+    list.push_back({.name = "boft_s",
+                    .parameter = s_,
+                    .index = {},
+                    .file_shape = conv_ ? Shape{1, out} : Shape{out, 1}});
     return list;
   }
 

@@ -3,17 +3,17 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
-#include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
 namespace graft {
 
 /// Configuration of HRA, fields as PEFT's HRAConfig.
 struct HRAConfig {
-  Index rank = 8;            ///< number of reflections
-  bool apply_gs = false;     ///< reflections made orthogonal to each other
-  bool init_weights = true;  ///< equal neighbours, which cancel; false: all random
-  std::string bias = "none"; ///< trained biases of the base: none, all, hra_only
+  Index rank = 8;             ///< number of reflections
+  bool apply_gs = false;      ///< reflections made orthogonal to each other
+  bool init_weights = true;   ///< equal neighbours, which cancel; false: all random
+  std::string bias = "none";  ///< trained biases of the base: none, all, hra_only
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -36,10 +36,11 @@ struct HRAConfig {
 
 /// HRA: y = base(x Hᵀ), H = H_0 H_1 … H_{r−1}, H_i = I − 2 u_i u_iᵀ with u_i of length one.
 ///
-/// u: [in, rank] as columns; trained: rank · in. With apply_GS the columns are made orthonormal first (Gram and Schmidt), and
-/// H = I − 2 Σ u_i u_iᵀ. The reflections act on x one after another, no in × in matrix appears. The identity at the start for
-/// an even rank without apply_GS (pairs cancel). Merges: W H.
-/// Source: Yuan et al. 2024 (arXiv:2405.17484), eq. 4; deviation: no regularisation, as in PEFT. Tensor: hra_u.
+/// u: [in, rank] as columns; trained: rank · in. With apply_GS the columns are made orthonormal
+/// first (Gram and Schmidt), and H = I − 2 Σ u_i u_iᵀ. The reflections act on x one after another,
+/// no in × in matrix appears. The identity at the start for an even rank without apply_GS (pairs
+/// cancel). Merges: W H. Source: Yuan et al. 2024 (arXiv:2405.17484), eq. 4; deviation: no
+/// regularisation, as in PEFT. Tensor: hra_u.
 template <std::floating_point T>
 class BasicHRA {
  public:
@@ -55,7 +56,8 @@ class BasicHRA {
             .parameters = "r in"};
   }
 
-  BasicHRA(const HRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context) : gram_schmidt_(config.apply_gs) {
+  BasicHRA(const HRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : gram_schmidt_(config.apply_gs) {
     config.validate();
     const Index r = config.rank, in = site.in_features;
     auto u = BasicTensor<T>::zeros({in, r});

@@ -9,6 +9,7 @@ namespace graft {
 
 /// Methods of the orthogonal family.
 template <std::floating_point T>
-using OrthogonalMethods = MethodList<LinearMethod<BasicBOFT<T>>, LinearMethod<BasicHRA<T>>, OFTMethod<T>>;
+using OrthogonalMethods =
+    MethodList<LinearMethod<BasicBOFT<T>>, LinearMethod<BasicHRA<T>>, OFTMethod<T>>;
 
 }  // namespace graft

@@ -13,7 +13,7 @@ namespace graft {
 
 /// Configuration of OFT, fields as PEFT's OFTConfig.
 struct OFTConfig {
-  Index blocks = 0;       ///< r, number of blocks; exactly one of it and the block size is not zero
+  Index blocks = 0;  ///< r, number of blocks; exactly one of it and the block size is not zero
   Index block_size = 32;
   double module_dropout = 0;  ///< read and written; PEFT's forward pass does not use it either
   bool coft = false;          ///< blocks are kept near the identity
@@ -48,20 +48,25 @@ struct OFTConfig {
   /// @throws ValueError unless exactly one of r and oft_block_size is positive.
   void validate() const {
     if ((blocks > 0) == (block_size > 0) || blocks < 0 || block_size < 0)
-      throw ValueError(concat("OFT: r ", blocks, " and oft_block_size ", block_size, ", expected exactly one above zero"));
+      throw ValueError(concat("OFT: r ", blocks, " and oft_block_size ", block_size,
+                              ", expected exactly one above zero"));
     if (num_cayley_neumann_terms < 1)
-      throw ValueError(concat("OFT: num_cayley_neumann_terms ", num_cayley_neumann_terms, ", expected at least 1"));
+      throw ValueError(concat("OFT: num_cayley_neumann_terms ", num_cayley_neumann_terms,
+                              ", expected at least 1"));
   }
 };
 
-/// OFT's rotation: x diag(R_0, R_1, …) with R_k from a skew matrix Q_k whose strict upper triangle is trained.
+/// OFT's rotation: x diag(R_0, R_1, …) with R_k from a skew matrix Q_k whose strict upper triangle
+/// is trained.
 ///
-/// Exact: R = (I − Q)(I + Q)⁻¹ (Cayley). Neumann with n terms: R = I + 2 Q + … + 2 Qⁿ⁻² + Qⁿ⁻¹ (n = 3 as n = 4), near
-/// (I + Q)(I − Q)⁻¹: the sign of Q differs between the two, as in PEFT. Trained: blocks · b (b − 1) / 2, with b the block size.
+/// Exact: R = (I − Q)(I + Q)⁻¹ (Cayley). Neumann with n terms: R = I + 2 Q + … + 2 Qⁿ⁻² + Qⁿ⁻¹ (n =
+/// 3 as n = 4), near (I + Q)(I − Q)⁻¹: the sign of Q differs between the two, as in PEFT. Trained:
+/// blocks · b (b − 1) / 2, with b the block size.
 template <std::floating_point T>
 class BasicOFTRotation {
  public:
-  BasicOFTRotation(const OFTConfig& config, Index width, InitContext<T>& context) : config_(config) {
+  BasicOFTRotation(const OFTConfig& config, Index width, InitContext<T>& context)
+      : config_(config) {
     config.validate();
     const Index wanted = config.blocks > 0 ? config.blocks : config.block_size;
     const Index divisor = nearest_divisor(width, wanted);
@@ -69,7 +74,8 @@ class BasicOFTRotation {
     blocks_ = width / size_;
     const Index rotations = config.block_share ? 1 : blocks_, entries = size_ * (size_ - 1) / 2;
     auto q = BasicTensor<T>::zeros({rotations, entries});
-    if (!config.init_weights && !context.loading) context.generator.normal(q.data(), q.size(), 0, 0.1);
+    if (!config.init_weights && !context.loading)
+      context.generator.normal(q.data(), q.size(), 0, 0.1);
     q_ = BasicParameter<T>(std::move(q));
     for (Index k = 0; k < rotations; ++k)
       for (Index i = 0; i < size_; ++i)
@@ -82,7 +88,9 @@ class BasicOFTRotation {
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto r = rotations(x.tape());
     const Index rows = x.rows();
-    if (r.dim(0) == 1) return reshape(matmul(reshape(x, {rows * blocks_, size_}), reshape(r, {size_, size_})), x.shape());
+    if (r.dim(0) == 1)
+      return reshape(matmul(reshape(x, {rows * blocks_, size_}), reshape(r, {size_, size_})),
+                     x.shape());
     const auto by_block = permute(reshape(x, {rows, blocks_, size_}), {1, 0, 2});
     return reshape(permute(matmul(by_block, r), {1, 0, 2}), x.shape());
   }
@@ -119,11 +127,13 @@ class BasicOFTRotation {
     bool changed = false;
     for (Index k = 0; k < n; ++k) {
       double square = 0;
-      for (Index i = 0; i < entries; ++i) square += 2 * static_cast<double>(q(k, i)) * static_cast<double>(q(k, i));
+      for (Index i = 0; i < entries; ++i)
+        square += 2 * static_cast<double>(q(k, i)) * static_cast<double>(q(k, i));
       const double length = std::sqrt(square);
       if (length <= limit) continue;
       changed = true;
-      for (Index i = 0; i < entries; ++i) q(k, i) = static_cast<T>(static_cast<double>(q(k, i)) * (limit / length));
+      for (Index i = 0; i < entries; ++i)
+        q(k, i) = static_cast<T>(static_cast<double>(q(k, i)) * (limit / length));
     }
     if (changed) {
       auto target = q_;
@@ -147,10 +157,11 @@ class BasicOFTRotation {
 
 /// OFT: y = base(x R), R orthogonal and block-diagonal, see BasicOFTRotation.
 ///
-/// Trained: in/b · b (b − 1) / 2 (one block with block_share). The identity at the start; merges: W Rᵀ. The number of blocks
-/// moves to the nearest that divides in. Source: Qiu et al. 2023 (arXiv:2306.07280); input-centred form and Neumann series:
-/// Qiu et al. 2025 (arXiv:2506.19847). Deviation from PEFT: convolutions rotate patches for every kernel, where PEFT's
-/// unmerged pass adds overlapping patches up. Tensor: oft_R.weight.
+/// Trained: in/b · b (b − 1) / 2 (one block with block_share). The identity at the start; merges: W
+/// Rᵀ. The number of blocks moves to the nearest that divides in. Source: Qiu et al. 2023
+/// (arXiv:2306.07280); input-centred form and Neumann series: Qiu et al. 2025 (arXiv:2506.19847).
+/// Deviation from PEFT: convolutions rotate patches for every kernel, where PEFT's unmerged pass
+/// adds overlapping patches up. Tensor: oft_R.weight.
 template <std::floating_point T>
 class BasicOFT {
  public:
@@ -170,7 +181,10 @@ class BasicOFT {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "oft_R.weight", .parameter = rotation_.parameter(), .index = {}, .file_shape = {}});
+    list.push_back({.name = "oft_R.weight",
+                    .parameter = rotation_.parameter(),
+                    .index = {},
+                    .file_shape = {}});
     return list;
   }
   const BasicOFTRotation<T>& rotation() const { return rotation_; }
@@ -186,14 +200,19 @@ class BasicOFTEmbedding {
   using Scalar = T;
   using Config = OFTConfig;
 
-  BasicOFTEmbedding(const OFTConfig& config, const EmbeddingSiteInfo<T>& site, InitContext<T>& context)
+  BasicOFTEmbedding(const OFTConfig& config, const EmbeddingSiteInfo<T>& site,
+                    InitContext<T>& context)
       : rotation_(config, site.dim, context) {}
-  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
+                    std::span<const std::int32_t> ids) const {
     return rotation_(base(tape, ids));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "oft_embedding_R.weight", .parameter = rotation_.parameter(), .index = {}, .file_shape = {}});
+    list.push_back({.name = "oft_embedding_R.weight",
+                    .parameter = rotation_.parameter(),
+                    .index = {},
+                    .file_shape = {}});
     return list;
   }
 
@@ -213,10 +232,12 @@ struct OFTMethod {
             .sites = "linear, embedding, conv",
             .parameters = "in (b - 1) / 2"};
   }
-  static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
+  static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
+                                               InitContext<T>& context) {
     return linear_part(BasicOFT<T>(config, site, context));
   }
-  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config, const EmbeddingSiteInfo<T>& site,
+  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,
+                                                     const EmbeddingSiteInfo<T>& site,
                                                      InitContext<T>& context) {
     return embedding_part(BasicOFTEmbedding<T>(config, site, context));
   }

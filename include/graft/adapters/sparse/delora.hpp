@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
-#include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
-#include "graft/compose/target_match.hpp"
+#include "graft/adapters/target_match.hpp"
 
 namespace graft {
 
@@ -19,7 +19,7 @@ struct DeLoRAConfig {
   double lambda = 15;         ///< bound of ‖ΔW‖, trained
   double module_dropout = 0;  ///< on the input of the branch, while training
   std::map<std::string, ConfigValue> lambda_pattern = {};
-  bool init_weights = true;   ///< B = 0; false: B random too
+  bool init_weights = true;  ///< B = 0; false: B random too
   std::string bias = "none";
   TargetModules target_modules = {};
   Selection select = {};
@@ -43,11 +43,12 @@ struct DeLoRAConfig {
   }
 };
 
-/// DeLoRA: y = base(x) + (drop(x) ⊙ n) Aᵀ diag(c) Bᵀ, c_i = λ / (r max(‖a_i‖, 10⁻⁴) max(‖b_i‖, 10⁻⁴)).
+/// DeLoRA: y = base(x) + (drop(x) ⊙ n) Aᵀ diag(c) Bᵀ, c_i = λ / (r max(‖a_i‖, 10⁻⁴) max(‖b_i‖,
+/// 10⁻⁴)).
 ///
-/// A: [r, in], rows a_i; B: [out, r], columns b_i; λ: [1]; n: [in], the norms of W's columns, frozen and saved. Trained:
-/// r (in + out) + 1. The identity at the start; merges.
-/// Source: Bini et al. 2025 (arXiv:2503.18225), section 3; column norms as in PEFT. Tensors: delora_A, delora_B,
+/// A: [r, in], rows a_i; B: [out, r], columns b_i; λ: [1]; n: [in], the norms of W's columns,
+/// frozen and saved. Trained: r (in + out) + 1. The identity at the start; merges. Source: Bini et
+/// al. 2025 (arXiv:2503.18225), section 3; column norms as in PEFT. Tensors: delora_A, delora_B,
 /// delora_lambda, delora_w_norm.
 template <std::floating_point T>
 class BasicDeLoRA {
@@ -71,7 +72,8 @@ class BasicDeLoRA {
     auto a = BasicTensor<T>::zeros({rank_, in}), b = BasicTensor<T>::zeros({out, rank_});
     if (!context.loading) {
       a = detail::kaiming_uniform_tensor<T>(context.generator, a.shape(), in);
-      if (!config.init_weights) b = detail::kaiming_uniform_tensor<T>(context.generator, b.shape(), rank_);
+      if (!config.init_weights)
+        b = detail::kaiming_uniform_tensor<T>(context.generator, b.shape(), rank_);
     }
     const auto own = pattern_value(config.lambda_pattern, site.path);
     auto norms = BasicTensor<T>::zeros({in});
@@ -81,7 +83,8 @@ class BasicDeLoRA {
     for (T& n : norms) n = std::sqrt(n);
     a_ = BasicParameter<T>(std::move(a));
     b_ = BasicParameter<T>(std::move(b));
-    lambda_ = BasicParameter<T>(BasicTensor<T>::full({1}, static_cast<T>(own ? own->number() : config.lambda)));
+    lambda_ = BasicParameter<T>(
+        BasicTensor<T>::full({1}, static_cast<T>(own ? own->number() : config.lambda)));
     norms_ = BasicParameter<T>(std::move(norms), false);
   }
   /// For a layer of one's own; values are drawn from `seed`.
@@ -96,10 +99,13 @@ class BasicDeLoRA {
     const auto length = [&](const BasicVar<T>& rows) {
       // √(‖·‖² + 0) has no slope at zero: the bound acts on the square.
       const T low = static_cast<T>(1e-8);
-      return reshape(sqrt(clamp(sum_axis(square(rows), -1), low, std::numeric_limits<T>::max())), {rank_});
+      return reshape(sqrt(clamp(sum_axis(square(rows), -1), low, std::numeric_limits<T>::max())),
+                     {rank_});
     };
-    const auto c = div(scale(tape.parameter(lambda_), T{1} / static_cast<T>(rank_)), mul(length(a), length(transpose(b))));
-    const auto h = matmul(mul(graft::dropout(x, dropout_), tape.parameter(norms_)), a, Transpose::no, Transpose::yes);
+    const auto c = div(scale(tape.parameter(lambda_), T{1} / static_cast<T>(rank_)),
+                       mul(length(a), length(transpose(b))));
+    const auto h = matmul(mul(graft::dropout(x, dropout_), tape.parameter(norms_)), a,
+                          Transpose::no, Transpose::yes);
     return add(linear(base, x), matmul(mul(h, c), b, Transpose::no, Transpose::yes));
   }
   std::vector<AdapterTensor<T>> tensors() const {

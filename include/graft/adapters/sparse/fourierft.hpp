@@ -8,7 +8,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
-#include "graft/compose/target_match.hpp"
+#include "graft/adapters/target_match.hpp"
 
 namespace graft {
 
@@ -40,11 +40,13 @@ struct FourierFTConfig {
   }
 };
 
-/// FourierFT: y = base(x) + x ΔWᵀ, ΔW_oi = scaling / (out in) · Σ_k c_k cos 2π(u_k o / out + v_k i / in).
+/// FourierFT: y = base(x) + x ΔWᵀ, ΔW_oi = scaling / (out in) · Σ_k c_k cos 2π(u_k o / out + v_k i
+/// / in).
 ///
-/// c: [n]; trained: n. (u, v): the first n of a random permutation of all out · in positions. By the sum rule of the cosine
-/// ΔW has 2 n separable terms, so that it acts on x in n (in + out) steps a row without being written out. The identity at the
-/// start with init_weights alone; merges. Source: Gao et al. 2024 (arXiv:2405.03003), eq. 2–4. Tensor: fourierft_spectrum.
+/// c: [n]; trained: n. (u, v): the first n of a random permutation of all out · in positions. By
+/// the sum rule of the cosine ΔW has 2 n separable terms, so that it acts on x in n (in + out)
+/// steps a row without being written out. The identity at the start with init_weights alone;
+/// merges. Source: Gao et al. 2024 (arXiv:2405.03003), eq. 2–4. Tensor: fourierft_spectrum.
 template <std::floating_point T>
 class BasicFourierFT {
  public:
@@ -61,14 +63,17 @@ class BasicFourierFT {
   }
 
   /// @throws ValueError if n is not in [1, out · in].
-  BasicFourierFT(const FourierFTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
+  BasicFourierFT(const FourierFTConfig& config, const LinearSiteInfo<T>& site,
+                 InitContext<T>& context) {
     const Index in = site.in_features, out = site.out_features;
     const auto own = pattern_value(config.n_frequency_pattern, site.path);
     const Index n = own ? static_cast<Index>(own->number()) : config.n_frequency;
     if (n < 1 || n > in * out)
-      throw ValueError(concat("FourierFT: n_frequency ", n, ", expected 1 to ", in * out, " at ", site.path));
+      throw ValueError(
+          concat("FourierFT: n_frequency ", n, ", expected 1 to ", in * out, " at ", site.path));
     factor_ = static_cast<T>(config.scaling / (static_cast<double>(in) * static_cast<double>(out)));
-    const auto order = TorchGenerator(static_cast<std::uint64_t>(config.random_loc_seed)).randperm(in * out);
+    const auto order =
+        TorchGenerator(static_cast<std::uint64_t>(config.random_loc_seed)).randperm(in * out);
     in_waves_ = BasicTensor<T>::empty({2 * n, in});
     out_waves_ = BasicTensor<T>::empty({2 * n, out});
     for (Index k = 0; k < n; ++k) {
@@ -104,7 +109,8 @@ class BasicFourierFT {
   static void fill(BasicTensor<T>& waves, Index k, Index n, Index frequency, T sign) {
     const Index width = waves.cols();
     for (Index i = 0; i < width; ++i) {
-      const double angle = 2 * std::numbers::pi * static_cast<double>((frequency * i) % width) / static_cast<double>(width);
+      const double angle = 2 * std::numbers::pi * static_cast<double>((frequency * i) % width) /
+                           static_cast<double>(width);
       waves(k, i) = static_cast<T>(std::cos(angle));
       waves(n + k, i) = sign * static_cast<T>(std::sin(angle));
     }

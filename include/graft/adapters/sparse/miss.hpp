@@ -3,7 +3,7 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
-#include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
 namespace graft {
@@ -11,9 +11,10 @@ namespace graft {
 /// Configuration of MiSS, fields as PEFT's MissConfig.
 struct MiSSConfig {
   Index rank = 64;
-  Index mini_rank = 1;              ///< columns of the block with init_weights "mini"
-  double dropout = 0;               ///< on the input of the branch, while training
-  ConfigValue init_weights = true;  ///< true: zeros; false: random; "bat" and "mini": other forms, zeros
+  Index mini_rank = 1;  ///< columns of the block with init_weights "mini"
+  double dropout = 0;   ///< on the input of the branch, while training
+  ConfigValue init_weights =
+      true;  ///< true: zeros; false: random; "bat" and "mini": other forms, zeros
   std::string bias = "none";
   TargetModules target_modules = {};
   Selection select = {};
@@ -32,17 +33,21 @@ struct MiSSConfig {
   }
   /// @throws ValueError for ranks below one or an unknown init.
   void validate() const {
-    if (rank < 1 || mini_rank < 1) throw ValueError(concat("MiSS: r ", rank, ", mini_r ", mini_rank, ", expected at least 1"));
-    if (init_weights.get_if<bool>() == nullptr && init_weights != ConfigValue("bat") && init_weights != ConfigValue("mini"))
+    if (rank < 1 || mini_rank < 1)
+      throw ValueError(concat("MiSS: r ", rank, ", mini_r ", mini_rank, ", expected at least 1"));
+    if (init_weights.get_if<bool>() == nullptr && init_weights != ConfigValue("bat") &&
+        init_weights != ConfigValue("mini"))
       throw ValueError("MiSS: init_weights expected true, false, \"bat\" or \"mini\"");
   }
 };
 
-/// MiSS: y = base(x) + (Σ_c x_c) D, x_c the chunks of r inputs (the last padded with zeros), D: [r, out].
+/// MiSS: y = base(x) + (Σ_c x_c) D, x_c the chunks of r inputs (the last padded with zeros), D: [r,
+/// out].
 ///
-/// Trained: r · out; "mini": D is [r, mini_r] repeated along the outputs, r · mini_r; "bat" (Bone): with W in tiles of r × r,
-/// ΔW_ac = W_ac D_a + D_a, D: [out/r, r, r], r · out. The identity at the start except for init_weights false; merges.
-/// Source: Kang & Yin 2024 (arXiv:2409.15371). Tensor: miss_block.
+/// Trained: r · out; "mini": D is [r, mini_r] repeated along the outputs, r · mini_r; "bat" (Bone):
+/// with W in tiles of r × r, ΔW_ac = W_ac D_a + D_a, D: [out/r, r, r], r · out. The identity at the
+/// start except for init_weights false; merges. Source: Kang & Yin 2024 (arXiv:2409.15371). Tensor:
+/// miss_block.
 template <std::floating_point T>
 class BasicMiSS {
  public:
@@ -58,20 +63,27 @@ class BasicMiSS {
             .parameters = "r out"};
   }
 
-  /// @throws ValueError if "bat" has an r that does not divide in and out, or mini_r does not divide out.
+  /// @throws ValueError if "bat" has an r that does not divide in and out, or mini_r does not
+  /// divide out.
   BasicMiSS(const MiSSConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : rank_(config.rank), dropout_(config.dropout), bat_(config.init_weights == ConfigValue("bat")) {
+      : rank_(config.rank),
+        dropout_(config.dropout),
+        bat_(config.init_weights == ConfigValue("bat")) {
     config.validate();
     const Index out = site.out_features, in = site.in_features;
     const bool mini = config.init_weights == ConfigValue("mini");
     if (bat_ && (out % rank_ != 0 || in % rank_ != 0))
-      throw ValueError(concat("MiSS: r ", rank_, " does not divide both ", in, " inputs and ", out, " outputs of ", site.path));
+      throw ValueError(concat("MiSS: r ", rank_, " does not divide both ", in, " inputs and ", out,
+                              " outputs of ", site.path));
     if (mini && out % config.mini_rank != 0)
-      throw ValueError(concat("MiSS: mini_r ", config.mini_rank, " does not divide the ", out, " outputs of ", site.path));
-    const Shape shape = bat_ ? Shape{out / rank_, rank_, rank_} : Shape{rank_, mini ? config.mini_rank : out};
+      throw ValueError(concat("MiSS: mini_r ", config.mini_rank, " does not divide the ", out,
+                              " outputs of ", site.path));
+    const Shape shape =
+        bat_ ? Shape{out / rank_, rank_, rank_} : Shape{rank_, mini ? config.mini_rank : out};
     const bool random = config.init_weights == ConfigValue(false) && !context.loading;
-    block_ = BasicParameter<T>(random ? detail::kaiming_uniform_tensor<T>(context.generator, shape, out)
-                                      : BasicTensor<T>::zeros(shape));
+    block_ =
+        BasicParameter<T>(random ? detail::kaiming_uniform_tensor<T>(context.generator, shape, out)
+                                 : BasicTensor<T>::zeros(shape));
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -92,9 +104,11 @@ class BasicMiSS {
     auto z = reshape(graft::dropout(x, dropout_), {rows, in});
     const Index chunks = (in + r - 1) / r;
     if (chunks * r != in)
-      z = concat_along(1, std::vector<BasicVar<T>>{z, tape.constant(BasicTensor<T>::zeros({rows, chunks * r - in}))});
+      z = concat_along(1, std::vector<BasicVar<T>>{
+                              z, tape.constant(BasicTensor<T>::zeros({rows, chunks * r - in}))});
     auto delta = matmul(sum_axis(reshape(z, {rows, chunks, r}), 1), d);
-    if (d.cols() != out) delta = broadcast_to(reshape(delta, {rows, 1, d.cols()}), {rows, out / d.cols(), d.cols()});
+    if (d.cols() != out)
+      delta = broadcast_to(reshape(delta, {rows, 1, d.cols()}), {rows, out / d.cols(), d.cols()});
     return add(y, reshape(delta, y.shape()));
   }
   std::vector<AdapterTensor<T>> tensors() const {

@@ -9,24 +9,26 @@
 
 namespace graft {
 
-/// Sizes and masks of one attention: out = softmax(scale · q kᵀ + masks) v for each head (Vaswani et al. 2017), grouped
-/// queries (Ainslie et al. 2023) if kv_heads < heads.
+/// Sizes and masks of one attention: out = softmax(scale · q kᵀ + masks) v for each head (Vaswani
+/// et al. 2017), grouped queries (Ainslie et al. 2023) if kv_heads < heads.
 template <std::floating_point T>
 struct AttentionOptions {
   Index batch = 1;
   Index heads = 1;
   Index kv_heads = 1;
   T scale = 1;
-  bool causal = true;   ///< key j is visible to query i iff j <= i + (kv_len - q_len)
-  Index window = 0;     ///< > 0: and j > i + (kv_len - q_len) - window
-  std::shared_ptr<const std::vector<unsigned char>> key_mask;  ///< [batch, kv_len], 1 = visible; null: all
+  bool causal = true;  ///< key j is visible to query i iff j <= i + (kv_len - q_len)
+  Index window = 0;    ///< > 0: and j > i + (kv_len - q_len) - window
+  std::shared_ptr<const std::vector<unsigned char>>
+      key_mask;         ///< [batch, kv_len], 1 = visible; null: all
   BasicTensor<T> bias;  ///< added to the scores, [heads, q_len, kv_len]; frozen
   T softcap = 0;        ///< > 0: scores s become softcap · tanh(s / softcap)
 };
 
-/// q: [batch · q_len, heads · d], k: [batch · kv_len, kv_heads · d], v: [batch · kv_len, kv_heads · e] with any leading
-/// axes; returns [batch · q_len, heads · e] with q's leading axes. Keeps q, k, v, the result and one number per row and
-/// head; never a q_len × kv_len matrix (Dao et al. 2022). @throws ShapeError
+/// q: [batch · q_len, heads · d], k: [batch · kv_len, kv_heads · d], v: [batch · kv_len, kv_heads ·
+/// e] with any leading axes; returns [batch · q_len, heads · e] with q's leading axes. Keeps q, k,
+/// v, the result and one number per row and head; never a q_len × kv_len matrix (Dao et al. 2022).
+/// @throws ShapeError
 template <std::floating_point T>
 BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar<T>& v,
                       const AttentionOptions<T>& options) {
@@ -35,22 +37,23 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   args.batch = options.batch;
   args.heads = options.heads;
   args.kv_heads = options.kv_heads;
-  if (options.heads <= 0 || options.kv_heads <= 0 || options.heads % options.kv_heads != 0 || options.batch <= 0 ||
-      q.rows() % options.batch != 0 || k.rows() % options.batch != 0 || v.rows() != k.rows() ||
-      q.cols() % options.heads != 0 || k.cols() != q.cols() / options.heads * options.kv_heads ||
-      v.cols() % options.kv_heads != 0)
-    throw ShapeError(concat("attention: q ", q.shape().text(), ", k ", k.shape().text(), ", v ", v.shape().text(),
-                            " for batch ", options.batch, ", ", options.heads, " heads and ", options.kv_heads,
-                            " key/value heads"));
+  if (options.heads <= 0 || options.kv_heads <= 0 || options.heads % options.kv_heads != 0 ||
+      options.batch <= 0 || q.rows() % options.batch != 0 || k.rows() % options.batch != 0 ||
+      v.rows() != k.rows() || q.cols() % options.heads != 0 ||
+      k.cols() != q.cols() / options.heads * options.kv_heads || v.cols() % options.kv_heads != 0)
+    throw ShapeError(concat("attention: q ", q.shape().text(), ", k ", k.shape().text(), ", v ",
+                            v.shape().text(), " for batch ", options.batch, ", ", options.heads,
+                            " heads and ", options.kv_heads, " key/value heads"));
   args.q_len = q.rows() / options.batch;
   args.kv_len = k.rows() / options.batch;
   args.head_dim = q.cols() / options.heads;
   args.v_head_dim = v.cols() / options.kv_heads;
   if (options.bias && options.bias.size() != options.heads * args.q_len * args.kv_len)
-    throw ShapeError(concat("attention: bias ", options.bias.shape().text(), ", expected [", options.heads, ", ",
-                            args.q_len, ", ", args.kv_len, "]"));
+    throw ShapeError(concat("attention: bias ", options.bias.shape().text(), ", expected [",
+                            options.heads, ", ", args.q_len, ", ", args.kv_len, "]"));
   if (options.key_mask && static_cast<Index>(options.key_mask->size()) != k.rows())
-    throw ShapeError(concat("attention: key mask of ", options.key_mask->size(), " for ", k.rows(), " keys"));
+    throw ShapeError(
+        concat("attention: key mask of ", options.key_mask->size(), " for ", k.rows(), " keys"));
   args.q = q.value().data();
   args.ldq = q.cols();
   args.k = k.value().data();
@@ -67,14 +70,15 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   auto y = BasicTensor<T>::empty(q.shape().with_last(width));
   auto lse = BasicTensor<T>::empty({options.batch * options.heads * args.q_len});
   kernels::attention_forward(args, y.data(), width, lse.data());
-  return tape.record(
-      y, q.requires_grad() || k.requires_grad() || v.requires_grad(),
-      [args, y, lse, width, bias = options.bias, mask = options.key_mask, vq = q.value(), vk = k.value(), vv = v.value(), gq = q.grad_ref(),
-       gk = k.grad_ref(), gv = v.grad_ref()](const BasicTensor<T>& dy) {
-        kernels::attention_backward(args, y.data(), width, lse.data(), dy.data(), width,
-                                    gq ? gq.accumulator() : nullptr, args.ldq, gk ? gk.accumulator() : nullptr,
-                                    args.ldk, gv ? gv.accumulator() : nullptr, args.ldv);
-      });
+  return tape.record(y, q.requires_grad() || k.requires_grad() || v.requires_grad(),
+                     [args, y, lse, width, bias = options.bias, mask = options.key_mask,
+                      vq = q.value(), vk = k.value(), vv = v.value(), gq = q.grad_ref(),
+                      gk = k.grad_ref(), gv = v.grad_ref()](const BasicTensor<T>& dy) {
+                       kernels::attention_backward(args, y.data(), width, lse.data(), dy.data(),
+                                                   width, gq ? gq.accumulator() : nullptr, args.ldq,
+                                                   gk ? gk.accumulator() : nullptr, args.ldk,
+                                                   gv ? gv.accumulator() : nullptr, args.ldv);
+                     });
 }
 
 }  // namespace graft

@@ -8,8 +8,8 @@
 
 namespace graft {
 
-/// Shape of an elementwise operation on two arrays: axes are aligned at the end, an axis of size one (or a missing
-/// one) is repeated. @throws ShapeError if sizes differ otherwise.
+/// Shape of an elementwise operation on two arrays: axes are aligned at the end, an axis of size
+/// one (or a missing one) is repeated. @throws ShapeError if sizes differ otherwise.
 inline Shape broadcast_shape(const char* operation, const Shape& a, const Shape& b) {
   Shape result = a.rank() >= b.rank() ? a : b;
   const Shape& small = a.rank() >= b.rank() ? b : a;
@@ -18,7 +18,8 @@ inline Shape broadcast_shape(const char* operation, const Shape& a, const Shape&
     const Index size = small[small.rank() - i];
     if (out == size || size == 1) continue;
     if (out != 1)
-      throw ShapeError(concat(operation, ": shapes ", a.text(), " and ", b.text(), " do not broadcast"));
+      throw ShapeError(
+          concat(operation, ": shapes ", a.text(), " and ", b.text(), " do not broadcast"));
     out = size;
   }
   return result;
@@ -26,7 +27,8 @@ inline Shape broadcast_shape(const char* operation, const Shape& a, const Shape&
 
 namespace detail {
 
-/// Walks the elements of `out` in order and calls f(i, index into an array of shape `in` broadcast to `out`).
+/// Walks the elements of `out` in order and calls f(i, index into an array of shape `in` broadcast
+/// to `out`).
 template <class F>
 void for_each_broadcast(const Shape& out, const Shape& in, F&& f) {
   std::array<Index, Shape::kMaxRank> stride{};

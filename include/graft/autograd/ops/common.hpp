@@ -17,8 +17,8 @@ BasicTape<T>& common_tape(const char* operation, const BasicVar<T>& first, const
   return first.tape();
 }
 
-/// Calls f(i0, i1, …) for blocks: splits a large flat loop over the thread pool in chunks of fixed size, so that
-/// results do not depend on the number of threads.
+/// Calls f(i0, i1, …) for blocks: splits a large flat loop over the thread pool in chunks of fixed
+/// size, so that results do not depend on the number of threads.
 template <class F>
 void parallel_chunks(Index n, F&& f) {
   constexpr Index kChunk = Index{1} << 14;

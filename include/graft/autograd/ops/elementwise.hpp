@@ -12,7 +12,8 @@ namespace detail {
 
 /// y[i] = f(a[i], b[i]) with broadcasting.
 template <class T, class F>
-BasicTensor<T> broadcast_apply(const char* operation, const BasicTensor<T>& a, const BasicTensor<T>& b, F f) {
+BasicTensor<T> broadcast_apply(const char* operation, const BasicTensor<T>& a,
+                               const BasicTensor<T>& b, F f) {
   if (a.shape() == b.shape()) {
     BasicTensor<T> y = BasicTensor<T>::empty(a.shape());
     parallel_chunks(y.size(), [&](Index first, Index last) {
@@ -75,13 +76,16 @@ BasicVar<T> mul(const BasicVar<T>& a, const BasicVar<T>& b) {
   auto& tape = detail::common_tape("mul", a, b);
   auto times = [](T u, T v) { return u * v; };
   auto y = detail::broadcast_apply("mul", a.value(), b.value(), times);
-  return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
-                     [ga = a.grad_ref(), gb = b.grad_ref(), times,
-                      va = b.requires_grad() ? a.value() : BasicTensor<T>{},
-                      vb = a.requires_grad() ? b.value() : BasicTensor<T>{}](const BasicTensor<T>& dy) {
-                       if (ga) ga.add(detail::reduce_to(detail::broadcast_apply("mul", dy, vb, times), ga.shape()));
-                       if (gb) gb.add(detail::reduce_to(detail::broadcast_apply("mul", dy, va, times), gb.shape()));
-                     });
+  return tape.record(
+      std::move(y), a.requires_grad() || b.requires_grad(),
+      [ga = a.grad_ref(), gb = b.grad_ref(), times,
+       va = b.requires_grad() ? a.value() : BasicTensor<T>{},
+       vb = a.requires_grad() ? b.value() : BasicTensor<T>{}](const BasicTensor<T>& dy) {
+        if (ga)
+          ga.add(detail::reduce_to(detail::broadcast_apply("mul", dy, vb, times), ga.shape()));
+        if (gb)
+          gb.add(detail::reduce_to(detail::broadcast_apply("mul", dy, va, times), gb.shape()));
+      });
 }
 
 /// a / b elementwise, with broadcasting.
@@ -90,15 +94,16 @@ BasicVar<T> div(const BasicVar<T>& a, const BasicVar<T>& b) {
   auto& tape = detail::common_tape("div", a, b);
   auto over = [](T u, T v) { return u / v; };
   auto y = detail::broadcast_apply("div", a.value(), b.value(), over);
-  return tape.record(y, a.requires_grad() || b.requires_grad(),
-                     [ga = a.grad_ref(), gb = b.grad_ref(), over, y, vb = b.value()](const BasicTensor<T>& dy) {
-                       auto quotient = detail::broadcast_apply("div", dy, vb, over);
-                       if (ga) ga.add(detail::reduce_to(quotient, ga.shape()));
-                       if (gb)
-                         gb.add(detail::reduce_to(
-                             detail::broadcast_apply("div", quotient, y, [](T u, T v) { return -u * v; }),
-                             gb.shape()));
-                     });
+  return tape.record(
+      y, a.requires_grad() || b.requires_grad(),
+      [ga = a.grad_ref(), gb = b.grad_ref(), over, y, vb = b.value()](const BasicTensor<T>& dy) {
+        auto quotient = detail::broadcast_apply("div", dy, vb, over);
+        if (ga) ga.add(detail::reduce_to(quotient, ga.shape()));
+        if (gb)
+          gb.add(detail::reduce_to(
+              detail::broadcast_apply("div", quotient, y, [](T u, T v) { return -u * v; }),
+              gb.shape()));
+      });
 }
 
 /// y = f(x) elementwise with derivative df(x, y).
@@ -109,55 +114,66 @@ BasicVar<T> unary(const BasicVar<T>& x, F f, DF df) {
   detail::parallel_chunks(y.size(), [&](Index first, Index last) {
     for (Index i = first; i < last; ++i) y[i] = f(vx[i]);
   });
-  return x.tape().record(y, x.requires_grad(), [gx = x.grad_ref(), vx, y, df](const BasicTensor<T>& dy) {
-    auto dx = BasicTensor<T>::empty(y.shape());
-    detail::parallel_chunks(y.size(), [&](Index first, Index last) {
-      for (Index i = first; i < last; ++i) dx[i] = dy[i] * df(vx[i], y[i]);
-    });
-    gx.add(dx);
-  });
+  return x.tape().record(y, x.requires_grad(),
+                         [gx = x.grad_ref(), vx, y, df](const BasicTensor<T>& dy) {
+                           auto dx = BasicTensor<T>::empty(y.shape());
+                           detail::parallel_chunks(y.size(), [&](Index first, Index last) {
+                             for (Index i = first; i < last; ++i) dx[i] = dy[i] * df(vx[i], y[i]);
+                           });
+                           gx.add(dx);
+                         });
 }
 
 /// factor · x
 template <std::floating_point T>
 BasicVar<T> scale(const BasicVar<T>& x, std::type_identity_t<T> factor) {
   return x.tape().record(detail::scaled(x.value(), factor), x.requires_grad(),
-                         [gx = x.grad_ref(), factor](const BasicTensor<T>& dy) { gx.add(detail::scaled(dy, factor)); });
+                         [gx = x.grad_ref(), factor](const BasicTensor<T>& dy) {
+                           gx.add(detail::scaled(dy, factor));
+                         });
 }
 
 /// x + c
 template <std::floating_point T>
 BasicVar<T> add_scalar(const BasicVar<T>& x, std::type_identity_t<T> c) {
-  return unary(x, [c](T v) { return v + c; }, [](T, T) { return T{1}; });
+  return unary(
+      x, [c](T v) { return v + c; }, [](T, T) { return T{1}; });
 }
 
 template <std::floating_point T>
 BasicVar<T> exp(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::exp(v); }, [](T, T y) { return y; });
+  return unary(
+      x, [](T v) { return std::exp(v); }, [](T, T y) { return y; });
 }
 template <std::floating_point T>
 BasicVar<T> log(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::log(v); }, [](T v, T) { return T{1} / v; });
+  return unary(
+      x, [](T v) { return std::log(v); }, [](T v, T) { return T{1} / v; });
 }
 template <std::floating_point T>
 BasicVar<T> sqrt(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::sqrt(v); }, [](T, T y) { return T{0.5} / y; });
+  return unary(
+      x, [](T v) { return std::sqrt(v); }, [](T, T y) { return T{0.5} / y; });
 }
 template <std::floating_point T>
 BasicVar<T> square(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return v * v; }, [](T v, T) { return T{2} * v; });
+  return unary(
+      x, [](T v) { return v * v; }, [](T v, T) { return T{2} * v; });
 }
 template <std::floating_point T>
 BasicVar<T> abs(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::abs(v); }, [](T v, T) { return T(v > 0) - T(v < 0); });
+  return unary(
+      x, [](T v) { return std::abs(v); }, [](T v, T) { return T(v > 0) - T(v < 0); });
 }
 template <std::floating_point T>
 BasicVar<T> sin(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::sin(v); }, [](T v, T) { return std::cos(v); });
+  return unary(
+      x, [](T v) { return std::sin(v); }, [](T v, T) { return std::cos(v); });
 }
 template <std::floating_point T>
 BasicVar<T> cos(const BasicVar<T>& x) {
-  return unary(x, [](T v) { return std::cos(v); }, [](T v, T) { return -std::sin(v); });
+  return unary(
+      x, [](T v) { return std::cos(v); }, [](T v, T) { return -std::sin(v); });
 }
 /// log(1 + exp(x))
 template <std::floating_point T>
@@ -169,8 +185,9 @@ BasicVar<T> softplus(const BasicVar<T>& x) {
 /// x limited to [low, high]; the gradient is zero outside.
 template <std::floating_point T>
 BasicVar<T> clamp(const BasicVar<T>& x, std::type_identity_t<T> low, std::type_identity_t<T> high) {
-  return unary(x, [=](T v) { return std::min(std::max(v, low), high); },
-               [=](T v, T) { return v >= low && v <= high ? T{1} : T{0}; });
+  return unary(
+      x, [=](T v) { return std::min(std::max(v, low), high); },
+      [=](T v, T) { return v >= low && v <= high ? T{1} : T{0}; });
 }
 
 /// Activation functions of kernels::Activation.
@@ -179,9 +196,10 @@ BasicVar<T> activation(kernels::Activation kind, const BasicVar<T>& x) {
   auto y = BasicTensor<T>::empty(x.shape());
   kernels::activation_forward(kind, x.value().data(), y.data(), y.size());
   const auto vx = x.value();
-  auto result = x.tape().record(std::move(y), x.requires_grad(), [gx = x.grad_ref(), vx, kind](const BasicTensor<T>& dy) {
-    kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
-  });
+  auto result = x.tape().record(
+      std::move(y), x.requires_grad(), [gx = x.grad_ref(), vx, kind](const BasicTensor<T>& dy) {
+        kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
+      });
   if (!x.requires_grad()) return result;
   return x.tape().recomputable(std::move(result), [vx, kind] {
     auto again = BasicTensor<T>::empty(vx.shape());
@@ -215,21 +233,23 @@ template <std::floating_point T>
 BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const BasicVar<T>& up) {
   auto& tape = detail::common_tape("gated", gate, up);
   if (gate.shape() != up.shape())
-    throw ShapeError(concat("gated: shapes ", gate.shape().text(), " and ", up.shape().text(), " differ"));
+    throw ShapeError(
+        concat("gated: shapes ", gate.shape().text(), " and ", up.shape().text(), " differ"));
   auto y = BasicTensor<T>::empty(gate.shape());
   kernels::swiglu_forward(kind, gate.value().data(), up.value().data(), y.data(), y.size());
   const auto vg = gate.value(), vu = up.value();
-  auto result = tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
-                     [gg = gate.grad_ref(), gu = up.grad_ref(), vg, vu, kind](const BasicTensor<T>& dy) {
-                       BasicTensor<T> unused;
-                       auto target = [&](const BasicGradRef<T>& g) {
-                         if (g) return g.accumulator();
-                         unused = BasicTensor<T>::zeros(dy.shape());
-                         return unused.data();
-                       };
-                       kernels::swiglu_backward(kind, vg.data(), vu.data(), dy.data(), target(gg), target(gu),
-                                                dy.size());
-                     });
+  auto result = tape.record(
+      std::move(y), gate.requires_grad() || up.requires_grad(),
+      [gg = gate.grad_ref(), gu = up.grad_ref(), vg, vu, kind](const BasicTensor<T>& dy) {
+        BasicTensor<T> unused;
+        auto target = [&](const BasicGradRef<T>& g) {
+          if (g) return g.accumulator();
+          unused = BasicTensor<T>::zeros(dy.shape());
+          return unused.data();
+        };
+        kernels::swiglu_backward(kind, vg.data(), vu.data(), dy.data(), target(gg), target(gu),
+                                 dy.size());
+      });
   return tape.recomputable(std::move(result), [vg, vu, kind] {
     auto again = BasicTensor<T>::empty(vg.shape());
     kernels::swiglu_forward(kind, vg.data(), vu.data(), again.data(), again.size());
@@ -237,8 +257,9 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
   });
 }
 
-/// Inverted dropout: each element is zero with probability p, else divided by 1 - p. The identity outside of training.
-/// The pattern is a function of the tape's seed and the number of random operations before this one.
+/// Inverted dropout: each element is zero with probability p, else divided by 1 - p. The identity
+/// outside of training. The pattern is a function of the tape's seed and the number of random
+/// operations before this one.
 template <std::floating_point T>
 BasicVar<T> dropout(const BasicVar<T>& x, double p) {
   if (p < 0 || p >= 1) throw ValueError(concat("dropout: probability ", p, ", expected [0, 1)"));
@@ -258,9 +279,11 @@ BasicVar<T> dropout(const BasicVar<T>& x, double p) {
     });
     return out;
   };
-  auto result = x.tape().record(apply(x.value()), x.requires_grad(),
-                                [gx = x.grad_ref(), apply](const BasicTensor<T>& dy) { gx.add(apply(dy)); });
-  return x.tape().recomputable(std::move(result), [kept = x.saved(), apply] { return apply(kept.get()); });
+  auto result =
+      x.tape().record(apply(x.value()), x.requires_grad(),
+                      [gx = x.grad_ref(), apply](const BasicTensor<T>& dy) { gx.add(apply(dy)); });
+  return x.tape().recomputable(std::move(result),
+                               [kept = x.saved(), apply] { return apply(kept.get()); });
 }
 
 template <std::floating_point T>

@@ -18,8 +18,10 @@ BasicVar<T> inverse(const BasicVar<T>& a) {
     auto [out, accumulate] = ga.buffer();
     for (Index s = 0; s < stack; ++s) {
       const T* ys = y.data() + s * n * n;
-      kernels::gemm(true, false, n, n, n, T{1}, ys, n, dy.data() + s * n * n, n, T{0}, work.data(), n);
-      kernels::gemm(false, true, n, n, n, T{-1}, work.data(), n, ys, n, accumulate ? T{1} : T{0}, out + s * n * n, n);
+      kernels::gemm(true, false, n, n, n, T{1}, ys, n, dy.data() + s * n * n, n, T{0}, work.data(),
+                    n);
+      kernels::gemm(false, true, n, n, n, T{-1}, work.data(), n, ys, n, accumulate ? T{1} : T{0},
+                    out + s * n * n, n);
     }
   });
 }

@@ -23,14 +23,16 @@ inline constexpr std::int64_t kIgnoredLabel = -100;
 
 namespace detail {
 
-inline Index count_labels(const char* operation, std::span<const std::int64_t> labels, Index rows, Index classes) {
+inline Index count_labels(const char* operation, std::span<const std::int64_t> labels, Index rows,
+                          Index classes) {
   if (static_cast<Index>(labels.size()) != rows)
     throw ShapeError(concat(operation, ": ", labels.size(), " labels for ", rows, " rows"));
   Index counted = 0;
   for (std::int64_t label : labels) {
     if (label == kIgnoredLabel) continue;
     if (label < 0 || label >= classes)
-      throw ValueError(concat(operation, ": label ", label, ", expected [0, ", classes, ") or ", kIgnoredLabel));
+      throw ValueError(
+          concat(operation, ": label ", label, ", expected [0, ", classes, ") or ", kIgnoredLabel));
     ++counted;
   }
   return counted;
@@ -47,8 +49,9 @@ BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_
   auto work = logits.value().clone();
   auto losses = BasicTensor<T>::empty({rows});
   const T share = counted == 0 ? T{0} : T{1} / static_cast<T>(counted);
-  kernels::cross_entropy_rows(work.data(), rows, classes, classes, labels.data(), share, logits.requires_grad(),
-                              losses.data(), static_cast<unsigned char*>(nullptr));
+  kernels::cross_entropy_rows(work.data(), rows, classes, classes, labels.data(), share,
+                              logits.requires_grad(), losses.data(),
+                              static_cast<unsigned char*>(nullptr));
   const T loss = kernels::sum(losses.data(), rows) * share;
   return logits.tape().record(BasicTensor<T>::scalar(loss), logits.requires_grad(),
                               [gx = logits.grad_ref(), work](const BasicTensor<T>& dy) {

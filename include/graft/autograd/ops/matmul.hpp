@@ -10,16 +10,17 @@ namespace graft {
 /// Whether an operand of a product is read transposed (its last two axes swapped).
 enum class Transpose { no, yes };
 
-/// op(a) op(b) for matrices, or for stacks of matrices with equal leading axes. A matrix and a stack: the matrix is used
-/// for every one of the stack if it is `b`; a stack `a` (not transposed) then counts as one tall matrix.
+/// op(a) op(b) for matrices, or for stacks of matrices with equal leading axes. A matrix and a
+/// stack: the matrix is used for every one of the stack if it is `b`; a stack `a` (not transposed)
+/// then counts as one tall matrix.
 /// @throws ShapeError if the inner sizes or the leading axes differ.
 template <std::floating_point T>
 BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Transpose::no,
                    Transpose tb = Transpose::no) {
   auto& tape = detail::common_tape("matmul", a, b);
   auto fail = [&](const char* why) {
-    throw ShapeError(concat("matmul: ", a.shape().text(), ta == Transpose::yes ? "ᵀ" : "", " times ",
-                            b.shape().text(), tb == Transpose::yes ? "ᵀ: " : ": ", why));
+    throw ShapeError(concat("matmul: ", a.shape().text(), ta == Transpose::yes ? "ᵀ" : "",
+                            " times ", b.shape().text(), tb == Transpose::yes ? "ᵀ: " : ": ", why));
   };
   if (a.shape().rank() < 2 || b.shape().rank() < 2) fail("expected at least two axes each");
   const bool flat = b.shape().rank() == 2 && ta == Transpose::no;
@@ -42,11 +43,12 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
   shape[shape.rank() - 1] = n;
   auto y = BasicTensor<T>::empty(shape);
   for (Index s = 0; s < stack; ++s)
-    kernels::gemm(at, bt, m, n, k, T{1}, a.value().data() + s * ar * ac, ac, b.value().data() + s * br * bc, bc, T{0},
-                  y.data() + s * m * n, n);
+    kernels::gemm(at, bt, m, n, k, T{1}, a.value().data() + s * ar * ac, ac,
+                  b.value().data() + s * br * bc, bc, T{0}, y.data() + s * m * n, n);
   return tape.record(
       std::move(y), a.requires_grad() || b.requires_grad(),
-      [at, bt, m, n, k, ar, ac, br, bc, stack, ga = a.grad_ref(), gb = b.grad_ref(), sa = b.requires_grad() ? a.saved() : BasicSaved<T>{},
+      [at, bt, m, n, k, ar, ac, br, bc, stack, ga = a.grad_ref(), gb = b.grad_ref(),
+       sa = b.requires_grad() ? a.saved() : BasicSaved<T>{},
        sb = a.requires_grad() ? b.saved() : BasicSaved<T>{}](const BasicTensor<T>& dy) {
         if (ga) {
           auto [da, accumulate] = ga.buffer();
@@ -55,8 +57,10 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
             const T* g = dy.data() + s * m * n;
             const T* w = sb.get().data() + s * br * bc;
             T* out = da + s * ar * ac;
-            if (at) kernels::gemm(bt, true, k, m, n, T{1}, w, bc, g, n, beta, out, ac);
-            else kernels::gemm(false, !bt, m, k, n, T{1}, g, n, w, bc, beta, out, ac);
+            if (at)
+              kernels::gemm(bt, true, k, m, n, T{1}, w, bc, g, n, beta, out, ac);
+            else
+              kernels::gemm(false, !bt, m, k, n, T{1}, g, n, w, bc, beta, out, ac);
           }
         }
         if (gb) {
@@ -66,8 +70,10 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
             const T* g = dy.data() + s * m * n;
             const T* w = sa.get().data() + s * ar * ac;
             T* out = db + s * br * bc;
-            if (bt) kernels::gemm(true, at, n, k, m, T{1}, g, n, w, ac, beta, out, bc);
-            else kernels::gemm(!at, false, k, n, m, T{1}, w, ac, g, n, beta, out, bc);
+            if (bt)
+              kernels::gemm(true, at, n, k, m, T{1}, g, n, w, ac, beta, out, bc);
+            else
+              kernels::gemm(!at, false, k, n, m, T{1}, w, ac, g, n, beta, out, bc);
           }
         }
       });

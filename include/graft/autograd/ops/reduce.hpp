@@ -43,13 +43,14 @@ BasicVar<T> sum_axis(const BasicVar<T>& x, int axis, bool keep = false) {
   for (Index o = 0; o < outer; ++o)
     for (Index s = 0; s < size; ++s)
       for (Index i = 0; i < inner; ++i) y[o * inner + i] += vx[(o * size + s) * inner + i];
-  return x.tape().record(std::move(y), x.requires_grad(), [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
-    auto dx = BasicTensor<T>::empty(gx.shape());
-    for (Index o = 0; o < outer; ++o)
-      for (Index s = 0; s < size; ++s)
-        std::copy_n(dy.data() + o * inner, inner, dx.data() + (o * size + s) * inner);
-    gx.add(dx);
-  });
+  return x.tape().record(
+      std::move(y), x.requires_grad(), [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
+        auto dx = BasicTensor<T>::empty(gx.shape());
+        for (Index o = 0; o < outer; ++o)
+          for (Index s = 0; s < size; ++s)
+            std::copy_n(dy.data() + o * inner, inner, dx.data() + (o * size + s) * inner);
+        gx.add(dx);
+      });
 }
 
 /// Mean along one axis.
@@ -93,12 +94,14 @@ BasicVar<T> log_sum_exp(const BasicVar<T>& x) {
     for (Index j = 0; j < n; ++j) total += std::exp(vx[r * n + j] - high);
     y[r] = high + std::log(total);
   }
-  return x.tape().record(y, x.requires_grad(), [gx = x.grad_ref(), vx, y, n](const BasicTensor<T>& dy) {
-    auto dx = BasicTensor<T>::empty(vx.shape());
-    for (Index r = 0; r < y.size(); ++r)
-      for (Index j = 0; j < n; ++j) dx[r * n + j] = dy[r] * std::exp(vx[r * n + j] - y[r]);
-    gx.add(dx);
-  });
+  return x.tape().record(y, x.requires_grad(),
+                         [gx = x.grad_ref(), vx, y, n](const BasicTensor<T>& dy) {
+                           auto dx = BasicTensor<T>::empty(vx.shape());
+                           for (Index r = 0; r < y.size(); ++r)
+                             for (Index j = 0; j < n; ++j)
+                               dx[r * n + j] = dy[r] * std::exp(vx[r * n + j] - y[r]);
+                           gx.add(dx);
+                         });
 }
 
 }  // namespace graft

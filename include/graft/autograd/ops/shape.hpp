@@ -16,7 +16,8 @@ BasicVar<T> reshape(const BasicVar<T>& x, const Shape& shape) {
   auto result = x.tape().record(x.value().reshape(shape), x.requires_grad(),
                                 [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
   if (!x.is_recomputable()) return result;
-  return x.tape().recomputable(std::move(result), [kept = x.saved(), shape] { return kept.get().reshape(shape); });
+  return x.tape().recomputable(std::move(result),
+                               [kept = x.saved(), shape] { return kept.get().reshape(shape); });
 }
 
 namespace detail {
@@ -70,22 +71,25 @@ BasicVar<T> permute(const BasicVar<T>& x, std::initializer_list<int> order) {
     forward[static_cast<std::size_t>(i)] = from;
     inverse[static_cast<std::size_t>(from)] = i++;
   }
-  return x.tape().record(
-      detail::permuted(x.value(), forward), x.requires_grad(),
-      [gx = x.grad_ref(), inverse](const BasicTensor<T>& dy) { gx.add(detail::permuted(dy, inverse)); });
+  return x.tape().record(detail::permuted(x.value(), forward), x.requires_grad(),
+                         [gx = x.grad_ref(), inverse](const BasicTensor<T>& dy) {
+                           gx.add(detail::permuted(dy, inverse));
+                         });
 }
 
 /// The last two axes swapped.
 template <std::floating_point T>
 BasicVar<T> transpose(const BasicVar<T>& x) {
   const int rank = x.shape().rank();
-  if (rank < 2) throw ShapeError(concat("transpose: shape ", x.shape().text(), ", expected two axes or more"));
+  if (rank < 2)
+    throw ShapeError(concat("transpose: shape ", x.shape().text(), ", expected two axes or more"));
   std::array<int, Shape::kMaxRank> order{};
   for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = i;
   std::swap(order[static_cast<std::size_t>(rank - 1)], order[static_cast<std::size_t>(rank - 2)]);
-  return x.tape().record(
-      detail::permuted(x.value(), order), x.requires_grad(),
-      [gx = x.grad_ref(), order](const BasicTensor<T>& dy) { gx.add(detail::permuted(dy, order)); });
+  return x.tape().record(detail::permuted(x.value(), order), x.requires_grad(),
+                         [gx = x.grad_ref(), order](const BasicTensor<T>& dy) {
+                           gx.add(detail::permuted(dy, order));
+                         });
 }
 
 /// Elements [first, first + count) along an axis (negative axes count from the end).
@@ -94,7 +98,8 @@ BasicVar<T> slice(const BasicVar<T>& x, int axis, Index first, Index count) {
   const int a = axis < 0 ? axis + x.shape().rank() : axis;
   const Index size = x.shape().dim(a);
   if (first < 0 || count < 0 || first + count > size)
-    throw ShapeError(concat("slice: [", first, ", ", first + count, ") of axis ", a, " of ", x.shape().text()));
+    throw ShapeError(
+        concat("slice: [", first, ", ", first + count, ") of axis ", a, " of ", x.shape().text()));
   Shape shape = x.shape();
   shape[a] = count;
   Index outer = 1, inner = 1;
@@ -102,14 +107,16 @@ BasicVar<T> slice(const BasicVar<T>& x, int axis, Index first, Index count) {
   for (int i = a + 1; i < shape.rank(); ++i) inner *= shape[i];
   auto y = BasicTensor<T>::empty(shape);
   for (Index o = 0; o < outer; ++o)
-    std::copy_n(x.value().data() + (o * size + first) * inner, count * inner, y.data() + o * count * inner);
-  return x.tape().record(std::move(y), x.requires_grad(), [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
-    T* dx = gx.accumulator();
-    for (Index o = 0; o < outer; ++o) {
-      T* to = dx + (o * size + first) * inner;
-      kernels::add(to, dy.data() + o * count * inner, to, count * inner);
-    }
-  });
+    std::copy_n(x.value().data() + (o * size + first) * inner, count * inner,
+                y.data() + o * count * inner);
+  return x.tape().record(std::move(y), x.requires_grad(),
+                         [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
+                           T* dx = gx.accumulator();
+                           for (Index o = 0; o < outer; ++o) {
+                             T* to = dx + (o * size + first) * inner;
+                             kernels::add(to, dy.data() + o * count * inner, to, count * inner);
+                           }
+                         });
 }
 
 /// The arrays one after the other along an axis.
@@ -127,7 +134,8 @@ BasicVar<T> concat_along(int axis, const std::vector<BasicVar<T>>& parts) {
     Shape other = p.shape();
     if (other.rank() == shape.rank()) other[a] = shape[a];
     if (other != shape)
-      throw ShapeError(concat("concat_along: shapes ", parts[0].shape().text(), " and ", p.shape().text(), " on axis ", a));
+      throw ShapeError(concat("concat_along: shapes ", parts[0].shape().text(), " and ",
+                              p.shape().text(), " on axis ", a));
     total += p.shape()[a];
     sizes.push_back(p.shape()[a]);
     grads.push_back(p.grad_ref());
@@ -145,21 +153,25 @@ BasicVar<T> concat_along(int axis, const std::vector<BasicVar<T>>& parts) {
       std::copy_n(p.value().data() + o * n, n, y.data() + o * total * inner + offset);
     offset += n;
   }
-  return tape.record(std::move(y), wanted, [=, sizes = std::move(sizes), grads = std::move(grads)](const BasicTensor<T>& dy) {
-    Index at = 0;
-    for (std::size_t p = 0; p < grads.size(); ++p) {
-      const Index n = sizes[p] * inner;
-      if (grads[p]) {
-        auto [data, accumulate] = grads[p].buffer();
-        for (Index o = 0; o < outer; ++o) {
-          const T* from = dy.data() + o * total * inner + at;
-          if (accumulate) kernels::add(data + o * n, from, data + o * n, n);
-          else std::copy_n(from, n, data + o * n);
+  return tape.record(
+      std::move(y), wanted,
+      [=, sizes = std::move(sizes), grads = std::move(grads)](const BasicTensor<T>& dy) {
+        Index at = 0;
+        for (std::size_t p = 0; p < grads.size(); ++p) {
+          const Index n = sizes[p] * inner;
+          if (grads[p]) {
+            auto [data, accumulate] = grads[p].buffer();
+            for (Index o = 0; o < outer; ++o) {
+              const T* from = dy.data() + o * total * inner + at;
+              if (accumulate)
+                kernels::add(data + o * n, from, data + o * n, n);
+              else
+                std::copy_n(from, n, data + o * n);
+            }
+          }
+          at += n;
         }
-      }
-      at += n;
-    }
-  });
+      });
 }
 
 /// x repeated to `shape` by the rules of broadcasting.
@@ -169,12 +181,13 @@ BasicVar<T> broadcast_to(const BasicVar<T>& x, const Shape& shape) {
     throw ShapeError(concat("broadcast_to: ", x.shape().text(), " to ", shape.text()));
   auto y = BasicTensor<T>::empty(shape);
   detail::for_each_broadcast(shape, x.shape(), [&](Index i, Index j) { y[i] = x.value()[j]; });
-  return x.tape().record(std::move(y), x.requires_grad(), [gx = x.grad_ref()](const BasicTensor<T>& dy) {
-    gx.add(detail::reduce_to(dy, gx.shape()));
-  });
+  return x.tape().record(
+      std::move(y), x.requires_grad(),
+      [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(detail::reduce_to(dy, gx.shape())); });
 }
 
-/// Rows of a matrix (all axes after the first form the row) by number: y[i] = x[index[i]]. Gradients of repeated rows add.
+/// Rows of a matrix (all axes after the first form the row) by number: y[i] = x[index[i]].
+/// Gradients of repeated rows add.
 template <std::floating_point T, class Integer>
 BasicVar<T> gather_rows(const BasicVar<T>& x, std::vector<Integer> index) {
   if (x.shape().rank() == 0) throw ShapeError("gather_rows: a scalar has no rows");
@@ -186,18 +199,21 @@ BasicVar<T> gather_rows(const BasicVar<T>& x, std::vector<Integer> index) {
   shape[0] = static_cast<Index>(index.size());
   auto y = BasicTensor<T>::empty(shape);
   for (std::size_t i = 0; i < index.size(); ++i)
-    std::copy_n(x.value().data() + static_cast<Index>(index[i]) * n, n, y.data() + static_cast<Index>(i) * n);
-  return x.tape().record(std::move(y), x.requires_grad(),
-                         [gx = x.grad_ref(), n, index = std::move(index)](const BasicTensor<T>& dy) {
-                           T* dx = gx.accumulator();
-                           for (std::size_t i = 0; i < index.size(); ++i) {
-                             T* to = dx + static_cast<Index>(index[i]) * n;
-                             kernels::add(to, dy.data() + static_cast<Index>(i) * n, to, n);
-                           }
-                         });
+    std::copy_n(x.value().data() + static_cast<Index>(index[i]) * n, n,
+                y.data() + static_cast<Index>(i) * n);
+  return x.tape().record(
+      std::move(y), x.requires_grad(),
+      [gx = x.grad_ref(), n, index = std::move(index)](const BasicTensor<T>& dy) {
+        T* dx = gx.accumulator();
+        for (std::size_t i = 0; i < index.size(); ++i) {
+          T* to = dx + static_cast<Index>(index[i]) * n;
+          kernels::add(to, dy.data() + static_cast<Index>(i) * n, to, n);
+        }
+      });
 }
 
-/// Elements of a flat array by number: y[i] = x.flat[index[i]], reshaped to `shape`. Gradients of repeated elements add.
+/// Elements of a flat array by number: y[i] = x.flat[index[i]], reshaped to `shape`. Gradients of
+/// repeated elements add.
 template <std::floating_point T, class Integer>
 BasicVar<T> take(const BasicVar<T>& x, std::vector<Integer> index, const Shape& shape) {
   return reshape(gather_rows(reshape(x, {x.size(), 1}), std::move(index)), shape);

@@ -12,7 +12,8 @@
 /// Which modules a configuration means, by the rules of Hugging Face PEFT.
 namespace graft {
 
-/// True if the whole of `text` matches the regular expression. @throws ValueError for a pattern that does not compile.
+/// True if the whole of `text` matches the regular expression. @throws ValueError for a pattern
+/// that does not compile.
 inline bool full_match(const std::string& pattern, std::string_view text) {
   bool found = false;
   text::Regex("\\A(?:" + pattern + ")\\z").for_each_match(text, [&](auto&&...) { found = true; });
@@ -38,15 +39,16 @@ inline bool matches(const TargetModules& targets, std::string_view path) {
                      [&](const std::string& name) { return has_suffix(path, name); });
 }
 
-/// Number of the layer in a path: the first whole part that is a number, behind one of `patterns` if there are any.
-/// "model.layers.11.self_attn.q_proj" is 11; -1 if there is none.
+/// Number of the layer in a path: the first whole part that is a number, behind one of `patterns`
+/// if there are any. "model.layers.11.self_attn.q_proj" is 11; -1 if there is none.
 inline Index layer_of(std::string_view path, const std::vector<std::string>& patterns = {}) {
   std::string_view before;
   for (std::size_t start = 0; start <= path.size();) {
     const auto dot = std::min(path.find('.', start), path.size());
     const std::string_view part = path.substr(start, dot - start);
-    const bool number = !part.empty() && part.size() < 10 &&
-                        std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool number =
+        !part.empty() && part.size() < 10 &&
+        std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (number && !before.empty() &&
         (patterns.empty() || std::find(patterns.begin(), patterns.end(), before) != patterns.end()))
       return std::stol(std::string(part));

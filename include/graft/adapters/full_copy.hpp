@@ -22,7 +22,8 @@ class FullLinear final : public LinearPart<T> {
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
+    list.push_back(
+        {.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
     if (bias_) list.push_back({.name = "bias", .parameter = bias_, .index = {}, .file_shape = {}});
     return list;
   }
@@ -38,7 +39,8 @@ template <std::floating_point T>
 class FullEmbedding final : public EmbeddingPart<T> {
  public:
   explicit FullEmbedding(const BasicTensor<T>& table) : table_(table.clone()) {}
-  BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape, std::span<const std::int32_t> ids) const override {
+  BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape,
+                    std::span<const std::int32_t> ids) const override {
     return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()));
   }
   std::vector<AdapterTensor<T>> tensors() const override {
@@ -56,13 +58,15 @@ template <std::floating_point T>
 class FullNorm final : public NormPart<T> {
  public:
   /// `prefix` is put before "weight" and "bias" in files.
-  explicit FullNorm(const BasicNorm<T>& norm, std::string prefix = "") : prefix_(std::move(prefix)) {
+  explicit FullNorm(const BasicNorm<T>& norm, std::string prefix = "")
+      : prefix_(std::move(prefix)) {
     if (norm.weight) weight_ = BasicParameter<T>(norm.weight.clone());
     if (norm.bias) bias_ = BasicParameter<T>(norm.bias.clone());
   }
   BasicVar<T> apply(const BasicNorm<T>& norm, const BasicVar<T>& x) const override {
     auto& tape = x.tape();
-    return norm.apply(x, weight_ ? tape.parameter(weight_) : BasicVar<T>{}, bias_ ? tape.parameter(bias_) : BasicVar<T>{});
+    return norm.apply(x, weight_ ? tape.parameter(weight_) : BasicVar<T>{},
+                      bias_ ? tape.parameter(bias_) : BasicVar<T>{});
   }
   std::optional<BasicNorm<T>> merged(const BasicNorm<T>& norm) const override {
     BasicNorm<T> result = norm;
@@ -72,8 +76,11 @@ class FullNorm final : public NormPart<T> {
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
-    if (weight_) list.push_back({.name = prefix_ + "weight", .parameter = weight_, .index = {}, .file_shape = {}});
-    if (bias_) list.push_back({.name = prefix_ + "bias", .parameter = bias_, .index = {}, .file_shape = {}});
+    if (weight_)
+      list.push_back(
+          {.name = prefix_ + "weight", .parameter = weight_, .index = {}, .file_shape = {}});
+    if (bias_)
+      list.push_back({.name = prefix_ + "bias", .parameter = bias_, .index = {}, .file_shape = {}});
     return list;
   }
 
