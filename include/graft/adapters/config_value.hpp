@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -238,6 +239,17 @@ class ConfigWriter {
  private:
   ConfigValue::Map& map_;
 };
+
+/// A field that only graft knows: written only where it is not the default, so that files of others
+/// stay as they know them.
+template <class Visitor, class Field>
+void optional_field(Visitor& v, const char* key, Field& field,
+                    const std::type_identity_t<Field>& standard) {
+  if constexpr (std::is_same_v<Visitor, ConfigWriter>) {
+    if (field == standard) return;
+  }
+  v(key, field);
+}
 
 /// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of
 /// PEFT share.

@@ -42,6 +42,8 @@ class BasicAnyLinear {
   BasicTensor<T> dense_weight() const { return impl_->dense_weight(); }
   void write_weight(Index first, MatrixView<T> rows) const { impl_->write_weight(first, rows); }
   BasicTensor<T> bias() const { return impl_->bias(); }
+  /// Tells one layer from another, also after one of them is gone.
+  std::weak_ptr<const void> identity() const { return impl_; }
   /// The layer itself if it is an L, else null.
   template <class L>
   const L* as() const {

@@ -22,6 +22,7 @@ struct LoRAConfig {
   bool lora_bias = false;  ///< a trained bias behind B
   bool fan_in_fan_out = false;
   bool use_dora = false;
+  bool dora_norm_gradient = false;  ///< DoRA: let gradients through the norm; not a field of PEFT's
   ConfigValue trainable_token_indices = {};
   ConfigValue layer_replication = {};
   ConfigValue target_parameters = {};
@@ -54,6 +55,7 @@ struct LoRAConfig {
     v("lora_bias", lora_bias);
     v("fan_in_fan_out", fan_in_fan_out);
     v("use_dora", use_dora);
+    optional_field(v, "dora_norm_gradient", dora_norm_gradient, false);
     v("trainable_token_indices", trainable_token_indices);
     v("layer_replication", layer_replication);
     v("target_parameters", target_parameters);
@@ -84,10 +86,7 @@ struct LoRAConfig {
     const auto refuse = [](bool set, const char* field) {
       if (set) throw ValueError(concat("LoRA: ", field, " is not supported"));
     };
-    refuse(use_dora, "use_dora");
     refuse(use_qalora, "use_qalora");
-    refuse(!trainable_token_indices.is_null(), "trainable_token_indices");
-    refuse(!target_parameters.is_null(), "target_parameters");
     refuse(!alora_invocation_tokens.is_null(), "alora_invocation_tokens");
     refuse(!use_bdlora.is_null(), "use_bdlora");
     refuse(!velora_config.is_null(), "velora_config");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/low_rank/dora.hpp"
 #include "graft/adapters/low_rank/lora.hpp"
 #include "graft/adapters/low_rank/lora_embedding.hpp"
 #include "graft/adapters/method.hpp"
@@ -21,11 +22,13 @@ struct LoRAMethod {
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {
+    if (config.use_dora) return linear_part(BasicDoRA<T>(config, site, context));
     return linear_part(BasicLoRA<T>(config, site, context));
   }
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,
                                                      const EmbeddingSiteInfo<T>& site,
                                                      InitContext<T>& context) {
+    if (config.use_dora) return embedding_part(BasicDoRAEmbedding<T>(config, site, context));
     return embedding_part(BasicLoRAEmbedding<T>(config, site, context));
   }
 };
