@@ -112,6 +112,7 @@ TEST_CASE("gemm agrees with a double-precision product at the sizes where it cha
       {true, false, 16, 200, 500, 0},   {true, false, 200, 16, 500, 0},
       {true, false, 90, 64, 65, 1},     {true, true, 120, 20, 70, 2},
       {true, false, 141, 77, 30, 0},    {false, true, 1100, 40, 24, 0},
+      {true, false, 1024, 90, 37, 0},   {true, true, 1024, 70, 41, 0},
   };
   for_each_isa([&](const char* name) {
     INFO(name);

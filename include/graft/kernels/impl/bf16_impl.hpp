@@ -29,19 +29,6 @@ struct Bf16Product : Product {
 
 namespace graft::kernels::detail {
 
-/// Runs body(first, count) over blocks of rows, on all threads if there is enough to do.
-template <class Body>
-void for_row_blocks(Index rows, Index work, Body&& body) {
-  constexpr Index kRows = 32;
-  auto task = [&](Index block) { body(block * kRows, std::min(kRows, rows - block * kRows)); };
-  const Index tasks = ceil_div(rows, kRows);
-  if (work < 1 << 16) {
-    for (Index block = 0; block < tasks; ++block) task(block);
-  } else {
-    ThreadPool::global().parallel_for(tasks, task);
-  }
-}
-
 #if GRAFT_X86
 /// Dot products of bf16 pairs are worth it where they are twice as fast as f32: on AMD's cores they
 /// are, on the Intel cores measured so far they have half the speed of f32.

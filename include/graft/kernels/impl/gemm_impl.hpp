@@ -120,6 +120,18 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, fl
   q.b.form = trans_b ? Form::n_rows : Form::k_rows;
   q.b.data = b;
   q.b.stride = ldb;
+  if (trans_a && m > 32 && lda % 1024 == 0) {
+    // Steps along k that are multiples of 4 KiB fall into the same set of a cache.
+    const Index stride = detail::round_up(k, 16) + 16;
+    float* const rows = detail::shared_scratch(m * stride);
+    const auto transpose = GRAFT_DISPATCH(store_transposed);
+    detail::for_row_blocks(m, m * k, [&](Index first, Index count) {
+      transpose(a + first, lda, k, count, 1.0f, 0.0f, rows + first * stride, stride);
+    });
+    q.a = rows;
+    q.a_row = stride;
+    q.a_k = 1;
+  }
   if (trans_b && !trans_a && (m <= 24 || n <= 24)) return detail::run_dots(q);
   if (!trans_b && !trans_a && n <= 24 && m >= 32) {
     // Few columns: B transposed once, then dot products as well.

@@ -110,6 +110,19 @@ inline float* shared_scratch(Index count) {
   return grow(buffer, count);
 }
 
+/// Runs body(first, count) over blocks of rows, on all threads if there is enough to do.
+template <class Body>
+void for_row_blocks(Index rows, Index work, Body&& body) {
+  constexpr Index kRows = 32;
+  auto task = [&](Index block) { body(block * kRows, std::min(kRows, rows - block * kRows)); };
+  const Index tasks = ceil_div(rows, kRows);
+  if (work < 1 << 16) {
+    for (Index block = 0; block < tasks; ++block) task(block);
+  } else {
+    ThreadPool::global().parallel_for(tasks, task);
+  }
+}
+
 /// Runs `function(problem, task, scratch)` for all tasks; work of few operations stays in the
 /// calling thread.
 template <class Problem>
