@@ -3,46 +3,126 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <map>
+#include <optional>
 
-#include "graft/compose/methods.hpp"
-#include "graft/models/load.hpp"
+#include "graft/base/thread_pool.hpp"
+#include "graft/io/gguf.hpp"
+#include "graft/io/safetensors.hpp"
 #include "graft/text/load_tokenizer.hpp"
 
 namespace cli {
 
-const graft::MethodRegistry<float>& methods() { return graft::all_methods<float>(); }
+namespace fs = std::filesystem;
+using graft::concat;
+using graft::Index;
 
-std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path))
-    throw graft::IoError(path.string() + ": no such file or folder");
-  return graft::models::load<float>(path);
-}
-
-std::unique_ptr<graft::models::CausalModel> load_causal(const std::filesystem::path& path) {
+std::unique_ptr<graft::models::CausalModel> load_causal(const fs::path& path) {
   auto model = load_model(path);
   auto* causal = dynamic_cast<graft::models::CausalModel*>(model.get());
   if (causal == nullptr)
-    throw graft::ValueError(graft::concat(path.string(), ": architecture ",
-                                          model->info().architecture, " is no language model"));
+    throw graft::ValueError(concat(path.string(), ": architecture ", model->info().architecture,
+                                   " is no language model"));
   model.release();
   return std::unique_ptr<graft::models::CausalModel>(causal);
 }
 
-graft::text::Tokenizer load_tokenizer(const std::filesystem::path& path) {
+graft::text::Tokenizer load_tokenizer(const fs::path& path) {
   return graft::text::load_tokenizer(path);
+}
+
+ModelFile describe_model(const fs::path& path) {
+  ModelFile result;
+  std::map<std::string, std::uintmax_t> types;
+  const auto count = [&](const std::string& type, Index elements, std::size_t bytes) {
+    result.parameters += elements;
+    result.bytes += bytes;
+    types[type] += bytes;
+  };
+  if (fs::is_directory(path)) {
+    const auto file = graft::io::SafetensorsModel::open(path);
+    for (const auto& t : file.tensors())
+      count(std::string(graft::io::dtype_info(t.dtype).name), t.elements(), t.data.size());
+  } else {
+    const auto file = graft::io::GgufFile::open(path);
+    for (const auto& t : file.tensors()) count(t.type_name(), t.elements(), t.data.size());
+  }
+  std::vector<std::pair<std::uintmax_t, std::string>> order;
+  for (const auto& [type, bytes] : types) order.emplace_back(bytes, type);
+  std::sort(order.rbegin(), order.rend());
+  for (const auto& [bytes, type] : order) result.types += (result.types.empty() ? "" : ", ") + type;
+  return result;
+}
+
+std::string last_name(const fs::path& path) {
+  return (path.filename().empty() ? path.parent_path() : path).filename().string();
+}
+
+std::string model_line(const fs::path& path, const graft::ModelInfo& info, const ModelFile& file) {
+  return concat(last_name(path), ": ", info.architecture, ", ", info.layers, " layers of width ",
+                info.hidden_size, ", ", millions(file.parameters), " parameters, ", mib(file.bytes),
+                " mapped from the file (", file.types, ")");
+}
+
+void add_data_options(CLI::App& command, DataOptions& options) {
+  command
+      .add_option("--data", options.data,
+                  "Plain text, or .jsonl with messages, prompt and completion, or text")
+      ->required();
+  command.add_option("--sequence-length", options.sequence_length, "Tokens in a row")
+      ->check(CLI::Range(2, 1 << 20));
+  command
+      .add_option("--documents", options.documents,
+                  "What a document of plain text is: file, blank-line (paragraphs) or line")
+      ->check(CLI::IsMember({"file", "blank-line", "line"}));
+  command.add_flag("--no-packing", options.no_packing, "Each document makes rows of its own");
+  command.add_flag("--assistant-loss-only", options.assistant_only,
+                   "Only what the assistant says counts in the loss");
+  command.add_option("--chat-template", options.chat_template,
+                     "Built-in template in place of the model's: chatml, llama2, llama3, gemma, "
+                     "zephyr, mistral");
+}
+
+graft::text::LanguageData load_data(const DataOptions& from,
+                                    const graft::text::Tokenizer& tokenizer) {
+  if (!fs::exists(from.data)) throw graft::IoError(from.data + ": no such data file");
+  using graft::text::DocumentUnit;
+  graft::text::LanguageDataOptions options;
+  options.sequence_length = from.sequence_length;
+  options.packing = !from.no_packing;
+  options.unit = from.documents == "line"         ? DocumentUnit::line
+                 : from.documents == "blank-line" ? DocumentUnit::blank_line
+                                                  : DocumentUnit::file;
+  options.answers_only = from.assistant_only;
+  std::optional<graft::text::ChatTemplate> chat;
+  if (!from.chat_template.empty())
+    chat.emplace(graft::text::ChatTemplate::named(from.chat_template));
+  return graft::text::load_language_data(from.data, tokenizer, options, chat);
+}
+
+std::string data_line(const DataOptions& options, const graft::text::LanguageData& data) {
+  std::string text = concat(last_name(options.data), ": ", data.documents,
+                            data.documents == 1 ? " document, " : " documents, ", data.tokens,
+                            " tokens in ", data.examples.size(), " sequences");
+  if (data.truncated > 0)
+    text += concat(", ", data.truncated, " cut to ", options.sequence_length, " tokens");
+  if (data.dropped > 0)
+    text += concat(", ", data.dropped, " left out for want of anything to learn");
+  return text;
 }
 
 void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders) {
   std::vector<std::string> names;
-  for (const auto& given : folders) {
-    const auto equals = given.find('=');
-    const std::string name = equals == std::string::npos ? graft::concat("adapter", names.size())
-                                                         : given.substr(0, equals);
-    const std::filesystem::path folder =
-        equals == std::string::npos ? given : given.substr(equals + 1);
-    if (!std::filesystem::is_directory(folder))
+  for (const auto& from : folders) {
+    const auto equals = from.find('=');
+    const bool named = equals != std::string::npos;
+    const std::string name = named ? from.substr(0, equals) : concat("adapter", names.size());
+    const fs::path folder = named ? from.substr(equals + 1) : from;
+    if (!fs::is_directory(folder))
       throw graft::IoError(folder.string() + ": no such adapter folder");
     model.load(name, folder);
     names.push_back(name);
@@ -50,42 +130,64 @@ void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& f
   model.activate(names);
 }
 
-double peak_rss_mib() {
-  // VmHWM is of this process alone; getrusage also counts the parent's before exec.
+namespace {
+
+/// A field of /proc/self/status in KiB, 0 if there is none.
+double status_kib(const std::string& key) {
   std::ifstream status("/proc/self/status");
   for (std::string word; status >> word;)
-    if (word == "VmHWM:") {
+    if (word == key) {
       double kib = 0;
       status >> kib;
-      return kib / 1024;
+      return kib;
     }
+  return 0;
+}
+
+}  // namespace
+
+double peak_rss_mib() {
+  // VmHWM is of this process alone; getrusage also counts the parent's before exec.
+  if (const double kib = status_kib("VmHWM:"); kib > 0) return kib / 1024;
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
   return static_cast<double>(usage.ru_maxrss) / 1024;
 }
 
-std::uintmax_t bytes_of(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) return std::filesystem::file_size(path);
+double rss_mib() { return status_kib("VmRSS:") / 1024; }
+
+std::uintmax_t bytes_of(const fs::path& path) {
+  if (!fs::is_directory(path)) return fs::file_size(path);
   std::uintmax_t total = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path))
+  for (const auto& entry : fs::directory_iterator(path))
     if (entry.is_regular_file()) total += entry.file_size();
   return total;
 }
 
-std::string mib(std::uintmax_t bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f MiB", static_cast<double>(bytes) / 1048576);
+std::string format_number(double value, const char* format) {
+  char text[64];
+  std::snprintf(text, sizeof text, format, value);
   return text;
+}
+
+std::string mib(std::uintmax_t bytes) {
+  return format_number(static_cast<double>(bytes) / 1048576, "%.1f MiB");
+}
+
+std::string millions(Index count) {
+  if (count < 100000) return std::to_string(count);
+  return format_number(static_cast<double>(count) * 1e-6, count < 10000000 ? "%.2f M" : "%.1f M");
 }
 
 std::vector<std::string> split(const std::string& text, char separator) {
   std::vector<std::string> parts;
   std::string part;
-  for (char c : text + separator) {
-    if (c != separator)
+  for (const char c : text + separator) {
+    if (c != separator) {
       part += c;
-    else if (!part.empty())
+    } else if (!part.empty()) {
       parts.push_back(std::exchange(part, ""));
+    }
   }
   return parts;
 }
@@ -100,13 +202,9 @@ void print_json(const graft::io::Json& json) {
   std::printf("%s\n", graft::io::json_text(json, 2).c_str());
 }
 
-graft::models::Batch batch_of_text(const std::vector<std::int32_t>& ids) {
-  graft::models::Batch batch;
-  batch.batch = 1;
-  batch.seq_len = static_cast<graft::Index>(ids.size());
-  batch.ids = ids;
-  batch.labels.assign(ids.begin(), ids.end());
-  return batch;
+void say(const std::string& text) {
+  std::printf("%s\n", text.c_str());
+  std::fflush(stdout);
 }
 
 }  // namespace cli

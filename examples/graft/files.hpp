@@ -1,25 +1,29 @@
 #pragma once
 
+#include <algorithm>
+#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "graft/io/gguf.hpp"
 #include "graft/models/load.hpp"
 
+/// What merge and convert know about file formats beyond reading and writing them.
 namespace cli {
 
-/// Rows of the queries' and keys' weights, whose halves GGUF files of this architecture keep
-/// interleaved.
+/// True for weights whose rows GGUF files of the architecture keep in another order: of queries and
+/// keys, the two halves of each head interleaved.
 inline bool interleaved_rows(const std::string& architecture, const std::string& name) {
   return architecture == "llama" && (name.find("self_attn.q_proj") != std::string::npos ||
                                      name.find("self_attn.k_proj") != std::string::npos);
 }
 
-/// Row order between Hugging Face's layout and that of GGUF files: `to_gguf` or back.
+/// Rows in the order of GGUF files (`to_gguf`) from that of Hugging Face, or back.
+/// @param head  rows of a head
 inline std::vector<float> reorder_rows(const std::vector<float>& values, graft::Index rows,
                                        graft::Index head, bool to_gguf) {
   std::vector<float> result(values.size());
-  const auto width = static_cast<graft::Index>(values.size()) / rows;
+  const auto width = std::ssize(values) / rows;
   for (graft::Index r = 0; r < rows; ++r) {
     const graft::Index in_head = r % head, half = head / 2;
     const graft::Index file_row = r - in_head + 2 * (in_head % half) + in_head / half;
@@ -28,5 +32,14 @@ inline std::vector<float> reorder_rows(const std::vector<float>& values, graft::
   }
   return result;
 }
+
+inline std::string gguf_name(const std::string& architecture, const std::string& name) {
+  return graft::models::detail::gguf_name(name, architecture.starts_with("gemma3"));
+}
+
+/// Writes the tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json, where its kind
+/// has such a form (byte-level BPE); false where not.
+bool write_tokenizer(const graft::io::GgufMetadata& metadata, const std::string& source,
+                     const std::filesystem::path& folder);
 
 }  // namespace cli

@@ -1,61 +1,130 @@
+#include "graft/train/generate.hpp"
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <csignal>
 #include <cstdio>
+#include <iostream>
+#include <optional>
 
 #include "common.hpp"
 #include "graft/text/chat_template.hpp"
-#include "graft/train/generate.hpp"
 
 namespace cli {
 namespace {
 
+using graft::text::ChatMessage;
+
+std::atomic<bool> interrupted{false};
+extern "C" void stop_generating(int signal) {
+  interrupted = true;
+  std::signal(signal, SIG_DFL);
+}
+
 struct Settings {
-  std::string model, prompt, chat, system, adapters;
-  graft::Index max_tokens = 128, top_k = 0;
-  double temperature = 0.8, top_p = 0.95;
-  std::uint64_t seed = 0;
+  std::string model, prompt, chat, system, chat_template;
+  std::vector<std::string> adapters;
+  graft::GenerateConfig config{.max_tokens = 128, .top_p = 0.95};
   int threads = 0;
-  bool json = false;
+  bool interactive = false, json = false;
+};
+
+void write(const std::string& text) {
+  std::fputs(text.c_str(), stdout);
+  std::fflush(stdout);
+}
+
+class Generator {
+ public:
+  explicit Generator(const Settings& settings)
+      : s_(settings),
+        model_(load_causal(settings.model)),
+        tokenizer_(load_tokenizer(settings.model)),
+        adapters_(model_->sites(), methods()) {
+    load_adapters(adapters_, settings.adapters);
+    if (!s_.chat_template.empty())
+      template_.emplace(graft::text::ChatTemplate::named(s_.chat_template));
+  }
+
+  int run() {
+    std::signal(SIGINT, stop_generating);
+    if (s_.interactive) return converse();
+    std::vector<std::int32_t> prompt;
+    if (s_.chat.empty()) {
+      prompt = tokenizer_.encode(s_.prompt);
+    } else {
+      auto messages = opening();
+      messages.push_back({"user", s_.chat});
+      prompt = encode(messages);
+    }
+    if (!s_.json && s_.chat.empty()) write(s_.prompt);
+    const auto [ids, text] = answer(prompt);
+    if (s_.json) {
+      print_json({{"prompt_tokens", prompt.size()}, {"ids", ids}, {"text", text}});
+    } else {
+      write("\n");
+    }
+    return interrupted ? 130 : 0;
+  }
+
+ private:
+  std::vector<ChatMessage> opening() const {
+    std::vector<ChatMessage> messages;
+    if (!s_.system.empty()) messages.push_back({"system", s_.system});
+    return messages;
+  }
+  std::vector<std::int32_t> encode(const std::vector<ChatMessage>& messages) {
+    if (!template_) template_.emplace(graft::text::ChatTemplate::of(tokenizer_));
+    graft::text::ChatOptions options;
+    options.add_generation_prompt = true;
+    options.mark_assistant = false;
+    return template_->encode(tokenizer_, messages, options).ids;
+  }
+  /// Tokens and text of a continuation, which is printed while it comes.
+  std::pair<std::vector<std::int32_t>, std::string> answer(
+      const std::vector<std::int32_t>& prompt) {
+    auto config = s_.config;
+    config.end_ids = tokenizer_.end_ids();
+    graft::text::StreamDecoder stream(tokenizer_);
+    std::string text;
+    const auto show = [&](const std::string& piece) {
+      text += piece;
+      if (!s_.json) write(piece);
+    };
+    auto ids = graft::generate(*model_, prompt, config, [&](std::int32_t id) {
+      show(stream.push(id));
+      return !interrupted.load();
+    });
+    show(stream.finish());
+    return {std::move(ids), text};
+  }
+  /// Questions from standard input, each with the conversation so far.
+  int converse() {
+    auto messages = opening();
+    for (std::string line; !interrupted;) {
+      if (on_terminal()) write("> ");
+      if (!std::getline(std::cin, line)) break;
+      if (line.empty()) continue;
+      messages.push_back({"user", line});
+      messages.push_back({"assistant", answer(encode(messages)).second});
+      write("\n");
+    }
+    return interrupted ? 130 : 0;
+  }
+
+  const Settings& s_;
+  std::unique_ptr<graft::models::CausalModel> model_;
+  graft::text::Tokenizer tokenizer_;
+  graft::AdapterModel adapters_;
+  std::optional<graft::text::ChatTemplate> template_;
 };
 
 int generate(const Settings& s) {
-  if (s.prompt.empty() == s.chat.empty()) throw graft::ValueError("give either --prompt or --chat");
+  if (int{!s.prompt.empty()} + int{!s.chat.empty()} + int{s.interactive} != 1)
+    throw graft::ValueError("give one of --prompt, --chat and --interactive");
+  if (s.interactive && s.json) throw graft::ValueError("--json: not with --interactive");
   set_threads(s.threads);
-  const auto model = load_causal(s.model);
-  const auto tokenizer = load_tokenizer(s.model);
-  graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, split(s.adapters, ','));
-  std::vector<std::int32_t> prompt;
-  if (!s.chat.empty()) {
-    std::vector<graft::text::ChatMessage> messages;
-    if (!s.system.empty()) messages.push_back({"system", s.system});
-    messages.push_back({"user", s.chat});
-    graft::text::ChatOptions options;
-    options.add_generation_prompt = true;
-    prompt = graft::text::ChatTemplate::of(tokenizer).encode(tokenizer, messages, options).ids;
-  } else {
-    prompt = tokenizer.encode(s.prompt);
-  }
-  graft::train::GenerateConfig config;
-  config.max_tokens = s.max_tokens;
-  config.temperature = s.temperature;
-  config.top_k = s.top_k;
-  config.top_p = s.top_p;
-  config.seed = s.seed;
-  config.end_ids = tokenizer.end_ids();
-  graft::text::StreamDecoder stream(tokenizer);
-  if (!s.json && s.chat.empty()) std::printf("%s", s.prompt.c_str());
-  const auto ids = graft::train::generate(*model, prompt, config, [&](std::int32_t id) {
-    if (!s.json) {
-      std::printf("%s", stream.push(id).c_str());
-      std::fflush(stdout);
-    }
-    return true;
-  });
-  if (s.json)
-    print_json(
-        {{"prompt_tokens", prompt.size()}, {"ids", ids}, {"text", tokenizer.decode(ids, true)}});
-  else
-    std::printf("\n");
-  return 0;
+  return Generator(s).run();
 }
 
 }  // namespace
@@ -63,25 +132,35 @@ int generate(const Settings& s) {
 void add_generate(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("generate", "Continue a prompt or answer a question");
   auto s = std::make_shared<Settings>();
+  auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
+  c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
   c->add_option("--model", s->model, "GGUF file or Hugging Face folder")->required();
   c->add_option("--adapter", s->adapters,
-                "Adapter folders separated by commas, each FOLDER or NAME=FOLDER");
+                "Adapter FOLDER or NAME=FOLDER; may be repeated, or separated by commas: all are "
+                "active")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->delimiter(',');
   c->add_option("--prompt", s->prompt, "Text to continue");
   c->add_option("--chat", s->chat, "A question, through the model's chat template");
+  c->add_flag("--interactive", s->interactive,
+              "A conversation: a question a line from standard input");
   c->add_option("--system", s->system, "System message of the chat");
-  c->add_option("--max-tokens", s->max_tokens, "At most so many tokens")
-      ->check(CLI::PositiveNumber);
-  c->add_option("--temperature", s->temperature, "0: always the likeliest token")
+  c->add_option("--chat-template", s->chat_template,
+                "Built-in template in place of the model's: chatml, llama2, llama3, gemma, zephyr, "
+                "mistral");
+  auto& g = s->config;
+  c->add_option("--max-tokens", g.max_tokens, "At most so many tokens")->check(CLI::PositiveNumber);
+  c->add_option("--temperature", g.temperature, "0: always the likeliest token")
       ->check(CLI::NonNegativeNumber);
-  c->add_option("--top-k", s->top_k, "Only the k likeliest tokens; 0: all")
+  c->add_option("--top-k", g.top_k, "Only the k likeliest tokens; 0: all")
       ->check(CLI::NonNegativeNumber);
-  c->add_option("--top-p", s->top_p, "Only the likeliest tokens up to this share")
+  c->add_option("--top-p", g.top_p, "Only the likeliest tokens up to this share")
       ->check(CLI::Range(1e-6, 1.0));
-  c->add_option("--seed", s->seed, "Of the draws");
+  c->add_option("--seed", g.seed, "Of the draws");
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
   c->add_flag("--json", s->json, "Print one JSON object");
-  c->callback([&run, s] { run = [s] { return generate(*s); }; });
+  c->callback([&run, s, unused] { run = [s, unused] { return generate(*s); }; });
 }
 
 }  // namespace cli

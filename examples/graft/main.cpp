@@ -1,52 +1,13 @@
 // graft: fine-tunes language models with adapters, on the CPU. One file a subcommand.
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
-#include <utility>
+#include <new>
 
 #include "common.hpp"
 #include "graft/version.hpp"
-
-namespace {
-
-/// Options of `--config FILE` (a JSON object), put in front of those of the command line, which
-/// win.
-std::vector<std::string> with_config(std::vector<std::string> arguments) {
-  for (std::size_t i = 0; i < arguments.size(); ++i) {
-    std::string file;
-    std::size_t count = 1;
-    if (arguments[i] == "--config" && i + 1 < arguments.size()) {
-      file = arguments[i + 1];
-      count = 2;
-    } else if (arguments[i].rfind("--config=", 0) == 0) {
-      file = arguments[i].substr(9);
-    } else {
-      continue;
-    }
-    arguments.erase(arguments.begin() + static_cast<std::ptrdiff_t>(i),
-                    arguments.begin() + static_cast<std::ptrdiff_t>(i + count));
-    std::vector<std::string> given;
-    for (const auto& [key, value] : graft::read_config_file(file)) {
-      if (value.is_null()) continue;
-      std::string text;
-      if (const auto* list = value.get_if<graft::ConfigValue::List>()) {
-        for (const auto& item : *list) {
-          const auto* s = item.get_if<std::string>();
-          text += (text.empty() ? "" : ",") + (s != nullptr ? *s : graft::config_json(item).dump());
-        }
-      } else if (const auto* s = value.get_if<std::string>()) {
-        text = *s;
-      } else {
-        text = graft::config_json(value).dump();
-      }
-      given.push_back("--" + key + "=" + text);
-    }
-    arguments.insert(arguments.begin() + (arguments.empty() ? 0 : 1), given.begin(), given.end());
-    break;
-  }
-  return arguments;
-}
-
-}  // namespace
+#include "options.hpp"
 
 int main(int argc, char** argv) {
   CLI::App app("Parameter-efficient fine-tuning of language models on the CPU.", "graft");
@@ -57,8 +18,12 @@ int main(int argc, char** argv) {
   for (auto* add : {cli::add_finetune, cli::add_generate, cli::add_evaluate, cli::add_merge,
                     cli::add_inspect, cli::add_convert, cli::add_methods})
     add(app, run);
+  const auto fail = [](int code, const char* message) {
+    std::fprintf(stderr, "graft: %s\n", message);
+    return code;
+  };
   try {
-    auto arguments = with_config({argv + 1, argv + argc});
+    auto arguments = cli::with_settings(app, {argv + 1, argv + argc});
     std::reverse(arguments.begin(), arguments.end());
     app.parse(std::move(arguments));
     return run();
@@ -67,13 +32,12 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "graft: %s (see --help)\n", error.what());
     return 2;
   } catch (const cli::Exit& exit) {
-    if (!exit.message.empty()) std::fprintf(stderr, "graft: %s\n", exit.message.c_str());
-    return exit.code;
+    return exit.message.empty() ? exit.code : fail(exit.code, exit.message.c_str());
   } catch (const graft::Error& error) {
-    std::fprintf(stderr, "graft: %s\n", error.what());
-    return 2;
+    return fail(2, error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(1, "out of memory");
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "graft: %s\n", error.what());
-    return 1;
+    return fail(1, error.what());
   }
 }

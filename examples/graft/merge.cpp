@@ -1,183 +1,353 @@
-#include <cstdio>
+#include <CLI/CLI.hpp>
+#include <list>
 #include <map>
+#include <set>
 
 #include "common.hpp"
 #include "files.hpp"
+#include "graft/compose/tied_head.hpp"
+#include "graft/quant/format.hpp"
 
 namespace cli {
 namespace {
 
 namespace fs = std::filesystem;
+using graft::concat;
 using graft::Index;
 using graft::Tensor;
+using graft::io::DType;
 using graft::io::Json;
+using graft::quant::Format;
 
 struct Settings {
-  std::string model, adapters, output, type = "f32";
+  std::string model, output, dtype = "auto";
+  std::vector<std::string> adapters;
 };
 
-/// All weights of a model by their names in Hugging Face files.
-std::vector<std::pair<std::string, Tensor>> weights_of(const graft::models::CausalModel& model) {
-  std::vector<std::pair<std::string, Tensor>> list;
-  const auto& table = model.sites();
-  for (const auto* site : table.embedding)
-    list.emplace_back(site->path() + ".weight", site->table().dense());
-  for (const auto* site : table.linear) {
-    Tensor w = site->base().dense_weight();
-    if (site->path() == "lm_head") {
-      const Tensor tied = table.embedding.front()->table().dense();
-      if (w.shape() == tied.shape() && std::equal(w.begin(), w.end(), tied.begin())) continue;
-    }
-    if (site->fan_in_fan_out) {
-      Tensor stored = Tensor::empty({w.cols(), w.rows()});
-      for (Index i = 0; i < w.rows(); ++i)
-        for (Index j = 0; j < w.cols(); ++j) stored(j, i) = w(i, j);
-      w = stored;
-    }
-    list.emplace_back(site->path() + ".weight", w);
-    if (site->base().bias()) list.emplace_back(site->path() + ".bias", site->base().bias());
+const std::map<std::string, Format> kFormats{
+    {"f32", Format::f32},   {"f16", Format::f16},   {"bf16", Format::bf16}, {"q8_0", Format::q8_0},
+    {"q5_1", Format::q5_1}, {"q5_0", Format::q5_0}, {"q4_1", Format::q4_1}, {"q4_0", Format::q4_0}};
+
+/// Weights by their names in Hugging Face files.
+using Weights = std::map<std::string, Tensor>;
+
+/// A linear weight as files hold it.
+Tensor file_weight(const graft::BasicLinearSite<float>& site) {
+  const Tensor w = site.base().dense_weight();
+  if (site.fan_in_fan_out) {
+    Tensor stored = Tensor::empty({w.cols(), w.rows()});
+    for (Index i = 0; i < w.rows(); ++i)
+      for (Index j = 0; j < w.cols(); ++j) stored(j, i) = w(i, j);
+    return stored;
   }
-  for (const auto* site : table.norm) {
-    if (site->norm().weight) list.emplace_back(site->path() + ".weight", site->norm().weight);
-    if (site->norm().bias) list.emplace_back(site->path() + ".bias", site->norm().bias);
-  }
-  return list;
+  if (site.conv.kernel.empty()) return w;
+  graft::Shape shape{w.rows(), site.conv.in_channels / site.conv.groups};
+  for (const Index k : site.conv.kernel) shape.append(k);
+  return w.reshape(shape);
 }
 
-/// config.json of a model that came from a GGUF file.
-Json config_of(const graft::models::CausalModel& model, bool tied) {
+void add_linear(Weights& weights, const graft::BasicLinearSite<float>& site) {
+  weights[site.path() + ".weight"] = file_weight(site);
+  if (site.base().bias()) weights[site.path() + ".bias"] = site.base().bias();
+}
+void add_norm(Weights& weights, const graft::BasicNormSite<float>& site) {
+  if (site.norm().weight) weights[site.path() + ".weight"] = site.norm().weight;
+  if (site.norm().bias) weights[site.path() + ".bias"] = site.norm().bias;
+}
+
+/// What a merge changed.
+struct Merged {
+  Weights changed;
+  bool was_tied = false;  ///< the head was the embedding table
+  bool tied = false;      ///< it still is
+};
+
+Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters) {
+  auto& table = model.sites();
+  const std::set<std::string> active(adapters.active().begin(), adapters.active().end());
+  const auto touched = [&](const auto* site) {
+    return std::any_of(site->adapters().begin(), site->adapters().end(),
+                       [&](const auto& a) { return active.contains(a.name); });
+  };
+  std::set<const void*> sites;
+  const graft::BasicLinearSite<float>* tied_head = nullptr;
+  for (const auto* site : table.linear) {
+    if (touched(site) || site->bias_override) sites.insert(site);
+    if (graft::is_tied_head(*site, table)) tied_head = site;
+  }
+  for (const auto* site : table.embedding)
+    if (touched(site)) sites.insert(site);
+  for (const auto* site : table.norm)
+    if (touched(site) || site->bias_override) sites.insert(site);
+
+  adapters.merge({.dequantize = true});
+  Merged result;
+  for (const auto* site : table.linear)
+    if (sites.contains(site)) add_linear(result.changed, *site);
+  for (const auto* site : table.embedding)
+    if (sites.contains(site)) result.changed[site->path() + ".weight"] = site->table().dense();
+  for (const auto* site : table.norm)
+    if (sites.contains(site)) add_norm(result.changed, *site);
+  result.was_tied = tied_head != nullptr;
+  result.tied = tied_head != nullptr && graft::is_tied_head(*tied_head, table);
+  if (result.was_tied && !result.tied) add_linear(result.changed, *tied_head);
+  if (result.changed.empty()) throw graft::ValueError("merge: the adapters change no weight");
+  return result;
+}
+
+/// Every weight of a model.
+Weights all_weights(const graft::models::Model& model, bool tied) {
+  Weights weights;
+  const auto& table = model.sites();
+  for (const auto* site : table.embedding)
+    weights[site->path() + ".weight"] = site->table().dense();
+  for (const auto* site : table.linear)
+    if (!tied || !graft::is_output_layer(*site, table)) add_linear(weights, *site);
+  for (const auto* site : table.norm) add_norm(weights, *site);
+  return weights;
+}
+
+DType dtype_of(Format format) {
+  return format == Format::f16 ? DType::f16 : format == Format::bf16 ? DType::bf16 : DType::f32;
+}
+Format format_of(DType dtype) {
+  return dtype == DType::f16 ? Format::f16 : dtype == DType::bf16 ? Format::bf16 : Format::f32;
+}
+const char* torch_name(Format format) {
+  return format == Format::f16 ? "float16" : format == Format::bf16 ? "bfloat16" : "float32";
+}
+
+/// Tensors for a safetensors file, with the bytes they point to.
+class Output {
+ public:
+  void add(const std::string& name, const std::vector<Index>& shape, const float* values,
+           Index count, Format format) {
+    bytes_.emplace_back(static_cast<std::size_t>(graft::quant::row_bytes(format, count)));
+    graft::quant::encode(format, values, count, bytes_.back().data());
+    tensors_.push_back({name, dtype_of(format), shape, bytes_.back()});
+  }
+  void add(const std::string& name, const Tensor& t, Format format) {
+    add(name, {t.shape().begin(), t.shape().end()}, t.data(), t.size(), format);
+  }
+  void copy(const graft::io::TensorView& view) {
+    tensors_.push_back({view.name, view.dtype, view.shape, view.data});
+  }
+  void write(const fs::path& path) const { graft::io::write_safetensors(path, tensors_); }
+
+ private:
+  std::vector<graft::io::TensorToWrite> tensors_;
+  std::list<std::vector<std::byte>> bytes_;
+};
+
+/// The changed weight that a tensor of a file stands for: files may leave out or add the name of
+/// the whole model in front.
+Weights::const_iterator find_changed(const Weights& changed, const std::string& name) {
+  if (const auto it = changed.find(name); it != changed.end()) return it;
+  return std::find_if(changed.begin(), changed.end(), [&](const auto& entry) {
+    return graft::has_suffix(entry.first, name) || graft::has_suffix(name, entry.first);
+  });
+}
+
+void copy_texts(const fs::path& from, const fs::path& to) {
+  for (const auto& entry : fs::directory_iterator(from)) {
+    const std::string name = entry.path().filename().string();
+    const std::string extension = entry.path().extension().string();
+    const bool text = extension == ".json" || extension == ".txt" || extension == ".model" ||
+                      extension == ".jinja";
+    if (entry.is_regular_file() && text && name != "config.json" && !name.ends_with(".index.json"))
+      fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing);
+  }
+}
+
+void write_config(const fs::path& folder, const Json& config) {
+  graft::io::write_file_atomically(folder / "config.json", graft::io::json_text(config, 2) + "\n");
+}
+
+/// A folder from a folder: what did not change is copied byte for byte.
+void write_from_folder(const Settings& s, const Merged& merged, const fs::path& work) {
+  const fs::path source = s.model;
+  const auto file = graft::io::SafetensorsModel::open(source);
+  const bool keep = s.dtype == "auto";
+  Output output;
+  std::set<std::string> placed;
+  Format common = Format::f32;
+  for (const auto& view : file.tensors()) {
+    const Format format = keep ? format_of(view.dtype) : kFormats.at(s.dtype);
+    const bool is_float =
+        view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16;
+    const auto it = find_changed(merged.changed, view.name);
+    if (it != merged.changed.end()) {
+      placed.insert(it->first);
+      if (it->second.size() != view.elements())
+        throw graft::ValueError(concat("merge: ", view.name, " has ", view.elements(),
+                                       " elements, the merged weight ", it->second.size()));
+      output.add(view.name, view.shape, it->second.data(), it->second.size(), format);
+      common = format;
+    } else if (keep || !is_float) {
+      output.copy(view);
+    } else {
+      const auto values = graft::io::to_f32(view);
+      output.add(view.name, view.shape, values.data(), std::ssize(values), format);
+    }
+  }
+  for (const auto& [name, tensor] : merged.changed) {
+    if (placed.contains(name)) continue;
+    if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight"))
+      throw graft::ValueError(concat("merge: ", file.name(), " has no tensor for ", name));
+    output.add(name, tensor, common);
+  }
+  output.write(work / "model.safetensors");
+
+  Json config = graft::io::read_json(source / "config.json");
+  if (merged.was_tied) config["tie_word_embeddings"] = merged.tied;
+  if (!keep) {
+    config.erase("torch_dtype");
+    config["dtype"] = torch_name(kFormats.at(s.dtype));
+  }
+  write_config(work, config);
+  copy_texts(source, work);
+}
+
+/// A folder from a GGUF file: all weights decoded, config.json and tokenizer made from the
+/// metadata.
+void write_from_gguf(const Settings& s, const graft::models::Model& model, const Merged& merged,
+                     const fs::path& work) {
   const auto* llama = dynamic_cast<const graft::models::Llama*>(&model);
   if (llama == nullptr)
     throw graft::ValueError(
-        "merge: a model folder is written from a GGUF file of the LLaMA family only");
+        "merge: a GGUF file becomes a folder only if its model is of the LLaMA family; write a "
+        ".gguf file instead");
   const auto& c = llama->config();
-  const std::string name = c.model_type == "qwen2"   ? "Qwen2"
-                           : c.model_type == "qwen3" ? "Qwen3"
-                                                     : "Llama";
-  return {{"architectures", {name + "ForCausalLM"}},
-          {"model_type", c.model_type},
-          {"vocab_size", c.vocabulary},
-          {"hidden_size", c.hidden_size},
-          {"intermediate_size", c.intermediate_size},
-          {"num_hidden_layers", c.layers},
-          {"num_attention_heads", c.heads},
-          {"num_key_value_heads", c.kv_heads},
-          {"head_dim", c.head_dim},
-          {"max_position_embeddings", c.max_positions},
-          {"rms_norm_eps", c.rms_norm_eps},
-          {"rope_theta", c.rope.theta},
-          {"hidden_act", "silu"},
-          {"tie_word_embeddings", tied},
-          {"attention_bias", false},
-          {"torch_dtype", "float32"}};
-}
+  if (c.rope.type != "default" && !c.rope.type.empty())
+    throw graft::ValueError(
+        concat("merge: no config.json for the rotary embedding '", c.rope.type, "'"));
+  const Format format = s.dtype == "auto" ? Format::f32 : kFormats.at(s.dtype);
+  Output output;
+  const auto weights = all_weights(model, merged.tied);
+  for (const auto& [name, tensor] : weights) output.add(name, tensor, format);
+  output.write(work / "model.safetensors");
 
-void write_folder(const Settings& s, const graft::models::CausalModel& model,
-                  const fs::path& work) {
-  const auto weights = weights_of(model);
-  std::vector<graft::io::TensorToWrite> tensors;
-  bool tied = true;
-  for (const auto& [name, t] : weights) {
-    if (name == "lm_head.weight") tied = false;
-    graft::io::TensorToWrite item;
-    item.name = name;
-    item.dtype = graft::io::DType::f32;
-    item.shape.assign(t.shape().begin(), t.shape().end());
-    item.data = std::as_bytes(t.span());
-    tensors.push_back(std::move(item));
+  const auto tokenizer = load_tokenizer(s.model);
+  const auto id = [](std::int32_t token) { return token >= 0 ? Json(token) : Json(); };
+  const auto biased = [&](const char* module) {
+    return weights.contains(concat("model.layers.0.", module, ".bias"));
+  };
+  const char* name = c.model_type == "qwen2"   ? "Qwen2"
+                     : c.model_type == "qwen3" ? "Qwen3"
+                                               : "Llama";
+  Json config{{"architectures", Json::array({concat(name, "ForCausalLM")})},
+              {"model_type", c.model_type},
+              {"vocab_size", c.vocabulary},
+              {"hidden_size", c.hidden_size},
+              {"intermediate_size", c.intermediate_size},
+              {"num_hidden_layers", c.layers},
+              {"num_attention_heads", c.heads},
+              {"num_key_value_heads", c.kv_heads},
+              {"head_dim", c.head_dim},
+              {"max_position_embeddings", c.max_positions},
+              {"rms_norm_eps", c.rms_norm_eps},
+              {"rope_theta", c.rope.theta},
+              {"hidden_act", "silu"},
+              {"tie_word_embeddings", merged.tied},
+              {"bos_token_id", id(tokenizer.bos_id())},
+              {"eos_token_id", id(tokenizer.eos_id())},
+              {"dtype", torch_name(format)}};
+  if (c.model_type == "llama") {
+    config["attention_bias"] = biased("self_attn.q_proj");
+    config["mlp_bias"] = biased("mlp.up_proj");
   }
-  graft::io::write_safetensors(work / "model.safetensors", tensors);
-  Json config;
-  if (fs::is_directory(s.model)) {
-    config = graft::io::read_json(fs::path(s.model) / "config.json");
-    config["tie_word_embeddings"] = tied;
-    for (const auto& entry : fs::directory_iterator(s.model)) {
-      const std::string name = entry.path().filename().string();
-      if (entry.is_regular_file() &&
-          (name.find("token") != std::string::npos || name.starts_with("vocab") ||
-           name.starts_with("merges") || name == "generation_config.json" ||
-           name == "chat_template.jinja"))
-        fs::copy_file(entry.path(), work / name, fs::copy_options::overwrite_existing);
-    }
-  } else {
-    config = config_of(model, tied);
-  }
-  config["dtype"] = "float32";
-  const std::string text = graft::io::json_text(config, 2) + "\n";
-  graft::io::write_file_atomically(work / "config.json", std::as_bytes(std::span(text)));
-}
-
-/// The source file with the weights that changed in another format; everything else byte for byte.
-void write_gguf_file(const Settings& s, const graft::models::CausalModel& model,
-                     const std::map<std::string, bool>& changed) {
+  write_config(work, config);
   const auto source = graft::io::GgufFile::open(s.model);
-  static const std::map<std::string, graft::quant::Format> kTypes = {
-      {"f32", graft::quant::Format::f32},
-      {"f16", graft::quant::Format::f16},
-      {"bf16", graft::quant::Format::bf16},
-      {"q8_0", graft::quant::Format::q8_0}};
-  const auto format = kTypes.at(s.type);
+  if (!write_tokenizer(source.metadata(), s.model, work))
+    say("note: the tokenizer of this file has no tokenizer.json form; take the original model's");
+}
+
+/// A GGUF file from a GGUF file: what did not change is copied byte for byte.
+void write_gguf_file(const Settings& s, const graft::models::Model& model, const Merged& merged) {
+  const auto source = graft::io::GgufFile::open(s.model);
   const std::string architecture = source.metadata().get_string("general.architecture");
-  std::map<std::string, std::vector<std::byte>> replaced;
-  for (const auto& [name, t] : weights_of(model)) {
-    const std::string stem = name.substr(0, name.rfind('.'));
-    if (!changed.contains(stem) || t.rank() != 2) continue;
+  struct New {
+    Format format;
+    std::vector<Index> shape;
+    std::vector<std::byte> bytes;
+  };
+  std::map<std::string, New> replaced;
+  for (const auto& [name, t] : merged.changed) {
+    const std::string target = gguf_name(architecture, name);
     std::vector<float> values(t.begin(), t.end());
     if (interleaved_rows(architecture, name))
-      values = reorder_rows(values, t.rows(), model.info().head_dim, true);
+      values = reorder_rows(values, t.dim(0), model.info().head_dim, true);
+    Format format = Format::f32;
+    if (t.rank() >= 2) {
+      const auto* old = source.find(target);
+      const bool plain =
+          old != nullptr && (old->format() == Format::f32 || old->format() == Format::f16 ||
+                             old->format() == Format::bf16);
+      format = s.dtype != "auto" ? kFormats.at(s.dtype) : plain ? old->format() : Format::q8_0;
+      if (t.cols() % graft::quant::format_info(format).block_elements != 0) format = Format::f16;
+    }
     const Index row = graft::quant::row_bytes(format, t.cols());
-    std::vector<std::byte> bytes(static_cast<std::size_t>(row * t.rows()));
-    graft::quant::encode(format, values.data(), t.size(), bytes.data());
-    replaced[graft::models::detail::gguf_name(name, architecture == "gemma3")] = std::move(bytes);
+    New item{format,
+             {t.shape().begin(), t.shape().end()},
+             std::vector<std::byte>(static_cast<std::size_t>(row * t.rows()))};
+    graft::quant::encode(format, values.data(), t.size(), item.bytes.data());
+    replaced[target] = std::move(item);
   }
   std::vector<graft::io::GgufTensorToWrite> tensors;
+  const auto put = [&](const std::string& name, const New& item) {
+    tensors.push_back(
+        {name, item.shape, graft::quant::format_info(item.format).ggml_type, item.bytes});
+  };
   for (const auto& t : source.tensors()) {
-    graft::io::GgufTensorToWrite item;
-    item.name = t.name;
-    item.shape = t.shape;
-    item.ggml_type = t.ggml_type;
-    item.data = t.data;
     if (const auto it = replaced.find(t.name); it != replaced.end()) {
-      item.ggml_type = graft::quant::format_info(format).ggml_type;
-      item.data = it->second;
+      put(t.name, it->second);
+    } else {
+      tensors.push_back({t.name, t.shape, t.ggml_type, t.data});
     }
-    tensors.push_back(std::move(item));
   }
+  for (const auto& [name, item] : replaced)
+    if (source.find(name) == nullptr) put(name, item);
   graft::io::write_gguf(s.output, source.metadata(), tensors);
 }
 
 int merge(const Settings& s) {
-  const auto model = load_causal(s.model);
+  const bool to_gguf = fs::path(s.output).extension() == ".gguf";
+  const bool from_folder = fs::is_directory(s.model);
+  if (to_gguf && from_folder)
+    throw graft::ValueError("--output: a GGUF file can be written from a GGUF model only");
+  if (!to_gguf && s.dtype.starts_with("q"))
+    throw graft::ValueError(
+        concat("--dtype: ", s.dtype, " is for GGUF files; a folder takes f32, f16 or bf16"));
+  if (!to_gguf && fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
+    throw graft::ValueError(concat("--output: ", s.output, " exists already"));
+  const auto model = load_model(s.model);
   graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, split(s.adapters, ','));
-  if (adapters.active().empty())
-    throw graft::ValueError("--adapter: at least one adapter is needed");
-  std::map<std::string, bool> changed;
-  for (const auto* site : model->sites().linear)
-    if (!site->chain().empty() || site->bias_override) changed[site->path()] = true;
-  adapters.merge({.dequantize = true});
-  const bool gguf = fs::path(s.output).extension() == ".gguf";
-  if (gguf) {
-    if (fs::is_directory(s.model))
-      throw graft::ValueError("--output: a GGUF file can be written from a GGUF model only");
-    write_gguf_file(s, *model, changed);
+  load_adapters(adapters, s.adapters);
+  const Merged merged = merge_adapters(*model, adapters);
+  if (to_gguf) {
+    write_gguf_file(s, *model, merged);
   } else {
-    const fs::path work = s.output + ".writing";
+    const fs::path target = fs::absolute(s.output).lexically_normal();
+    const fs::path folder = target.filename().empty() ? target.parent_path() : target;
+    const fs::path work =
+        folder.parent_path() / concat(".", folder.filename().string(), ".writing");
     fs::remove_all(work);
     fs::create_directories(work);
-    write_folder(s, *model, work);
-    if (fs::exists(s.output)) {
-      if (!fs::is_directory(s.output)) throw graft::IoError(s.output + ": exists and is no folder");
-      for (const auto& entry : fs::directory_iterator(work))
-        fs::rename(entry.path(), fs::path(s.output) / entry.path().filename());
+    try {
+      if (from_folder) {
+        write_from_folder(s, merged, work);
+      } else {
+        write_from_gguf(s, *model, merged, work);
+      }
+    } catch (...) {
       fs::remove_all(work);
-    } else {
-      fs::rename(work, s.output);
+      throw;
     }
-    if (!fs::is_directory(s.model))
-      std::printf("the folder has no tokenizer: take that of the original model\n");
+    fs::remove(folder);  // an empty one
+    fs::rename(work, folder);
+    graft::io::flush_folder(folder.parent_path());
   }
-  std::printf("merged %zu weights into %s\n", changed.size(), s.output.c_str());
+  say(concat("merged ", merged.changed.size(), " weights into ", s.output));
   return 0;
 }
 
@@ -187,13 +357,23 @@ void add_merge(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("merge",
                                "Fold adapters into the model: a safetensors folder or a GGUF file");
   auto s = std::make_shared<Settings>();
+  auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
+  c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
   c->add_option("--model", s->model, "GGUF file or Hugging Face folder")->required();
-  c->add_option("--adapter", s->adapters, "Adapter folders separated by commas")->required();
-  c->add_option("--output", s->output, "Folder, or a name that ends in .gguf")->required();
-  c->add_option("--type", s->type, "Format of merged weights in a GGUF file")
-      ->check(CLI::IsMember({"f32", "f16", "bf16", "q8_0"}));
-  c->callback([&run, s] { run = [s] { return merge(*s); }; });
+  c->add_option("--adapter", s->adapters,
+                "Adapter FOLDER or NAME=FOLDER; may be repeated, or separated by commas")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->delimiter(',')
+      ->required();
+  c->add_option("--output", s->output, "New folder, or a name that ends in .gguf")->required();
+  c->add_option("--dtype", s->dtype,
+                "Of the weights. auto: that of the model; where it is quantised, f32 in a folder "
+                "and q8_0 in a GGUF file. f32, f16, bf16; in a GGUF file also q8_0, q5_1, q5_0, "
+                "q4_1, q4_0, then of the merged weights only")
+      ->check(
+          CLI::IsMember({"auto", "f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"}));
+  c->callback([&run, s, unused] { run = [s, unused] { return merge(*s); }; });
 }
 
 }  // namespace cli

@@ -1,38 +1,105 @@
+// The methods, compiled once for all subcommands, and the command that lists them.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
 #include <cstdio>
 
 #include "common.hpp"
+#include "graft/compose/methods.hpp"
 
 namespace cli {
+namespace {
+
+std::string text(std::string_view view) { return std::string(view); }
+
+std::string folded(std::string_view name) {
+  std::string result;
+  for (const char c : name)
+    if (c != '-' && c != '_' && c != ' ')
+      result += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
+}
+
+int show_method(const graft::MethodEntry<float>& entry, bool json) {
+  const auto& i = entry.info;
+  if (json) {
+    print_json({{"peft_type", text(i.peft_type)}, {"config", graft::config_json(entry.defaults)}});
+    return 0;
+  }
+  say(graft::concat(i.name, " (", i.peft_type, ")", i.paper.empty() ? "" : ", ", i.paper,
+                    "\nsites: ", i.sites, "\ntrained a site: ", i.parameters, "\n",
+                    i.mergeable ? "can be merged" : "cannot be merged",
+                    "\n\nadapter_config.json with its defaults:"));
+  print_json(graft::config_json(entry.defaults));
+  return 0;
+}
+
+int list_methods(bool json) {
+  graft::io::Json list = graft::io::Json::array();
+  std::vector<std::vector<std::string>> rows{
+      {"method", "name", "family", "sites", "trained a site", "merges", "PEFT", "paper"}};
+  for (const auto& entry : methods().entries()) {
+    const auto& i = entry.info;
+    list.push_back({{"peft_type", text(i.peft_type)},
+                    {"name", text(i.name)},
+                    {"family", text(i.family)},
+                    {"sites", text(i.sites)},
+                    {"parameters", text(i.parameters)},
+                    {"mergeable", i.mergeable},
+                    {"peft", i.in_peft},
+                    {"paper", text(i.paper)}});
+    rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites),
+                    text(i.parameters), i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no",
+                    text(i.paper)});
+  }
+  if (json) {
+    print_json(list);
+    return 0;
+  }
+  // Columns in characters: some hold signs of several bytes.
+  const auto width_of = [](const std::string& cell) {
+    return static_cast<std::size_t>(std::count_if(cell.begin(), cell.end(), [](char c) {
+      return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+    }));
+  };
+  std::vector<std::size_t> widths(rows[0].size());
+  for (const auto& row : rows)
+    for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
+  for (const auto& row : rows) {
+    std::string line;
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      line += row[c];
+      if (c + 1 < row.size()) line.append(widths[c] - width_of(row[c]) + 2, ' ');
+    }
+    say(line);
+  }
+  return 0;
+}
+
+}  // namespace
+
+const graft::MethodRegistry<float>& methods() { return graft::all_methods<float>(); }
+
+std::string method_type(const std::string& name) {
+  std::string known;
+  for (const auto& entry : methods().entries()) {
+    if (folded(entry.info.peft_type) == folded(name) || folded(entry.info.name) == folded(name))
+      return text(entry.info.peft_type);
+    known += (known.empty() ? "" : ", ") + text(entry.info.peft_type);
+  }
+  throw graft::ValueError(graft::concat("--method: '", name, "' is not known; known are ", known));
+}
 
 void add_methods(CLI::App& app, Command& run) {
-  auto* c = app.add_subcommand("methods", "List the adapter methods");
+  auto* c = app.add_subcommand("methods", "List the adapter methods, or show one");
   auto json = std::make_shared<bool>(false);
-  c->add_flag("--json", *json, "Print a JSON array");
-  c->callback([&run, json] {
-    run = [json] {
-      graft::io::Json list = graft::io::Json::array();
-      if (!*json)
-        std::printf("%-18s %-22s %-12s %-24s %-28s %-7s %s\n", "peft_type", "name", "family",
-                    "sites", "trained a site", "merges", "paper");
-      for (const auto& e : methods().entries()) {
-        const auto& i = e.info;
-        const auto text = [](std::string_view t) { return std::string(t); };
-        list.push_back({{"peft_type", text(i.peft_type)},
-                        {"name", text(i.name)},
-                        {"family", text(i.family)},
-                        {"sites", text(i.sites)},
-                        {"parameters", text(i.parameters)},
-                        {"mergeable", i.mergeable},
-                        {"peft", i.in_peft},
-                        {"paper", text(i.paper)}});
-        if (!*json)
-          std::printf("%-18s %-22s %-12s %-24s %-28s %-7s %s\n", text(i.peft_type).c_str(),
-                      text(i.name).c_str(), text(i.family).c_str(), text(i.sites).c_str(),
-                      text(i.parameters).c_str(), i.mergeable ? "yes" : "no",
-                      text(i.paper).c_str());
-      }
-      if (*json) print_json(list);
-      return 0;
+  auto name = std::make_shared<std::string>();
+  c->add_option("name", *name, "A method: its defaults as adapter_config.json");
+  c->add_flag("--json", *json, "Print JSON");
+  c->callback([&run, name, json] {
+    run = [name, json] {
+      return name->empty() ? list_methods(*json)
+                           : show_method(methods().at(method_type(*name)), *json);
     };
   });
 }

@@ -13,18 +13,24 @@ struct Curve {
   std::vector<std::pair<double, double>> points;
 };
 
-/// A table row or a text of the report.
+/// Curves over the steps in one drawing.
+struct Figure {
+  std::string title;
+  std::string y_label;
+  std::vector<Curve> curves;
+};
+
+/// What a page about a run shows; texts may hold anything.
 struct Report {
   std::string title;
   std::vector<std::pair<std::string, std::string>> results;
   std::vector<std::pair<std::string, std::string>> settings;
   std::vector<std::pair<std::string, std::string>> samples;
-  std::vector<Curve> losses;
-  std::vector<Curve> throughput;
+  std::vector<Figure> figures;
 };
 
-/// Writes one HTML page that needs no network; curves are drawn by gnuplot as SVG, or listed as
-/// missing if gnuplot is absent.
+/// Writes one HTML page that needs no network. Curves are drawn by gnuplot as SVG; without the
+/// program, the page says so.
 void write_report(const std::filesystem::path& path, const Report& report);
 
 }  // namespace cli

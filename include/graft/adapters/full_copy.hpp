@@ -15,6 +15,8 @@ class FullLinear final : public LinearPart<T> {
       : weight_(weight.clone()), file_shape_(file_shape) {
     if (bias) bias_ = BasicParameter<T>(bias.clone());
   }
+  /// A layer whose weight another part trains too: a head over the rows of the embedding.
+  explicit FullLinear(BasicParameter<T> shared) : weight_(std::move(shared)), owns_weight_(false) {}
   BasicVar<T> apply(const BasicLinearView<T>&, const BasicVar<T>& x) const override {
     auto& tape = x.tape();
     auto y = matmul(x, tape.parameter(weight_), Transpose::no, Transpose::yes);
@@ -22,8 +24,9 @@ class FullLinear final : public LinearPart<T> {
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
-    list.push_back(
-        {.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
+    if (owns_weight_)
+      list.push_back(
+          {.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
     if (bias_) list.push_back({.name = "bias", .parameter = bias_, .index = {}, .file_shape = {}});
     return list;
   }
@@ -32,6 +35,7 @@ class FullLinear final : public LinearPart<T> {
   BasicParameter<T> weight_;
   BasicParameter<T> bias_;
   Shape file_shape_;
+  bool owns_weight_ = true;
 };
 
 /// An embedding with a trained copy of its table. Trained: vocabulary · dim.
@@ -39,6 +43,7 @@ template <std::floating_point T>
 class FullEmbedding final : public EmbeddingPart<T> {
  public:
   explicit FullEmbedding(const BasicTensor<T>& table) : table_(table.clone()) {}
+  const BasicParameter<T>& table() const { return table_; }
   BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
     return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()));

@@ -88,6 +88,8 @@ class BpeModel {
     }
   }
 
+  const BpeOptions& options() const { return options_; }
+
  private:
   struct Merge {
     std::int32_t rank = 0;

@@ -1,231 +1,404 @@
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/compose/adapter_model.hpp"
-#include "graft/models/causal_model.hpp"
+#include "graft/models/model.hpp"
+#include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
 #include "graft/optim/learning_rate.hpp"
-#include "graft/optim/optimizer.hpp"
 #include "graft/text/sampling.hpp"
 #include "graft/train/checkpoint.hpp"
+#include "graft/train/dataset.hpp"
+#include "graft/train/evaluate.hpp"
 
-namespace graft::train {
+namespace graft {
 
-/// Settings of a training run. Steps count optimiser steps; one takes batch_size · accumulation
-/// rows.
+/// A loss, a gradient or a parameter that is not a finite number.
+class NotFiniteError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Settings of a training run. One step takes batch_size · accumulation rows.
 struct TrainConfig {
-  Index steps = 100;
+  Index steps = 0;    ///< 0: as many as `epochs` make
+  double epochs = 1;  ///< passes over the rows, rounded up to whole steps
   Index batch_size = 4;
-  Index accumulation = 1;
-  double learning_rate = 1e-3;
-  LearningRateConfig schedule;
-  double max_gradient_norm = 1;       ///< 0: no clipping
-  Index eval_interval = 0;            ///< steps between evaluations; 0: none
-  Index checkpoint_interval = 0;      ///< steps between checkpoints; 0: none
-  std::filesystem::path checkpoints;  ///< folder of the checkpoints
-  std::uint64_t seed = 0;
+  Index accumulation =
+      1;  ///< batches a step; each counts by its number of predictions, as if they were one batch
+  AdamWConfig optimizer = {.learning_rate = 2e-4};
+  double lora_plus_ratio =
+      1;  ///< learning rate of LoRA's B, and of embeddings, over the others' (arXiv:2402.12354)
+  LearningRateConfig schedule = {};
+  double max_gradient_norm = 1;            ///< 0: no clipping
+  Index eval_interval = 0;                 ///< steps between evaluations; 0: at the end only
+  Index checkpoint_interval = 0;           ///< steps between checkpoints; 0: only when stopped
+  std::filesystem::path checkpoints = {};  ///< folder for them; empty: none are written
+  std::size_t keep_checkpoints = 2;
+  std::uint64_t seed = 0;  ///< of the order of rows and of dropout
 };
 
 /// What happened in one step.
 struct StepReport {
-  Index step = 0;
-  double loss = 0;
+  Index step = 0;  ///< from 1
+  Index steps = 0;
+  double loss = 0;       ///< of the predictions, without auxiliary terms
+  double auxiliary = 0;  ///< the auxiliary terms
   double learning_rate = 0;
-  double gradient_norm = 0;
-  double tokens_per_second = 0;
+  double gradient_norm = 0;  ///< before clipping
   double seconds = 0;
+  double tokens_per_second = 0;  ///< without padding; rows a second where there are no tokens
+  double seconds_left = 0;       ///< by the mean of the last steps, without evaluations
 };
 
-/// Mean over the tokens of held-out rows.
-struct Evaluation {
-  double loss = 0;
-  double perplexity = 0;
-  double accuracy = 0;  ///< share of tokens whose likeliest prediction was right
-  Index tokens = 0;
-};
-
-/// Gives batches of rows by number: make(rows) builds one from the given row numbers.
-using MakeBatch = std::function<models::Batch(const std::vector<Index>& rows)>;
-
-/// Loss and accuracy of a causal model over rows, batch by batch.
-inline Evaluation evaluate(const models::CausalModel& model, const std::vector<Index>& rows,
-                           Index batch_size, const MakeBatch& make,
-                           const std::function<bool()>& stop = {}) {
+/// An evaluation and when it was; step 0 is before training.
+struct EvaluationReport {
+  Index step = 0;
   Evaluation result;
-  double total = 0;
-  Index right = 0;
-  for (std::size_t first = 0; first < rows.size(); first += static_cast<std::size_t>(batch_size)) {
-    if (stop && stop()) break;
-    const std::size_t last = std::min(rows.size(), first + static_cast<std::size_t>(batch_size));
-    const models::Batch batch =
-        make({rows.begin() + static_cast<Index>(first), rows.begin() + static_cast<Index>(last)});
-    Tape tape({.gradients = false, .training = false});
-    std::vector<unsigned char> correct;
-    std::vector<float> losses;
-    model.token_loss(tape, batch, &correct, &losses);
-    for (float l : losses) total += static_cast<double>(l);
-    for (unsigned char c : correct) right += c;
-    result.tokens += static_cast<Index>(losses.size());
-  }
-  const auto n = static_cast<double>(std::max<Index>(1, result.tokens));
-  result.loss = total / n;
-  result.perplexity = std::exp(result.loss);
-  result.accuracy = static_cast<double>(right) / n;
-  return result;
+};
+
+struct TrainCallbacks {
+  std::function<void(const StepReport&)> on_step = {};
+  std::function<void(const EvaluationReport&)> on_evaluation = {};
+  std::function<void(Index step, const std::filesystem::path&)> on_checkpoint = {};
+  /// What a checkpoint keeps for the program.
+  std::function<io::Json()> note = {};
+  /// Asked after each step and during evaluations: true ends the run after the step, with a
+  /// checkpoint.
+  std::function<bool()> stop = {};
+};
+
+/// What a run has seen so far, the part before a checkpoint included.
+struct TrainHistory {
+  std::vector<StepReport> steps;
+  std::vector<EvaluationReport> evaluations;
+};
+
+/// Groups for an optimiser from the trained tensors of the active adapters.
+template <std::floating_point T>
+std::vector<BasicParameterGroup<T>> parameter_groups(const BasicAdapterModel<T>& adapters,
+                                                     double lora_plus_ratio = 1) {
+  BasicParameterGroup<T> plain, fast;
+  fast.learning_rate_ratio = lora_plus_ratio;
+  for (const auto& name : adapters.active())
+    for (const auto& [key, tensor] : adapters.at(name).tensors()) {
+      if (!tensor.parameter || !tensor.parameter.trainable()) continue;
+      const bool is_fast = tensor.group == "lora_B" || tensor.group == "embedding";
+      (is_fast ? fast : plain).parameters.push_back(tensor.parameter);
+    }
+  return {std::move(plain), std::move(fast)};
 }
 
-/// Trains the active adapters of a model. Knows no method by name: auxiliary losses and procedures
-/// come through the adapters.
+/// Trains the active adapters of a model. It knows no method by name: auxiliary losses and
+/// procedures come through the adapters.
 ///
-/// A step is a function of (settings, data, step number) and the state before it: rows are drawn by
-/// epoch from the seed, and dropout from the seed and the step, so a run that goes on from a
-/// checkpoint ends with the bits of an unbroken one. Results do not depend on the number of
-/// threads.
-class Trainer {
+/// A step is a function of settings, data, step number and the state before it: rows are drawn
+/// epoch by epoch from the seed, and dropout from the seed and the number of the batch. So a run
+/// that goes on from a checkpoint ends with the bits of an unbroken one, and results do not depend
+/// on the number of threads.
+template <std::floating_point T>
+class BasicTrainer {
  public:
-  struct Callbacks {
-    std::function<void(const StepReport&)> on_step;
-    std::function<void(Index step, const Evaluation&)> on_evaluation;
-    std::function<io::Json()> checkpoint_extra;  ///< what to keep in a checkpoint beside the state
-    std::function<bool()> stop;  ///< asked after each step; true ends the run after a checkpoint
-  };
-
-  Trainer(models::Model& model, AdapterModel& adapters, std::string adapter, Optimizer& optimizer,
-          TrainConfig config)
+  /// `held_out` may have no rows. Model, adapters and optimiser must outlive the trainer. Without
+  /// an optimiser of one's own, AdamW by the settings. @throws ValueError for settings out of
+  /// range, no rows, or nothing to train
+  BasicTrainer(models::BasicModel<T>& model, BasicAdapterModel<T>& adapters, BasicDataset<T> data,
+               BasicDataset<T> held_out, const TrainConfig& config,
+               BasicOptimizer<T>* optimizer = nullptr)
       : model_(&model),
         adapters_(&adapters),
-        adapter_(std::move(adapter)),
-        optimizer_(&optimizer),
-        config_(std::move(config)) {
-    if (config_.steps < 0 || config_.batch_size < 1 || config_.accumulation < 1)
-      throw ValueError(concat("trainer: ", config_.steps, " steps of ", config_.accumulation, " x ",
-                              config_.batch_size, " rows"));
-  }
-
-  /// Steps done, also of the run that a checkpoint came from.
-  Index step() const { return step_; }
-  /// Goes on from a checkpoint; returns what was kept beside it.
-  io::Json resume(const std::filesystem::path& checkpoint) {
-    if (adapters_->at(adapter_).procedure() != nullptr)
-      throw ValueError(concat("method ", adapters_->at(adapter_).info().peft_type,
-                              " cannot go on from a checkpoint"));
-    const auto state = load_checkpoint(checkpoint, *adapters_, adapter_, *optimizer_);
-    step_ = state.step;
-    return state.extra;
-  }
-
-  /// Runs to the last step, or until `stop`. @throws ValueError if a loss is not finite; the
-  /// parameters are those before that step.
-  void run(const std::vector<Index>& rows, const MakeBatch& make,
-           const std::vector<Index>& held_out, const Callbacks& callbacks) {
-    if (rows.empty()) throw ValueError("trainer: no rows to train on");
-    while (step_ < config_.steps) {
-      const StepReport report = one_step(rows, make);
-      if (callbacks.on_step) callbacks.on_step(report);
-      const bool last = step_ == config_.steps;
-      if (!held_out.empty() && config_.eval_interval > 0 &&
-          (last || step_ % config_.eval_interval == 0) && callbacks.on_evaluation) {
-        if (const auto* causal = dynamic_cast<const models::CausalModel*>(model_))
-          callbacks.on_evaluation(
-              step_, evaluate(*causal, held_out, config_.batch_size, make, callbacks.stop));
-      }
-      const bool stopped = callbacks.stop && callbacks.stop();
-      if (!config_.checkpoints.empty() && (stopped || (config_.checkpoint_interval > 0 && !last &&
-                                                       step_ % config_.checkpoint_interval == 0)))
-        save_checkpoint(config_.checkpoints, *adapters_, adapter_, *optimizer_,
-                        {step_, callbacks.checkpoint_extra ? callbacks.checkpoint_extra()
-                                                           : io::Json::object()});
-      if (stopped) return;
+        data_(std::move(data)),
+        held_out_(std::move(held_out)),
+        config_(config),
+        optimizer_(optimizer) {
+    if (config.steps < 0 || config.batch_size < 1 || config.accumulation < 1 ||
+        !(config.epochs > 0))
+      throw ValueError(concat("trainer: ", config.steps, " steps or ", config.epochs, " epochs of ",
+                              config.accumulation, " x ", config.batch_size, " rows"));
+    if (data_.rows < 1) throw ValueError("trainer: no rows to train on");
+    if (optimizer_ == nullptr) {
+      own_ = std::make_unique<BasicAdamW<T>>(parameter_groups(adapters, config.lora_plus_ratio),
+                                             config.optimizer);
+      optimizer_ = own_.get();
     }
+    if (optimizer_->size() == 0)
+      throw ValueError("trainer: the active adapters have no trained tensors");
+    base_rate_ = optimizer_->learning_rate();
+    if (config_.steps == 0) {
+      const auto per_step = static_cast<double>(config.batch_size * config.accumulation);
+      config_.steps = std::max<Index>(
+          1, static_cast<Index>(
+                 std::ceil(config.epochs * static_cast<double>(data_.rows) / per_step - 1e-9)));
+    }
+  }
+
+  const TrainConfig& config() const { return config_; }
+  /// Steps of the whole run.
+  Index steps() const { return config_.steps; }
+  /// Steps done, those before a checkpoint included.
+  Index step() const { return step_; }
+  bool done() const { return step_ >= config_.steps; }
+  const TrainHistory& history() const { return history_; }
+  BasicOptimizer<T>& optimizer() { return *optimizer_; }
+
+  /// Goes on from a checkpoint folder; returns the note that the program kept in it.
+  /// @throws IoError, ValueError if it is not one of a run with these settings, adapters and data
+  io::Json resume(const std::filesystem::path& checkpoint) {
+    const auto state = load_checkpoint(checkpoint, *adapters_, *optimizer_);
+    const io::JsonView json(state, (checkpoint / "state.json").string());
+    const auto expect = [&](const char* key, const std::string& now) {
+      if (const std::string& then = json.at(key).string(); then != now)
+        json.at(key).fail(concat("the run had ", then, ", this one has ", now));
+    };
+    expect("seed", std::to_string(config_.seed));
+    expect("rows_per_step", concat(config_.accumulation, " x ", config_.batch_size));
+    expect("steps", std::to_string(config_.steps));
+    expect("data", std::to_string(data_.fingerprint));
+    step_ = static_cast<Index>(json.at("step").integer(0, config_.steps));
+    history_ = {};
+    for (const auto& item : json.at("history").elements())
+      history_.steps.push_back(read_step(item.numbers()));
+    for (const auto& item : json.at("evaluations").elements())
+      history_.evaluations.push_back(read_evaluation(item.numbers()));
+    return json.at("note").json();
+  }
+
+  /// Evaluates on the held-out rows and adds that to the history; nothing if there are none or
+  /// `stop` became true.
+  std::optional<Evaluation> evaluate(const TrainCallbacks& callbacks = {}) {
+    if (held_out_.rows == 0) return std::nullopt;
+    const auto result = graft::evaluate(*model_, held_out_, config_.batch_size, callbacks.stop);
+    if (!result) return std::nullopt;
+    history_.evaluations.push_back({step_, *result});
+    if (callbacks.on_evaluation) callbacks.on_evaluation(history_.evaluations.back());
+    return result;
+  }
+
+  /// Runs to the last step, or until `stop`; true if the run is complete.
+  /// @throws NotFiniteError if a loss or a gradient is not finite; the parameters are those before
+  /// that step, checkpoints stay
+  bool run(const TrainCallbacks& callbacks = {}) {
+    const auto stop = [&] { return callbacks.stop && callbacks.stop(); };
+    while (!done()) {
+      history_.steps.push_back(one_step());
+      if (callbacks.on_step) callbacks.on_step(history_.steps.back());
+      const bool stopped = stop();
+      if (!stopped && (done() || (config_.eval_interval > 0 && step_ % config_.eval_interval == 0)))
+        evaluate(callbacks);
+      const bool wanted =
+          config_.checkpoint_interval > 0 && !done() && step_ % config_.checkpoint_interval == 0;
+      if (!config_.checkpoints.empty() && (wanted || (!done() && stop()))) save(callbacks);
+      if (stop()) break;
+    }
+    return done();
+  }
+
+  /// Writes a checkpoint of the state now. @throws IoError
+  std::filesystem::path save(const TrainCallbacks& callbacks = {}) const {
+    io::Json state{{"seed", std::to_string(config_.seed)},
+                   {"rows_per_step", concat(config_.accumulation, " x ", config_.batch_size)},
+                   {"steps", std::to_string(config_.steps)},
+                   {"data", std::to_string(data_.fingerprint)},
+                   {"next_row", step_ * config_.accumulation * config_.batch_size},
+                   {"note", callbacks.note ? callbacks.note() : io::Json::object()}};
+    state["history"] = io::Json::array();
+    for (const auto& r : history_.steps) state["history"].push_back(write_step(r));
+    state["evaluations"] = io::Json::array();
+    for (const auto& e : history_.evaluations) state["evaluations"].push_back(write_evaluation(e));
+    const auto path =
+        save_checkpoint(config_.checkpoints, step_, *adapters_, *optimizer_, std::move(state),
+                        std::max<std::size_t>(1, config_.keep_checkpoints));
+    if (callbacks.on_checkpoint) callbacks.on_checkpoint(step_, path);
+    return path;
   }
 
  private:
-  StepReport one_step(const std::vector<Index>& rows, const MakeBatch& make) {
-    const auto begin = std::chrono::steady_clock::now();
-    auto& set = adapters_->at(adapter_);
-    const double rate =
-        config_.learning_rate * learning_rate_ratio(config_.schedule, step_, config_.steps);
+  using Clock = std::chrono::steady_clock;
+
+  StepReport one_step() {
+    const auto begin = Clock::now();
+    const double rate = base_rate_ * learning_rate_ratio(config_.schedule, step_, config_.steps);
     const StepInfo info{step_ + 1, config_.steps, rate};
-    if (auto* procedure = set.procedure()) procedure->before_step(info);
+    const auto procedures = [&](auto&& call) {
+      for (const auto& name : adapters_->active())
+        if (auto* procedure = adapters_->at(name).procedure()) call(*procedure);
+    };
+    procedures([&](auto& p) { p.before_step(info); });
     optimizer_->zero_grad();
-    StepReport report;
-    Index tokens = 0;
+
+    std::vector<models::BasicBatch<T>> batches;
+    Index predictions = 0, tokens = 0;
     for (Index part = 0; part < config_.accumulation; ++part) {
-      const models::Batch batch = make(draw(rows, step_ * config_.accumulation + part));
-      tokens += static_cast<Index>(batch.ids.size());
-      Tape tape(
-          {.seed = text::detail::mix_seeds(
-               config_.seed, static_cast<std::uint64_t>(step_ * config_.accumulation + part))});
-      auto loss = model_->loss(tape, batch);
-      if (const auto extra = adapters_->auxiliary_loss(tape)) loss = add(loss, extra);
-      const double value = loss.item();
-      if (!std::isfinite(value))
-        throw ValueError(concat("the loss of step ", step_ + 1, " is ", value, first_bad_tensor()));
-      report.loss += value / static_cast<double>(config_.accumulation);
-      tape.backward(loss);
+      batches.push_back(data_.batch(draw(step_ * config_.accumulation + part)));
+      predictions += detail::predictions(*model_, batches.back());
+      tokens += size_of(batches.back());
     }
-    if (auto* procedure = set.procedure()) procedure->after_backward(info);
-    const double share = 1.0 / static_cast<double>(config_.accumulation);
-    report.gradient_norm = gradient_norm(optimizer_->parameters()) * share;
+    if (predictions == 0)
+      throw ValueError(concat("trainer: step ", step_ + 1, " has no prediction to learn from"));
+
+    StepReport report;
+    for (std::size_t part = 0; part < batches.size(); ++part) {
+      const auto number = static_cast<std::uint64_t>(step_ * config_.accumulation) + part;
+      const double share = static_cast<double>(detail::predictions(*model_, batches[part])) /
+                           static_cast<double>(predictions);
+      if (share == 0) continue;
+      BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number)});
+      auto loss = model_->loss(tape, batches[part]);
+      report.loss += share * static_cast<double>(loss.item());
+      if (const auto extra = adapters_->auxiliary_loss(tape)) {
+        report.auxiliary += share * static_cast<double>(extra.item());
+        loss = add(loss, extra);
+      }
+      if (!std::isfinite(loss.item()))
+        fail("loss", static_cast<double>(loss.item()), batches[part]);
+      if (!loss.requires_grad()) throw ValueError("trainer: the loss depends on no trained tensor");
+      tape.backward(loss, BasicTensor<T>::full(loss.shape(), static_cast<T>(share)));
+    }
+    procedures([&](auto& p) { p.after_backward(info); });
+    report.gradient_norm = gradient_norm(optimizer_->parameters());
     if (!std::isfinite(report.gradient_norm))
-      throw ValueError(
-          concat("the gradient of step ", step_ + 1, " is not finite", first_bad_tensor()));
+      fail("gradient norm", report.gradient_norm, batches.back());
     optimizer_->set_learning_rate(rate);
-    optimizer_->step(share * clip_factor(report.gradient_norm, config_.max_gradient_norm));
-    if (auto* procedure = set.procedure()) procedure->after_step(info);
+    optimizer_->step(clip_factor(report.gradient_norm, config_.max_gradient_norm));
+    optimizer_->set_learning_rate(base_rate_);
+    procedures([&](auto& p) { p.after_step(info); });
     optimizer_->zero_grad();
+
     ++step_;
     report.step = step_;
+    report.steps = config_.steps;
     report.learning_rate = rate;
-    report.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    report.tokens_per_second = static_cast<double>(tokens) / report.seconds;
+    report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    report.tokens_per_second = static_cast<double>(tokens) / std::max(report.seconds, 1e-9);
+    // The first step of a run warms memory up; it does not speak for the rest.
+    recent_ = recent_ == 0 || step_ - first_timed_ <= 1 ? report.seconds
+                                                        : 0.9 * recent_ + 0.1 * report.seconds;
+    if (first_timed_ == 0) first_timed_ = step_;
+    report.seconds_left = recent_ * static_cast<double>(config_.steps - step_);
     return report;
   }
 
+  static Index size_of(const models::BasicBatch<T>& batch) {
+    if (batch.ids.empty()) return batch.batch;
+    if (batch.mask.empty()) return static_cast<Index>(batch.ids.size());
+    return static_cast<Index>(
+        std::count(batch.mask.begin(), batch.mask.end(), static_cast<unsigned char>(1)));
+  }
+
   /// Rows of batch number k: epoch after epoch, each in an order of its own.
-  std::vector<Index> draw(const std::vector<Index>& rows, Index k) {
-    const auto n = static_cast<Index>(rows.size());
+  std::vector<Index> draw(Index k) {
     std::vector<Index> picked;
     for (Index i = 0; i < config_.batch_size; ++i) {
-      const Index at = k * config_.batch_size + i, epoch = at / n;
+      const Index at = k * config_.batch_size + i, epoch = at / data_.rows;
       if (epoch != epoch_) {
-        order_ = text::epoch_order(n, config_.seed, static_cast<std::uint64_t>(epoch));
+        order_ = text::epoch_order(data_.rows, config_.seed, static_cast<std::uint64_t>(epoch));
         epoch_ = epoch;
       }
-      picked.push_back(rows[static_cast<std::size_t>(order_[static_cast<std::size_t>(at % n)])]);
+      picked.push_back(order_[static_cast<std::size_t>(at % data_.rows)]);
     }
     return picked;
   }
 
-  std::string first_bad_tensor() const {
-    const auto bad = [](const Tensor& t) {
-      return t && std::any_of(t.begin(), t.end(), [](float v) { return !std::isfinite(v); });
-    };
-    for (const auto& [key, tensor] : adapters_->at(adapter_).tensors()) {
-      if (!tensor.parameter) continue;
-      if (bad(tensor.parameter.value())) return concat("; first tensor that is not finite: ", key);
-      if (bad(tensor.parameter.grad())) return concat("; first gradient that is not finite: ", key);
+  [[noreturn]] void fail(const char* what, double value, const models::BasicBatch<T>& batch) const {
+    throw NotFiniteError(
+        concat("step ", step_ + 1, ": the ", what, " is ", value, "; ", first_bad_tensor(batch)));
+  }
+  static bool bad(const BasicTensor<T>& t) {
+    return t && std::any_of(t.begin(), t.end(), [](T v) { return !std::isfinite(v); });
+  }
+  std::string first_bad_tensor(const models::BasicBatch<T>& batch) const {
+    for (const auto& name : adapters_->active()) {
+      const auto tensors = adapters_->at(name).tensors();
+      for (const auto& [key, tensor] : tensors)
+        if (tensor.parameter && bad(tensor.parameter.value()))
+          return concat("first tensor that is not finite: ", key);
+      for (const auto& [key, tensor] : tensors)
+        if (tensor.parameter && bad(tensor.parameter.grad()))
+          return concat("first gradient that is not finite: of ", key);
     }
-    return "";
+    const auto& sites = model_->sites();
+    for (const auto* site : sites.embedding)
+      if (!batch.ids.empty() && bad(site->table().lookup(batch.ids)))
+        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
+    for (const auto* site : sites.linear)
+      if (bad(site->base().dense_weight()) || bad(site->base().bias()))
+        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
+    for (const auto* site : sites.norm)
+      if (bad(site->norm().weight) || bad(site->norm().bias))
+        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
+    return "all weights are finite: an activation overflowed (a smaller learning rate may help)";
   }
 
-  models::Model* model_;
-  AdapterModel* adapters_;
-  std::string adapter_;
-  Optimizer* optimizer_;
+  static io::Json write_step(const StepReport& r) {
+    return {r.step,          r.steps,         r.loss,    r.auxiliary,
+            r.learning_rate, r.gradient_norm, r.seconds, r.tokens_per_second,
+            r.seconds_left};
+  }
+  static StepReport read_step(const std::vector<double>& v) {
+    if (v.size() != 9)
+      throw IoError(concat("checkpoint: ", v.size(), " numbers of a step, expected 9"));
+    return {static_cast<Index>(v[0]),
+            static_cast<Index>(v[1]),
+            v[2],
+            v[3],
+            v[4],
+            v[5],
+            v[6],
+            v[7],
+            v[8]};
+  }
+  static io::Json write_evaluation(const EvaluationReport& e) {
+    return {e.step, e.result.loss, e.result.accuracy, e.result.count};
+  }
+  static EvaluationReport read_evaluation(const std::vector<double>& v) {
+    if (v.size() != 4)
+      throw IoError(concat("checkpoint: ", v.size(), " numbers of an evaluation, expected 4"));
+    return {static_cast<Index>(v[0]), {v[1], std::exp(v[1]), v[2], static_cast<Index>(v[3])}};
+  }
+
+  models::BasicModel<T>* model_;
+  BasicAdapterModel<T>* adapters_;
+  BasicDataset<T> data_;
+  BasicDataset<T> held_out_;
   TrainConfig config_;
+  std::unique_ptr<BasicOptimizer<T>> own_;
+  BasicOptimizer<T>* optimizer_;
+  double base_rate_ = 0;
   Index step_ = 0;
+  TrainHistory history_;
   Index epoch_ = -1;
   std::vector<Index> order_;
+  double recent_ = 0;
+  Index first_timed_ = 0;
 };
 
-}  // namespace graft::train
+using Trainer = BasicTrainer<float>;
+
+/// Trains the active adapters of a model on rows, from the first step to the last; returns what
+/// happened.
+///
+///     BasicAdapterModel adapters(model->sites(), all_methods<float>());
+///     adapters.add("style", LoRAConfig{.rank = 8, .target_modules = "all-linear"});
+///     train(*model, adapters, text_dataset<float>(examples, pad), {.epochs = 1, .batch_size = 4});
+///     adapters.save("style", "style/");
+template <std::floating_point T>
+TrainHistory train(models::BasicModel<T>& model, BasicAdapterModel<T>& adapters,
+                   const BasicDataset<T>& data, const TrainConfig& config = {},
+                   const TrainCallbacks& callbacks = {}) {
+  BasicTrainer<T> trainer(model, adapters, data, {}, config);
+  trainer.run(callbacks);
+  return trainer.history();
+}
+
+}  // namespace graft

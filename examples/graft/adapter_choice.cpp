@@ -1,0 +1,133 @@
+#include "adapter_choice.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cctype>
+
+#include "common.hpp"
+#include "options.hpp"
+
+namespace cli {
+namespace {
+
+using graft::concat;
+using graft::ConfigValue;
+using graft::io::Json;
+
+/// "all-linear" and regular expressions stay texts; names separated by commas become a list.
+ConfigValue target_value(const std::string& text) {
+  if (text == "all-linear" || text.find_first_of("*+?()[]{}|^$\\") != std::string::npos)
+    return text;
+  ConfigValue::List list;
+  for (const auto& name : split(text, ',')) list.emplace_back(name);
+  return list;
+}
+
+ConfigValue layer_list(const std::string& text) {
+  ConfigValue::List list;
+  for (const auto& part : split(text, ',')) {
+    const auto dash = part.find('-');
+    const std::string first = part.substr(0, dash);
+    const std::string last = dash == std::string::npos ? first : part.substr(dash + 1);
+    for (const auto& number : {first, last})
+      if (number.empty() || number.size() > 6 ||
+          number.find_first_not_of("0123456789") != std::string::npos)
+        throw graft::ValueError(
+            concat("--layers: '", part, "' is no layer number and no range of them"));
+    for (long layer = std::stol(first); layer <= std::stol(last); ++layer) list.emplace_back(layer);
+  }
+  return list;
+}
+
+ConfigValue parsed(const std::string& text) {
+  const auto json = Json::parse(text, nullptr, false);
+  return json.is_discarded() ? ConfigValue(text) : graft::config_value(json);
+}
+
+}  // namespace
+
+AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
+                             const std::string& model_name) {
+  AdapterChoice choice;
+  auto& config = choice.config;
+  const bool from_file = !s.adapter_config.empty();
+  std::string type = s.method;
+  for (char& c : type) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const bool dora = type == "dora", rslora = type == "rslora";
+  type = dora || rslora ? "LORA" : method_type(s.method);
+  if (from_file) {
+    config = graft::read_config_file(s.adapter_config);
+    const auto it = config.find("peft_type");
+    const auto* name = it == config.end() ? nullptr : it->second.get_if<std::string>();
+    if (name == nullptr)
+      throw graft::IoError(concat(s.adapter_config, ": field 'peft_type' is missing"));
+    if (given(command, "method") && methods().at(*name).info.peft_type != type)
+      throw graft::ValueError(
+          concat("--method: ", s.method, ", but ", s.adapter_config, " is for ", *name));
+    type = methods().at(*name).info.peft_type;
+    choice.unused.push_back("method");
+  } else {
+    config["peft_type"] = type;
+  }
+  const auto& defaults = methods().at(type).defaults;
+  // An option that the method has no field for is an error if it was asked for, else it plays no
+  // part.
+  const auto set = [&](const char* option, std::initializer_list<const char*> keys,
+                       const ConfigValue& value) {
+    const bool asked = given(command, option);
+    bool known = false;
+    if (asked || !from_file)
+      for (const char* key : keys)
+        if (defaults.contains(key)) {
+          config[key] = value;
+          known = true;
+        }
+    if (asked && !known)
+      throw graft::ValueError(concat("--", option, ": method ", type, " has no such setting"));
+    if (!known) choice.unused.push_back(option);
+  };
+  set("rank", {"r", "init_r"}, s.rank);
+  set("alpha", {"lora_alpha", "alpha"}, s.alpha);
+  set("dropout", {"lora_dropout"}, s.dropout);
+  set("target-modules", {"target_modules"}, target_value(s.target_modules));
+  if (s.rslora) set("rslora", {"use_rslora"}, true);
+  if (rslora) config["use_rslora"] = true;
+  if (dora) config["use_dora"] = true;
+  if (!s.exclude_modules.empty())
+    set("exclude-modules", {"exclude_modules"}, target_value(s.exclude_modules));
+  if (!s.bias.empty()) set("bias", {"bias"}, s.bias);
+  if (!s.layers.empty()) set("layers", {"layers_to_transform"}, layer_list(s.layers));
+  if (!s.init.empty()) set("init", {"init_lora_weights", "init_weights"}, parsed(s.init));
+  for (const auto& field : s.fields) {
+    const auto equals = field.find('=');
+    const std::string key = field.substr(0, equals);
+    if (equals == std::string::npos || !defaults.contains(key))
+      throw graft::ValueError(concat("--set: '", field, "' is no FIELD=VALUE of method ", type,
+                                     " (see graft methods ", type, ")"));
+    config[key] = parsed(field.substr(equals + 1));
+  }
+  config["task_type"] = "CAUSAL_LM";
+  config["base_model_name_or_path"] = model_name;
+  return choice;
+}
+
+void add_adapter_options(CLI::App& command, AdapterOptions& s) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->group("Adapter");
+  };
+  add("--method", s.method, "Method by name (see graft methods), also dora and rslora");
+  add("--adapter-config", s.adapter_config, "adapter_config.json to begin with");
+  add("--set", s.fields, "FIELD=VALUE of the method's configuration; may be repeated")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  add("--rank", s.rank, "Rank of the factors")->check(CLI::PositiveNumber);
+  add("--alpha", s.alpha, "Scaling is alpha / rank");
+  add("--dropout", s.dropout, "On the input of the adapter")->check(CLI::Range(0.0, 0.999));
+  command.add_flag("--rslora", s.rslora, "Scaling alpha / sqrt(rank)")->group("Adapter");
+  add("--init", s.init, "Initial values: true, gaussian, orthogonal, pissa, olora, ...");
+  add("--bias", s.bias, "Trained biases: none, all, lora_only");
+  add("--target-modules", s.target_modules,
+      "Names separated by commas, a regular expression on the whole path, or all-linear");
+  add("--exclude-modules", s.exclude_modules, "The same, for modules to leave out");
+  add("--layers", s.layers, "Layer numbers and ranges separated by commas (0,4-7); all by default");
+}
+
+}  // namespace cli

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graft/adapters/config_value.hpp"
+
+namespace CLI {
+class App;
+}
+
+namespace cli {
+
+/// The options of finetune that say which adapter is made.
+struct AdapterOptions {
+  std::string method = "lora", adapter_config, target_modules = "all-linear", exclude_modules, init,
+              bias, layers;
+  std::vector<std::string> fields;
+  graft::Index rank = 16;
+  double alpha = 32, dropout = 0;
+  bool rslora = false;
+};
+void add_adapter_options(CLI::App& command, AdapterOptions& options);
+
+/// Configuration of the adapter, and which options had no part in it.
+struct AdapterChoice {
+  graft::ConfigValue::Map config;
+  std::vector<std::string> unused;
+};
+
+/// Puts the options into the fields that the method has. @param model_name  for the configuration
+/// @throws ValueError for an option that was given and that the method has no field for
+AdapterChoice choose_adapter(const AdapterOptions& options, const CLI::App& command,
+                             const std::string& model_name);
+
+}  // namespace cli

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graft/io/json.hpp"
+
+namespace CLI {
+class App;
+}
+
+/// Settings of a command from files: `--config FILE`, and the settings beside an adapter for
+/// `--resume`.
+namespace cli {
+
+/// The arguments with those of `--config FILE` (a JSON object, keys are names of options) and, with
+/// `--resume`, of settings.json in the folder of `--output` put behind the name of the command,
+/// unless the command line has them itself.
+/// @throws IoError for a file that cannot be read, a key that is no option of the command, a value
+/// that fits none
+std::vector<std::string> with_settings(const CLI::App& app, std::vector<std::string> arguments);
+
+/// Values of a command's options by name, as JSON; those that steer one call, such as `--config`,
+/// are left out. Paths are absolute.
+graft::io::Json settings_of(const CLI::App& command);
+
+/// True if an option was given, on the command line or in a file.
+bool given(const CLI::App& command, const std::string& option);
+
+}  // namespace cli

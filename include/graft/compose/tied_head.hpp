@@ -1,0 +1,31 @@
+#pragma once
+
+#include <algorithm>
+
+#include "graft/layers/dense_linear.hpp"
+#include "graft/layers/quantized_linear.hpp"
+#include "graft/layers/sites.hpp"
+
+namespace graft {
+
+/// True if a linear site is an output layer of the model.
+template <std::floating_point T>
+bool is_output_layer(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
+  const auto& heads = table.info.output_layers;
+  return std::find(heads.begin(), heads.end(), site.path()) != heads.end();
+}
+
+/// True if a linear site is an output layer that runs on the rows of the model's embedding table.
+template <std::floating_point T>
+bool is_tied_head(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
+  if (table.embedding.empty() || !is_output_layer(site, table)) return false;
+  const auto& embedding = table.embedding.front()->table();
+  if (embedding.blocks() != nullptr) {
+    const auto* head = site.base().template as<QuantizedLinear>();
+    return head != nullptr && head->blocks() == embedding.blocks();
+  }
+  const auto* head = site.base().template as<BasicDenseLinear<T>>();
+  return head != nullptr && head->dense_weight().data() == embedding.dense().data();
+}
+
+}  // namespace graft

@@ -1,0 +1,95 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <numeric>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "graft/train/dataset.hpp"
+
+namespace graft {
+
+/// How well a model does on rows, as means over what is predicted: tokens of a language model, else
+/// rows (or tokens) with a label.
+struct Evaluation {
+  double loss = 0;
+  double perplexity = 0;  ///< e^loss
+  double accuracy = 0;    ///< share whose likeliest prediction was right; 0 for regression
+  Index count = 0;        ///< number of predictions
+};
+
+namespace detail {
+
+/// Predictions that the loss of a batch is the mean of.
+template <std::floating_point T>
+Index predictions(const models::BasicModel<T>& model, const models::BasicBatch<T>& batch) {
+  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
+  const bool first_counts = causal == nullptr || causal->prompt.virtual_tokens() > 0;
+  Index count = 0;
+  for (std::size_t i = 0; i < batch.labels.size(); ++i) {
+    const bool first = batch.seq_len > 0 && static_cast<Index>(i) % batch.seq_len == 0;
+    if (batch.labels[i] != text::kIgnoredLabel && (first_counts || !first)) ++count;
+  }
+  return count > 0 || causal != nullptr ? count
+                                        : batch.batch;  // regression has targets instead of labels
+}
+
+template <std::floating_point T>
+Index right_rows(const BasicTensor<T>& logits, std::span<const std::int64_t> labels) {
+  Index right = 0;
+  const Index classes = logits.cols();
+  if (static_cast<Index>(labels.size()) != logits.rows()) return 0;
+  for (Index i = 0; i < logits.rows(); ++i) {
+    const auto row = logits.begin() + i * classes;
+    if (std::max_element(row, row + classes) - row == labels[static_cast<std::size_t>(i)]) ++right;
+  }
+  return right;
+}
+
+}  // namespace detail
+
+/// Loss and accuracy over all rows, without dropout, with the adapters that are active. Batches
+/// follow the order of the rows. Nothing if `stop` became true in between.
+template <std::floating_point T>
+std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const BasicDataset<T>& data,
+                                   Index batch_size, const std::function<bool()>& stop = {}) {
+  if (batch_size < 1) throw ValueError(concat("evaluate: batch size ", batch_size));
+  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
+  Evaluation result;
+  double total = 0;
+  Index right = 0;
+  std::vector<Index> rows;
+  for (Index first = 0; first < data.rows; first += batch_size) {
+    if (stop && stop()) return std::nullopt;
+    rows.resize(static_cast<std::size_t>(std::min(batch_size, data.rows - first)));
+    std::iota(rows.begin(), rows.end(), first);
+    const auto batch = data.batch(rows);
+    BasicTape<T> tape({.gradients = false, .training = false});
+    if (causal != nullptr) {
+      std::vector<unsigned char> correct;
+      std::vector<T> losses;
+      causal->token_loss(tape, batch, &correct, &losses);
+      for (const T loss : losses) total += static_cast<double>(loss);
+      for (const unsigned char c : correct) right += c;
+      result.count += static_cast<Index>(losses.size());
+    } else {
+      const Index count = detail::predictions(model, batch);
+      total += static_cast<double>(model.loss(tape, batch).item()) * static_cast<double>(count);
+      const auto logits = model.logits(tape, batch).value();
+      if (logits.cols() > 1)
+        right += detail::right_rows(logits, std::span<const std::int64_t>(batch.labels));
+      result.count += count;
+    }
+  }
+  const auto n = static_cast<double>(std::max<Index>(1, result.count));
+  result.loss = total / n;
+  result.perplexity = std::exp(result.loss);
+  result.accuracy = static_cast<double>(right) / n;
+  return result;
+}
+
+}  // namespace graft
