@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/method.hpp"
 
@@ -7,6 +8,6 @@ namespace graft {
 
 /// Methods of the low-rank family.
 template <std::floating_point T>
-using LowRankMethods = MethodList<LoRAMethod<T>>;
+using LowRankMethods = MethodList<LoRAMethod<T>, AdaLoRAMethod<T>>;
 
 }  // namespace graft
