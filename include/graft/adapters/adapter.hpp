@@ -23,7 +23,7 @@ namespace graft {
 
 /// Integers that belong to an adapter (positions, masks, assignments); saved, never trained.
 struct IndexTensor {
-  enum class Type { u8, i32, i64 };
+  enum class Type { u8, i16, i32, i64 };
   Shape shape;
   std::vector<std::int64_t> values;
   Type type = Type::i64;  ///< as files hold it
@@ -79,8 +79,10 @@ struct LinearSiteInfo {
   Index out_features = 0;
   bool fan_in_fan_out = false;
   ConvGeometry conv;
-  Index layer = -1;  ///< number in the path, -1 if there is none
-  Index layers = 0;  ///< number of layers of the model
+  ExpertGeometry expert;
+  Index nesting = 0;  ///< parameters of the same module that are wrapped after this one
+  Index layer = -1;   ///< number in the path, -1 if there is none
+  Index layers = 0;   ///< number of layers of the model
   std::vector<std::pair<std::string, Shape>>
       all_sites;  ///< path and [out, in] of every site of this adapter, in order
   /// The frozen weight [out, in] and bias (empty if none), asked for by inits that depend on them.

@@ -24,6 +24,8 @@ class AdapterPart {
  public:
   virtual ~AdapterPart() = default;
   virtual std::vector<AdapterTensor<T>> tensors() const = 0;
+  /// What the file of a finished adapter holds, where that is not what is trained.
+  virtual std::vector<AdapterTensor<T>> file_tensors() const { return tensors(); }
   /// Called before a checkpoint is read, so that shapes that depend on it (a reduced rank) can
   /// follow.
   virtual void before_load(const CheckpointShapes&) {}
@@ -38,7 +40,12 @@ class AdapterPart {
 template <std::floating_point T>
 class LinearPart : public AdapterPart<T>, public LinearAdapterInterface<T> {};
 template <std::floating_point T>
-class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T> {};
+class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T> {
+ public:
+  /// What an output layer that runs on the rows of the same table does with this adapter; null: it
+  /// keeps the frozen rows. Its tensors are those of this part.
+  virtual std::shared_ptr<LinearPart<T>> tied_head() const { return nullptr; }
+};
 template <std::floating_point T>
 class NormPart : public AdapterPart<T>, public NormAdapterInterface<T> {
  public:
@@ -62,6 +69,12 @@ class ErasedPart : public Base {
   using T = typename Method::Scalar;
   explicit ErasedPart(Method method) : method_(std::move(method)) {}
   std::vector<AdapterTensor<T>> tensors() const override { return method_.tensors(); }
+  std::vector<AdapterTensor<T>> file_tensors() const override {
+    if constexpr (requires { method_.file_tensors(); })
+      return method_.file_tensors();
+    else
+      return method_.tensors();
+  }
   void before_load(const CheckpointShapes& shapes) override {
     if constexpr (requires { method_.before_load(shapes); }) method_.before_load(shapes);
   }
@@ -95,6 +108,12 @@ class ErasedLinear final : public ErasedPart<LinearPart<typename Method::Scalar>
   BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
     return this->method_.apply(base, x);
   }
+  bool input_in_order() const override {
+    if constexpr (requires { Method::kInputInOrder; })
+      return Method::kInputInOrder;
+    else
+      return false;
+  }
 };
 template <class Method>
 class ErasedEmbedding final : public ErasedPart<EmbeddingPart<typename Method::Scalar>, Method> {
@@ -104,6 +123,12 @@ class ErasedEmbedding final : public ErasedPart<EmbeddingPart<typename Method::S
   BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
     return this->method_.apply(base, tape, ids);
+  }
+  std::shared_ptr<LinearPart<T>> tied_head() const override {
+    if constexpr (requires { this->method_.tied_head(); })
+      return this->method_.tied_head();
+    else
+      return nullptr;
   }
 };
 template <class Method>
@@ -135,12 +160,12 @@ class ErasedHidden final : public ErasedPart<HiddenPart<typename Method::Scalar>
 }  // namespace detail
 
 /// A method for linear sites as a part. The method needs `apply(base, x)` and `tensors()`, and may
-/// have `before_load`, `after_load`, `auxiliary_loss` and `merge_reason`.
+/// have `before_load`, `after_load`, `auxiliary_loss`, `merge_reason` and `kInputInOrder`.
 template <class Method>
 std::shared_ptr<LinearPart<typename Method::Scalar>> linear_part(Method method) {
   return std::make_shared<detail::ErasedLinear<Method>>(std::move(method));
 }
-/// The same for embedding sites: `apply(view, tape, ids)`.
+/// The same for embedding sites: `apply(view, tape, ids)`, and possibly `tied_head`.
 template <class Method>
 std::shared_ptr<EmbeddingPart<typename Method::Scalar>> embedding_part(Method method) {
   return std::make_shared<detail::ErasedEmbedding<Method>>(std::move(method));

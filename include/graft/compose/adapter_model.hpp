@@ -11,9 +11,11 @@
 
 #include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/selection/trainable_tokens.hpp"
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/config_json.hpp"
 #include "graft/compose/method_registry.hpp"
+#include "graft/compose/tied_head.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/layers/quantized_linear.hpp"
@@ -164,22 +166,25 @@ class BasicAdapterModel {
     return report;
   }
 
-  /// Writes adapter_config.json and adapter_model.safetensors, each atomically. @throws IoError
-  void save(const std::string& name, const std::filesystem::path& folder) const {
+  /// Writes adapter_config.json and adapter_model.safetensors, each atomically. `whole`: what
+  /// training needs to go on, where a finished adapter is less (a reduced rank). @throws IoError
+  void save(const std::string& name, const std::filesystem::path& folder,
+            bool whole = false) const {
     const auto& set = at(name);
     std::filesystem::create_directories(folder);
-    write_tensors(set, folder / "adapter_model.safetensors");
+    write_tensors(whole ? set.tensors() : set.file_tensors(), folder / "adapter_model.safetensors");
     auto config = set.config();
     config["peft_type"] = std::string(set.info().peft_type);
     config["inference_mode"] = true;
     const std::string text = io::json_text(config_json(config), 2) + "\n";
     io::write_file_atomically(folder / "adapter_config.json", std::as_bytes(std::span(text)));
   }
-  static void write_tensors(const AdapterSet<T>& set, const std::filesystem::path& path) {
+  static void write_tensors(const std::vector<KeyedTensor<T>>& tensors,
+                            const std::filesystem::path& path) {
     std::vector<io::TensorToWrite> list;
     std::vector<std::vector<std::byte>> converted;
-    converted.reserve(set.tensors().size());
-    for (const auto& [key, tensor] : set.tensors()) {
+    converted.reserve(tensors.size());
+    for (const auto& [key, tensor] : tensors) {
       if (!tensor.saved) continue;
       const Shape shape = tensor.index                   ? tensor.index->shape
                           : tensor.file_shape.rank() > 0 ? tensor.file_shape
@@ -190,6 +195,7 @@ class BasicAdapterModel {
       if (tensor.index) {
         converted.push_back(index_bytes(*tensor.index));
         item.dtype = tensor.index->type == IndexTensor::Type::u8    ? io::DType::u8
+                     : tensor.index->type == IndexTensor::Type::i16 ? io::DType::i16
                      : tensor.index->type == IndexTensor::Type::i32 ? io::DType::i32
                                                                     : io::DType::i64;
         item.data = converted.back();
@@ -380,6 +386,8 @@ class BasicAdapterModel {
     try {
       entry.build(added, *table_, context);
       add_full_modules(added);
+      add_trainable_tokens(added, context);
+      tie_heads(added);
       add_biases(added);
     } catch (...) {
       remove(name);
@@ -417,6 +425,9 @@ class BasicAdapterModel {
         place(site, std::make_shared<FullEmbedding<T>>(site->table().dense()));
     for (auto* site : table_->linear)
       if (inside(site->path(), modules)) {
+        if (!site->expert.parameter.empty())
+          throw ValueError(
+              concat("modules_to_save: the experts of ", site->path(), " cannot be trained whole"));
         Shape file_shape;
         if (!site->conv.kernel.empty()) {
           file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
@@ -428,6 +439,87 @@ class BasicAdapterModel {
     for (auto* site : table_->norm)
       if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));
     if (!found) throw ValueError(concat("modules_to_save: '", modules[0], "' matches no module"));
+  }
+  /// Rows of embeddings (and of output layers) that are trained beside the adapter
+  /// (`trainable_token_indices`): a list for the input embedding, or lists by module name.
+  void add_trainable_tokens(AdapterSet<T>& set, InitContext<T>& context) {
+    const auto& config = set.given_config();
+    const auto it = config.find("trainable_token_indices");
+    if (it == config.end() || it->second.is_null()) return;
+    std::map<std::string, std::vector<Index>> tokens;
+    if (it->second.template get_if<ConfigValue::Map>() != nullptr) {
+      detail::read_config("trainable_token_indices", it->second, tokens);
+    } else {
+      if (table_->embedding.empty())
+        throw ValueError("trainable_token_indices: the model has no embedding");
+      detail::read_config("trainable_token_indices", it->second,
+                          tokens[table_->embedding.front()->path()]);
+    }
+    std::vector<std::string> whole;
+    if (const auto saved = config.find("modules_to_save"); saved != config.end())
+      detail::read_config("modules_to_save", saved->second, whole);
+    for (const auto& [name, indices] : tokens) {
+      TrainableTokensConfig rows;
+      rows.token_indices = indices;
+      bool found = false;
+      const auto place = [&](auto* site, auto part) {
+        if (inside(site->path(), whole))
+          throw ValueError(concat("trainable_token_indices: ", site->path(),
+                                  " is trained whole already (modules_to_save)"));
+        found = true;
+        site->adapters().push_back({set.name(), part});
+        set.add_part(site->path(), part);
+      };
+      for (auto* site : table_->embedding)
+        if (has_suffix(site->path(), name))
+          place(site, embedding_part(BasicTrainableTokens<T>(
+                          rows, detail::embedding_site_info(*site), context, "token_adapter.")));
+      for (auto* site : table_->linear) {
+        if (!has_suffix(site->path(), name)) continue;
+        if (is_tied_head(*site, *table_) && std::any_of(tokens.begin(), tokens.end(), [&](auto& t) {
+              return has_suffix(table_->embedding.front()->path(), t.first) && t.second == indices;
+            })) {
+          found = true;  // follows the embedding
+          continue;
+        }
+        place(site, std::make_shared<BasicTrainableTokensHead<T>>(
+                        rows.token_indices,
+                        detail::token_rows<T>(
+                            rows, site->path(), site->out_features(), site->in_features(),
+                            [site] { return site->base().dense_weight(); }, context),
+                        "token_adapter.trainable_tokens_delta"));
+      }
+      if (!found)
+        throw ValueError(concat("trainable_token_indices: '", name, "' matches no module"));
+    }
+  }
+  static bool is_set(const AdapterSet<T>& set, const std::string& flag) {
+    const auto it = set.given_config().find(flag);
+    const bool* value =
+        it == set.given_config().end() ? nullptr : it->second.template get_if<bool>();
+    return value != nullptr && *value;
+  }
+  /// Output layers that run on the rows of an adapted table follow it where the adapter says how.
+  void tie_heads(AdapterSet<T>& set) {
+    for (auto* site : table_->linear) {
+      if (!is_tied_head(*site, *table_)) continue;
+      const bool own =
+          std::any_of(site->adapters().begin(), site->adapters().end(), [&](const auto& named) {
+            return named.name == set.name() &&
+                   dynamic_cast<const BasicTrainableTokensHead<T>*>(named.adapter.get()) != nullptr;
+          });
+      if (own) continue;
+      for (const auto& named : table_->embedding.front()->adapters()) {
+        if (named.name != set.name()) continue;
+        const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
+        if (const auto head = part == nullptr ? nullptr : part->tied_head())
+          site->adapters().push_back({set.name(), head});
+        else if (is_set(set, "ensure_weight_tying"))
+          throw ValueError(concat("ensure_weight_tying: ", site->path(),
+                                  " can follow trained tokens only, not this adapter of ",
+                                  table_->embedding.front()->path()));
+      }
+    }
   }
   void add_biases(AdapterSet<T>& set) {
     const auto& config = set.given_config();
@@ -524,6 +616,7 @@ class BasicAdapterModel {
 
   static std::vector<std::byte> index_bytes(const IndexTensor& index) {
     const std::size_t width = index.type == IndexTensor::Type::u8    ? 1
+                              : index.type == IndexTensor::Type::i16 ? 2
                               : index.type == IndexTensor::Type::i32 ? 4
                                                                      : 8;
     std::vector<std::byte> bytes(index.values.size() * width);

@@ -28,6 +28,13 @@ inline TargetModules default_targets(std::string_view peft_type, std::string_vie
     if (architecture == "t5") return {"layer_norm", "final_layer_norm"};
     return {};
   }
+  if (peft_type == "TRAINABLE_TOKENS") {
+    if (architecture == "bert" || architecture == "roberta" || architecture == "distilbert")
+      return {"word_embeddings"};
+    if (architecture == "gpt2") return {"wte"};
+    if (architecture == "t5") return {"shared"};
+    return {"embed_tokens"};
+  }
   if (llama_like) return {"q_proj", "v_proj"};
   if (bert_like) return {"query", "value"};
   if (architecture == "distilbert") return {"q_lin", "v_lin"};

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -55,11 +56,23 @@ class SiteFilter {
       : config_(config), map_(map), table_(&table) {
     if constexpr (requires { config.target_modules; }) {
       targets_ = config.target_modules;
-      if (targets_.empty())
+      // An empty list means no module at all (only parameters), nothing given the defaults.
+      const auto given = map.find("target_modules");
+      const bool none = given != map.end() && given->second.get_if<ConfigValue::List>() != nullptr;
+      if (targets_.empty() && !none)
         targets_ = default_targets(Method::info().peft_type, table.info.architecture);
     }
     if constexpr (requires { config.select; }) select_ = config.select;
+    if constexpr (requires { config.target_parameters; })
+      read_config("target_parameters", config.target_parameters, parameters_);
   }
+
+  /// True if a parameter is meant by its whole path or the end of it.
+  bool wants_parameter(const std::string& path) const {
+    return std::any_of(parameters_.begin(), parameters_.end(),
+                       [&](const std::string& name) { return has_suffix(path, name); });
+  }
+  const std::vector<std::string>& parameters() const { return parameters_; }
 
   bool wants(const std::string& path, bool is_linear) const {
     if constexpr (requires { Method::targets(config_, path); }) {
@@ -107,6 +120,7 @@ class SiteFilter {
   const ConfigValue::Map& map_;
   const BasicSiteTable<T>* table_;
   TargetModules targets_;
+  std::vector<std::string> parameters_;
   Selection select_;
 };
 
@@ -118,6 +132,7 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.out_features = site.out_features();
   info.fan_in_fan_out = site.fan_in_fan_out;
   info.conv = site.conv;
+  info.expert = site.expert;
   info.layer = layer_of(site.path());
   info.layers = table.info.layers;
   info.weight = [&site] { return site.base().dense_weight(); };
@@ -125,6 +140,17 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.replace_weight = [&site](BasicTensor<T> w) {
     site.set_base(BasicDenseLinear<T>(std::move(w), site.base().bias()));
   };
+  return info;
+}
+
+template <std::floating_point T>
+EmbeddingSiteInfo<T> embedding_site_info(const BasicEmbeddingSite<T>& site) {
+  EmbeddingSiteInfo<T> info;
+  info.path = site.path();
+  info.vocabulary = site.table().rows();
+  info.dim = site.table().dim();
+  info.padding_index = site.padding_index;
+  info.table = [&site] { return site.table().dense(); };
   return info;
 }
 
@@ -170,12 +196,7 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
         paths.push_back(site->path());
         continue;
       }
-      EmbeddingSiteInfo<T> info;
-      info.path = site->path();
-      info.vocabulary = site->table().rows();
-      info.dim = site->table().dim();
-      info.padding_index = site->padding_index;
-      info.table = [site] { return site->table().dense(); };
+      const auto info = embedding_site_info(*site);
       add(*site,
           [&] { return Method::embedding(filter.site_config(site->path()), info, context); });
     }
@@ -187,16 +208,31 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     const auto target = [](const auto* site) {
       return site->target_path.empty() ? site->path() : site->target_path;
     };
-    for (auto* site : table.linear)
-      if (filter.wants(target(site), true))
-        all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+    // Parameters of experts, by module: the names of those that are meant.
+    std::map<std::string, std::set<std::string>> parameters;
+    const auto wanted = [&](const auto* site) {
+      if (site->expert.parameter.empty()) return filter.wants(target(site), true);
+      return filter.wants_parameter(site->path() + "." + site->expert.parameter);
+    };
     for (auto* site : table.linear) {
-      if (!filter.wants(target(site), true)) {
+      if (!wanted(site)) continue;
+      all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+      if (!site->expert.parameter.empty()) parameters[site->path()].insert(site->expert.parameter);
+    }
+    if (!filter.parameters().empty() && parameters.empty())
+      throw ValueError(concat(Method::info().peft_type, ": target parameter ",
+                              filter.parameters()[0], " matches none of the model"));
+    for (auto* site : table.linear) {
+      if (!wanted(site)) {
         paths.push_back(site->path());
         continue;
       }
       auto info = linear_site_info(*site, table);
       info.all_sites = all;
+      if (!site->expert.parameter.empty()) {
+        const auto& names = parameters[site->path()];
+        info.nesting = std::distance(names.upper_bound(site->expert.parameter), names.end());
+      }
       add(*site, [&] { return Method::linear(filter.site_config(site->path()), info, context); });
     }
   }

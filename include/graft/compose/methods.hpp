@@ -4,6 +4,7 @@
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
+#include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
 #include "graft/compose/full_method.hpp"
 #include "graft/compose/method_registry.hpp"
@@ -19,6 +20,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(OrthogonalMethods<T>{});
+    r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
     r.add(FullMethods<T>{});
     return r;

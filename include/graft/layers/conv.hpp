@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <numeric>
 #include <utility>
@@ -93,15 +94,29 @@ BasicVar<T> convolution(const BasicLinearSite<T>& site, const BasicVar<T>& x,
 }
 
 /// The weight of a grouped convolution [out, in / groups, kernel…] as a matrix [out, in · ∏
-/// kernel], zero between groups.
+/// kernel], zero between groups. @throws ShapeError if the groups do not divide out.
 template <std::floating_point T>
 BasicTensor<T> ungrouped_weight(const BasicTensor<T>& weight, Index groups) {
+  if (weight.rank() < 2 || groups < 1 || weight.dim(0) % groups != 0)
+    throw ShapeError(
+        concat("grouped convolution: weight ", weight.shape().text(), " for ", groups, " groups"));
   const Index out = weight.dim(0), width = weight.size() / out;
   auto full = BasicTensor<T>::zeros({out, width * groups});
   for (Index o = 0; o < out; ++o)
     std::copy_n(weight.data() + o * width, width,
                 full.data() + o * width * groups + o / (out / groups) * width);
   return full;
+}
+
+/// The inverse of `ungrouped_weight`: the blocks of the groups, [out, in / groups · ∏ kernel].
+template <std::floating_point T>
+BasicTensor<T> grouped_weight(const BasicTensor<T>& full, Index groups) {
+  const Index out = full.rows(), width = full.cols() / groups;
+  auto weight = BasicTensor<T>::empty({out, width});
+  for (Index o = 0; o < out; ++o)
+    std::copy_n(full.data() + o * width * groups + o / (out / groups) * width, width,
+                weight.data() + o * width);
+  return weight;
 }
 
 }  // namespace graft

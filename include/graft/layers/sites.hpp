@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <span>
@@ -32,6 +33,9 @@ class LinearAdapterInterface {
  public:
   virtual ~LinearAdapterInterface() = default;
   virtual BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const = 0;
+  /// True if several of these, one after the other, change the input in the order of their names;
+  /// else each wraps those before it, so that the last one sees the input first.
+  virtual bool input_in_order() const { return false; }
 };
 
 /// A name with an adapter, as a site holds it.
@@ -81,6 +85,14 @@ struct ConvGeometry {
   Index groups = 1;
 };
 
+/// Place of a matrix in a parameter that stacks those of several experts. Each is a linear site of
+/// its own, all with the path of the module that owns the parameter.
+struct ExpertGeometry {
+  std::string parameter;  ///< name in its module ("up_proj"); empty: an ordinary layer
+  Index index = 0;
+  Index count = 0;
+};
+
 /// A linear layer of a model, with its adapters. Kind `linear`.
 template <std::floating_point T>
 class BasicLinearSite {
@@ -102,6 +114,7 @@ class BasicLinearSite {
   /// Path by which configurations mean this site, where it is not the path of its tensors.
   std::string target_path;
   ConvGeometry conv;
+  ExpertGeometry expert;
   /// A trained bias in place of the base's, or empty.
   BasicParameter<T> bias_override;
 
@@ -113,6 +126,12 @@ class BasicLinearSite {
     for (const auto& name : names)
       for (const auto& named : adapters_)
         if (named.name == name) chain_.push_back(named.adapter);
+    for (auto first = chain_.begin(); first != chain_.end();) {
+      const auto last = std::find_if(
+          first, chain_.end(), [](const auto& adapter) { return !adapter->input_in_order(); });
+      std::reverse(first, last);
+      first = last == chain_.end() ? last : last + 1;
+    }
   }
   const std::vector<std::shared_ptr<const Interface>>& chain() const { return chain_; }
 

@@ -17,9 +17,12 @@ namespace graft {
 /// A: [rank, in], B: [out, rank], optional b_B: [out]; trained: rank · (in + out) (+ out) elements.
 /// The low-rank term is added inside the base's own product where the base can do that. Identity at
 /// the start for the inits that say so (B = 0, or B A = 0, or the base loses what the factors
-/// hold). Merges: W + s B A. Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3; rsLoRA:
-/// Kalajdzievski 2023 (arXiv:2312.03732), s = alpha / √rank. Tensors: lora_A.weight, lora_B.weight,
-/// lora_B.bias, as in Hugging Face PEFT.
+/// hold). Merges: W + s B A. A grouped convolution keeps its groups in B [out, rank / groups]: the
+/// outputs of a group see the ranks of that group; such an update crosses the groups of the base
+/// and does not merge. Matrices of E experts stacked in one parameter share A [rank E, in] (expert
+/// by expert) and B [out, rank E] (rank by rank). Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3;
+/// rsLoRA: Kalajdzievski 2023 (arXiv:2312.03732), s = alpha / √rank. Tensors: lora_A.weight,
+/// lora_B.weight, lora_B.bias, as in Hugging Face PEFT.
 template <std::floating_point T>
 class BasicLoRA {
  public:
@@ -31,13 +34,39 @@ class BasicLoRA {
       : rank_(config.rank),
         dropout_(config.dropout),
         scaling_(static_cast<T>(config.scaling())),
-        conv_(site.conv) {
+        conv_(site.conv),
+        expert_(site.expert) {
     config.validate();
-    if (site.conv.groups > 1)
-      throw ValueError(concat("LoRA: the grouped convolution ", site.path, " is not supported"));
+    if (rank_ % conv_.groups != 0)
+      throw ValueError(concat("LoRA: rank ", rank_, " of ", site.path, ", expected a multiple of ",
+                              conv_.groups, " groups"));
+    if (!expert_.parameter.empty()) {
+      for (Index i = 0; i < site.nesting; ++i) prefix_ += "base_layer.";
+      if (config.dropout > 0 || config.lora_bias || config.fan_in_fan_out)
+        throw ValueError(
+            concat("LoRA: dropout, lora_bias and fan_in_fan_out do not exist on the "
+                   "parameter ",
+                   expert_.parameter, " of ", site.path));
+      const std::string key = concat(site.path, ".", expert_.parameter, ".");
+      if (!context.shared.contains(key + "A")) {
+        auto factors = initial_factors(config, site, context);
+        a_ = context.shared.get(key + "A", [&] { return factors.a; });
+        b_ = context.shared.get(key + "B", [&] { return factors.b; });
+      } else {
+        a_ = context.shared.get(key + "A", [] { return BasicTensor<T>{}; });
+        b_ = context.shared.get(key + "B", [] { return BasicTensor<T>{}; });
+      }
+      return;
+    }
     auto factors = initial_factors(config, site, context);
     a_ = BasicParameter<T>(factors.a);
     b_ = BasicParameter<T>(factors.b);
+    if (conv_.groups > 1) {
+      const Index out = site.out_features, width = rank_ / conv_.groups;
+      for (Index o = 0; o < out; ++o)
+        for (Index k = 0; k < width; ++k)
+          group_positions_.push_back(o * rank_ + o / (out / conv_.groups) * width + k);
+    }
     if (config.lora_bias) bias_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features}));
   }
   /// For a layer of one's own; values are drawn from `seed`. Inits that rewrite the base are
@@ -49,18 +78,25 @@ class BasicLoRA {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
-    auto y = linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_),
-                             tape.parameter(b_), scaling_);
+    auto a = tape.parameter(a_), b = tape.parameter(b_);
+    if (!group_positions_.empty()) b = scatter(b, group_positions_, {b.rows(), rank_});
+    if (!expert_.parameter.empty()) {
+      const Index out = b.rows();
+      a = slice(a, 0, expert_.index * rank_, rank_);
+      b = reshape(slice(reshape(b, {out * rank_, expert_.count}), 1, expert_.index, 1),
+                  {out, rank_});
+    }
+    auto y = linear_low_rank(base, x, graft::dropout(x, dropout_), a, b, scaling_);
     return bias_ ? add(y, scale(tape.parameter(bias_), scaling_)) : y;
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
-    list[0] = {.name = "lora_A.weight",
+    list[0] = {.name = prefix_ + "lora_A.weight",
                .parameter = a_,
                .index = {},
                .file_shape = conv_shape(rank_, true),
                .group = "lora_A"};
-    list[1] = {.name = "lora_B.weight",
+    list[1] = {.name = prefix_ + "lora_B.weight",
                .parameter = b_,
                .index = {},
                .file_shape = conv_shape(b_.shape()[0], false),
@@ -72,6 +108,12 @@ class BasicLoRA {
                       .file_shape = {},
                       .group = "lora_B"});
     return list;
+  }
+
+  std::string merge_reason() const {
+    if (conv_.groups == 1) return {};
+    return "the weight of a grouped convolution cannot hold a low-rank update; keep the adapter "
+           "beside it";
   }
 
   Index rank() const { return rank_; }
@@ -93,6 +135,10 @@ class BasicLoRA {
   double dropout_;
   T scaling_;
   ConvGeometry conv_;
+  ExpertGeometry expert_;
+  std::string prefix_;  ///< of the names in files
+  std::vector<Index>
+      group_positions_;  ///< of the elements of B in [out, rank], if there are groups
   BasicParameter<T> a_;
   BasicParameter<T> b_;
   BasicParameter<T> bias_;

@@ -11,7 +11,8 @@
 
 namespace graft {
 
-/// A pair of low-rank factors: a [rank, in], b [out, rank].
+/// A pair of low-rank factors: a [rank, in], b [out, rank]; b of a grouped convolution [out, rank /
+/// groups], those of E stacked experts [rank E, in] and [out, rank E].
 template <std::floating_point T>
 struct LowRankFactors {
   BasicTensor<T> a;
@@ -35,21 +36,28 @@ template <std::floating_point T>
 LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo<T>& site,
                                   InitContext<T>& context) {
   const Index r = config.rank, in = site.in_features, out = site.out_features;
+  const Index copies = std::max<Index>(1, site.expert.count);
+  const Index a_rows = r * copies, b_cols = r * copies / site.conv.groups;
   const auto zeros = [](Index rows, Index cols) { return BasicTensor<T>::zeros({rows, cols}); };
-  if (context.loading) return {zeros(r, in), zeros(out, r)};
+  if (context.loading) return {zeros(a_rows, in), zeros(out, b_cols)};
   auto& rng = context.generator;
   const T s = static_cast<T>(config.scaling());
 
   const auto* flag = config.init_lora_weights.template get_if<bool>();
   const auto* word = config.init_lora_weights.template get_if<std::string>();
   if (flag != nullptr) {
-    auto a = detail::kaiming_uniform_tensor<T>(rng, {r, in}, in);
-    if (*flag) return {a, zeros(out, r)};
-    return {a, detail::kaiming_uniform_tensor<T>(rng, {out, r}, r)};
+    auto a = detail::kaiming_uniform_tensor<T>(rng, {a_rows, in}, in);
+    if (*flag) return {a, zeros(out, b_cols)};
+    return {a, detail::kaiming_uniform_tensor<T>(rng, {out, b_cols}, b_cols)};
   }
   const std::string name = word == nullptr ? "null" : *word;
   if (name == "gaussian")
-    return {detail::normal_tensor<T>(rng, {r, in}, 1.0 / static_cast<double>(r)), zeros(out, r)};
+    return {detail::normal_tensor<T>(rng, {a_rows, in}, 1.0 / static_cast<double>(r)),
+            zeros(out, b_cols)};
+  if (copies > 1 || site.conv.groups > 1)
+    throw ValueError(concat("LoRA: init '", name, "' of ", site.path,
+                            ", expected true, false or gaussian for experts and grouped "
+                            "convolutions"));
   if (name == "orthogonal") {
     if (r % 2 != 0) throw ValueError(concat("LoRA: orthogonal init needs an even rank, got ", r));
     const auto q = qr(detail::normal_tensor<T>(rng, {r, r}, 1)).q;

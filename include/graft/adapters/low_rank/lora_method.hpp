@@ -22,6 +22,9 @@ struct LoRAMethod {
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {
+    if (config.use_dora && !site.expert.parameter.empty())
+      throw ValueError(concat("LoRA: use_dora does not exist on the parameter ",
+                              site.expert.parameter, " of ", site.path));
     if (config.use_dora) return linear_part(BasicDoRA<T>(config, site, context));
     return linear_part(BasicLoRA<T>(config, site, context));
   }

@@ -167,6 +167,7 @@ class BasicOFT {
  public:
   using Scalar = T;
   using Config = OFTConfig;
+  static constexpr bool kInputInOrder = true;  ///< several rotate the input one after the other
 
   BasicOFT(const OFTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : rotation_(config, site.in_features, context) {}
