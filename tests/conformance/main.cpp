@@ -1,5 +1,5 @@
 // Runs cases that other programs computed: conformance --cases DIR [--filter REGEX] [--strict]
-// [--json FILE]
+// [--json FILE] [--f64]
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <exception>
@@ -7,7 +7,7 @@
 #include <regex>
 
 #include "graft/io/atomic_file.hpp"
-#include "support.hpp"
+#include "handlers.hpp"
 
 namespace fs = std::filesystem;
 using namespace conformance;
@@ -44,16 +44,20 @@ Result run(Case& c) {
   c.json = graft::io::read_json(is_file ? c.folder : c.folder / "case.json",
                                 {.depth = 256, .allow_duplicates = true});
   const std::string kind = c.json.value("kind", is_file ? "tokenizer" : "multi");
-  if (c.name.rfind("methods/", 0) == 0 || c.name.find("/methods/") != std::string::npos)
-    return run_method_case(c);
+  if (!is_file) {
+    Checker check(tolerance_of(c.json));
+    if (Handler::run(c, check)) return check.result();
+  }
   if (kind == "layer") return run_layer_case(c);
   if (kind == "init") return run_init_case(c);
-  if (kind == "multi" || kind == "adalora") return run_multi_case(c);
-  if (kind == "model" || kind == "base") return run_model_case(c);
+  if (kind == "multi") return run_multi_case(c);
+  if (kind == "base" || (kind == "model" && c.json.contains("arch"))) return run_model_case(c);
+  if (kind == "model") return run_method_model_case(c);
   if (kind == "real") return run_real_case(c);
   if (kind == "quant") return run_quant_case(c);
   if (kind == "tokenizer") return run_tokenizer_case(c);
-  throw Unsupported{concat("kind '", kind, "'")};
+  const std::string type = is_file ? "" : peft_type_of(c);
+  throw Unsupported{concat(kind, type.empty() ? "" : " of ", type)};
 }
 
 }  // namespace
@@ -67,6 +71,8 @@ int main(int argc, char** argv) {
                  "Only cases whose path below the folder has a match of this regular expression");
   app.add_option("--json", json_file, "Write the results to this file");
   app.add_flag("--strict", strict, "Unsupported cases count as failures");
+  app.add_flag("--f64", settings().f64,
+               "Run layer cases in double precision too, where the case has such results");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -102,16 +108,19 @@ int main(int argc, char** argv) {
       r.name = c.name;
       ++counts[r.status];
       const bool good = r.status == Status::pass;
+      std::string remark = good ? "" : r.reason;
+      for (const auto& note : r.notes) remark += (remark.empty() ? "" : "; ") + note;
       std::printf("%-52s %-11s %9.1e %9.1e %9.1e  %s%s%s\n", r.name.c_str(), status_name(r.status),
-                  r.max_abs, r.max_rel, r.tolerance, r.worst.c_str(),
-                  good || r.reason.empty() ? "" : "  ", good ? "" : r.reason.c_str());
+                  r.max_abs, r.max_rel, r.tolerance, r.worst.c_str(), remark.empty() ? "" : "  ",
+                  remark.c_str());
       std::fflush(stdout);
       report.push_back({{"name", r.name},
                         {"status", status_name(r.status)},
                         {"max_abs", std::isfinite(r.max_abs) ? Json(r.max_abs) : Json(nullptr)},
                         {"max_rel", std::isfinite(r.max_rel) ? Json(r.max_rel) : Json(nullptr)},
                         {"worst", r.worst},
-                        {"reason", r.reason}});
+                        {"reason", r.reason},
+                        {"notes", r.notes}});
     }
     std::printf("%d passed, %d failed, %d unsupported\n", counts[Status::pass],
                 counts[Status::fail], counts[Status::unsupported]);

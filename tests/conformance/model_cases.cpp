@@ -1,40 +1,43 @@
 // Cases of whole models: logits, loss, gradients, twenty steps of AdamW.
 #include <cmath>
 
-#include "graft/kernels/optimizer.hpp"
 #include "graft/models/load.hpp"
-#include "registry.hpp"
-#include "support.hpp"
+#include "graft/optim/adamw.hpp"
+#include "layer_run.hpp"
 
 namespace conformance {
 namespace {
 
-namespace fs = std::filesystem;
 using graft::AdapterModel;
 using graft::Tape;
 using graft::Tensor;
 using graft::models::Batch;
 
 Batch batch_of(const SafetensorsFile& file, const std::string& prefix) {
+  const auto named = [&](std::initializer_list<const char*> names) {
+    for (const char* name : names)
+      if (file.find(prefix + name) != nullptr) return prefix + name;
+    return std::string();
+  };
   Batch batch;
-  batch.ids = ids_of(file, prefix + ".input_ids");
-  if (const auto* ids = file.find(prefix + ".input_ids")) {
-    batch.batch = ids->shape.at(0);
-    batch.seq_len = ids->shape.at(1);
+  if (const auto ids = named({"input_ids", "ids"}); !ids.empty()) {
+    batch.ids = ids_of(file, ids);
+    batch.batch = file.at(ids).shape.at(0);
+    batch.seq_len = file.at(ids).shape.at(1);
   }
-  batch.token_types = ids_of(file, prefix + ".token_type_ids");
-  if (const auto* mask = file.find(prefix + ".attention_mask"))
-    for (std::int64_t m : graft::io::to_i64(*mask)) batch.mask.push_back(m != 0);
-  if (const auto* labels = file.find(prefix + ".labels")) {
+  batch.token_types = ids_of(file, prefix + "token_type_ids");
+  if (const auto mask = named({"attention_mask", "mask"}); !mask.empty())
+    for (double m : graft::io::to_f64(file.at(mask))) batch.mask.push_back(m != 0);
+  if (const auto* labels = file.find(prefix + "labels")) {
     if (labels->dtype == graft::io::DType::f32)
-      batch.targets = tensor_of<float>(file, prefix + ".labels");
+      batch.targets = tensor_of<float>(file, prefix + "labels");
     else
       batch.labels = graft::io::to_i64(*labels);
   }
-  if (const auto* tasks = file.find(prefix + ".task_ids"))
+  if (const auto* tasks = file.find(prefix + "task_ids"))
     batch.task_ids = graft::io::to_i64(*tasks);
-  if (file.find(prefix + ".pixel_values") != nullptr) {
-    batch.pixels = tensor_of<float>(file, prefix + ".pixel_values");
+  if (const auto pixels = named({"pixel_values", "pixels"}); !pixels.empty()) {
+    batch.pixels = tensor_of<float>(file, pixels);
     batch.batch = batch.pixels.dim(0);
   }
   return batch;
@@ -61,57 +64,82 @@ void compare_logits(Checker& check, const std::string& quantity, const Tensor& f
   check.compare(quantity, a, b);
 }
 
-void train(Checker& check, const Case& c, graft::models::Model& model, AdapterModel& adapters,
-           const Batch (&batches)[2]) {
-  const Json& t = c.json.at("training");
+/// Loss with what the adapters add to it.
+graft::Var objective_of(Tape& tape, const graft::models::Model& model, AdapterModel& adapters,
+                        const Batch& batch) {
+  const auto loss = model.loss(tape, batch);
+  const auto extra = adapters.auxiliary_loss(tape);
+  return extra ? add(loss, extra) : loss;
+}
+
+/// Runs `steps` steps of AdamW over the batches in turn; `see(step, loss)` is told the objective
+/// before each step.
+template <class See>
+void train(graft::models::Model& model, AdapterModel& adapters, const std::vector<Batch>& batches,
+           const graft::AdamWConfig& options, Index steps, See&& see) {
   auto& set = adapters.at("default");
-  const auto parameters = set.parameters();
-  std::vector<Tensor> first, second;
-  for (const auto& p : parameters) {
-    p.zero_grad();
-    first.push_back(Tensor::zeros(p.shape()));
-    second.push_back(Tensor::zeros(p.shape()));
-  }
-  const double lr = t.at("lr"), beta1 = t.at("betas").at(0), beta2 = t.at("betas").at(1);
-  const auto steps = t.at("steps").get<Index>();
-  const auto& expected = t.at("losses");
-  const double drift = t.contains("f32_vs_f64") ? t.at("f32_vs_f64").value("loss", 0.0) : 0.0;
+  for (const auto& p : set.parameters()) p.zero_grad();
+  graft::AdamW optimizer(set.parameters(), options);
   for (Index step = 1; step <= steps; ++step) {
-    const graft::StepInfo info{step, steps, lr};
+    const graft::StepInfo info{step, steps, options.learning_rate};
     if (auto* procedure = set.procedure()) procedure->before_step(info);
     Tape tape({.seed = static_cast<std::uint64_t>(step)});
-    auto loss = model.loss(tape, batches[(step - 1) % 2]);
-    if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);
-    const double want = expected.at(static_cast<std::size_t>(step - 1));
-    const double error = std::abs(static_cast<double>(loss.item()) - want);
-    check.add(concat("loss of step ", step), error, error / std::abs(want),
-              std::max(1e-5, 10 * drift));
+    const auto loss = objective_of(tape, model, adapters,
+                                   batches[static_cast<std::size_t>(step - 1) % batches.size()]);
+    see(step, static_cast<double>(loss.item()));
     tape.backward(loss);
     if (auto* procedure = set.procedure()) procedure->after_backward(info);
-    for (std::size_t i = 0; i < parameters.size(); ++i) {
-      const auto& p = parameters[i];
-      if (!p.grad()) continue;
-      const auto n = static_cast<double>(step);
-      graft::kernels::adamw_step(p.value().data(), p.grad().data(), first[i].data(),
-                                 second[i].data(), p.size(), lr, beta1, beta2, t.value("eps", 1e-8),
-                                 t.value("weight_decay", 0.0), 1 - std::pow(beta1, n),
-                                 1 - std::pow(beta2, n), 1.0);
-    }
+    optimizer.step();
     if (auto* procedure = set.procedure()) procedure->after_step(info);
-    for (const auto& p : parameters) p.zero_grad();
+    optimizer.zero_grad();
   }
+}
+
+void check_training(Checker& check, const Case& c, graft::models::Model& model,
+                    AdapterModel& adapters, const std::vector<Batch>& batches) {
+  const Json& t = c.json.at("training");
+  const auto& expected = t.at("losses");
+  const Json drift = t.value("f32_vs_f64", Json::object());
+  const double allowed = std::max(1e-5, 10 * drift.value("loss", 0.0));
+  train(model, adapters, batches,
+        {.learning_rate = t.at("lr"),
+         .beta1 = t.at("betas").at(0),
+         .beta2 = t.at("betas").at(1),
+         .eps = t.value("eps", 1e-8),
+         .weight_decay = t.value("weight_decay", 0.0)},
+        t.at("steps").get<Index>(), [&](Index step, double loss) {
+          const double want = expected.at(static_cast<std::size_t>(step - 1));
+          check.add(concat("loss of step ", step), std::abs(loss - want),
+                    std::abs(loss - want) / std::abs(want), allowed);
+        });
   if (!t.contains("final")) return;
   const auto final_file = SafetensorsFile::open(c.folder / t.at("final").get<std::string>());
-  const double final_drift =
-      t.contains("f32_vs_f64") ? t.at("f32_vs_f64").value("final_tensors", 0.0) : 0.0;
-  for (const auto& [key, tensor] : set.tensors()) {
+  for (const auto& [key, tensor] : adapters.at("default").tensors()) {
     const auto* view = final_file.find(key);
     if (view == nullptr || !tensor.parameter || !tensor.saved) continue;
     if (static_cast<Index>(view->elements()) != tensor.parameter.size())
       continue;  // a reduced rank
     check.compare("final " + key, values_of(tensor.parameter.value()), graft::io::to_f64(*view),
-                  std::max(1e-5, 10 * final_drift));
+                  std::max(1e-5, 10 * drift.value("final_tensors", 0.0)));
   }
+}
+
+/// The model with the adapter folded in gives the same logits, where the method can be folded in.
+void check_merged_model(Checker& check, const graft::models::Model& model, AdapterModel& adapters,
+                        const Batch& batch) {
+  Tape tape({.gradients = false, .training = false});
+  const auto before = model.logits(tape, batch).value().clone();
+  try {
+    adapters.merge({.dequantize = true});
+  } catch (const graft::ValueError&) {
+    return;
+  }
+  compare_logits(check, "merged logits", model.logits(tape, batch).value(), values_of(before),
+                 batch);
+  adapters.unmerge();
+  const auto after = model.logits(tape, batch).value();
+  check.require(std::equal(before.begin(), before.end(), after.begin()),
+                "unmerged, the logits have other bits");
 }
 
 fs::path model_folder(const Case& c) {
@@ -129,7 +157,7 @@ Result run_model_case(const Case& c) {
     for (int i = 0; i < 2; ++i) {
       const std::string prefix = concat("batch", i);
       if (inputs.find(prefix + ".base_logits") == nullptr) continue;
-      const Batch batch = batch_of(inputs, prefix);
+      const Batch batch = batch_of(inputs, prefix + ".");
       Tape tape({.gradients = false, .training = false});
       compare_logits(check, prefix, model->logits(tape, batch).value(),
                      graft::io::to_f64(inputs.at(prefix + ".base_logits")), batch);
@@ -146,7 +174,7 @@ Result run_model_case(const Case& c) {
   const auto model = graft::models::load<float>(models / c.json.at("base").get<std::string>());
   const auto inputs = SafetensorsFile::open(models / c.json.at("inputs").get<std::string>());
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
-  AdapterModel adapters(model->sites(), methods());
+  AdapterModel adapters(model->sites(), methods<float>());
   graft::LoadReport report;
   auto& set = adapters.load("default", c.folder, false, &report);
   // Tensors that the checkpoint does not hold.
@@ -157,32 +185,84 @@ Result run_model_case(const Case& c) {
     }
   if (!report.ok()) check.fail("checkpoint", report.text());
   for (const auto& placed : set.parts()) placed.part->after_load();
-  const Batch batches[2] = {batch_of(inputs, "batch0"), batch_of(inputs, "batch1")};
+  const std::vector<Batch> batches = {batch_of(inputs, "batch0."), batch_of(inputs, "batch1.")};
   {
     Tape tape({.gradients = false, .training = false});
     compare_logits(check, "logits", model->logits(tape, batches[0]).value(),
                    graft::io::to_f64(file.at("logits")), batches[0]);
   }
   Tape tape;
-  auto loss = model->loss(tape, batches[0]);
-  if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);
+  const auto loss = objective_of(tape, *model, adapters, batches[0]);
   const double want = c.json.at("loss");
   const double error = std::abs(static_cast<double>(loss.item()) - want);
   check.add("loss", error, error / std::abs(want), std::max(1e-5, check.tolerance()));
   tape.backward(loss);
-  for (const auto& view : file.tensors()) {
-    if (view.name.rfind("grad.", 0) != 0) continue;
-    bool found = false;
-    for (const auto& [key, tensor] : set.tensors())
-      if (tensor.parameter && "grad." + key == view.name) {
-        found = true;
-        const auto g = tensor.parameter.grad() ? tensor.parameter.grad()
-                                               : Tensor::zeros(tensor.parameter.shape());
-        check.compare(view.name, values_of(g), graft::io::to_f64(view));
-      }
-    if (!found) check.fail(view.name, concat(view.name, " has no parameter"));
+  compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.");
+  check_merged_model(check, *model, adapters, batches[0]);
+  if (c.json.contains("training")) check_training(check, c, *model, adapters, batches);
+  return check.result();
+}
+
+/// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
+Result run_method_model_case(const Case& c) {
+  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto config = graft::read_config_file(c.folder / "adapter_config.json");
+  if (const auto type = config.find("peft_type"); type != config.end())
+    if (const auto* name = type->second.get_if<std::string>()) methods<float>().at(*name);
+  const auto base = c.json.at("base").get<std::string>();
+  const auto model = graft::models::load<float>(
+      (base.starts_with("..") ? c.folder : c.folder.parent_path()) / base);
+  const std::vector<Batch> batches = {batch_of(file, "")};
+  Checker check(tolerance_of(c.json));
+  const auto logits = [&](const std::string& name, double tolerance) {
+    const auto* view = file.find(name);
+    if (view == nullptr) return;
+    Tape tape({.gradients = false, .training = false});
+    Checker part(tolerance);
+    compare_logits(part, name, model->logits(tape, batches[0]).value(), graft::io::to_f64(*view),
+                   batches[0]);
+    check.merge(part.result(), "");
+  };
+  logits("logits_base", check.tolerance());
+  if (file.find("logits") != nullptr) logits("y_base", check.tolerance());
+  AdapterModel adapters(model->sites(), methods<float>());
+  auto& set = adapters.load("default", c.folder);
+  logits("logits", check.tolerance());
+  Tape tape;
+  const auto loss = model->loss(tape, batches[0]);
+  if (const auto* view = file.find("loss")) {
+    const double want = graft::io::to_f64(*view).at(0), found = loss.item();
+    check.add("loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
+              check.tolerance());
   }
-  if (c.json.contains("training")) train(check, c, *model, adapters, batches);
+  for (const auto& p : set.parameters()) p.zero_grad();
+  tape.backward(loss);
+  compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.",
+                    vanishing_gradients(c.json));
+  const Json merge = c.json.value("merge", Json::object());
+  if (merge.is_object() && merge.value("supported", false))
+    check_merged_model(check, *model, adapters, batches[0]);
+  // Losses before each step and, where there is one more, after the last.
+  for (const char* name : {"loss_trace", "trace_loss", "losses", "trace"}) {
+    const auto* view = file.find(name);
+    if (view == nullptr) continue;
+    const auto expected = graft::io::to_f64(*view);
+    const Json trace = c.json.value("trace", Json());
+    double tolerance = c.json.value("trace_tolerance", check.tolerance());
+    if (trace.is_object()) tolerance = trace.value("tolerance", tolerance);
+    const auto compare = [&](std::size_t step, double found) {
+      if (step >= expected.size()) return;
+      const double error = std::abs(found - expected[step]);
+      check.add(concat("loss of step ", step + 1), error, error / std::abs(expected[step]),
+                tolerance);
+    };
+    train(*model, adapters, batches,
+          {.learning_rate = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0}, 5,
+          [&](Index step, double found) { compare(static_cast<std::size_t>(step - 1), found); });
+    Tape after({.gradients = false});
+    compare(5, objective_of(after, *model, adapters, batches[0]).item());
+    logits("logits_after", tolerance);
+  }
   return check.result();
 }
 

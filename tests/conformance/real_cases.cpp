@@ -56,7 +56,7 @@ Result run_real_case(const Case& c) {
   for (const auto& text : c.json.at("base"))
     check_text(check, *model, text, text.at("ids").get<std::vector<std::int32_t>>(),
                concat("text ", number++));
-  graft::AdapterModel adapters(model->sites(), methods());
+  graft::AdapterModel adapters(model->sites(), methods<float>());
   if (!std::filesystem::exists(c.folder / "adapter")) return check.result();
   auto& set = adapters.load("default", c.folder / "adapter");
   number = 0;

@@ -4,6 +4,9 @@
 
 namespace conformance {
 
-const graft::MethodRegistry<float>& methods() { return graft::all_methods<float>(); }
+template <>
+const graft::MethodRegistry<float>& methods<float>() {
+  return graft::all_methods<float>();
+}
 
 }  // namespace conformance

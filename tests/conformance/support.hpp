@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -33,7 +32,17 @@ struct Result {
   std::string worst;
   double tolerance = 0;
   std::string reason;
+  std::vector<std::string> notes;  ///< what was not compared
 };
+
+/// Settings of the program that runners look at.
+struct Settings {
+  bool f64 = false;  ///< also run layer cases in double precision
+};
+inline Settings& settings() {
+  static Settings instance;
+  return instance;
+}
 
 /// Thrown by a case that asks for what graft does not have.
 struct Unsupported {
@@ -75,6 +84,20 @@ class Checker {
     const double relative = scale > 0 ? error / scale : error;
     add(quantity, error, finite ? relative : INFINITY, limit);
   }
+  /// A quantity that is zero in exact arithmetic, beside others of size `scale`.
+  template <class A>
+  void small(const std::string& quantity, const A& found, double scale) {
+    double error = 0;
+    for (const auto& v : found) error = std::max(error, std::abs(static_cast<double>(v)));
+    add(quantity, error, scale > 0 ? error / scale : error, tolerance_);
+  }
+  void note(std::string text) { result_.notes.push_back(std::move(text)); }
+  /// Takes over what another checker found; a failure of it is a failure of this one.
+  void merge(const Result& other, const std::string& name) {
+    if (other.worst.empty() && other.status == Status::pass) return;
+    if (other.status == Status::fail) fail(name + other.worst, name + other.reason);
+    if (other.tolerance > 0) add(name + other.worst, other.max_abs, other.max_rel, other.tolerance);
+  }
   void add(const std::string& quantity, double error, double relative, double limit) {
     const double share = relative / std::max(limit, 1e-30);
     if (share >= worst_share_ || result_.worst.empty()) {
@@ -99,6 +122,7 @@ class Checker {
     if (!ok) fail(what, what);
   }
   double tolerance() const { return tolerance_; }
+  bool passing() const { return result_.status == Status::pass; }
   const Result& result() const { return result_; }
 
  private:
@@ -128,16 +152,15 @@ inline std::vector<std::int32_t> ids_of(const SafetensorsFile& file, const std::
 }
 inline double tolerance_of(const Json& json) { return json.value("tolerance", 1e-5); }
 
-/// One runner of cases: takes the case if it is of its kind.
-using Runner = std::function<Result(const Case&)>;
-
+/// Runners of the kinds of cases.
 Result run_layer_case(const Case& c);
+void run_layer_in_double(Checker& check, const Case& c);
 Result run_init_case(const Case& c);
 Result run_multi_case(const Case& c);
 Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);
 Result run_tokenizer_case(const Case& c);
-Result run_method_case(const Case& c);
+Result run_method_model_case(const Case& c);
 
 }  // namespace conformance

@@ -1,0 +1,263 @@
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "registry.hpp"
+#include "toy.hpp"
+
+/// Running a small module with adapters and comparing everything that a file holds of it.
+namespace conformance {
+
+namespace fs = std::filesystem;
+
+/// A folder that is removed at the end.
+struct ScratchFolder {
+  fs::path path = fs::temp_directory_path() /
+                  concat("graft-conformance-", reinterpret_cast<std::uintptr_t>(this));
+  ~ScratchFolder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+};
+
+/// Name of the only layer that a configuration means, for cases that do not describe their module.
+inline std::string single_target(const fs::path& folder) {
+  const auto path = folder / "adapter_config.json";
+  if (!fs::exists(path)) return "";
+  const auto targets = graft::io::read_json(path).value("target_modules", Json());
+  return targets.is_array() && targets.size() == 1 ? targets.at(0).get<std::string>() : "";
+}
+
+/// The values of all outputs, one after the other.
+template <class T>
+std::vector<T> forward(const Toy<T>& toy, const Inputs<T>& in, bool training = false,
+                       std::shared_ptr<const void> context = nullptr) {
+  graft::BasicTape<T> tape({.gradients = false, .training = training});
+  tape.set_context(std::move(context));
+  std::vector<T> all;
+  for (const auto& y : toy(tape, in)) all.insert(all.end(), y.value().begin(), y.value().end());
+  return all;
+}
+
+/// Outputs of the module as it is, against the tensors of the file called `name`.
+template <class T>
+void check_outputs(Checker& check, const Toy<T>& toy, const Inputs<T>& in,
+                   const SafetensorsFile& file, const std::string& name) {
+  std::vector<double> expected;
+  for (const auto& suffix : in.suffixes) {
+    const auto* view = file.find(name + suffix);
+    if (view == nullptr) return;
+    const auto values = graft::io::to_f64(*view);
+    expected.insert(expected.end(), values.begin(), values.end());
+  }
+  check.compare(name, forward(toy, in), expected);
+}
+
+/// Gradients of the adapters' tensors by their keys; zero where nothing arrived.
+template <class T>
+std::map<std::string, BasicTensor<T>> gradients_of(const graft::BasicAdapterModel<T>& model,
+                                                   const std::vector<std::string>& adapters) {
+  std::map<std::string, BasicTensor<T>> gradients;
+  for (const auto& name : adapters)
+    for (const auto& [key, tensor] : model.at(name).tensors()) {
+      if (!tensor.parameter) continue;
+      auto g = tensor.parameter.grad() ? tensor.parameter.grad()
+                                       : BasicTensor<T>::zeros(tensor.parameter.shape());
+      gradients[adapters.size() > 1 ? name + "/" + key : key] = g;
+      gradients[name + "/" + key] = g;
+    }
+  return gradients;
+}
+
+/// Compares every tensor "<prefix><key>" of the file with a gradient. Gradients that are zero in
+/// exact arithmetic (`vanishing`) are compared with the size of the others.
+template <class T>
+void compare_gradients(Checker& check, const std::map<std::string, BasicTensor<T>>& gradients,
+                       const SafetensorsFile& file, const std::string& prefix,
+                       const std::vector<std::string>& vanishing = {}) {
+  double largest = 0;
+  for (const auto& view : file.tensors())
+    if (view.name.starts_with(prefix))
+      for (double g : graft::io::to_f64(view)) largest = std::max(largest, std::abs(g));
+  for (const auto& view : file.tensors()) {
+    if (!view.name.starts_with(prefix)) continue;
+    const std::string key = view.name.substr(prefix.size());
+    const auto it = gradients.find(key);
+    if (it == gradients.end())
+      check.fail(view.name, concat(view.name, " has no parameter"));
+    else if (std::find(vanishing.begin(), vanishing.end(), key) != vanishing.end())
+      check.small(view.name, values_of(it->second), largest);
+    else
+      check.compare(view.name, values_of(it->second), graft::io::to_f64(view));
+  }
+}
+
+inline std::vector<std::string> vanishing_gradients(const Json& json) {
+  std::vector<std::string> keys;
+  for (const char* name : {"zero_gradients", "vanishing_gradients"})
+    if (const auto it = json.find(name); it != json.end() && it->is_array())
+      for (const auto& key : *it)
+        if (key.is_string()) {
+          const auto text = key.get<std::string>();
+          keys.push_back(text.starts_with("grad.") ? text.substr(5) : text);
+        }
+  return keys;
+}
+
+/// Forward and backward; compares y, dx and every gradient of the file.
+template <class T>
+void check_gradients(Checker& check, const Toy<T>& toy, graft::BasicAdapterModel<T>& model,
+                     const SafetensorsFile& file, const Inputs<T>& in, bool training,
+                     const std::vector<std::string>& adapters, const Json& json,
+                     std::shared_ptr<const void> context = nullptr) {
+  graft::BasicTape<T> tape({.training = training});
+  tape.set_context(std::move(context));
+  std::vector<BasicVar<T>> leaves;
+  const auto outputs = toy(tape, in, &leaves);
+  for (std::size_t k = 0; k < outputs.size(); ++k)
+    if (const auto* view = file.find("y" + in.suffixes[k]))
+      check.compare("y" + in.suffixes[k], values_of(outputs[k].value()), graft::io::to_f64(*view));
+  if (!in.dy[0]) return;
+  for (const auto& name : adapters)
+    for (const auto& p : model.at(name).parameters()) p.zero_grad();
+  BasicVar<T> objective;
+  if (outputs.size() > 1) {
+    for (std::size_t k = 0; k < outputs.size(); ++k) {
+      const auto term = sum(mul(outputs[k], tape.constant(in.dy[k])));
+      objective = objective ? add(objective, term) : term;
+    }
+  }
+  if (!outputs[0].requires_grad()) {
+    check.fail("y", "nothing is trained");
+    return;
+  }
+  if (objective)
+    tape.backward(objective);
+  else
+    tape.backward(outputs[0], in.dy[0]);
+  for (std::size_t k = 0; k < in.suffixes.size(); ++k) {
+    const auto* view = file.find("dx" + in.suffixes[k]);
+    if (view == nullptr) continue;
+    const auto dx = k < leaves.size() ? leaves[k].grad() : BasicTensor<T>{};
+    check.compare(view->name, dx ? values_of(dx) : std::vector<double>(), graft::io::to_f64(*view));
+  }
+  compare_gradients(check, gradients_of(model, adapters), file, "grad.", vanishing_gradients(json));
+}
+
+/// Saved and loaded again, the adapter gives the same bits and has the same configuration.
+template <class T>
+void check_round_trip(Checker& check, Toy<T>& toy, graft::BasicAdapterModel<T>& model,
+                      const Inputs<T>& in, bool training,
+                      std::shared_ptr<const void> context = nullptr) {
+  const ScratchFolder scratch;
+  const auto before = forward(toy, in, training, context);
+  model.save("default", scratch.path);
+  const auto config = model.at("default").config();
+  model.remove("default");
+  model.load("default", scratch.path);
+  const auto after = forward(toy, in, training, context);
+  check.require(before == after, "saved and loaded again, the output has other bits");
+  const auto again = model.at("default").config();
+  for (const auto& [key, value] : config)
+    if (key != "inference_mode" && (!again.contains(key) || !(again.at(key) == value)))
+      check.fail("config", concat("config field ", key, " changed"));
+}
+
+/// "fc1.merged_weight", "merged_bias" or "merged.fc1.weight" as the name of the frozen tensor that
+/// it replaces; empty for others.
+inline std::string merged_name(const std::string& name) {
+  if (name.starts_with("merged.")) return name.substr(7);
+  const auto dot = name.rfind('.');
+  const std::size_t start = dot == std::string::npos ? 0 : dot + 1;
+  if (name.compare(start, 7, "merged_") != 0) return "";
+  return name.substr(0, start) + name.substr(start + 7);
+}
+
+/// True if the frozen module with the merged tensors of a file gives the outputs of the file. PEFT
+/// merges several rotations in another order than it runs them.
+template <class T>
+bool merged_tensors_hold(const Case& c, const SafetensorsFile& file, const Inputs<T>& in) {
+  Toy<T> toy(c.json.value("module", Json()), file, single_target(c.folder));
+  for (const auto& view : file.tensors())
+    if (const std::string name = merged_name(view.name); !name.empty())
+      if (!toy.set_frozen(name, tensor_of<T>(file, view.name))) return true;
+  Checker check(1e-3);
+  check_outputs(check, toy, in, file, "y");
+  return check.passing();
+}
+
+template <class T>
+void check_merge(Checker& check, const Case& c, Toy<T>& toy, graft::BasicAdapterModel<T>& model,
+                 const SafetensorsFile& file, const Inputs<T>& in) {
+  bool any = false;
+  for (const auto& view : file.tensors()) any = any || !merged_name(view.name).empty();
+  const Json merge = c.json.value("merge", Json::object());
+  if (!any || (merge.is_object() && !merge.value("supported", true))) return;
+  const bool hold = merged_tensors_hold(c, file, in);
+  if (!hold) check.note("the merged tensors of the case give another y: not compared");
+  const auto unmerged = forward(toy, in);
+  model.merge({.dequantize = true});
+  const double tolerance = std::max(check.tolerance(), 1e-5);
+  for (const auto& view : file.tensors()) {
+    const std::string name = merged_name(view.name);
+    if (name.empty() || !hold) continue;
+    const auto found = toy.frozen(name);
+    if (found)
+      check.compare(view.name, values_of(found), graft::io::to_f64(view), tolerance);
+    else
+      check.note(concat(view.name, " not compared"));
+  }
+  check.compare("merged y", forward(toy, in), unmerged, tolerance);
+  model.unmerge();
+  check.require(forward(toy, in) == unmerged, "unmerged, the output has other bits");
+}
+
+/// Inits that move a part of the weight into the adapter: the module with the rest.
+template <class T>
+void rewrite_weights(Toy<T>& toy, const SafetensorsFile& file) {
+  for (const auto& view : file.tensors()) {
+    std::string name = view.name;
+    const auto at = name.find("rewritten_");
+    if (at == std::string::npos || (at > 0 && name[at - 1] != '.')) continue;
+    name.erase(at, 10);
+    toy.set_frozen(name, tensor_of<T>(file, view.name));
+  }
+}
+
+/// A layer case in one precision. `double_results`: also y, dx and gradients in case_f64.
+template <class T>
+void run_layer(Checker& check, const Case& c) {
+  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  // An unknown method is told before anything about the module.
+  const auto config = graft::read_config_file(c.folder / "adapter_config.json");
+  if (const auto type = config.find("peft_type"); type != config.end())
+    if (const auto* name = type->second.template get_if<std::string>()) methods<T>().at(*name);
+  Toy<T> toy(c.json.value("module", Json()), file, single_target(c.folder));
+  const auto in = toy.inputs(file);
+  auto context = std::make_shared<graft::ForwardContext>();
+  context->batch = in.x[0] ? in.x[0].dim(0) : in.ids_shape[0];
+  context->ids = in.ids;
+  if (const auto* tasks = file.find("task_ids")) context->task_ids = graft::io::to_i64(*tasks);
+  for (const auto& view : file.tensors())
+    if (view.name.starts_with("in.")) throw Unsupported{concat("input ", view.name)};
+  check_outputs(check, toy, in, file, "y_base");
+  rewrite_weights(toy, file);
+  graft::BasicAdapterModel<T> model(toy.sites(), methods<T>());
+  model.load("default", c.folder);
+  const bool training = c.json.value("mode", "eval") == "train";
+  if constexpr (std::is_same_v<T, double>) {
+    const auto results = SafetensorsFile::open(c.folder / "case_f64.safetensors");
+    check_gradients(check, toy, model, results, in, training, {"default"}, c.json, context);
+    return;
+  }
+  check_gradients(check, toy, model, file, in, training, {"default"}, c.json, context);
+  check_round_trip(check, toy, model, in, training, context);
+  check_merge(check, c, toy, model, file, in);
+}
+
+}  // namespace conformance
