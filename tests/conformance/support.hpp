@@ -109,8 +109,7 @@ class Checker {
     }
     if (!(relative <= limit)) {
       result_.status = Status::fail;
-      if (result_.reason.empty())
-        result_.reason = concat(quantity, " off by ", std::to_string(relative));
+      if (result_.reason.empty()) result_.reason = concat(quantity, " off by ", relative);
     }
   }
   void fail(const std::string& quantity, const std::string& reason) {

@@ -43,6 +43,7 @@ struct AdapterTensor {
   BasicParameter<T> parameter;         ///< the tensor, if it is one of numbers …
   std::shared_ptr<IndexTensor> index;  ///< … or of integers
   bool saved = true;
+  bool alias = false;  ///< second name of a tensor that is listed too: read, not written
   Scope scope = Scope::site;
   Shape file_shape;        ///< shape in files where it differs (same elements); a scalar shape: no
                            ///< difference
@@ -66,9 +67,18 @@ class SharedParameters {
     return entry;
   }
   bool contains(const std::string& name) const { return parameters_.contains(name); }
+  /// The same for anything else that sites share (index lists).
+  template <class Make>
+  auto object(const std::string& name, Make&& make) {
+    using Object = std::invoke_result_t<Make>;
+    auto& entry = objects_[name];
+    if (!entry) entry = std::make_shared<Object>(make());
+    return std::static_pointer_cast<Object>(entry);
+  }
 
  private:
   std::map<std::string, BasicParameter<T>> parameters_;
+  std::map<std::string, std::shared_ptr<void>> objects_;
 };
 
 /// What a method is told about the linear site that it is made for.
@@ -84,7 +94,8 @@ struct LinearSiteInfo {
   Index layer = -1;   ///< number in the path, -1 if there is none
   Index layers = 0;   ///< number of layers of the model
   std::vector<std::pair<std::string, Shape>>
-      all_sites;  ///< path and [out, in] of every site of this adapter, in order
+      all_sites;  ///< path and [out, in] of every linear site of this adapter, in order
+  std::vector<std::pair<std::string, Shape>> all_embeddings;  ///< those before them: [rows, dim]
   /// The frozen weight [out, in] and bias (empty if none), asked for by inits that depend on them.
   /// They are of the dense form of the weight: a quantised base is decoded.
   std::function<BasicTensor<T>()> weight;
@@ -108,6 +119,8 @@ struct EmbeddingSiteInfo {
   Index dim = 0;
   Index padding_index = -1;  ///< its row gets no gradient; -1: there is none
   std::function<BasicTensor<T>()> table;
+  std::vector<std::pair<std::string, Shape>> all_sites = {};       ///< as for linear sites
+  std::vector<std::pair<std::string, Shape>> all_embeddings = {};  ///< of this adapter, in order
 };
 
 /// What making an adapter needs besides configuration and site.

@@ -131,7 +131,7 @@ class BasicAdapterModel {
       if (!tensor.saved) continue;
       const auto* view = file.find(key);
       if (view == nullptr) {
-        report.missing.push_back(key);
+        if (!tensor.alias) report.missing.push_back(key);
         continue;
       }
       used.push_back(key);
@@ -185,7 +185,7 @@ class BasicAdapterModel {
     std::vector<std::vector<std::byte>> converted;
     converted.reserve(tensors.size());
     for (const auto& [key, tensor] : tensors) {
-      if (!tensor.saved) continue;
+      if (!tensor.saved || tensor.alias) continue;
       const Shape shape = tensor.index                   ? tensor.index->shape
                           : tensor.file_shape.rank() > 0 ? tensor.file_shape
                                                          : tensor.parameter.shape();

@@ -41,15 +41,11 @@ class AdapterSet {
 
   /// Every tensor, each shared one once.
   std::vector<KeyedTensor<T>> tensors() const {
-    std::vector<KeyedTensor<T>> all;
-    std::set<std::string> seen;
-    for (const auto& placed : parts_)
-      for (auto& t : placed.part->tensors()) {
-        std::string key = key_of(placed.path, t);
-        if (seen.insert(key).second) all.push_back({std::move(key), std::move(t)});
-      }
-    for (const auto& extra : extra_tensors_) all.push_back(extra);
-    return all;
+    return collect([](const AdapterPart<T>& part) { return part.tensors(); });
+  }
+  /// What the file of the finished adapter holds; see AdapterPart::file_tensors.
+  std::vector<KeyedTensor<T>> file_tensors() const {
+    return collect([](const AdapterPart<T>& part) { return part.file_tensors(); });
   }
   /// The trained parameters, each once.
   std::vector<BasicParameter<T>> parameters() const {
@@ -101,6 +97,19 @@ class AdapterSet {
   }
 
  private:
+  template <class List>
+  std::vector<KeyedTensor<T>> collect(List&& list) const {
+    std::vector<KeyedTensor<T>> all;
+    std::set<std::string> seen;
+    for (const auto& placed : parts_)
+      for (auto& t : list(*placed.part)) {
+        std::string key = key_of(placed.path, t);
+        if (seen.insert(key).second) all.push_back({std::move(key), std::move(t)});
+      }
+    for (const auto& extra : extra_tensors_) all.push_back(extra);
+    return all;
+  }
+
   std::string name_;
   MethodInfo info_;
   ConfigValue::Map config_;

@@ -188,15 +188,31 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     site.adapters().push_back({set.name(), part});
     set.add_part(site.path(), part);
   };
+  const auto target = [](const auto* site) {
+    return site->target_path.empty() ? site->path() : site->target_path;
+  };
+  const auto wanted = [&](const auto* site) {
+    if (site->expert.parameter.empty()) return filter.wants(target(site), true);
+    return filter.wants_parameter(site->path() + "." + site->expert.parameter);
+  };
+  std::vector<std::pair<std::string, Shape>> all, all_embeddings;
+  for (const auto* site : table.linear)
+    if (wanted(site))
+      all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
   if constexpr (requires(const EmbeddingSiteInfo<T>& info) {
                   Method::embedding(config, info, context);
                 }) {
+    for (const auto* site : table.embedding)
+      if (filter.wants(site->path(), false))
+        all_embeddings.emplace_back(site->path(), Shape{site->table().rows(), site->table().dim()});
     for (auto* site : table.embedding) {
       if (!filter.wants(site->path(), false)) {
         paths.push_back(site->path());
         continue;
       }
-      const auto info = embedding_site_info(*site);
+      auto info = embedding_site_info(*site);
+      info.all_sites = all;
+      info.all_embeddings = all_embeddings;
       add(*site,
           [&] { return Method::embedding(filter.site_config(site->path()), info, context); });
     }
@@ -204,21 +220,11 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
   if constexpr (requires(const LinearSiteInfo<T>& info) {
                   Method::linear(config, info, context);
                 }) {
-    std::vector<std::pair<std::string, Shape>> all;
-    const auto target = [](const auto* site) {
-      return site->target_path.empty() ? site->path() : site->target_path;
-    };
     // Parameters of experts, by module: the names of those that are meant.
     std::map<std::string, std::set<std::string>> parameters;
-    const auto wanted = [&](const auto* site) {
-      if (site->expert.parameter.empty()) return filter.wants(target(site), true);
-      return filter.wants_parameter(site->path() + "." + site->expert.parameter);
-    };
-    for (auto* site : table.linear) {
-      if (!wanted(site)) continue;
-      all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
-      if (!site->expert.parameter.empty()) parameters[site->path()].insert(site->expert.parameter);
-    }
+    for (auto* site : table.linear)
+      if (!site->expert.parameter.empty() && wanted(site))
+        parameters[site->path()].insert(site->expert.parameter);
     if (!filter.parameters().empty() && parameters.empty())
       throw ValueError(concat(Method::info().peft_type, ": target parameter ",
                               filter.parameters()[0], " matches none of the model"));
@@ -229,6 +235,7 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
       }
       auto info = linear_site_info(*site, table);
       info.all_sites = all;
+      info.all_embeddings = all_embeddings;
       if (!site->expert.parameter.empty()) {
         const auto& names = parameters[site->path()];
         info.nesting = std::distance(names.upper_bound(site->expert.parameter), names.end());

@@ -127,7 +127,7 @@ std::filesystem::path save_checkpoint(const std::filesystem::path& folder, Index
   }
   for (const auto& name : adapters.active()) {
     const auto& set = adapters.at(name);
-    adapters.save(name, work / "adapters" / name);
+    adapters.save(name, work / "adapters" / name, true);
     for (const auto& [key, tensor] : set.tensors())
       if (detail::kept_beside(tensor))
         tensors.add(concat("tensor/", name, "/", key), tensor.parameter.value());

@@ -2,12 +2,19 @@
 
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/adapters/low_rank/randlora.hpp"
+#include "graft/adapters/low_rank/tinylora.hpp"
+#include "graft/adapters/low_rank/unilora.hpp"
+#include "graft/adapters/low_rank/vblora.hpp"
+#include "graft/adapters/low_rank/vera.hpp"
 #include "graft/adapters/method.hpp"
 
 namespace graft {
 
 /// Methods of the low-rank family.
 template <std::floating_point T>
-using LowRankMethods = MethodList<LoRAMethod<T>, AdaLoRAMethod<T>>;
+using LowRankMethods = MethodList<LoRAMethod<T>, AdaLoRAMethod<T>, LinearMethod<BasicVeRA<T>>,
+                                  LinearMethod<BasicPVeRA<T>>, LinearMethod<BasicVBLoRA<T>>,
+ LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>, LinearMethod<BasicUniLoRA<T>>>;
 
 }  // namespace graft
