@@ -18,8 +18,8 @@ const char* status_name(Status status) {
   return status == Status::pass ? "pass" : status == Status::fail ? "fail" : "unsupported";
 }
 
-/// Every folder with a case.json, and every file of a folder called tokenizer, in the order of
-/// their paths.
+/// Every folder with a case.json, every JSON file of a folder called tokenizer, and strings.json of
+/// its subfolders, in the order of their paths.
 std::vector<Case> discover(const fs::path& root) {
   std::vector<Case> cases;
   for (const auto& entry : fs::recursive_directory_iterator(root)) {
@@ -27,11 +27,13 @@ std::vector<Case> discover(const fs::path& root) {
     const bool folder_case = path.filename() == "case.json";
     const bool tokenizer =
         path.parent_path().filename() == "tokenizer" && path.extension() == ".json";
-    if (!folder_case && !tokenizer) continue;
+    const bool texts = path.filename() == "strings.json" &&
+                       path.parent_path().parent_path().filename() == "tokenizer";
+    if (!folder_case && !tokenizer && !texts) continue;
     Case c;
     c.root = root;
     c.folder = folder_case ? path.parent_path() : path;
-    c.name = fs::relative(c.folder, root).generic_string();
+    c.name = fs::relative(texts ? path.parent_path() : c.folder, root).generic_string();
     cases.push_back(std::move(c));
   }
   std::sort(cases.begin(), cases.end(),
@@ -51,7 +53,7 @@ Result run(Case& c) {
   if (kind == "layer") return run_layer_case(c);
   if (kind == "init") return run_init_case(c);
   if (kind == "multi") return run_multi_case(c);
-  if (kind == "base" || (kind == "model" && c.json.contains("arch"))) return run_model_case(c);
+  if (kind == "base" || (kind == "model" && c.json.contains("inputs"))) return run_model_case(c);
   if (kind == "model") return run_method_model_case(c);
   if (kind == "real") return run_real_case(c);
   if (kind == "quant") return run_quant_case(c);

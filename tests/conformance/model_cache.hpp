@@ -18,13 +18,18 @@ inline std::filesystem::path model_cache() {
   return variable("HOME") / ".cache" / "graft";
 }
 
-/// The file that a case's `model` names, or an empty path: looked for by its path and by its name
-/// alone.
+/// The file or folder that a case's `model` names.
+inline std::filesystem::path model_name(const Json& model) {
+  return model.contains("folder") ? model.value("folder", "") : model.value("file", "");
+}
+
+/// The same in the cache, looked for by its path and by its name alone; empty if it is not there.
 inline std::filesystem::path find_model(const Json& model) {
-  const std::filesystem::path file = model.value("file", "");
-  for (const auto& path : {model_cache() / file, model_cache() / file.filename(),
-                           model_cache() / model.value("pypi", "") / file})
-    if (!file.empty() && std::filesystem::exists(path)) return path;
+  const std::filesystem::path name = model_name(model);
+  if (name.empty()) return {};
+  for (const auto& path : {model_cache() / name, model_cache() / name.filename(),
+                           model_cache() / model.value("pypi", "") / name})
+    if (std::filesystem::exists(path)) return path;
   return {};
 }
 

@@ -3,6 +3,8 @@
 
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
+#include "graft/quant/int8.hpp"
+#include "graft/quant/nf4.hpp"
 #include "layer_run.hpp"
 
 namespace conformance {
@@ -203,12 +205,33 @@ Result run_model_case(const Case& c) {
   return check.result();
 }
 
+/// Replaces the weights of all linear sites but the output layers by what is left of them in the
+/// format that a configuration names. @throws Unsupported for another format
+void quantise_base(graft::models::Model& model, const Json& format) {
+  const std::string type = format.value("quant_type", "");
+  for (auto* site : model.sites().linear) {
+    if (is_output_layer(*site, model.sites())) continue;
+    const auto w = site->base().dense_weight();
+    const std::span<const float> values(w.data(), static_cast<std::size_t>(w.size()));
+    std::vector<float> decoded;
+    if (type == "nf4" || type == "fp4")
+      decoded = graft::quant::decode_4bit(graft::quant::encode_4bit(
+          values,
+          {.book = type == "nf4" ? graft::quant::CodeBook::nf4 : graft::quant::CodeBook::fp4,
+           .block = format.value("blocksize", Index{64}),
+           .double_quantised = format.value("double_quant", false)}));
+    else if (type == "int8_rowwise")
+      decoded = graft::quant::decode_int8(graft::quant::encode_int8(values, w.rows(), w.cols()));
+    else
+      throw Unsupported{concat("base quantised as ", type)};
+    site->set_base(graft::DenseLinear(Tensor::from(decoded, w.shape()), site->base().bias()));
+  }
+}
+
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
 Result run_method_model_case(const Case& c) {
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
-  const auto config = graft::read_config_file(c.folder / "adapter_config.json");
-  if (const auto type = config.find("peft_type"); type != config.end())
-    if (const auto* name = type->second.get_if<std::string>()) methods<float>().at(*name);
+  check_known<float>(c);
   const auto base = c.json.at("base").get<std::string>();
   const auto model = graft::models::load<float>(
       (base.starts_with("..") ? c.folder : c.folder.parent_path()) / base);
@@ -225,6 +248,11 @@ Result run_method_model_case(const Case& c) {
   };
   logits("logits_base", check.tolerance());
   if (file.find("logits") != nullptr) logits("y_base", check.tolerance());
+  const Json settings = graft::io::read_json(c.folder / "adapter_config.json");
+  if (settings.contains("base_quantisation")) {
+    quantise_base(*model, settings.at("base_quantisation"));
+    logits("quantised_base_logits", check.tolerance());
+  }
   AdapterModel adapters(model->sites(), methods<float>());
   auto& set = adapters.load("default", c.folder);
   logits("logits", check.tolerance());

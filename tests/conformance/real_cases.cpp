@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "graft/models/load.hpp"
+#include "graft/text/load_tokenizer.hpp"
 #include "model_cache.hpp"
 #include "registry.hpp"
 #include "support.hpp"
@@ -42,15 +43,53 @@ void check_text(Checker& check, const graft::models::Model& model, const Json& e
   }
 }
 
+/// Ids of sentences, their vectors and how alike these are.
+void check_sentences(Checker& check, const Case& c, const std::filesystem::path& folder,
+                     const SafetensorsFile& file) {
+  const auto model = graft::models::load<float>(folder);
+  const auto* encoder = dynamic_cast<const graft::models::Bert*>(model.get());
+  if (encoder == nullptr) throw Unsupported{"sentence vectors of this architecture"};
+  const auto& view = file.at("input_ids");
+  Batch batch;
+  batch.batch = view.shape.at(0);
+  batch.seq_len = view.shape.at(1);
+  batch.ids = ids_of(file, "input_ids");
+  for (std::int32_t m : ids_of(file, "attention_mask")) batch.mask.push_back(m != 0);
+  const auto tokenizer = graft::text::load_tokenizer(folder);
+  graft::text::EncodeOptions options;
+  options.add_special = true;
+  for (Index b = 0; b < batch.batch; ++b) {
+    const auto ids = tokenizer.encode(
+        c.json.at("sentences").at(static_cast<std::size_t>(b)).get<std::string>(), options);
+    const auto row = batch.ids.begin() + b * batch.seq_len;
+    check.require(std::equal(ids.begin(), ids.end(), row), concat("ids of sentence ", b));
+  }
+  const auto vectors = encoder->embed(batch);
+  check.compare("embeddings", values_of(vectors), graft::io::to_f64(file.at("embeddings")));
+  std::vector<double> cosine;
+  for (Index i = 0; i < batch.batch; ++i)
+    for (Index j = 0; j < batch.batch; ++j) {
+      double dot = 0;
+      for (Index k = 0; k < vectors.cols(); ++k)
+        dot += static_cast<double>(vectors(i, k)) * static_cast<double>(vectors(j, k));
+      cosine.push_back(dot);
+    }
+  check.compare("cosine", cosine, graft::io::to_f64(file.at("cosine")));
+}
+
 }  // namespace
 
 Result run_real_case(const Case& c) {
   const auto path = find_model(c.json.at("model"));
   if (path.empty())
-    throw Unsupported{concat("skipped: the file ", c.json.at("model").value("file", ""),
-                             " is not in the model cache")};
+    throw Unsupported{
+        concat("skipped: ", model_name(c.json.at("model")), " is not in the model cache")};
   Checker check(c.json.value("tolerance", 1e-4));
-  if (!c.json.contains("base")) throw Unsupported{"sentence vectors"};
+  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  if (c.json.contains("sentences")) {
+    check_sentences(check, c, path, file);
+    return check.result();
+  }
   const auto model = graft::models::load<float>(path);
   int number = 0;
   for (const auto& text : c.json.at("base"))
@@ -81,6 +120,10 @@ Result run_real_case(const Case& c) {
       }
       check.require(want.size() == norms.size(), "gradient norms of other tensors");
       check.compare(concat("adapted text ", number, " gradient norms"), found, want);
+      if (number == 0)
+        for (const auto& [key, tensor] : set.tensors())
+          if (const auto* view = file.find("grad." + key))
+            check.compare(view->name, values_of(tensor.parameter.grad()), graft::io::to_f64(*view));
     }
     ++number;
   }
