@@ -67,7 +67,7 @@ class BasicLoRA {
         for (Index k = 0; k < width; ++k)
           group_positions_.push_back(o * rank_ + o / (out / conv_.groups) * width + k);
     }
-    if (config.lora_bias) bias_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features}));
+    if (factors.bias) bias_ = BasicParameter<T>(factors.bias);
   }
   /// For a layer of one's own; values are drawn from `seed`. Inits that rewrite the base are
   /// refused here.

@@ -42,8 +42,14 @@ class BasicLoRAEmbedding {
         for (Index o = 0; o < site.dim; ++o)
           for (Index k = 0; k < r; ++k) b(o, k) = d.v(o, limit - r + k);
       } else {
-        if (flag != nullptr && !*flag) context.generator.normal(a.data(), a.size());
-        context.generator.normal(b.data(), b.size());
+        // As PEFT draws: both factors, and B once more unless the values stay random.
+        auto& rng = context.generator;
+        rng.normal(a.data(), a.size());
+        rng.normal(b.data(), b.size());
+        if (flag == nullptr || *flag) {
+          a = BasicTensor<T>::zeros({r, site.vocabulary});
+          rng.normal(b.data(), b.size());
+        }
       }
     }
     a_ = BasicParameter<T>(a);

@@ -17,19 +17,21 @@ template <std::floating_point T>
 struct LowRankFactors {
   BasicTensor<T> a;
   BasicTensor<T> b;
+  BasicTensor<T> bias;  ///< of b, [out], if the configuration has one
 };
 
 /// Initial factors of LoRA by the name in `init_lora_weights`, with s the scaling:
 ///  - true: A kaiming-uniform with a = √5, that is U(±1/√in), B = 0 (Hu et al. 2021, the reference
 ///  code);
 ///  - false: both random, B as a layer of rank inputs;   "gaussian": A ~ N(0, 1/rank), B = 0;
-///  - "orthogonal": A and B from rows 1, 3, … and 0, 2, … of a random orthogonal matrix, so that B
+///  - "orthogonal": A and B from rows 0, 2, … and 1, 3, … of a random orthogonal matrix, so that B
 ///  A = 0;
 ///  - "pissa": B √s = U_r √S_r, A √s = √S_r V_rᵀ of W, and W loses s B A (Meng et al. 2024);
 ///  - "olora": B = Q_r, A = R_r of W = Q R, and W loses Q_r R_r (Büyükakyüz 2024); PEFT does not
 ///  divide by s, so W loses s B A;
 ///  - "mica": A = 0, B = the left singular vectors of the rank smallest singular values.
-/// `rows` elements of A are drawn before those of B, as PEFT draws them.
+/// Every init but false draws A and B of a default layer first and drops them, as PEFT does, so
+/// that later draws are those of PEFT.
 /// @throws ValueError for another name, an odd rank with "orthogonal", or a rank above min(out, in)
 /// where W is decomposed.
 template <std::floating_point T>
@@ -39,21 +41,32 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
   const Index copies = std::max<Index>(1, site.expert.count);
   const Index a_rows = r * copies, b_cols = r * copies / site.conv.groups;
   const auto zeros = [](Index rows, Index cols) { return BasicTensor<T>::zeros({rows, cols}); };
-  if (context.loading) return {zeros(a_rows, in), zeros(out, b_cols)};
+  if (context.loading) {
+    LowRankFactors<T> f{zeros(a_rows, in), zeros(out, b_cols), {}};
+    if (config.lora_bias) f.bias = BasicTensor<T>::zeros({out});
+    return f;
+  }
   auto& rng = context.generator;
   const T s = static_cast<T>(config.scaling());
 
   const auto* flag = config.init_lora_weights.template get_if<bool>();
   const auto* word = config.init_lora_weights.template get_if<std::string>();
+  LowRankFactors<T> f;
+  f.a = detail::kaiming_uniform_tensor<T>(rng, {a_rows, in}, in);
+  f.b = detail::kaiming_uniform_tensor<T>(rng, {out, b_cols}, b_cols);
+  if (config.lora_bias) f.bias = detail::kaiming_uniform_tensor<T>(rng, {out}, b_cols);
+  if (flag != nullptr && !*flag) return f;
+  f.b = zeros(out, b_cols);
+  if (f.bias) f.bias = BasicTensor<T>::zeros({out});
   if (flag != nullptr) {
-    auto a = detail::kaiming_uniform_tensor<T>(rng, {a_rows, in}, in);
-    if (*flag) return {a, zeros(out, b_cols)};
-    return {a, detail::kaiming_uniform_tensor<T>(rng, {out, b_cols}, b_cols)};
+    f.a = detail::kaiming_uniform_tensor<T>(rng, {a_rows, in}, in);
+    return f;
   }
   const std::string name = word == nullptr ? "null" : *word;
-  if (name == "gaussian")
-    return {detail::normal_tensor<T>(rng, {a_rows, in}, 1.0 / static_cast<double>(r)),
-            zeros(out, b_cols)};
+  if (name == "gaussian") {
+    f.a = detail::normal_tensor<T>(rng, {a_rows, in}, 1.0 / static_cast<double>(r));
+    return f;
+  }
   if (copies > 1 || site.conv.groups > 1)
     throw ValueError(concat("LoRA: init '", name, "' of ", site.path,
                             ", expected true, false or gaussian for experts and grouped "
@@ -67,11 +80,13 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
         even(i, j) = q(2 * i, j);
         odd(i, j) = q(2 * i + 1, j);
       }
-    constexpr T tenth = static_cast<T>(0.1);
     const auto ga = detail::normal_tensor<T>(rng, {in, r / 2}, 1);
     const auto gb = detail::normal_tensor<T>(rng, {r / 2, out}, 1);
-    return {detail::product(odd, ga, tenth, true, true),
-            detail::product(gb, even, tenth, true, false)};
+    f.a = detail::product(even, ga, T{1}, true, true);
+    f.b = detail::product(gb, odd, T{1}, true, false);
+    for (T& v : f.a) v /= 10;
+    for (T& v : f.b) v /= 10;
+    return f;
   }
   const Index limit = std::min(in, out);
   const auto check = [&] {
@@ -81,7 +96,7 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     if (!site.weight)
       throw ValueError(concat("LoRA: init '", name, "' needs the weight of ", site.path));
   };
-  LowRankFactors<T> f{zeros(r, in), zeros(out, r)};
+  f.a = zeros(r, in);
   if (name == "mica") {
     check();
     const auto d = svd(site.weight());
