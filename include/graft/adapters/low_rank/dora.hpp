@@ -15,20 +15,12 @@
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_embedding.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/low_rank/root.hpp"
 #include "graft/autograd/ops/rescale_columns.hpp"
 
 namespace graft {
 
 namespace detail {
-
-/// The frozen layer at the bottom of a chain of adapters, as far as the base tells.
-template <Linear L>
-const auto& root_of(const L& base) {
-  if constexpr (requires { base.root(); })
-    return base.root();
-  else
-    return base;
-}
 
 /// Squares of the lengths of W's rows, [out]; rows of a quantised W are decoded a few at a time.
 template <Linear L>

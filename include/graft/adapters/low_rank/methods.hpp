@@ -1,7 +1,12 @@
 #pragma once
 
 #include "graft/adapters/low_rank/adalora.hpp"
+#include "graft/adapters/low_rank/glora.hpp"
+#include "graft/adapters/low_rank/gralora.hpp"
+#include "graft/adapters/low_rank/hira.hpp"
+#include "graft/adapters/low_rank/lily.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/adapters/low_rank/peanut.hpp"
 #include "graft/adapters/low_rank/randlora.hpp"
 #include "graft/adapters/low_rank/tinylora.hpp"
 #include "graft/adapters/low_rank/unilora.hpp"
@@ -13,8 +18,11 @@ namespace graft {
 
 /// Methods of the low-rank family.
 template <std::floating_point T>
-using LowRankMethods = MethodList<LoRAMethod<T>, AdaLoRAMethod<T>, LinearMethod<BasicVeRA<T>>,
-                                  LinearMethod<BasicPVeRA<T>>, LinearMethod<BasicVBLoRA<T>>,
- LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>, LinearMethod<BasicUniLoRA<T>>>;
+using LowRankMethods =
+    MethodList<LoRAMethod<T>, AdaLoRAMethod<T>, LinearMethod<BasicVeRA<T>>,
+               LinearMethod<BasicPVeRA<T>>, LinearMethod<BasicVBLoRA<T>>,
+               LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>, LinearMethod<BasicUniLoRA<T>>,
+               HiRAMethod<T>, LinearMethod<BasicGraLoRA<T>>, LinearMethod<BasicLily<T>>,
+               LinearMethod<BasicPEANuT<T>>, LinearMethod<BasicGLoRA<T>>>;
 
 }  // namespace graft

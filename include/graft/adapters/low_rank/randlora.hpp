@@ -65,7 +65,8 @@ inline void divide_by_deviation(std::vector<float>& values, bool half) {
   double sum = 0, squares = 0;
   for (float v : values) sum += static_cast<double>(v);
   const double mean = sum / static_cast<double>(values.size());
-  for (float v : values) squares += (static_cast<double>(v) - mean) * (static_cast<double>(v) - mean);
+  for (float v : values)
+    squares += (static_cast<double>(v) - mean) * (static_cast<double>(v) - mean);
   float deviation = static_cast<float>(std::sqrt(squares / static_cast<double>(values.size() - 1)));
   if (half) deviation = to_bfloat16(deviation);
   for (float& v : values) v = half ? to_bfloat16(v / deviation) : v / deviation;
@@ -166,7 +167,9 @@ class BasicRandLoRA {
         std::vector<float> v(static_cast<std::size_t>(count));
         generator.uniform(v.data(), count, 0, 1);
         for (float& e : v)
-          e = static_cast<double>(e) < share ? -1.0f : static_cast<double>(e) > 1 - share ? 1.0f : 0.0f;
+          e = static_cast<double>(e) < share       ? -1.0f
+              : static_cast<double>(e) > 1 - share ? 1.0f
+                                                   : 0.0f;
         detail::divide_by_deviation(v, false);
         return v;
       };
@@ -198,8 +201,8 @@ class BasicRandLoRA {
     }
     const Index divisor = config.init_weights ? std::max(bases_, smaller_) : larger_;
     lambda_ = BasicParameter<T>(lambda);
-    gamma_ = BasicParameter<T>(
-        BasicTensor<T>::full({bases_, smaller_}, T{1} / static_cast<T>(divisor)));
+    gamma_ =
+        BasicParameter<T>(BasicTensor<T>::full({bases_, smaller_}, T{1} / static_cast<T>(divisor)));
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -249,7 +252,11 @@ class BasicRandLoRA {
                    DrawB&& draw_b) {
     const Index r = config_.rank;
     a_ = context.shared.get(
-        "randlora_A", [&] { return BasicTensor<T>::from(draw_a(r * width), {r, width}); }, false);
+        "randlora_A",
+        [&] {
+          return BasicTensor<T>::from(draw_a(r * width), {r, width});
+        },
+        false);
     b_ = context.shared.get(
         "randlora_B",
         [&] {

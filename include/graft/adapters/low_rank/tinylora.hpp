@@ -16,9 +16,9 @@ namespace graft {
 
 /// Configuration of TinyLoRA, fields as PEFT's TinyLoraConfig.
 struct TinyLoRAConfig {
-  Index rank = 2;           ///< r, at most the smaller side of the weight
-  Index vector_length = 64; ///< u, trained elements of a group
-  double weight_tying = 0;  ///< share of layers that lose a vector of their own, 0 to 1
+  Index rank = 2;            ///< r, at most the smaller side of the weight
+  Index vector_length = 64;  ///< u, trained elements of a group
+  double weight_tying = 0;   ///< share of layers that lose a vector of their own, 0 to 1
   std::uint64_t projection_seed = 42;
   bool save_projection = true;  ///< false: files hold no projection, the seed makes it
   double init_v_bound = 0.02;
@@ -67,8 +67,8 @@ struct TinyLoRACore {
                const std::function<BasicTensor<T>()>& weight, InitContext<T>& context)
       : rank(std::min(config.rank, std::min(rows, cols))), save_projection(config.save_projection) {
     const Index groups = std::max<Index>(
-        1, static_cast<Index>(
-               std::nearbyint(static_cast<double>(count) * (1 - config.weight_tying))));
+        1,
+        static_cast<Index>(std::nearbyint(static_cast<double>(count) * (1 - config.weight_tying))));
     const Index size = std::max<Index>(1, count / groups);
     name = concat("tinylora_v.", std::min(number / size, groups - 1));
     v = context.shared.get(name, [&] {
@@ -91,10 +91,9 @@ struct TinyLoRACore {
     a = BasicParameter<T>(right, false);
     b = BasicParameter<T>(left, false);
     TorchGenerator generator(config.projection_seed + static_cast<std::uint64_t>(number));
-    p = BasicParameter<T>(
-        normal_tensor<T>(generator, {config.vector_length, rank, rank},
-                         1 / std::sqrt(static_cast<double>(rank))),
-        false);
+    p = BasicParameter<T>(normal_tensor<T>(generator, {config.vector_length, rank, rank},
+                                           1 / std::sqrt(static_cast<double>(rank))),
+                          false);
   }
   /// R, [rank, rank].
   BasicVar<T> mixed(BasicTape<T>& tape) const {
@@ -129,8 +128,9 @@ struct TinyLoRACore {
 ///
 /// A = √S V_rᵀ: [r, in] and B = U_r √S: [out, r] from the SVD of W, frozen and saved; P: [u, r, r]
 /// ~ N(0, 1 / r) from projection_seed plus the number of the site, frozen; v: [u], one for a group
-/// of sites; trained: u a group. The identity at the start (v = 0); merges. Source: arXiv:2602.04118
-/// in the form of PEFT. Tensors: tinylora_A, tinylora_B, tinylora_P, base_model.tinylora_v.<group>.
+/// of sites; trained: u a group. The identity at the start (v = 0); merges. Source:
+/// arXiv:2602.04118 in the form of PEFT. Tensors: tinylora_A, tinylora_B, tinylora_P,
+/// base_model.tinylora_v.<group>.
 template <std::floating_point T>
 class BasicTinyLoRA {
  public:
@@ -141,8 +141,8 @@ class BasicTinyLoRA {
                 InitContext<T>& context)
       : dropout_((config.validate(), config.dropout)),
         core_(config, site.out_features, site.in_features, number_of(site),
-              std::max<Index>(1, static_cast<Index>(site.all_sites.size() +
-                                                    site.all_embeddings.size())),
+              std::max<Index>(
+                  1, static_cast<Index>(site.all_sites.size() + site.all_embeddings.size())),
               site.weight, context) {}
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -181,16 +181,15 @@ class BasicTinyLoRAEmbedding {
   BasicTinyLoRAEmbedding(const TinyLoRAConfig& config, const EmbeddingSiteInfo<T>& site,
                          InitContext<T>& context)
       : core_((config.validate(), config), site.vocabulary, site.dim, number_of(site),
-              std::max<Index>(1, static_cast<Index>(site.all_sites.size() +
-                                                    site.all_embeddings.size())),
+              std::max<Index>(
+                  1, static_cast<Index>(site.all_sites.size() + site.all_embeddings.size())),
               site.table, context) {}
 
   BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const {
-    const auto rows = gather_rows(tape.parameter(core_.b),
-                                  std::vector<std::int32_t>(ids.begin(), ids.end()));
-    return add(base(tape, ids),
-               matmul(matmul(rows, core_.mixed(tape)), tape.parameter(core_.a)));
+    const auto rows =
+        gather_rows(tape.parameter(core_.b), std::vector<std::int32_t>(ids.begin(), ids.end()));
+    return add(base(tape, ids), matmul(matmul(rows, core_.mixed(tape)), tape.parameter(core_.a)));
   }
   std::vector<AdapterTensor<T>> tensors() const { return core_.tensors(); }
 

@@ -16,9 +16,9 @@ namespace graft {
 /// Configuration of VB-LoRA, fields as PEFT's VBLoRAConfig.
 struct VBLoRAConfig {
   Index rank = 4;
-  Index num_vectors = 256;   ///< rows of the bank
-  Index vector_length = 256; ///< columns of the bank; divides in and out of every layer
-  Index topk = 2;            ///< vectors that are mixed into one
+  Index num_vectors = 256;              ///< rows of the bank
+  Index vector_length = 256;            ///< columns of the bank; divides in and out of every layer
+  Index topk = 2;                       ///< vectors that are mixed into one
   bool save_only_topk_weights = false;  ///< files hold the choice alone; good for inference only
   double dropout = 0;                   ///< on the input of the branch, while training
   double init_vector_bank_bound = 0.02;
@@ -93,9 +93,9 @@ class BasicVBLoRA {
       return bank;
     });
     const auto logits = [&](const Shape& shape) {
-      return context.loading ? BasicTensor<T>::zeros(shape)
-                             : detail::normal_tensor<T>(context.generator, shape,
-                                                        config.init_logits_std);
+      return context.loading
+                 ? BasicTensor<T>::zeros(shape)
+                 : detail::normal_tensor<T>(context.generator, shape, config.init_logits_std);
     };
     a_ = BasicParameter<T>(logits({r, in_ / length, h}));
     b_ = BasicParameter<T>(logits({out_ / length, r, h}));
@@ -140,8 +140,8 @@ class BasicVBLoRA {
     choice_.clear();
     if (shapes("vblora_logits_A_topk_indices") == nullptr) return;
     for (const bool first : {true, false})
-      for (auto& t : choice_of(first ? "vblora_logits_A" : "vblora_logits_B",
-                               (first ? a_ : b_).value()))
+      for (auto& t :
+           choice_of(first ? "vblora_logits_A" : "vblora_logits_B", (first ? a_ : b_).value()))
         choice_.push_back(std::move(t));
   }
   /// Logits that give the weights of the file: their logarithms, −∞ elsewhere.
@@ -151,8 +151,8 @@ class BasicVBLoRA {
       const auto& index = choice_[first ? 0 : 2].index->values;
       const auto weights = choice_[first ? 1 : 3].parameter.value();
       const Index k = config_.topk, h = config_.num_vectors;
-      auto logits = BasicTensor<T>::full((first ? a_ : b_).shape(),
-                                         -std::numeric_limits<T>::infinity());
+      auto logits =
+          BasicTensor<T>::full((first ? a_ : b_).shape(), -std::numeric_limits<T>::infinity());
       for (Index row = 0; row < logits.rows(); ++row) {
         T rest = 1;
         for (Index t = 0; t < k; ++t) {

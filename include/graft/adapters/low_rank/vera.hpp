@@ -110,8 +110,10 @@ struct SharedProjections {
     const auto make = [&](Index rows, Index cols) {
       return kaiming_uniform_tensor<T>(generator, {rows, cols}, cols, 0);
     };
-    a = shared.get(names[0], [&] { return make(rows_a, size[1]); }, false);
-    b = shared.get(names[1], [&] { return make(size[0], rank); }, false);
+    a = shared.get(
+        names[0], [&] { return make(rows_a, size[1]); }, false);
+    b = shared.get(
+        names[1], [&] { return make(size[0], rank); }, false);
   }
   void append(std::vector<AdapterTensor<T>>& list, bool saved) const {
     for (const bool first : {true, false}) {
