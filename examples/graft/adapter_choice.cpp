@@ -1,10 +1,11 @@
 #include "adapter_choice.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cctype>
 
-#include "common.hpp"
 #include "options.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {
@@ -13,12 +14,25 @@ using graft::concat;
 using graft::ConfigValue;
 using graft::io::Json;
 
-/// "all-linear" and regular expressions stay texts; names separated by commas become a list.
-ConfigValue target_value(const std::string& text) {
-  if (text == "all-linear" || text.find_first_of("*+?()[]{}|^$\\") != std::string::npos)
-    return text;
+bool is_pattern(const std::string& text) {
+  return text.find_first_of("*+?()[]{}|^$\\") != std::string::npos;
+}
+
+/// Regular expressions stay texts, names separated by commas become a list, and so does
+/// "all-linear", whose names come from the model.
+ConfigValue target_value(const std::string& text, const graft::BasicSiteTable<float>& sites) {
+  if (is_pattern(text)) return text;
   ConfigValue::List list;
-  for (const auto& name : split(text, ',')) list.emplace_back(name);
+  if (text == "all-linear") {
+    const auto& heads = sites.info.output_layers;
+    for (const auto* site : sites.linear) {
+      if (std::find(heads.begin(), heads.end(), site->path()) != heads.end()) continue;
+      const ConfigValue name(std::string(graft::last_part(site->path())));
+      if (std::find(list.begin(), list.end(), name) == list.end()) list.push_back(name);
+    }
+  } else {
+    for (const auto& name : split(text, ',')) list.emplace_back(name);
+  }
   return list;
 }
 
@@ -46,7 +60,8 @@ ConfigValue parsed(const std::string& text) {
 }  // namespace
 
 AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
-                             const std::string& model_name) {
+                             const std::string& model_name,
+                             const graft::BasicSiteTable<float>& sites) {
   AdapterChoice choice;
   auto& config = choice.config;
   const bool from_file = !s.adapter_config.empty();
@@ -88,13 +103,17 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   set("rank", {"r", "init_r"}, s.rank);
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
-  set("target-modules", {"target_modules"}, target_value(s.target_modules));
+  set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
   if (s.rslora) set("rslora", {"use_rslora"}, true);
   if (rslora) config["use_rslora"] = true;
   if (dora) config["use_dora"] = true;
   if (!s.exclude_modules.empty())
-    set("exclude-modules", {"exclude_modules"}, target_value(s.exclude_modules));
+    set("exclude-modules", {"exclude_modules"}, target_value(s.exclude_modules, sites));
   if (!s.bias.empty()) set("bias", {"bias"}, s.bias);
+  if (!s.layers.empty() && is_pattern(s.target_modules))
+    throw graft::ValueError(
+        "--layers: goes with names of modules, not with a regular expression, which can name the "
+        "layers itself");
   if (!s.layers.empty()) set("layers", {"layers_to_transform"}, layer_list(s.layers));
   if (!s.init.empty()) set("init", {"init_lora_weights", "init_weights"}, parsed(s.init));
   for (const auto& field : s.fields) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
+#include "graft/layers/sites.hpp"
 
 namespace CLI {
 class App;
@@ -28,9 +29,11 @@ struct AdapterChoice {
   std::vector<std::string> unused;
 };
 
-/// Puts the options into the fields that the method has. @param model_name  for the configuration
+/// Puts the options into the fields that the method has. "all-linear" becomes the list of names
+/// that it means in the model, as PEFT saves it. @param model_name  for the configuration
 /// @throws ValueError for an option that was given and that the method has no field for
 AdapterChoice choose_adapter(const AdapterOptions& options, const CLI::App& command,
-                             const std::string& model_name);
+                             const std::string& model_name,
+                             const graft::BasicSiteTable<float>& sites);
 
 }  // namespace cli

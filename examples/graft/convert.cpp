@@ -3,9 +3,9 @@
 #include <list>
 #include <map>
 
-#include "common.hpp"
 #include "files.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {

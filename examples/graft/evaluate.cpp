@@ -3,7 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "common.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {
@@ -15,7 +15,7 @@ struct Settings {
   std::vector<std::string> adapters;
   DataOptions data;
   Index batch_size = 4, limit = 0;
-  bool json = false;
+  bool json = false, losses = false;
   int threads = 0;
 };
 
@@ -32,11 +32,13 @@ int evaluate(const Settings& s) {
   const auto rows = graft::text_dataset<float>(std::move(data.examples), tokenizer.pad_id());
   graft::io::Json report = graft::io::Json::object();
   const auto measure = [&](const char* name) {
-    const auto e = graft::evaluate(*model, rows, s.batch_size);
+    std::vector<float> losses;
+    const auto e = graft::evaluate(*model, rows, s.batch_size, {}, &losses);
     report[name] = {{"loss", e->loss},
                     {"perplexity", e->perplexity},
                     {"token_accuracy", e->accuracy},
                     {"tokens", e->count}};
+    if (s.losses) report[name]["losses"] = losses;
     if (s.json) return;
     std::printf("%-10s perplexity %.4f  loss %.5f  token accuracy %.2f %%  (%td tokens)\n", name,
                 e->perplexity, e->loss, 100 * e->accuracy, e->count);
@@ -73,6 +75,7 @@ void add_evaluate(CLI::App& app, Command& run) {
   c->add_option("--limit", s->limit, "At most so many rows; 0: all")->check(CLI::NonNegativeNumber);
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
   c->add_flag("--json", s->json, "Print one JSON object");
+  c->add_flag("--losses", s->losses, "With --json: the loss of every token too");
   c->callback([&run, s, unused] { run = [s, unused] { return evaluate(*s); }; });
 }
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "graft/io/gguf.hpp"
-#include "graft/models/load.hpp"
+#include "graft/models/llama.hpp"
 
 /// What merge and convert know about file formats beyond reading and writing them.
 namespace cli {
@@ -33,9 +33,11 @@ inline std::vector<float> reorder_rows(const std::vector<float>& values, graft::
   return result;
 }
 
-inline std::string gguf_name(const std::string& architecture, const std::string& name) {
-  return graft::models::detail::gguf_name(name, architecture.starts_with("gemma3"));
-}
+/// Name of a tensor in GGUF files from that of Hugging Face; the same if it has none.
+std::string gguf_name(const std::string& architecture, const std::string& name);
+
+/// Sizes of a model of the LLaMA family, null for others.
+const graft::models::LlamaConfig* llama_config(const graft::models::Model& model);
 
 /// Writes the tokenizer of a GGUF file as tokenizer.json and tokenizer_config.json, where its kind
 /// has such a form (byte-level BPE); false where not.

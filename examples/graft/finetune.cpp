@@ -5,12 +5,12 @@
 #include <optional>
 
 #include "adapter_choice.hpp"
-#include "common.hpp"
 #include "graft/train/generate.hpp"
 #include "graft/train/trainer.hpp"
 #include "options.hpp"
 #include "progress.hpp"
 #include "report.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {
@@ -115,8 +115,8 @@ class Run {
 
   void load() {
     set_threads(s_.threads);
-    choice_ = choose_adapter(s_.adapter, command_, last_name(s_.model));
     model_ = load_causal(s_.model);
+    choice_ = choose_adapter(s_.adapter, command_, last_name(s_.model), model_->sites());
     model_->checkpoint_blocks = s_.activation_checkpointing;
     tokenizer_ = load_tokenizer(s_.model);
     const auto file = describe_model(s_.model);

@@ -7,8 +7,8 @@
 #include <iostream>
 #include <optional>
 
-#include "common.hpp"
 #include "graft/text/chat_template.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {

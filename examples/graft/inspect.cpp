@@ -3,8 +3,9 @@
 #include <cstdio>
 #include <map>
 
-#include "common.hpp"
+#include "command.hpp"
 #include "graft/io/gguf.hpp"
+#include "graft/io/safetensors.hpp"
 
 namespace cli {
 namespace {

@@ -5,7 +5,7 @@
 #include <exception>
 #include <new>
 
-#include "common.hpp"
+#include "command.hpp"
 #include "graft/version.hpp"
 #include "options.hpp"
 

@@ -1,12 +1,13 @@
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <list>
 #include <map>
 #include <set>
 
-#include "common.hpp"
 #include "files.hpp"
 #include "graft/compose/tied_head.hpp"
 #include "graft/quant/format.hpp"
+#include "session.hpp"
 
 namespace cli {
 namespace {
@@ -117,6 +118,16 @@ const char* torch_name(Format format) {
   return format == Format::f16 ? "float16" : format == Format::bf16 ? "bfloat16" : "float32";
 }
 
+/// A number that came from an f32, as the decimal that was meant: 1e-05, not 9.99999974737875e-06.
+double decimal(double value) {
+  const auto narrow = static_cast<float>(value);
+  if (static_cast<double>(narrow) != value) return value;
+  char text[32];
+  const auto end = std::to_chars(text, text + sizeof text, narrow).ptr;
+  std::from_chars(text, end, value);
+  return value;
+}
+
 /// Tensors for a safetensors file, with the bytes they point to.
 class Output {
  public:
@@ -212,12 +223,12 @@ void write_from_folder(const Settings& s, const Merged& merged, const fs::path& 
 /// metadata.
 void write_from_gguf(const Settings& s, const graft::models::Model& model, const Merged& merged,
                      const fs::path& work) {
-  const auto* llama = dynamic_cast<const graft::models::Llama*>(&model);
+  const auto* llama = llama_config(model);
   if (llama == nullptr)
     throw graft::ValueError(
         "merge: a GGUF file becomes a folder only if its model is of the LLaMA family; write a "
         ".gguf file instead");
-  const auto& c = llama->config();
+  const auto& c = *llama;
   if (c.rope.type != "default" && !c.rope.type.empty())
     throw graft::ValueError(
         concat("merge: no config.json for the rotary embedding '", c.rope.type, "'"));
@@ -245,8 +256,8 @@ void write_from_gguf(const Settings& s, const graft::models::Model& model, const
               {"num_key_value_heads", c.kv_heads},
               {"head_dim", c.head_dim},
               {"max_position_embeddings", c.max_positions},
-              {"rms_norm_eps", c.rms_norm_eps},
-              {"rope_theta", c.rope.theta},
+              {"rms_norm_eps", decimal(c.rms_norm_eps)},
+              {"rope_theta", decimal(c.rope.theta)},
               {"hidden_act", "silu"},
               {"tie_word_embeddings", merged.tied},
               {"bos_token_id", id(tokenizer.bos_id())},

@@ -4,8 +4,10 @@
 #include <cctype>
 #include <cstdio>
 
-#include "common.hpp"
 #include "graft/compose/methods.hpp"
+#include "session.hpp"
+
+template class graft::BasicAdapterModel<float>;
 
 namespace cli {
 namespace {

@@ -4,8 +4,8 @@
 #include <atomic>
 #include <cstdio>
 
-#include "common.hpp"
-#include "graft/train/trainer.hpp"
+#include "command.hpp"
+#include "graft/train/metrics.hpp"
 
 #if defined(GRAFT_HAVE_BARKEEP)
 #include <barkeep/barkeep.h>

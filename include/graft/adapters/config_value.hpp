@@ -251,6 +251,16 @@ void optional_field(Visitor& v, const char* key, Field& field,
   v(key, field);
 }
 
+/// A list that PEFT writes as null when it is empty.
+template <class Visitor, class Element>
+void nullable_field(Visitor& v, const char* key, std::vector<Element>& list) {
+  if constexpr (std::is_same_v<Visitor, ConfigWriter>) {
+    const ConfigValue none;
+    if (list.empty()) return v(key, none);
+  }
+  v(key, list);
+}
+
 /// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of
 /// PEFT share.
 struct Selection {
@@ -264,9 +274,9 @@ struct Selection {
   template <class Visitor>
   void fields(Visitor& v) {
     v("exclude_modules", exclude_modules);
-    v("layers_to_transform", layers_to_transform);
-    v("layers_pattern", layers_pattern);
-    v("modules_to_save", modules_to_save);
+    nullable_field(v, "layers_to_transform", layers_to_transform);
+    nullable_field(v, "layers_pattern", layers_pattern);
+    nullable_field(v, "modules_to_save", modules_to_save);
     v("rank_pattern", rank_pattern);
     v("alpha_pattern", alpha_pattern);
   }

@@ -10,17 +10,9 @@
 #include <vector>
 
 #include "graft/train/dataset.hpp"
+#include "graft/train/metrics.hpp"
 
 namespace graft {
-
-/// How well a model does on rows, as means over what is predicted: tokens of a language model, else
-/// rows (or tokens) with a label.
-struct Evaluation {
-  double loss = 0;
-  double perplexity = 0;  ///< e^loss
-  double accuracy = 0;    ///< share whose likeliest prediction was right; 0 for regression
-  Index count = 0;        ///< number of predictions
-};
 
 namespace detail {
 
@@ -54,9 +46,11 @@ Index right_rows(const BasicTensor<T>& logits, std::span<const std::int64_t> lab
 
 /// Loss and accuracy over all rows, without dropout, with the adapters that are active. Batches
 /// follow the order of the rows. Nothing if `stop` became true in between.
+/// @param losses  takes the loss of every predicted token, in their order (language models only)
 template <std::floating_point T>
 std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const BasicDataset<T>& data,
-                                   Index batch_size, const std::function<bool()>& stop = {}) {
+                                   Index batch_size, const std::function<bool()>& stop = {},
+                                   std::vector<T>* losses = nullptr) {
   if (batch_size < 1) throw ValueError(concat("evaluate: batch size ", batch_size));
   const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
   Evaluation result;
@@ -71,11 +65,12 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
     BasicTape<T> tape({.gradients = false, .training = false});
     if (causal != nullptr) {
       std::vector<unsigned char> correct;
-      std::vector<T> losses;
-      causal->token_loss(tape, batch, &correct, &losses);
-      for (const T loss : losses) total += static_cast<double>(loss);
+      std::vector<T> own;
+      causal->token_loss(tape, batch, &correct, &own);
+      for (const T loss : own) total += static_cast<double>(loss);
       for (const unsigned char c : correct) right += c;
-      result.count += static_cast<Index>(losses.size());
+      result.count += static_cast<Index>(own.size());
+      if (losses != nullptr) losses->insert(losses->end(), own.begin(), own.end());
     } else {
       const Index count = detail::predictions(model, batch);
       total += static_cast<double>(model.loss(tape, batch).item()) * static_cast<double>(count);

@@ -21,6 +21,7 @@
 #include "graft/train/checkpoint.hpp"
 #include "graft/train/dataset.hpp"
 #include "graft/train/evaluate.hpp"
+#include "graft/train/metrics.hpp"
 
 namespace graft {
 
@@ -49,25 +50,6 @@ struct TrainConfig {
   std::uint64_t seed = 0;  ///< of the order of rows and of dropout
 };
 
-/// What happened in one step.
-struct StepReport {
-  Index step = 0;  ///< from 1
-  Index steps = 0;
-  double loss = 0;       ///< of the predictions, without auxiliary terms
-  double auxiliary = 0;  ///< the auxiliary terms
-  double learning_rate = 0;
-  double gradient_norm = 0;  ///< before clipping
-  double seconds = 0;
-  double tokens_per_second = 0;  ///< without padding; rows a second where there are no tokens
-  double seconds_left = 0;       ///< by the mean of the last steps, without evaluations
-};
-
-/// An evaluation and when it was; step 0 is before training.
-struct EvaluationReport {
-  Index step = 0;
-  Evaluation result;
-};
-
 struct TrainCallbacks {
   std::function<void(const StepReport&)> on_step = {};
   std::function<void(const EvaluationReport&)> on_evaluation = {};
@@ -77,12 +59,6 @@ struct TrainCallbacks {
   /// Asked after each step and during evaluations: true ends the run after the step, with a
   /// checkpoint.
   std::function<bool()> stop = {};
-};
-
-/// What a run has seen so far, the part before a checkpoint included.
-struct TrainHistory {
-  std::vector<StepReport> steps;
-  std::vector<EvaluationReport> evaluations;
 };
 
 /// Groups for an optimiser from the trained tensors of the active adapters.
