@@ -168,7 +168,7 @@ class Toy {
     graft::BasicLinearSite<T>* linear = nullptr;
     graft::BasicEmbeddingSite<T>* embedding = nullptr;
     graft::BasicNormSite<T>* norm = nullptr;
-    std::unique_ptr<graft::BasicMultiheadAttention<T>> attention;
+    std::unique_ptr<graft::BasicPackedAttention<T>> attention;
     std::vector<graft::BasicLinearSite<T>*> experts;
     std::string parameter;
     BasicTensor<T> gate;
@@ -329,7 +329,7 @@ class Toy {
   void build(Step& s, const SafetensorsFile& file) {
     if (s.kind == Kind::tanh) return;
     if (s.kind == Kind::attention) {
-      s.attention = std::make_unique<graft::BasicMultiheadAttention<T>>(
+      s.attention = std::make_unique<graft::BasicPackedAttention<T>>(
           s.name, s.heads, read(file, s, "in_proj_weight"), read(file, s, "in_proj_bias"),
           read(file, s, "out_proj.weight"), read(file, s, "out_proj.bias"));
       table_.linear.push_back(&s.attention->in_proj);

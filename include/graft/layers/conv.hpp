@@ -43,9 +43,12 @@ BasicVar<T> unfold(const BasicVar<T>& x, const ConvOptions& options,
     stride[to] = options.stride[from];
     padding[to] = options.padding[from];
     dilation[to] = options.dilation[from];
-    out[to] = (size[to] + 2 * padding[to] - dilation[to] * (kernel[to] - 1) - 1) / stride[to] + 1;
-    if (kernel[to] < 1 || stride[to] < 1 || dilation[to] < 1 || out[to] < 1)
-      throw ShapeError(concat("unfold: input ", shape.text(), " leaves no position for axis ", i));
+    const Index reach = size[to] + 2 * padding[to] - dilation[to] * (kernel[to] - 1) - 1;
+    if (kernel[to] < 1 || stride[to] < 1 || dilation[to] < 1 || padding[to] < 0 || reach < 0)
+      throw ShapeError(concat("unfold: input ", shape.text(), " leaves no position for axis ", i,
+                              " with kernel ", kernel[to], ", stride ", stride[to], ", padding ",
+                              padding[to], ", dilation ", dilation[to]));
+    out[to] = reach / stride[to] + 1;
   }
   if (positions != nullptr) positions->assign(out.begin() + 3 - axes, out.end());
   const Index batch = shape[0], channels = shape[1], patch = kernel[0] * kernel[1] * kernel[2];

@@ -18,8 +18,8 @@ template <std::floating_point T>
 struct DecoderPass {
   Index batch = 1;
   Index tokens = 1;  ///< a row, virtual ones included
-  std::shared_ptr<const std::vector<unsigned char>>
-      key_mask;                      ///< [batch, tokens], null: all visible
+  std::shared_ptr<const std::vector<unsigned char>> key_mask =
+      nullptr;                       ///< [batch, tokens], null: all visible
   BasicKvCache<T>* cache = nullptr;  ///< generation: keys and values so far
   Index first_position = 0;
 };

@@ -14,8 +14,8 @@ namespace graft {
 template <std::floating_point T>
 struct EncoderPass {
   Index batch = 1;
-  std::shared_ptr<const std::vector<unsigned char>>
-      key_mask;  ///< [batch, tokens], null: all visible
+  std::shared_ptr<const std::vector<unsigned char>> key_mask =
+      nullptr;  ///< [batch, tokens], null: all visible
 };
 
 /// Attention of every query to every key (Vaswani et al. 2017), with separate query, key and value

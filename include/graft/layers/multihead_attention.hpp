@@ -2,7 +2,9 @@
 
 #include <cmath>
 #include <string>
+#include <utility>
 
+#include "graft/layers/dense_linear.hpp"
 #include "graft/layers/sites.hpp"
 
 namespace graft {
@@ -16,13 +18,12 @@ namespace graft {
 /// tensors below "base_layer.out_proj", as Hugging Face PEFT names them. Not movable: sites keep
 /// their addresses.
 template <std::floating_point T>
-class BasicMultiheadAttention {
+class BasicPackedAttention {
  public:
   /// in_weight [3 dim, dim], in_bias [3 dim] or empty, out_weight [dim, dim], out_bias [dim] or
   /// empty. @throws ShapeError for other shapes or a width that `heads` does not divide.
-  BasicMultiheadAttention(const std::string& path, Index heads, BasicTensor<T> in_weight,
-                          BasicTensor<T> in_bias, BasicTensor<T> out_weight,
-                          BasicTensor<T> out_bias)
+  BasicPackedAttention(const std::string& path, Index heads, BasicTensor<T> in_weight,
+                       BasicTensor<T> in_bias, BasicTensor<T> out_weight, BasicTensor<T> out_bias)
       : in_proj(path, BasicDenseLinear<T>(std::move(in_weight), std::move(in_bias))),
         out_proj(path + ".base_layer.out_proj",
                  BasicDenseLinear<T>(std::move(out_weight), std::move(out_bias))),
@@ -35,8 +36,8 @@ class BasicMultiheadAttention {
                               ", ", out_proj.in_features(), "] for ", heads, " heads"));
     out_proj.target_path = path;
   }
-  BasicMultiheadAttention(const BasicMultiheadAttention&) = delete;
-  BasicMultiheadAttention& operator=(const BasicMultiheadAttention&) = delete;
+  BasicPackedAttention(const BasicPackedAttention&) = delete;
+  BasicPackedAttention& operator=(const BasicPackedAttention&) = delete;
 
   Index heads() const { return heads_; }
 
@@ -73,6 +74,6 @@ class BasicMultiheadAttention {
   Index heads_ = 1;
 };
 
-using MultiheadAttention = BasicMultiheadAttention<float>;
+using PackedAttention = BasicPackedAttention<float>;
 
 }  // namespace graft

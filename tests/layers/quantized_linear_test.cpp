@@ -1,0 +1,79 @@
+#include "graft/layers/quantized_linear.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "adapters/method_checks.hpp"
+#include "graft/layers/any_linear.hpp"
+
+using graft::Index;
+using graft::QuantizedLinear;
+using graft::quant::Format;
+
+namespace {
+
+struct Encoded {
+  std::vector<std::byte> blocks;
+  graft::Tensor decoded;
+};
+Encoded encode(Format format, Index out, Index in) {
+  const auto w = checks::random_tensor<float>({out, in}, 5, 0.1);
+  Encoded e;
+  e.blocks.resize(static_cast<std::size_t>(out * graft::quant::row_bytes(format, in)));
+  graft::quant::encode(format, w.data(), w.size(), e.blocks.data());
+  e.decoded = graft::Tensor::empty({out, in});
+  for (Index o = 0; o < out; ++o)
+    graft::quant::row_decoder(format)(e.blocks.data() + o * graft::quant::row_bytes(format, in), 0,
+                                      in, e.decoded.data() + o * in);
+  return e;
+}
+
+}  // namespace
+
+TEST_CASE("A quantised layer computes what a dense one with the decoded weight computes") {
+  const auto format = GENERATE(Format::f16, Format::bf16, Format::q4_0, Format::q4_1, Format::q5_0,
+                               Format::q5_1, Format::q8_0);
+  const Index rows = GENERATE(1, 5, 40), out = 37, in = 96;
+  const auto e = encode(format, out, in);
+  const auto bias = checks::random_tensor<float>({out}, 6);
+  const QuantizedLinear layer(format, e.blocks.data(), out, in, bias);
+  const graft::DenseLinear dense(e.decoded, bias);
+  const auto x = checks::random_tensor<float>({rows, in}, 7);
+  graft::Tape tape({.gradients = false});
+  CHECK(checks::relative_error(linear(layer, tape.constant(x)).value(),
+                               checks::base_output(dense, x)) < 1e-5);
+  auto w = graft::Tensor::empty({3, in});
+  layer.write_weight(11, w.matrix());
+  CHECK(std::equal(w.begin(), w.end(), e.decoded.begin() + 11 * in));
+  CHECK(layer.weight_bytes() == static_cast<Index>(e.blocks.size()));
+  const auto dy = checks::random_tensor<float>({rows, out}, 8);
+  auto a = graft::Tensor::zeros({rows, in}), b = graft::Tensor::zeros({rows, in});
+  layer.backward_input(dy.matrix(), a.matrix());
+  dense.backward_input(dy.matrix(), b.matrix());
+  CHECK(checks::relative_error(a, b) < 1e-5);
+}
+
+TEST_CASE("LoRA's term runs inside the product of a quantised layer, both ways") {
+  const auto e = encode(Format::q4_1, 24, 64);
+  const graft::AnyLinear layer(QuantizedLinear(Format::q4_1, e.blocks.data(), 24, 64));
+  const graft::AnyLinear dense(graft::DenseLinear(e.decoded));
+  const graft::Parameter a(checks::random_tensor<float>({4, 64}, 1)),
+      b(checks::random_tensor<float>({24, 4}, 2)), x(checks::random_tensor<float>({9, 64}, 3));
+  const auto weights = checks::random_tensor<float>({9, 24}, 4);
+  const auto gradients = [&](const graft::AnyLinear& base) {
+    for (const auto& p : {a, b, x}) p.zero_grad();
+    graft::Tape tape;
+    const auto vx = tape.parameter(x);
+    tape.backward(linear_low_rank(base, vx, vx, tape.parameter(a), tape.parameter(b), 0.5F),
+                  weights);
+    return std::vector<graft::Tensor>{a.grad().clone(), b.grad().clone(), x.grad().clone()};
+  };
+  const auto found = gradients(layer), expected = gradients(dense);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(checks::relative_error(found[i], expected[i]) < 1e-5);
+}
+
+TEST_CASE("Rows that are no whole number of blocks and a bias of another size are refused") {
+  const auto e = encode(Format::q8_0, 4, 32);
+  CHECK_THROWS_AS(QuantizedLinear(Format::q8_0, e.blocks.data(), 4, 33), graft::ValueError);
+  CHECK_THROWS_AS(QuantizedLinear(Format::q8_0, e.blocks.data(), 4, 32, graft::Tensor::zeros({5})),
+                  graft::ShapeError);
+}
