@@ -55,7 +55,8 @@ TEST_CASE("AdaMSS stops training all but the best subspaces of the model") {
   const auto layer = checks::random_layer<float>(10, 12, 1);
   std::vector<graft::PlacedPart<float>> parts;
   for (const char* name : {"a", "b"})
-    parts.push_back({name, graft::linear_part(checks::make<AdaMSS>(config, checks::site_of(layer)))});
+    parts.push_back(
+        {name, graft::linear_part(checks::make<AdaMSS>(config, checks::site_of(layer)))});
   graft::AdaMSSProcedure<float> procedure(config, parts), resumed(config, parts);
   CHECK(procedure.target_at(2) == 8);
   CHECK(procedure.target_at(10) == 3);

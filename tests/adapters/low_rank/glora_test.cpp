@@ -28,8 +28,8 @@ TEST_CASE("GLoRA in all its forms begins as the identity, differentiates and mer
 
 TEST_CASE("GLoRA changes weight and bias by its formula") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  const auto method = checks::make<BasicGLoRA<double>>({.rank = 2, .config_d_e = "vector"},
-                                                       checks::site_of(layer));
+  const auto method =
+      checks::make<BasicGLoRA<double>>({.rank = 2, .config_d_e = "vector"}, checks::site_of(layer));
   checks::randomize(method);
   std::map<std::string, graft::BasicTensor<double>> t;
   for (const auto& entry : method.tensors()) t[entry.name] = entry.parameter.value();

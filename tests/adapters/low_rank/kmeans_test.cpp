@@ -6,7 +6,8 @@
 
 TEST_CASE("distinct_rows draws as numpy's RandomState does") {
   graft::TorchGenerator generator(5);
-  CHECK(graft::detail::distinct_rows(generator, 10, 6) == std::vector<graft::Index>{2, 8, 9, 4, 6, 5});
+  CHECK(graft::detail::distinct_rows(generator, 10, 6) ==
+        std::vector<graft::Index>{2, 8, 9, 4, 6, 5});
 }
 
 TEST_CASE("k-means finds clusters that lie far apart, and every row has one") {
@@ -16,8 +17,8 @@ TEST_CASE("k-means finds clusters that lie far apart, and every row has one") {
   double inertia = 0;
   for (graft::Index i = 0; i < 30; ++i)
     for (graft::Index j = 0; j < 30; ++j) {
-      const bool same = found.of_row[static_cast<std::size_t>(i)] ==
-                        found.of_row[static_cast<std::size_t>(j)];
+      const bool same =
+          found.of_row[static_cast<std::size_t>(i)] == found.of_row[static_cast<std::size_t>(j)];
       // Two of three starting rows may lie in one cluster; then two clusters stay together.
       if (i % 3 == j % 3 && found.inertia < 10) CHECK(same);
       inertia += same ? 1 : 0;

@@ -12,12 +12,14 @@ TEST_CASE("Lily begins as the identity, differentiates and does not merge") {
   CHECK(checks::gradient_error<BasicLily<double>>({.rank = 3, .num_b = 4, .scaling = 1.5}, 7, 13) <
         1e-7);
   CHECK(checks::trained<Lily>({.rank = 3, .num_b = 4}, 10, 12) == 3 * 12 + 4 * 3 * 10 + 4 * 3);
-  CHECK_THROWS_WITH(checks::merge_error<Lily>({.rank = 3}), Catch::Contains("routes by the tokens"));
+  CHECK_THROWS_WITH(checks::merge_error<Lily>({.rank = 3}),
+                    Catch::Contains("routes by the tokens"));
   CHECK_THROWS_WITH(checks::trained<Lily>({.num_b = 0}), Catch::Contains("num_B 0"));
 }
 
 TEST_CASE("Lily shares B among layers of one kind and A among neighbours") {
-  const auto square = checks::random_layer<double>(6, 6, 1), wide = checks::random_layer<double>(8, 6, 2);
+  const auto square = checks::random_layer<double>(6, 6, 1),
+             wide = checks::random_layer<double>(8, 6, 2);
   graft::TorchGenerator generator(1);
   graft::SharedParameters<double> shared;
   graft::InitContext<double> context{generator, shared};

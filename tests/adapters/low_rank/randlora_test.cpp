@@ -20,8 +20,8 @@ TEST_CASE("RandLoRA begins as the identity, differentiates and merges") {
 
 TEST_CASE("RandLoRA draws its bases in bfloat16 as PEFT does") {
   const auto layer = checks::random_layer<float>(70, 50, 1);
-  const auto method = checks::make<RandLoRA>({.rank = 6, .projection_prng_key = 3},
-                                             checks::site_of(layer));
+  const auto method =
+      checks::make<RandLoRA>({.rank = 6, .projection_prng_key = 3}, checks::site_of(layer));
   const auto list = method.tensors();
   CHECK(list[2].parameter.value()[0] == -1.65625f);
   CHECK(list[2].parameter.value()[1] == -1.3125f);
@@ -32,7 +32,8 @@ TEST_CASE("RandLoRA draws its bases in bfloat16 as PEFT does") {
 
 TEST_CASE("RandLoRA's sparse bases hold three values of unit deviation") {
   const auto layer = checks::random_layer<float>(40, 60, 1);
-  const auto method = checks::make<RandLoRA>({.rank = 8, .very_sparse = true}, checks::site_of(layer));
+  const auto method =
+      checks::make<RandLoRA>({.rank = 8, .very_sparse = true}, checks::site_of(layer));
   const auto b = method.tensors()[3].parameter.value();
   double high = 0, squares = 0;
   for (float v : b) high = std::max(high, static_cast<double>(v));

@@ -12,7 +12,8 @@ TEST_CASE("TinyLoRA begins as the identity, differentiates and merges") {
   CHECK(checks::change_at_init<BasicTinyLoRA<double>>({.rank = 3, .vector_length = 5}) < 1e-13);
   CHECK(checks::change_at_init<BasicTinyLoRA<double>>(
             {.rank = 3, .vector_length = 5, .init_weights = "uniform"}) > 1e-6);
-  CHECK(checks::gradient_error<BasicTinyLoRA<double>>({.rank = 3, .vector_length = 5}, 7, 13) < 1e-7);
+  CHECK(checks::gradient_error<BasicTinyLoRA<double>>({.rank = 3, .vector_length = 5}, 7, 13) <
+        1e-7);
   CHECK(checks::merge_error<TinyLoRA>({.rank = 3, .vector_length = 5}) < 1e-5);
   CHECK(checks::trained<TinyLoRA>({.rank = 3, .vector_length = 5}) == 5);
   CHECK_THROWS_WITH(checks::trained<TinyLoRA>({.weight_tying = 1.5}), Catch::Contains("1.5"));
@@ -20,8 +21,8 @@ TEST_CASE("TinyLoRA begins as the identity, differentiates and merges") {
 
 TEST_CASE("TinyLoRA's update stays between the leading singular vectors") {
   const auto layer = checks::random_layer<double>(6, 9, 1);
-  const auto method = checks::make<BasicTinyLoRA<double>>({.rank = 2, .vector_length = 4},
-                                                          checks::site_of(layer));
+  const auto method =
+      checks::make<BasicTinyLoRA<double>>({.rank = 2, .vector_length = 4}, checks::site_of(layer));
   checks::randomize(method);
   auto w = merge_linear(layer, method).dense_weight();
   for (Index i = 0; i < w.size(); ++i) w[i] -= layer.dense_weight()[i];
@@ -58,7 +59,8 @@ TEST_CASE("TinyLoRA on an embedding differentiates") {
   graft::TorchGenerator generator(1);
   graft::SharedParameters<double> shared;
   graft::InitContext<double> context{generator, shared};
-  const graft::BasicTinyLoRAEmbedding<double> method({.rank = 3, .vector_length = 4}, site, context);
+  const graft::BasicTinyLoRAEmbedding<double> method({.rank = 3, .vector_length = 4}, site,
+                                                     context);
   const graft::BasicEmbeddingTable<double> frozen(table);
   const graft::BasicEmbeddingView<double> view(frozen, {});
   const std::vector<std::int32_t> ids{3, 0, 10, 3};

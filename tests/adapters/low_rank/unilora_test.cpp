@@ -23,10 +23,12 @@ TEST_CASE("Uni-LoRA differentiates, merges and is no identity") {
   CHECK_THROWS_WITH(checks::trained<UniLoRA>({.rank = 0}), Catch::Contains("rank 0"));
 }
 
-TEST_CASE("Uni-LoRA's index in the file gives what the seed gives, and another one something else") {
+TEST_CASE(
+    "Uni-LoRA's index in the file gives what the seed gives, and another one something else") {
   const auto layer = checks::random_layer<float>(6, 8, 1);
   const auto x = checks::random_tensor<float>({3, 8}, 2);
-  const auto seeded = checks::make<UniLoRA>({.rank = 2, .theta_d_length = 9}, checks::site_of(layer));
+  const auto seeded =
+      checks::make<UniLoRA>({.rank = 2, .theta_d_length = 9}, checks::site_of(layer));
   auto saved = checks::make<UniLoRA>({.rank = 2, .theta_d_length = 9, .save_indices = true},
                                      checks::site_of(layer));
   const auto y = checks::output(seeded, layer, x);

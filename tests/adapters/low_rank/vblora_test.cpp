@@ -18,8 +18,9 @@ TEST_CASE("VB-LoRA differentiates, merges and is no identity") {
   CHECK(checks::merge_error<VBLoRA>(kConfig, 8, 12) < 1e-5);
   CHECK(checks::trained<VBLoRA>(kConfig, 8, 12) == 3 * (12 + 8) / 4 * 7 + 7 * 4);
   CHECK_THROWS_WITH(checks::trained<VBLoRA>(kConfig, 8, 10), Catch::Contains("does not divide"));
-  CHECK_THROWS_WITH(checks::trained<VBLoRA>({.num_vectors = 3, .vector_length = 4, .topk = 4}, 8, 12),
-                    Catch::Contains("topk 4"));
+  CHECK_THROWS_WITH(
+      checks::trained<VBLoRA>({.num_vectors = 3, .vector_length = 4, .topk = 4}, 8, 12),
+      Catch::Contains("topk 4"));
 }
 
 TEST_CASE("VB-LoRA with every vector chosen mixes by the whole softmax") {

@@ -27,7 +27,8 @@ TEST_CASE("VeRA draws its projections from the key as torch does") {
 }
 
 TEST_CASE("VeRA cuts the projections of the largest layer to the size of each") {
-  const auto small = checks::random_layer<double>(4, 6, 1), large = checks::random_layer<double>(9, 8, 2);
+  const auto small = checks::random_layer<double>(4, 6, 1),
+             large = checks::random_layer<double>(9, 8, 2);
   auto site = checks::site_of(small, "a"), other = checks::site_of(large, "b");
   site.all_sites = other.all_sites = {{"a", graft::Shape{4, 6}}, {"b", graft::Shape{9, 8}}};
   graft::TorchGenerator generator(1);
