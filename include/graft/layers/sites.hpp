@@ -45,6 +45,52 @@ struct NamedAdapter {
   std::shared_ptr<const Interface> adapter;
 };
 
+/// The adapters that a site holds, and those of them that run. Sites of every kind have this in
+/// common.
+template <class AdapterInterface>
+class SiteAdapters {
+ public:
+  using Interface = AdapterInterface;
+  using Chain = std::vector<std::shared_ptr<const Interface>>;
+
+  SiteAdapters() = default;
+  explicit SiteAdapters(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
+  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
+  /// Rebuilds the chain that runs from the names of the active adapters, in this order.
+  void activate(const std::vector<std::string>& names) {
+    chain_.clear();
+    for (const auto& name : names)
+      for (const auto& named : adapters_)
+        if (named.name == name) chain_.push_back(named.adapter);
+    if constexpr (requires(const Interface& adapter) { adapter.input_in_order(); }) {
+      for (auto first = chain_.begin(); first != chain_.end();) {
+        const auto last = std::find_if(
+            first, chain_.end(), [](const auto& adapter) { return !adapter->input_in_order(); });
+        std::reverse(first, last);
+        first = last == chain_.end() ? last : last + 1;
+      }
+    }
+  }
+  const Chain& chain() const { return chain_; }
+
+ protected:
+  ~SiteAdapters() = default;
+  SiteAdapters(const SiteAdapters&) = default;
+  SiteAdapters(SiteAdapters&&) = default;
+  SiteAdapters& operator=(const SiteAdapters&) = default;
+  SiteAdapters& operator=(SiteAdapters&&) = default;
+  /// The last adapter that runs, where only one may; null if none does.
+  const Interface* last() const { return chain_.empty() ? nullptr : chain_.back().get(); }
+
+ private:
+  std::string path_;
+  std::vector<NamedAdapter<Interface>> adapters_;
+  Chain chain_;
+};
+
 /// The layer that an adapter of a site wraps: the frozen layer and the adapters below this one.
 template <std::floating_point T>
 class BasicLinearView {
@@ -95,16 +141,15 @@ struct ExpertGeometry {
 
 /// A linear layer of a model, with its adapters. Kind `linear`.
 template <std::floating_point T>
-class BasicLinearSite {
+class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = LinearAdapterInterface<T>;
+  using typename SiteAdapters<LinearAdapterInterface<T>>::Interface;
 
   BasicLinearSite() = default;
   BasicLinearSite(std::string path, BasicAnyLinear<T> base)
-      : path_(std::move(path)), base_(std::move(base)) {}
+      : SiteAdapters<LinearAdapterInterface<T>>(std::move(path)), base_(std::move(base)) {}
 
-  const std::string& path() const { return path_; }
   const BasicAnyLinear<T>& base() const { return base_; }
   void set_base(BasicAnyLinear<T> base) { base_ = std::move(base); }
   Index in_features() const { return base_.in_features(); }
@@ -118,28 +163,11 @@ class BasicLinearSite {
   /// A trained bias in place of the base's, or empty.
   BasicParameter<T> bias_override;
 
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  /// Rebuilds the chain that runs from the names of the active adapters, in this order.
-  void activate(const std::vector<std::string>& names) {
-    chain_.clear();
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) chain_.push_back(named.adapter);
-    for (auto first = chain_.begin(); first != chain_.end();) {
-      const auto last = std::find_if(
-          first, chain_.end(), [](const auto& adapter) { return !adapter->input_in_order(); });
-      std::reverse(first, last);
-      first = last == chain_.end() ? last : last + 1;
-    }
-  }
-  const std::vector<std::shared_ptr<const Interface>>& chain() const { return chain_; }
-
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto* context = x.tape().template context<ForwardContext>();
-    if (context != nullptr && !context->row_adapters.empty() && !adapters_.empty())
+    if (context != nullptr && !context->row_adapters.empty() && !this->adapters().empty())
       return by_row(x, *context);
-    return with_bias(run(x, chain_));
+    return with_bias(run(x, this->chain()));
   }
 
  private:
@@ -156,7 +184,7 @@ class BasicLinearSite {
   BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
     const Index batch = context.batch;
     if (static_cast<Index>(context.row_adapters.size()) != batch || x.rows() % batch != 0)
-      throw ShapeError(concat("linear site ", path_, ": ", context.row_adapters.size(),
+      throw ShapeError(concat("linear site ", this->path(), ": ", context.row_adapters.size(),
                               " adapter names for input ", x.shape().text()));
     const auto grouped = reshape(x, {batch, x.rows() / batch, x.cols()});
     std::vector<BasicVar<T>> parts;
@@ -172,7 +200,7 @@ class BasicLinearSite {
           position[static_cast<std::size_t>(i)] = placed++;
         }
       std::vector<std::shared_ptr<const Interface>> chain;
-      for (const auto& named : adapters_)
+      for (const auto& named : this->adapters())
         if (named.name == name) chain.push_back(named.adapter);
       const bool whole = static_cast<Index>(rows.size()) == batch;
       parts.push_back(run(whole ? grouped : gather_rows(grouped, std::move(rows)), chain));
@@ -182,10 +210,7 @@ class BasicLinearSite {
     return with_bias(reshape(y, x.shape().with_last(out_features())));
   }
 
-  std::string path_;
   BasicAnyLinear<T> base_;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::vector<std::shared_ptr<const Interface>> chain_;
 };
 
 /// Adapter of an embedding site behind type erasure.
@@ -223,30 +248,19 @@ class BasicEmbeddingView {
 
 /// An embedding table of a model, with its adapters. Kind `embedding`.
 template <std::floating_point T>
-class BasicEmbeddingSite {
+class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = EmbeddingAdapterInterface<T>;
 
   BasicEmbeddingSite() = default;
   BasicEmbeddingSite(std::string path, BasicEmbeddingTable<T> table)
-      : path_(std::move(path)), table_(std::move(table)) {}
+      : SiteAdapters<EmbeddingAdapterInterface<T>>(std::move(path)), table_(std::move(table)) {}
 
-  const std::string& path() const { return path_; }
   const BasicEmbeddingTable<T>& table() const { return table_; }
   void set_table(BasicEmbeddingTable<T> table) { table_ = std::move(table); }
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  void activate(const std::vector<std::string>& names) {
-    chain_.clear();
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) chain_.push_back(named.adapter);
-  }
-  const std::vector<std::shared_ptr<const Interface>>& chain() const { return chain_; }
   /// Rows of the ids: [ids, dim]. @throws ValueError for an id outside of the table.
   BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
-    return BasicEmbeddingView<T>(table_, chain_)(tape, ids);
+    return BasicEmbeddingView<T>(table_, this->chain())(tape, ids);
   }
   /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term
   /// takes part in it.
@@ -254,10 +268,7 @@ class BasicEmbeddingSite {
   Index padding_index = -1;  ///< row that stands for padding; -1: there is none
 
  private:
-  std::string path_;
   BasicEmbeddingTable<T> table_;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::vector<std::shared_ptr<const Interface>> chain_;
 };
 
 /// A normalisation with frozen weight and bias.
@@ -292,29 +303,19 @@ class NormAdapterInterface {
 /// A normalisation of a model, with its adapters. Kind `hidden`: a map of the hidden state to
 /// itself. Several active adapters: the last one that applies replaces the others.
 template <std::floating_point T>
-class BasicNormSite {
+class BasicNormSite : public SiteAdapters<NormAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = NormAdapterInterface<T>;
 
   BasicNormSite() = default;
   BasicNormSite(std::string path, BasicNorm<T> norm)
-      : path_(std::move(path)), norm_(std::move(norm)) {}
-  const std::string& path() const { return path_; }
+      : SiteAdapters<NormAdapterInterface<T>>(std::move(path)), norm_(std::move(norm)) {}
   const BasicNorm<T>& norm() const { return norm_; }
   void set_norm(BasicNorm<T> norm) { norm_ = std::move(norm); }
   /// A trained bias in place of the norm's, or empty.
   BasicParameter<T> bias_override;
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  void activate(const std::vector<std::string>& names) {
-    active_ = nullptr;
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) active_ = named.adapter;
-  }
   BasicVar<T> operator()(const BasicVar<T>& x) const {
-    auto y = active_ ? active_->apply(norm_, x) : norm_(x);
+    auto y = this->last() != nullptr ? this->last()->apply(norm_, x) : norm_(x);
     if (!bias_override) return y;
     auto& tape = y.tape();
     return add(y, norm_.bias ? sub(tape.parameter(bias_override), tape.constant(norm_.bias))
@@ -322,10 +323,7 @@ class BasicNormSite {
   }
 
  private:
-  std::string path_;
   BasicNorm<T> norm_;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::shared_ptr<const Interface> active_;
 };
 
 /// Adapter of a hidden site behind type erasure.
@@ -341,34 +339,22 @@ class HiddenAdapterInterface {
 
 /// The end of a sublayer or of a block. Kind `hidden`: bottleneck adapters, representation edits.
 template <std::floating_point T>
-class BasicHiddenSite {
+class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = HiddenAdapterInterface<T>;
 
   BasicHiddenSite() = default;
-  BasicHiddenSite(std::string path, Index width) : path_(std::move(path)), width_(width) {}
-  const std::string& path() const { return path_; }
+  BasicHiddenSite(std::string path, Index width)
+      : SiteAdapters<HiddenAdapterInterface<T>>(std::move(path)), width_(width) {}
   Index width() const { return width_; }
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  void activate(const std::vector<std::string>& names) {
-    chain_.clear();
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) chain_.push_back(named.adapter);
-  }
   BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
                          const BasicVar<T>& residual = {}) const {
-    for (const auto& adapter : chain_) output = adapter->apply(input, output, residual);
+    for (const auto& adapter : this->chain()) output = adapter->apply(input, output, residual);
     return output;
   }
 
  private:
-  std::string path_;
   Index width_ = 0;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::vector<std::shared_ptr<const Interface>> chain_;
 };
 
 /// One attention while it runs: queries, keys and values (after rotation) and its options.
@@ -394,45 +380,30 @@ class AttentionAdapterInterface {
 
 /// The attention of a block. Kind `attention`: prefixes, gated prompts.
 template <std::floating_point T>
-class BasicAttentionSite {
+class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = AttentionAdapterInterface<T>;
 
   BasicAttentionSite() = default;
   BasicAttentionSite(std::string path, Index layer_number, Index query_heads, Index key_value_heads,
                      Index head_width)
-      : layer(layer_number),
+      : SiteAdapters<AttentionAdapterInterface<T>>(std::move(path)),
+        layer(layer_number),
         heads(query_heads),
         kv_heads(key_value_heads),
-        head_dim(head_width),
-        path_(std::move(path)) {}
-  const std::string& path() const { return path_; }
+        head_dim(head_width) {}
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  void activate(const std::vector<std::string>& names) {
-    chain_.clear();
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) chain_.push_back(named.adapter);
-  }
   Index virtual_keys() const {
     Index count = 0;
-    for (const auto& adapter : chain_) count += adapter->virtual_keys();
+    for (const auto& adapter : this->chain()) count += adapter->virtual_keys();
     return count;
   }
   BasicVar<T> operator()(AttentionCall<T> call) const {
-    for (const auto& adapter : chain_) adapter->before(call);
+    for (const auto& adapter : this->chain()) adapter->before(call);
     auto out = attention(call.q, call.k, call.v, call.options);
-    for (const auto& adapter : chain_) out = adapter->after(call, out);
+    for (const auto& adapter : this->chain()) out = adapter->after(call, out);
     return out;
   }
-
- private:
-  std::string path_;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::vector<std::shared_ptr<const Interface>> chain_;
 };
 
 /// Adapter of a prompt site behind type erasure.
@@ -448,36 +419,26 @@ class PromptAdapterInterface {
 
 /// Where virtual tokens enter: between the embedding and the first block. Kind `embedding`.
 template <std::floating_point T>
-class BasicPromptSite {
+class BasicPromptSite : public SiteAdapters<PromptAdapterInterface<T>> {
  public:
   using Scalar = T;
-  using Interface = PromptAdapterInterface<T>;
 
   BasicPromptSite() = default;
-  BasicPromptSite(std::string path, Index dim) : path_(std::move(path)), dim_(dim) {}
-  const std::string& path() const { return path_; }
+  BasicPromptSite(std::string path, Index dim)
+      : SiteAdapters<PromptAdapterInterface<T>>(std::move(path)), dim_(dim) {}
   Index dim() const { return dim_; }
-  std::vector<NamedAdapter<Interface>>& adapters() { return adapters_; }
-  const std::vector<NamedAdapter<Interface>>& adapters() const { return adapters_; }
-  void activate(const std::vector<std::string>& names) {
-    active_ = nullptr;
-    for (const auto& name : names)
-      for (const auto& named : adapters_)
-        if (named.name == name) active_ = named.adapter;
+  Index virtual_tokens() const {
+    return this->last() != nullptr ? this->last()->virtual_tokens() : 0;
   }
-  Index virtual_tokens() const { return active_ ? active_->virtual_tokens() : 0; }
   /// x: [batch, tokens, dim] -> [batch, virtual_tokens + tokens, dim].
   BasicVar<T> operator()(const BasicVar<T>& x, const ForwardContext& context) const {
-    if (!active_) return x;
-    return concat_along(1,
-                        std::vector<BasicVar<T>>{active_->prompt(x.tape(), x.dim(0), context), x});
+    if (this->last() == nullptr) return x;
+    return concat_along(
+        1, std::vector<BasicVar<T>>{this->last()->prompt(x.tape(), x.dim(0), context), x});
   }
 
  private:
-  std::string path_;
   Index dim_ = 0;
-  std::vector<NamedAdapter<Interface>> adapters_;
-  std::shared_ptr<const Interface> active_;
 };
 
 /// Sizes of a model that adapters are made from.
