@@ -8,6 +8,7 @@
 
 #include "graft/autograd/parameter.hpp"
 #include "graft/base/error.hpp"
+#include "graft/base/splitmix.hpp"
 #include "graft/kernels/elementwise.hpp"
 #include "graft/tensor/tensor.hpp"
 
@@ -323,10 +324,7 @@ class BasicTape {
   /// A number that is different for each call and a function of the seed and the number of calls
   /// before it.
   std::uint64_t next_random_key() {
-    std::uint64_t z = options_.seed + 0x9e3779b97f4a7c15ULL * (++random_calls_);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z ^ (z >> 31);
+    return splitmix64(options_.seed + kSplitMixStep * (++random_calls_));
   }
   std::uint64_t random_calls() const { return random_calls_; }
   void set_random_calls(std::uint64_t calls) { random_calls_ = calls; }

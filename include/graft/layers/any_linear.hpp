@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "graft/layers/linear.hpp"
+#include "graft/layers/low_rank_product.hpp"
 
 namespace graft {
 
@@ -74,7 +75,7 @@ class BasicAnyLinear {
         layer->forward(x, y, term);
       } else {
         layer->forward(x, y);
-        add_term(term, y);
+        detail::add_low_rank(term, y);
       }
     }
     void backward_input(MatrixView<const T> dy, MatrixView<T> dx, const LowRankProduct<T>* term,
@@ -85,7 +86,7 @@ class BasicAnyLinear {
         if (!accumulate)
           for (Index i = 0; i < dx.rows(); ++i) std::fill_n(dx.row(i), dx.cols(), T{0});
         layer->backward_input(dy, dx);
-        add_term(term, dx);
+        detail::add_low_rank(term, dx);
       }
     }
     BasicTensor<T> dense_weight() const override { return weight_of(*layer); }
@@ -99,12 +100,6 @@ class BasicAnyLinear {
       }
     }
     BasicTensor<T> bias() const override { return bias_of(*layer); }
-    static void add_term(const LowRankProduct<T>* term, MatrixView<T> y) {
-      if (term == nullptr) return;
-      kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(),
-                    term->h.row_stride(), term->p.data(), term->p.row_stride(), T{1}, y.data(),
-                    y.row_stride());
-    }
     std::shared_ptr<const L> layer;
   };
 

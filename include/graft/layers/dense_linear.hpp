@@ -5,6 +5,7 @@
 
 #include "graft/kernels/frozen.hpp"
 #include "graft/layers/linear.hpp"
+#include "graft/layers/low_rank_product.hpp"
 
 namespace graft {
 
@@ -54,7 +55,7 @@ class BasicDenseLinear {
   void forward(MatrixView<const T> x, MatrixView<T> y,
                const LowRankProduct<T>* term = nullptr) const {
     if constexpr (std::is_same_v<T, float>) {
-      const auto low = low_rank_term(term);
+      const auto low = detail::kernel_term(term);
       kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
                               y.row_stride(), false, term ? &low : nullptr);
     } else {
@@ -64,21 +65,21 @@ class BasicDenseLinear {
       if (bias_)
         for (Index i = 0; i < y.rows(); ++i)
           for (Index j = 0; j < y.cols(); ++j) y(i, j) += bias_[j];
-      add_term(term, y);
+      detail::add_low_rank(term, y);
     }
   }
   /// dx = dy W + term, or dx += it.
   void backward_input(MatrixView<const T> dy, MatrixView<T> dx,
                       const LowRankProduct<T>* term = nullptr, bool accumulate = true) const {
     if constexpr (std::is_same_v<T, float>) {
-      const auto low = low_rank_term(term);
+      const auto low = detail::kernel_term(term);
       kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
                                      dx.row_stride(), accumulate, term ? &low : nullptr);
     } else {
       kernels::gemm(false, false, dy.rows(), in_features(), out_features(), T{1}, dy.data(),
                     dy.row_stride(), view_.data(), view_.row_stride(), accumulate ? T{1} : T{0},
                     dx.data(), dx.row_stride());
-      add_term(term, dx);
+      detail::add_low_rank(term, dx);
     }
   }
 
@@ -107,20 +108,6 @@ class BasicDenseLinear {
     w.packed = packed_.get();
     return w;
   }
-  static kernels::LowRankTerm low_rank_term(const LowRankProduct<T>* term)
-    requires std::is_same_v<T, float>
-  {
-    if (term == nullptr) return {};
-    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(),
-            term->h.cols()};
-  }
-  static void add_term(const LowRankProduct<T>* term, MatrixView<T> y) {
-    if (term == nullptr) return;
-    kernels::gemm(false, false, y.rows(), y.cols(), term->h.cols(), T{1}, term->h.data(),
-                  term->h.row_stride(), term->p.data(), term->p.row_stride(), T{1}, y.data(),
-                  y.row_stride());
-  }
-
   BasicTensor<T> keep_;
   MatrixView<const T> view_;
   BasicTensor<T> bias_;

@@ -5,6 +5,7 @@
 
 #include "graft/kernels/frozen.hpp"
 #include "graft/layers/concepts.hpp"
+#include "graft/layers/low_rank_product.hpp"
 #include "graft/quant/format.hpp"
 
 namespace graft {
@@ -49,13 +50,13 @@ class QuantizedLinear {
   }
   void forward(MatrixView<const float> x, MatrixView<float> y,
                const LowRankProduct<float>* term = nullptr) const {
-    const auto low = low_rank_term(term);
+    const auto low = detail::kernel_term(term);
     kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
                             y.row_stride(), false, term ? &low : nullptr);
   }
   void backward_input(MatrixView<const float> dy, MatrixView<float> dx,
                       const LowRankProduct<float>* term = nullptr, bool accumulate = true) const {
-    const auto low = low_rank_term(term);
+    const auto low = detail::kernel_term(term);
     kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
                                    dx.row_stride(), accumulate, term ? &low : nullptr);
   }
@@ -70,12 +71,6 @@ class QuantizedLinear {
     w.decode = quant::row_decoder(format_);
     return w;
   }
-  static kernels::LowRankTerm low_rank_term(const LowRankProduct<float>* term) {
-    if (term == nullptr) return {};
-    return {term->h.data(), term->h.row_stride(), term->p.data(), term->p.row_stride(),
-            term->h.cols()};
-  }
-
   quant::Format format_;
   const std::byte* blocks_;
   Index out_;

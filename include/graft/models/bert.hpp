@@ -128,14 +128,7 @@ class BasicBert final : public BasicModel<T> {
     x = add(x, position_(tape, positions(batch, tokens, extra)));
     EncoderPass<T> pass;
     pass.batch = batch.batch;
-    if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
-      auto mask = std::make_shared<std::vector<unsigned char>>(
-          static_cast<std::size_t>(batch.batch * tokens), 1);
-      for (Index b = 0; b < batch.batch; ++b)
-        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
-                    mask->begin() + b * tokens + extra);
-      pass.key_mask = mask;
-    }
+    pass.key_mask = key_mask(batch, extra);
     x = embedding_norm_(x);
     for (const auto& block : blocks_) x = (*block)(x, pass);
     return reshape(x, {batch.batch, tokens, d});

@@ -32,9 +32,7 @@ class BasicCausalModel : public BasicModel<T> {
     pass.tokens = batch.seq_len + extra;
     pass.cache = cache;
     pass.first_position = cache == nullptr ? 0 : cache->length();
-    if (!batch.mask.empty() &&
-        std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end())
-      pass.key_mask = key_mask(batch, extra);
+    pass.key_mask = key_mask(batch, extra);
     auto y = blocks(reshape(x, {batch.batch * pass.tokens, dim}), pass);
     if (cache != nullptr) cache->advance(pass.tokens);
     return y;
@@ -100,16 +98,6 @@ class BasicCausalModel : public BasicModel<T> {
         (!batch.mask.empty() && batch.mask.size() != tokens))
       throw ShapeError(concat("batch of ", batch.batch, " x ", batch.seq_len, " tokens with ",
                               batch.ids.size(), " ids and a mask of ", batch.mask.size()));
-  }
-  static std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch,
-                                                                    Index extra) {
-    auto mask = std::make_shared<std::vector<unsigned char>>();
-    for (Index b = 0; b < batch.batch; ++b) {
-      mask->insert(mask->end(), static_cast<std::size_t>(extra), 1);
-      const auto first = batch.mask.begin() + b * batch.seq_len;
-      mask->insert(mask->end(), first, first + batch.seq_len);
-    }
-    return mask;
   }
 };
 

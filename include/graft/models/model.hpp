@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -49,6 +50,21 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->row_adapters = batch.row_adapters;
   tape.set_context(context);
   return context;
+}
+
+/// Which keys attention may see, [batch, extra + seq_len]: the real tokens of a batch, and `extra`
+/// virtual ones before each row. Null if all are real.
+template <std::floating_point T>
+std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch,
+                                                           Index extra) {
+  if (std::find(batch.mask.begin(), batch.mask.end(), 0) == batch.mask.end()) return nullptr;
+  const Index tokens = extra + batch.seq_len;
+  auto mask = std::make_shared<std::vector<unsigned char>>(
+      static_cast<std::size_t>(batch.batch * tokens), static_cast<unsigned char>(1));
+  for (Index b = 0; b < batch.batch; ++b)
+    std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
+                mask->begin() + b * tokens + extra);
+  return mask;
 }
 
 using Model = BasicModel<float>;

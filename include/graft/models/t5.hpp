@@ -198,14 +198,7 @@ class BasicT5 final : public BasicModel<T> {
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     EncoderPass<T> pass;
     pass.batch = batch.batch;
-    if (std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end()) {
-      auto mask = std::make_shared<std::vector<unsigned char>>(
-          static_cast<std::size_t>(batch.batch * tokens), 1);
-      for (Index b = 0; b < batch.batch; ++b)
-        std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
-                    mask->begin() + b * tokens + extra);
-      pass.key_mask = mask;
-    }
+    pass.key_mask = key_mask(batch, extra);
     const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
 
     const auto length = static_cast<Index>(batch.labels.size()) / batch.batch;

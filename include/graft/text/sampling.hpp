@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graft/base/error.hpp"
+#include "graft/base/splitmix.hpp"
 #include "graft/base/types.hpp"
 
 namespace graft::text {
@@ -25,12 +26,9 @@ inline std::uint64_t draw_below(std::mt19937_64& generator, std::uint64_t bound)
   }
 }
 
-/// One seed from two numbers. Source: Steele et al. 2014, "SplitMix64", the output function.
+/// One seed from two numbers.
 inline std::uint64_t mix_seeds(std::uint64_t a, std::uint64_t b) {
-  std::uint64_t z = a + 0x9E3779B97F4A7C15ULL * (b + 1);
-  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
-  z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
-  return z ^ (z >> 31);
+  return splitmix64(a + kSplitMixStep * (b + 1));
 }
 
 }  // namespace detail

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -129,6 +130,24 @@ struct SharedProjections {
   BasicParameter<T> a, b;
 };
 
+/// First values of lambda_d and lambda_b. The normal numbers are drawn in any case, as PEFT draws
+/// them.
+template <std::floating_point T>
+std::pair<BasicParameter<T>, BasicParameter<T>> vera_vectors(Index codes, Index out,
+                                                             double d_initial, bool init_weights,
+                                                             InitContext<T>& context) {
+  auto d = BasicTensor<T>::full({codes}, static_cast<T>(d_initial));
+  auto b = BasicTensor<T>::zeros({out});
+  if (!context.loading) {
+    const auto drawn = normal_tensor<T>(context.generator, {codes}, 1);
+    if (!init_weights) {
+      d = drawn;
+      b.fill(1);
+    }
+  }
+  return {BasicParameter<T>(d), BasicParameter<T>(b)};
+}
+
 }  // namespace detail
 
 /// VeRA: y = base(x) + λ_b ⊙ ((λ_d ⊙ (drop(x) A'ᵀ)) B'ᵀ) with A' = A[:, :in], B' = B[:out].
@@ -158,17 +177,8 @@ class BasicVeRA {
         dropout_(config.dropout),
         saved_(config.save_projection),
         projections_("vera", rank_, rank_, config.projection_prng_key, site, context.shared) {
-    auto d = BasicTensor<T>::full({rank_}, static_cast<T>(config.d_initial));
-    auto b = BasicTensor<T>::zeros({site.out_features});
-    if (!context.loading) {
-      const auto drawn = detail::normal_tensor<T>(context.generator, {rank_}, 1);
-      if (!config.init_weights) {
-        d = drawn;
-        b.fill(1);
-      }
-    }
-    d_ = BasicParameter<T>(d);
-    b_ = BasicParameter<T>(b);
+    std::tie(d_, b_) = detail::vera_vectors<T>(rank_, site.out_features, config.d_initial,
+                                               config.init_weights, context);
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -231,17 +241,8 @@ class BasicPVeRA {
         sample_(config.sample_at_inference),
         projections_("pvera", 2 * rank_, rank_, config.projection_prng_key, site, context.shared) {
     if (config.generator_seed) codes_ = std::make_shared<Codes>(*config.generator_seed);
-    auto d = BasicTensor<T>::full({2 * rank_}, static_cast<T>(config.d_initial));
-    auto b = BasicTensor<T>::zeros({site.out_features});
-    if (!context.loading) {
-      const auto drawn = detail::normal_tensor<T>(context.generator, {2 * rank_}, 1);
-      if (!config.init_weights) {
-        d = drawn;
-        b.fill(1);
-      }
-    }
-    d_ = BasicParameter<T>(d);
-    b_ = BasicParameter<T>(b);
+    std::tie(d_, b_) = detail::vera_vectors<T>(2 * rank_, site.out_features, config.d_initial,
+                                               config.init_weights, context);
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>

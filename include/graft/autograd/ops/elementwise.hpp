@@ -5,6 +5,7 @@
 
 #include "graft/autograd/ops/broadcast.hpp"
 #include "graft/autograd/ops/common.hpp"
+#include "graft/base/splitmix.hpp"
 
 namespace graft {
 
@@ -271,9 +272,7 @@ BasicVar<T> dropout(const BasicVar<T>& x, double p) {
     auto out = BasicTensor<T>::empty(in.shape());
     detail::parallel_chunks(in.size(), [&](Index first, Index last) {
       for (Index i = first; i < last; ++i) {
-        std::uint64_t z = key + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15ULL;
-        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-        z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+        const std::uint64_t z = splitmix64(key + static_cast<std::uint64_t>(i) * kSplitMixStep);
         out[i] = static_cast<std::uint32_t>(z >> 32) < threshold ? T{0} : in[i] * keep;
       }
     });
