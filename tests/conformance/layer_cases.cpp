@@ -198,8 +198,6 @@ Result run_multi_case(const Case& c) {
     throw Unsupported{c.json.value("covers", "")};
   if (c.json.contains("combination_type") || c.json.contains("weights"))
     throw Unsupported{"weighted combination"};
-  if (c.json.value("peft_api", "").find("create_arrow_model") != std::string::npos)
-    throw Unsupported{"Arrow"};
   Checker check(tolerance_of(c.json));
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
   const auto in = toy.inputs(file);

@@ -240,6 +240,21 @@ class ConfigWriter {
   ConfigValue::Map& map_;
 };
 
+/// A configuration inside of another one: `value` is a map with fields of it, or null for the
+/// defaults. @throws ValueError for anything else and for what its `validate` refuses.
+template <class Config>
+Config nested_config(const char* key, const ConfigValue& value) {
+  Config config;
+  if (const auto* map = value.get_if<ConfigValue::Map>()) {
+    ConfigReader reader(*map);
+    config.fields(reader);
+  } else if (!value.is_null()) {
+    detail::config_mismatch(key, "a map", value);
+  }
+  if constexpr (requires { config.validate(); }) config.validate();
+  return config;
+}
+
 /// A field that only graft knows: written only where it is not the default, so that files of others
 /// stay as they know them.
 template <class Visitor, class Field>

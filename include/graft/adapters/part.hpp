@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
+#include "graft/autograd/low_rank_term.hpp"
 
 namespace graft {
 
@@ -38,7 +39,11 @@ class AdapterPart {
 };
 
 template <std::floating_point T>
-class LinearPart : public AdapterPart<T>, public LinearAdapterInterface<T> {};
+class LinearPart : public AdapterPart<T>, public LinearAdapterInterface<T> {
+ public:
+  /// The update of a part that adds a low-rank product and nothing else; empty for others.
+  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
+};
 template <std::floating_point T>
 class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T> {
  public:
@@ -107,6 +112,12 @@ class ErasedLinear final : public ErasedPart<LinearPart<typename Method::Scalar>
   using ErasedPart<LinearPart<T>, Method>::ErasedPart;
   BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
     return this->method_.apply(base, x);
+  }
+  std::optional<LowRankTerm<T>> low_rank_term() const override {
+    if constexpr (requires { this->method_.low_rank_term(); })
+      return this->method_.low_rank_term();
+    else
+      return std::nullopt;
   }
   bool input_in_order() const override {
     if constexpr (requires { Method::kInputInOrder; })

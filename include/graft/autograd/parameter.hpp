@@ -48,6 +48,14 @@ class BasicParameter {
   std::shared_ptr<State> state_;
 };
 
+/// A parameter with its name in files.
+template <std::floating_point T>
+struct BasicNamedParameter {
+  std::string name;
+  BasicParameter<T> parameter;
+};
+
 using Parameter = BasicParameter<float>;
+using NamedParameter = BasicNamedParameter<float>;
 
 }  // namespace graft

@@ -87,6 +87,7 @@ class BasicAdapterModel {
                       bool strict = true, LoadReport* report = nullptr) {
     const auto config = read_config_file(folder / "adapter_config.json");
     const auto file = io::SafetensorsFile::open(folder / "adapter_model.safetensors");
+    load_experts(config, folder);
     TorchGenerator generator;
     auto& set = build(name, config, generator, true);
     try {
@@ -228,6 +229,8 @@ class BasicAdapterModel {
     drop(table_->attention);
     if (table_->prompt != nullptr)
       std::erase_if(table_->prompt->adapters(), [&](const auto& a) { return a.name == name; });
+    if (table_->pass != nullptr)
+      std::erase_if(table_->pass->adapters(), [&](const auto& a) { return a.name == name; });
     biases_.erase(name);
     sets_.erase(it);
     std::erase(active_, name);
@@ -308,6 +311,7 @@ class BasicAdapterModel {
       for (auto* s : table_->hidden) refuse_active(*s);
       for (auto* s : table_->attention) refuse_active(*s);
       if (table_->prompt != nullptr) refuse_active(*table_->prompt);
+      if (table_->pass != nullptr) refuse_active(*table_->pass);
     }
     std::vector<std::function<void()>> undo, apply;
     for (auto* site : table_->linear) {
@@ -397,6 +401,21 @@ class BasicAdapterModel {
     return added;
   }
 
+  /// Loads the adapters that a configuration needs and the model lacks, from the folders that it
+  /// names: as they are, or below the adapter's own folder or `experts` in it.
+  void load_experts(const ConfigValue::Map& config, const std::filesystem::path& folder) {
+    const auto type = config.find("peft_type");
+    const auto* name = type == config.end() ? nullptr : type->second.template get_if<std::string>();
+    if (name == nullptr || !registry_->contains(*name)) return;
+    const auto& entry = registry_->at(*name);
+    if (!entry.experts) return;
+    for (const auto& [expert, path] : entry.experts(config)) {
+      if (contains(expert)) continue;
+      for (const auto& place : {std::filesystem::path(path), folder / path, folder / "experts" / path})
+        if (!contains(expert) && std::filesystem::exists(place / "adapter_config.json"))
+          load(expert, place);
+    }
+  }
   static bool inside(const std::string& path, const std::vector<std::string>& modules) {
     for (std::string_view rest = path;;) {
       for (const auto& m : modules)
@@ -570,6 +589,7 @@ class BasicAdapterModel {
     for (auto* s : table_->hidden) s->activate(names);
     for (auto* s : table_->attention) s->activate(names);
     if (table_->prompt != nullptr) table_->prompt->activate(names);
+    if (table_->pass != nullptr) table_->pass->activate(names);
     for (const auto& n : names) {
       const auto it = biases_.find(n);
       if (it == biases_.end()) continue;

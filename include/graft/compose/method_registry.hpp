@@ -26,6 +26,9 @@ struct MethodEntry {
   /// Makes the parts of `set` from its configuration and attaches them to the sites of `table`, not
   /// yet active.
   std::function<void(AdapterSet<T>& set, BasicSiteTable<T>& table, InitContext<T>& context)> build;
+  /// Other adapters that a configuration needs on the model, with the folders of their files; empty
+  /// where the method needs none.
+  std::function<std::map<std::string, std::string>(const ConfigValue::Map&)> experts;
 };
 
 namespace detail {
@@ -341,7 +344,12 @@ class MethodRegistry {
   void add_one() {
     entries_.push_back({Method::info(),
                         detail::default_config<typename Method::Config>(Method::info().peft_type),
-                        &detail::build_method<Method>});
+                        &detail::build_method<Method>,
+                        {}});
+    if constexpr (requires(const typename Method::Config& config) { Method::experts(config); })
+      entries_.back().experts = [](const ConfigValue::Map& map) {
+        return Method::experts(detail::config_from<typename Method::Config>(map));
+      };
   }
   std::vector<MethodEntry<T>> entries_;
 };

@@ -3,6 +3,7 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
@@ -17,6 +18,7 @@ const MethodRegistry<T>& all_methods() {
   static const MethodRegistry<T> registry = [] {
     MethodRegistry<T> r;
     r.add(LowRankMethods<T>{});
+    r.add(MixturesMethods<T>{});
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(OrthogonalMethods<T>{});

@@ -15,10 +15,28 @@ struct ForwardContext {
   Index batch = 1;                        ///< rows of the batch
   Index seq_len = 1;                      ///< tokens a row, padding included
   std::vector<std::int32_t> ids;          ///< [batch · seq_len], empty if the input is no text
+  std::vector<std::int32_t> past_ids;  ///< [batch · past], tokens that a cache holds already
   std::vector<unsigned char> token_mask;  ///< [batch · seq_len], 1 = a real token; empty: all are
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
+
+  /// The same for some rows of the batch, under the active adapters.
+  ForwardContext of_rows(const std::vector<Index>& rows) const {
+    ForwardContext part;
+    part.batch = static_cast<Index>(rows.size());
+    part.seq_len = seq_len;
+    const auto take = [&](const auto& from, auto& to) {
+      const Index width = static_cast<Index>(from.size()) / batch;
+      for (const Index r : rows)
+        to.insert(to.end(), from.begin() + r * width, from.begin() + (r + 1) * width);
+    };
+    take(ids, part.ids);
+    take(past_ids, part.past_ids);
+    take(token_mask, part.token_mask);
+    take(task_ids, part.task_ids);
+    return part;
+  }
 };
 
 }  // namespace graft

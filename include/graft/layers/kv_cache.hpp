@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -15,7 +16,10 @@ class BasicKvCache {
   /// Tokens seen so far.
   Index length() const { return length_; }
   void advance(Index tokens) { length_ += tokens; }
+  /// Ids of these tokens, virtual ones left out.
+  std::vector<std::int32_t> ids;
   void clear() {
+    ids.clear();
     layers_.clear();
     length_ = 0;
   }

@@ -203,7 +203,11 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
       for (const auto& named : this->adapters())
         if (named.name == name) chain.push_back(named.adapter);
       const bool whole = static_cast<Index>(rows.size()) == batch;
+      auto& tape = x.tape();
+      const auto before = tape.shared_context();
+      tape.set_context(std::make_shared<ForwardContext>(context.of_rows(rows)));
       parts.push_back(run(whole ? grouped : gather_rows(grouped, std::move(rows)), chain));
+      tape.set_context(before);
     }
     auto y =
         parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), std::move(position));
@@ -441,6 +445,30 @@ class BasicPromptSite : public SiteAdapters<PromptAdapterInterface<T>> {
   Index dim_ = 0;
 };
 
+/// Adapter of a whole forward pass behind type erasure.
+template <std::floating_point T>
+class PassAdapterInterface {
+ public:
+  virtual ~PassAdapterInterface() = default;
+  /// Called before the pass that `tape` records. `hidden_states(tape)` runs the model on the same
+  /// batch and gives its last hidden states, [tokens, hidden]; it comes back here first.
+  virtual void before(
+      BasicTape<T>& tape,
+      const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const = 0;
+};
+
+/// The forward pass of a model as a whole. Kind `pass`: adapters that run the model twice.
+template <std::floating_point T>
+class BasicPassSite : public SiteAdapters<PassAdapterInterface<T>> {
+ public:
+  using Scalar = T;
+  using SiteAdapters<PassAdapterInterface<T>>::SiteAdapters;
+  void operator()(BasicTape<T>& tape,
+                  const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const {
+    for (const auto& adapter : this->chain()) adapter->before(tape, hidden_states);
+  }
+};
+
 /// Sizes of a model that adapters are made from.
 struct ModelInfo {
   std::string architecture;  ///< "llama", "bert", … as config.json's model_type
@@ -463,6 +491,7 @@ struct BasicSiteTable {
   std::vector<BasicHiddenSite<T>*> hidden;
   std::vector<BasicAttentionSite<T>*> attention;
   BasicPromptSite<T>* prompt = nullptr;
+  BasicPassSite<T>* pass = nullptr;
   /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of
   /// their own. Null where the model cannot. All pointers of the table are new afterwards.
   std::function<void(const std::vector<std::pair<Index, Index>>&)> replicate_layers;

@@ -21,7 +21,19 @@ class BasicCausalModel : public BasicModel<T> {
   BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch,
                      BasicKvCache<T>* cache = nullptr) const {
     check(batch);
-    const auto context = set_forward_context(tape, batch);
+    const auto context = set_forward_context(
+        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
+    if (!pass_site.chain().empty()) pass_site(tape, [&](BasicTape<T>& inner) {
+      auto whole = batch;
+      if (cache != nullptr && !cache->ids.empty()) {
+        whole.ids.insert(whole.ids.begin(), cache->ids.begin(), cache->ids.end());
+        whole.seq_len += static_cast<Index>(cache->ids.size());
+        whole.mask.clear();
+      }
+      const auto h = hidden(inner, whole).value();
+      const Index rows = batch.batch * batch.seq_len;
+      return cache == nullptr ? h : h.slice_rows(h.rows() - rows, rows);
+    });
     auto x = embed(tape, batch.ids);
     const Index dim = x.cols();
     const bool first = cache == nullptr || cache->length() == 0;
@@ -34,7 +46,10 @@ class BasicCausalModel : public BasicModel<T> {
     pass.first_position = cache == nullptr ? 0 : cache->length();
     pass.key_mask = key_mask(batch, extra);
     auto y = blocks(reshape(x, {batch.batch * pass.tokens, dim}), pass);
-    if (cache != nullptr) cache->advance(pass.tokens);
+    if (cache != nullptr) {
+      cache->advance(pass.tokens);
+      cache->ids.insert(cache->ids.end(), batch.ids.begin(), batch.ids.end());
+    }
     return y;
   }
 
@@ -78,6 +93,7 @@ class BasicCausalModel : public BasicModel<T> {
 
   BasicEmbeddingSite<T> embed_tokens;
   BasicPromptSite<T> prompt;
+  BasicPassSite<T> pass_site;
   BasicNormSite<T> norm;
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known

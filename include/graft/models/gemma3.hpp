@@ -128,6 +128,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
                   config_.kv_heads, config_.head_dim,    config_.vocabulary, {"lm_head"}};
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
+    table.pass = &this->pass_site;
     for (const auto& b : blocks_) {
       auto& a = b->attention;
       for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &b->mlp.gate_proj,

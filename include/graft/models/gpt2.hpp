@@ -139,6 +139,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
                   {"lm_head"}};
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
+    table.pass = &this->pass_site;
     for (const auto& b : blocks_) {
       for (auto* site : {&b->c_attn, &b->c_proj, &b->c_fc, &b->mlp_proj})
         table.linear.push_back(site);

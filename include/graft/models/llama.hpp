@@ -131,6 +131,7 @@ class BasicLlama final : public BasicCausalModel<T> {
                   config_.vocabulary, {"lm_head"}};
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
+    table.pass = &this->pass_site;
     for (const auto& block : blocks_) {
       auto& a = block->attention;
       for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &block->mlp.gate_proj,

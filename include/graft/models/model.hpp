@@ -39,12 +39,13 @@ class BasicModel {
 
 /// Puts what a batch is about on a tape, for the adapters that ask.
 template <std::floating_point T>
-std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
-                                                          const BasicBatch<T>& batch) {
+std::shared_ptr<const ForwardContext> set_forward_context(
+    BasicTape<T>& tape, const BasicBatch<T>& batch, std::vector<std::int32_t> past_ids = {}) {
   auto context = std::make_shared<ForwardContext>();
   context->batch = batch.batch;
   context->seq_len = batch.seq_len;
   context->ids = batch.ids;
+  context->past_ids = std::move(past_ids);
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
   context->row_adapters = batch.row_adapters;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/autograd/low_rank_term.hpp"
 
 namespace graft {
 
@@ -108,6 +110,12 @@ class BasicLoRA {
                       .file_shape = {},
                       .group = "lora_B"});
     return list;
+  }
+
+  /// s · B A, where the layer is a plain one without a bias behind B.
+  std::optional<LowRankTerm<T>> low_rank_term() const {
+    if (bias_ || conv_.groups > 1 || !expert_.parameter.empty()) return std::nullopt;
+    return LowRankTerm<T>{a_, b_, scaling_, dropout_};
   }
 
   std::string merge_reason() const {

@@ -82,17 +82,32 @@ struct LoRAConfig {
       throw ValueError(concat("LoRA: dropout ", dropout, ", expected [0, 1)"));
     if (bias != "none" && bias != "all" && bias != "lora_only")
       throw ValueError(concat("LoRA: bias '", bias, "', expected none, all or lora_only"));
-    // A variant that is read but not run would give other results than its file means.
-    const auto refuse = [](bool set, const char* field) {
-      if (set) throw ValueError(concat("LoRA: ", field, " is not supported"));
+    const auto all = variants();
+    if (all.size() > 1)
+      throw ValueError(concat("LoRA: ", all[0], " and ", all[1], " cannot be combined"));
+  }
+  /// The fields that ask for a variant of LoRA; at most one of them may.
+  std::vector<std::string> variants() const {
+    std::vector<std::string> list;
+    const auto ask = [&](bool set, const char* field) {
+      if (set) list.emplace_back(field);
     };
-    refuse(use_qalora, "use_qalora");
-    refuse(!alora_invocation_tokens.is_null(), "alora_invocation_tokens");
-    refuse(!use_bdlora.is_null(), "use_bdlora");
-    refuse(!velora_config.is_null(), "velora_config");
-    refuse(!kasa_config.is_null(), "kasa_config");
-    refuse(!arrow_config.is_null(), "arrow_config");
-    refuse(!monteclora_config.is_null(), "monteclora_config");
+    const auto given = [](const ConfigValue& value) {
+      const auto* flag = value.get_if<bool>();
+      const auto* items = value.get_if<ConfigValue::List>();
+      return !value.is_null() && (flag == nullptr || *flag) && (items == nullptr || !items->empty());
+    };
+    ask(use_dora, "use_dora");
+    ask(use_qalora, "use_qalora");
+    ask(given(alora_invocation_tokens), "alora_invocation_tokens");
+    ask(given(use_bdlora), "use_bdlora");
+    ask(given(velora_config), "velora_config");
+    ask(given(kasa_config), "kasa_config");
+    ask(given(arrow_config), "arrow_config");
+    ask(given(monteclora_config), "monteclora_config");
+    const auto* init = init_lora_weights.get_if<std::string>();
+    ask(init != nullptr && *init == "mica", "init_lora_weights 'mica'");
+    return list;
   }
   double scaling() const {
     return use_rslora ? alpha / std::sqrt(static_cast<double>(rank))

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "graft/autograd/parameter.hpp"
+#include "graft/optim/optimizer.hpp"
+
+namespace graft {
+
+struct LoRAPlusConfig {
+  double learning_rate = 1e-4;            ///< of A; must be the optimiser's
+  double ratio = 16;                      ///< learning rate of B over that of A
+  double embedding_learning_rate = 1e-6;  ///< of LoRA on embeddings
+  double weight_decay = 0;
+};
+
+/// The groups of LoRA+: B and everything with one axis learn `ratio` times as fast as A; biases do
+/// not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any optimiser,
+/// with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
+/// @throws ValueError for a learning rate or a ratio that is not positive.
+template <std::floating_point T>
+std::vector<BasicParameterGroup<T>> lora_plus_groups(
+    const std::vector<BasicNamedParameter<T>>& parameters, const LoRAPlusConfig& config) {
+  if (!(config.learning_rate > 0 && config.ratio > 0))
+    throw ValueError(concat("LoRA+: learning rate ", config.learning_rate, " and ratio ",
+                            config.ratio, ", expected more than 0"));
+  std::vector<BasicParameterGroup<T>> groups(4);
+  const double ratios[] = {1, config.embedding_learning_rate / config.learning_rate, config.ratio,
+                           config.ratio};
+  for (std::size_t i = 0; i < 4; ++i) {
+    groups[i].learning_rate_ratio = ratios[i];
+    groups[i].weight_decay = i == 3 ? 0 : config.weight_decay;
+  }
+  const auto has = [](const std::string& name, const char* part) {
+    return name.find(part) != std::string::npos;
+  };
+  for (const auto& [name, parameter] : parameters) {
+    if (!parameter.trainable()) continue;
+    const std::size_t group = has(name, "lora_embedding_")                                ? 1
+                              : !has(name, "lora_B") && parameter.shape().rank() != 1 ? 0
+                              : has(name, "bias")                                         ? 3
+                                                                                          : 2;
+    groups[group].parameters.push_back(parameter);
+  }
+  return groups;
+}
+
+}  // namespace graft

@@ -1,0 +1,71 @@
+#include "graft/adapters/mixtures/poly.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "adapters/method_checks.hpp"
+
+using graft::BasicPoly;
+using graft::Index;
+using graft::PolyConfig;
+
+namespace {
+
+const PolyConfig kConfig{.rank = 2, .tasks = 3, .skills = 4, .splits = 2};
+
+std::shared_ptr<graft::ForwardContext> tasks(std::vector<std::int64_t> ids) {
+  auto context = std::make_shared<graft::ForwardContext>();
+  context->batch = static_cast<Index>(ids.size());
+  context->task_ids = std::move(ids);
+  return context;
+}
+
+}  // namespace
+
+TEST_CASE("Poly gives rows of one task one update, and is the identity at the start") {
+  const auto layer = checks::random_layer<double>(10, 12, 1);
+  const auto poly = checks::make<BasicPoly<double>>(kConfig, checks::site_of(layer));
+  CHECK(graft::trainable_elements(poly.tensors()) == 4 * 2 * (10 + 12) + 3 * 2 * 4);
+  auto x = checks::random_tensor<double>({3, 2, 12}, 2);
+  std::copy_n(x.data(), 24, x.data() + 24);  // rows 0 and 1 are equal
+  const auto run = [&](std::vector<std::int64_t> ids) {
+    graft::BasicTape<double> tape({.gradients = false, .training = false});
+    tape.set_context(tasks(std::move(ids)));
+    return poly.apply(layer, tape.constant(x)).value();
+  };
+  CHECK(checks::relative_error(run({0, 1, 2}), checks::base_output(layer, x)) < 1e-14);
+  checks::randomize(poly);
+  const auto same = run({1, 1, 2}), other = run({1, 0, 2});
+  for (Index i = 0; i < 20; ++i) CHECK(same[i] == same[20 + i]);
+  CHECK(std::abs(other[0] - other[20]) > 1e-6);
+  CHECK_THROWS_WITH(run({0, 3, 0}), Catch::Contains("task 3 of 3"));
+  CHECK_THROWS_WITH(run({}), Catch::Contains("task ids"));
+}
+
+TEST_CASE("gradients of Poly agree with differences, with given draws in training too") {
+  const auto layer = checks::random_layer<double>(10, 12, 1);
+  auto poly = checks::make<BasicPoly<double>>(kConfig, checks::site_of(layer));
+  checks::randomize(poly);
+  auto uniform = checks::random_tensor<double>({2, 2, 4}, 5);
+  for (auto& u : uniform) u = 1 / (1 + std::exp(-u));
+  poly.set_uniform(uniform);
+  std::vector<graft::BasicParameter<double>> parameters{
+      graft::BasicParameter<double>(checks::random_tensor<double>({2, 3, 12}, 4))};
+  for (const auto& t : poly.tensors()) parameters.push_back(t.parameter);
+  const auto weights = checks::random_tensor<double>({2, 3, 10}, 6);
+  CHECK(graft::gradient_check(
+            [&](graft::BasicTape<double>& tape) {
+              tape.set_context(tasks({2, 0}));
+              return sum(mul(poly.apply(layer, tape.parameter(parameters[0])),
+                             tape.constant(weights)));
+            },
+            parameters)
+            .relative_error < 1e-8);
+}
+
+TEST_CASE("Poly refuses splits that do not divide the layer") {
+  const auto layer = checks::random_layer<float>(10, 12, 1);
+  auto config = kConfig;
+  config.splits = 4;
+  CHECK_THROWS_WITH(checks::make<BasicPoly<float>>(config, checks::site_of(layer)),
+                    Catch::Contains("n_splits 4"));
+}
