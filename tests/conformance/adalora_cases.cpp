@@ -71,8 +71,7 @@ void run_allocator(Checker& check, const Case& c) {
     for (const auto& [key, parameter] : parameters)
       if (const auto* view = file.find(concat("step", t, ".", key)))
         check.compare(view->name, values_of(parameter.value()), graft::io::to_f64(*view));
-    const auto* procedure =
-        dynamic_cast<const graft::AdaLoRAProcedure<float>*>(set.procedure());
+    const auto* procedure = dynamic_cast<const graft::AdaLoRAProcedure<float>*>(set.procedure());
     if (procedure != nullptr)
       check.require(procedure->budget_at(t, total) == entry.at("budget").get<Index>(),
                     concat("another budget at step ", t));

@@ -44,12 +44,10 @@ void run_arrow(Checker& check, const Case& c) {
   arrow["task_adapter_names"] = tasks;
   arrow["gks_adapter_names"] = general;
   graft::TorchGenerator generator(0);
-  auto& set = model.add("arrow_router",
-                        {{"peft_type", "LORA"},
-                         {"r", rank},
-                         {"target_modules", targets},
-                         {"arrow_config", arrow}},
-                        generator);
+  auto& set = model.add(
+      "arrow_router",
+      {{"peft_type", "LORA"}, {"r", rank}, {"target_modules", targets}, {"arrow_config", arrow}},
+      generator);
   // PEFT stops after 15 power iterations from a start that the case does not tell: its prototypes
   // are taken over, after a look at how much its experts amplify them.
   if (file.find("prototypes") != nullptr) {
@@ -128,9 +126,9 @@ void run_stacked_arrow(Checker& check, const Case& c) {
   router.set_experts(terms, general);
   auto found = router.prototypes().clone();
   for (Index e = 0; e < found.rows(); ++e) {
-    const float* largest = std::max_element(
-        found.data() + e * found.cols(), found.data() + (e + 1) * found.cols(),
-        [](float a, float b) { return std::abs(a) < std::abs(b); });
+    const float* largest =
+        std::max_element(found.data() + e * found.cols(), found.data() + (e + 1) * found.cols(),
+                         [](float a, float b) { return std::abs(a) < std::abs(b); });
     if (*largest < 0)
       for (Index i = 0; i < found.cols(); ++i) found(e, i) = -found(e, i);
   }
@@ -161,17 +159,15 @@ void run_stacked_xlora(Checker& check, const Case& c) {
                                            scalings);
   std::map<std::string, graft::Parameter> trained;
   for (const auto& tensor : classifier.tensors()) {
-    const std::string key = concat("base_model.model.classifier",
-                                   tensor.name.ends_with("bias") ? ".bias" : ".weight");
+    const std::string key =
+        concat("base_model.model.classifier", tensor.name.ends_with("bias") ? ".bias" : ".weight");
     tensor.parameter.assign(tensor_of<float>(saved, key));
     trained[key] = tensor.parameter;
   }
   graft::XLoRALinear<float> part(config, experts, 0, scalings);
   compare_layer(
       check, file, part,
-      [&](graft::Tape& tape) {
-        classifier.before(tape, [&](graft::Tape&) { return hidden; });
-      },
+      [&](graft::Tape& tape) { classifier.before(tape, [&](graft::Tape&) { return hidden; }); },
       trained);
 }
 

@@ -33,7 +33,8 @@ TEST_CASE("LoRA+ gives B and vectors a larger rate and biases no decay") {
                                                {"x.lora_magnitude_vector", p({4})},
                                                {"e.lora_embedding_B", p({4, 2})}};
   const auto groups = graft::lora_plus_groups(
-      all, {.learning_rate = 1e-2, .ratio = 4, .embedding_learning_rate = 1e-4, .weight_decay = 0.1});
+      all,
+      {.learning_rate = 1e-2, .ratio = 4, .embedding_learning_rate = 1e-4, .weight_decay = 0.1});
   REQUIRE(groups.size() == 4);
   CHECK(groups[0].parameters == std::vector{all[0].parameter});
   CHECK(groups[1].parameters == std::vector{all[4].parameter});
@@ -68,7 +69,8 @@ TEST_CASE("LoRA-FA freezes A and projects the gradient of B") {
   optimizer.step();
   CHECK_FALSE(pair.a.trainable());
   CHECK(checks::relative_error(pair.a.value(), a) == 0);
-  // First step: m / (√v + ε), both corrected for their bias: √0.001 / 0.1 · 0.1 g̃ / (√0.001 |g̃| + 1).
+  // First step: m / (√v + ε), both corrected for their bias: √0.001 / 0.1 · 0.1 g̃ / (√0.001 |g̃| +
+  // 1).
   auto gram = graft::detail::product(a, a, 1.0, false, true);
   const auto projected = graft::detail::product(g, graft::inverse(gram), 4.0);
   for (Index i = 0; i < b.size(); ++i) {

@@ -411,7 +411,8 @@ class BasicAdapterModel {
     if (!entry.experts) return;
     for (const auto& [expert, path] : entry.experts(config)) {
       if (contains(expert)) continue;
-      for (const auto& place : {std::filesystem::path(path), folder / path, folder / "experts" / path})
+      for (const auto& place :
+           {std::filesystem::path(path), folder / path, folder / "experts" / path})
         if (!contains(expert) && std::filesystem::exists(place / "adapter_config.json"))
           load(expert, place);
     }

@@ -15,7 +15,7 @@ struct ForwardContext {
   Index batch = 1;                        ///< rows of the batch
   Index seq_len = 1;                      ///< tokens a row, padding included
   std::vector<std::int32_t> ids;          ///< [batch · seq_len], empty if the input is no text
-  std::vector<std::int32_t> past_ids;  ///< [batch · past], tokens that a cache holds already
+  std::vector<std::int32_t> past_ids;     ///< [batch · past], tokens that a cache holds already
   std::vector<unsigned char> token_mask;  ///< [batch · seq_len], 1 = a real token; empty: all are
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);

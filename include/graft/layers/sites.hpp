@@ -452,9 +452,8 @@ class PassAdapterInterface {
   virtual ~PassAdapterInterface() = default;
   /// Called before the pass that `tape` records. `hidden_states(tape)` runs the model on the same
   /// batch and gives its last hidden states, [tokens, hidden]; it comes back here first.
-  virtual void before(
-      BasicTape<T>& tape,
-      const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const = 0;
+  virtual void before(BasicTape<T>& tape,
+                      const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const = 0;
 };
 
 /// The forward pass of a model as a whole. Kind `pass`: adapters that run the model twice.

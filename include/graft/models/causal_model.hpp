@@ -23,17 +23,18 @@ class BasicCausalModel : public BasicModel<T> {
     check(batch);
     const auto context = set_forward_context(
         tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
-    if (!pass_site.chain().empty()) pass_site(tape, [&](BasicTape<T>& inner) {
-      auto whole = batch;
-      if (cache != nullptr && !cache->ids.empty()) {
-        whole.ids.insert(whole.ids.begin(), cache->ids.begin(), cache->ids.end());
-        whole.seq_len += static_cast<Index>(cache->ids.size());
-        whole.mask.clear();
-      }
-      const auto h = hidden(inner, whole).value();
-      const Index rows = batch.batch * batch.seq_len;
-      return cache == nullptr ? h : h.slice_rows(h.rows() - rows, rows);
-    });
+    if (!pass_site.chain().empty())
+      pass_site(tape, [&](BasicTape<T>& inner) {
+        auto whole = batch;
+        if (cache != nullptr && !cache->ids.empty()) {
+          whole.ids.insert(whole.ids.begin(), cache->ids.begin(), cache->ids.end());
+          whole.seq_len += static_cast<Index>(cache->ids.size());
+          whole.mask.clear();
+        }
+        const auto h = hidden(inner, whole).value();
+        const Index rows = batch.batch * batch.seq_len;
+        return cache == nullptr ? h : h.slice_rows(h.rows() - rows, rows);
+      });
     auto x = embed(tape, batch.ids);
     const Index dim = x.cols();
     const bool first = cache == nullptr || cache->length() == 0;

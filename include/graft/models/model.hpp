@@ -39,8 +39,9 @@ class BasicModel {
 
 /// Puts what a batch is about on a tape, for the adapters that ask.
 template <std::floating_point T>
-std::shared_ptr<const ForwardContext> set_forward_context(
-    BasicTape<T>& tape, const BasicBatch<T>& batch, std::vector<std::int32_t> past_ids = {}) {
+std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
+                                                          const BasicBatch<T>& batch,
+                                                          std::vector<std::int32_t> past_ids = {}) {
   auto context = std::make_shared<ForwardContext>();
   context->batch = batch.batch;
   context->seq_len = batch.seq_len;

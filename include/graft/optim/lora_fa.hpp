@@ -21,7 +21,7 @@ struct LoRAFAConfig {
   double eps = 1e-6;
   double weight_decay = 0;
   bool correct_bias = true;
-  double damping = 1e-8;     ///< added to the diagonal of A Aᵀ
+  double damping = 1e-8;  ///< added to the diagonal of A Aᵀ
   bool bf16_product = false;  ///< round the factors and the result of g (A Aᵀ + δ I)⁻¹ to bfloat16
 };
 
@@ -68,9 +68,8 @@ class BasicLoRAFA final : public BasicOptimizer<T> {
     std::vector<BasicParameter<T>> list;
     for (const auto& pair : pairs) list.push_back(pair.b);
     for (const auto& p : others) {
-      const bool factor = std::any_of(pairs.begin(), pairs.end(), [&](const auto& pair) {
-        return pair.a == p || pair.b == p;
-      });
+      const bool factor = std::any_of(pairs.begin(), pairs.end(),
+                                      [&](const auto& pair) { return pair.a == p || pair.b == p; });
       if (!factor) list.push_back(p);
     }
     return list;
@@ -107,8 +106,7 @@ class BasicLoRAFA final : public BasicOptimizer<T> {
                                                    (1 - std::pow(config_.beta1, t))
                                              : 1;
     const T b1 = static_cast<T>(config_.beta1), b2 = static_cast<T>(config_.beta2),
-            eps = static_cast<T>(config_.eps),
-            step = static_cast<T>(settings.learning_rate * bias),
+            eps = static_cast<T>(config_.eps), step = static_cast<T>(settings.learning_rate * bias),
             keep = static_cast<T>(1 - settings.learning_rate * settings.weight_decay);
     T *p = value.data(), *m = state.moments[0].data(), *v = state.moments[1].data();
     for (Index i = 0; i < value.size(); ++i) {

@@ -37,10 +37,10 @@ std::vector<BasicParameterGroup<T>> lora_plus_groups(
   };
   for (const auto& [name, parameter] : parameters) {
     if (!parameter.trainable()) continue;
-    const std::size_t group = has(name, "lora_embedding_")                                ? 1
+    const std::size_t group = has(name, "lora_embedding_")                            ? 1
                               : !has(name, "lora_B") && parameter.shape().rank() != 1 ? 0
-                              : has(name, "bias")                                         ? 3
-                                                                                          : 2;
+                              : has(name, "bias")                                     ? 3
+                                                                                      : 2;
     groups[group].parameters.push_back(parameter);
   }
   return groups;

@@ -21,8 +21,7 @@ namespace graft {
 template <std::floating_point T>
 class BasicRiemannianPreconditioner {
  public:
-  explicit BasicRiemannianPreconditioner(std::vector<LowRankTerm<T>> pairs,
-                                         double damping = 1e-2)
+  explicit BasicRiemannianPreconditioner(std::vector<LowRankTerm<T>> pairs, double damping = 1e-2)
       : pairs_(std::move(pairs)), damping_(damping) {
     if (pairs_.empty()) throw ValueError("Riemannian preconditioner: no pair of factors");
     if (!(damping >= 0)) throw ValueError(concat("Riemannian preconditioner: damping ", damping));

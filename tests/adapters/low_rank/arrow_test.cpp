@@ -48,8 +48,9 @@ TEST_CASE("Arrow mixes the experts that a token is most like") {
     for (Index t = 0; t < 4; ++t) {
       double scores[3];
       for (Index e = 0; e < 3; ++e)
-        scores[e] = std::abs(graft::kernels::dot(x.data() + t * 6,
-                                                 router.prototypes().data() + e * 6, 6)) / 0.7;
+        scores[e] =
+            std::abs(graft::kernels::dot(x.data() + t * 6, router.prototypes().data() + e * 6, 6)) /
+            0.7;
       const Index least = std::min_element(scores, scores + 3) - scores;
       double total = 0;
       for (Index e = 0; e < 3; ++e) total += e == least ? 0 : std::exp(scores[e]);

@@ -45,7 +45,8 @@ TEST_CASE("KaSA drops the smallest singular values of the weight once") {
   CHECK(made.replaced == 1);
 }
 
-TEST_CASE("KaSA adds s B diag(λ) A and a loss that pulls λ to zero and the factors to orthogonality") {
+TEST_CASE(
+    "KaSA adds s B diag(λ) A and a loss that pulls λ to zero and the factors to orthogonality") {
   Made made;
   const auto kasa = made.make(config_of(3));
   checks::randomize(kasa);
@@ -62,8 +63,8 @@ TEST_CASE("KaSA adds s B diag(λ) A and a loss that pulls λ to zero and the fac
   CHECK(checks::relative_error(checks::output(kasa, made.layer, x), expected) < 1e-13);
   std::vector<graft::BasicParameter<double>> parameters;
   for (const auto& t : list) parameters.push_back(t.parameter);
-  CHECK(graft::gradient_check([&](graft::BasicTape<double>& tape) { return kasa.auxiliary_loss(tape); },
-                              parameters)
+  CHECK(graft::gradient_check(
+            [&](graft::BasicTape<double>& tape) { return kasa.auxiliary_loss(tape); }, parameters)
             .relative_error < 1e-8);
 }
 

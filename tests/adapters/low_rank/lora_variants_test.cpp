@@ -22,8 +22,7 @@ namespace {
 
 LoRAConfig block_diagonal(const char* list, Index blocks) {
   LoRAConfig config{.rank = 4, .alpha = 8};
-  config.use_bdlora =
-      ConfigValue::Map{{list, ConfigValue::List{"proj"}}, {"nblocks", blocks}};
+  config.use_bdlora = ConfigValue::Map{{list, ConfigValue::List{"proj"}}, {"nblocks", blocks}};
   return config;
 }
 
@@ -103,7 +102,8 @@ TEST_CASE("VeLoRA is LoRA but for the gradient of A, which sees compressed input
   const auto list = velora.tensors();
   const auto a = list[0].parameter, b = list[1].parameter, v = list.back().parameter;
   CHECK(v.shape() == graft::Shape{3});
-  const auto x = checks::random_tensor<double>({4, 12}, 2), dy = checks::random_tensor<double>({4, 7}, 3);
+  const auto x = checks::random_tensor<double>({4, 12}, 2),
+             dy = checks::random_tensor<double>({4, 7}, 3);
   graft::BasicTape<double> tape;
   const auto y = velora.apply(layer, tape.constant(x));
   CHECK(checks::relative_error(y.value(), checks::output(velora, layer, x)) < 1e-13);

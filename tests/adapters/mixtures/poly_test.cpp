@@ -55,8 +55,8 @@ TEST_CASE("gradients of Poly agree with differences, with given draws in trainin
   CHECK(graft::gradient_check(
             [&](graft::BasicTape<double>& tape) {
               tape.set_context(tasks({2, 0}));
-              return sum(mul(poly.apply(layer, tape.parameter(parameters[0])),
-                             tape.constant(weights)));
+              return sum(
+                  mul(poly.apply(layer, tape.parameter(parameters[0])), tape.constant(weights)));
             },
             parameters)
             .relative_error < 1e-8);

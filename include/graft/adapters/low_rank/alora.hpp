@@ -16,7 +16,8 @@ namespace graft {
 inline std::vector<Index> invocation_starts(const ForwardContext& context,
                                             const std::vector<std::int32_t>& invocation) {
   std::vector<Index> starts(static_cast<std::size_t>(context.batch), context.seq_len);
-  const Index past = static_cast<Index>(context.past_ids.size()) / std::max<Index>(1, context.batch);
+  const Index past =
+      static_cast<Index>(context.past_ids.size()) / std::max<Index>(1, context.batch);
   if (invocation.empty() ||
       static_cast<Index>(context.ids.size()) != context.batch * context.seq_len)
     return starts;

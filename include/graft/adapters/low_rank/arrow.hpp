@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "graft/adapters/low_rank/lora_factors.hpp"
-#include "graft/autograd/low_rank_term.hpp"
 #include "graft/adapters/part.hpp"
+#include "graft/autograd/low_rank_term.hpp"
 #include "graft/autograd/ops/topk_mixture.hpp"
 #include "graft/tensor/decompositions.hpp"
 
@@ -19,7 +19,7 @@ namespace graft {
 struct ArrowConfig {
   Index top_k = 3;
   double temperature = 1;
-  bool subtract_general = false;               ///< `use_gks`: general-knowledge subtraction
+  bool subtract_general = false;                ///< `use_gks`: general-knowledge subtraction
   std::vector<std::string> task_adapters = {};  ///< names of the experts
   std::vector<std::string> general_adapters = {};
   std::optional<Index> seed = {};  ///< of the start of the power iteration; empty: exact vectors
@@ -36,8 +36,7 @@ struct ArrowConfig {
   void validate() const {
     if (top_k < 1) throw ValueError(concat("Arrow: top_k ", top_k, ", expected at least 1"));
     if (!(temperature > 0))
-      throw ValueError(
-          concat("Arrow: router_temperature ", temperature, ", expected more than 0"));
+      throw ValueError(concat("Arrow: router_temperature ", temperature, ", expected more than 0"));
   }
 };
 
@@ -158,8 +157,8 @@ class BasicArrow {
         graft::scale(abs(matmul(x, tape.constant(prototypes_), Transpose::no, Transpose::yes)),
                      static_cast<T>(1 / options_.temperature));
     // The mixture of the rows of `spread`: weight times scaling for each of the expert's ranks.
-    const auto weights = topk_mixture(similarity, tape.constant(spread_),
-                                      std::min(options_.top_k, experts_));
+    const auto weights =
+        topk_mixture(similarity, tape.constant(spread_), std::min(options_.top_k, experts_));
     const auto h = mul(matmul(x, tape.constant(a_), Transpose::no, Transpose::yes), weights);
     const auto delta = matmul(h, tape.constant(b_), Transpose::no, Transpose::yes);
     return add(linear(base, x), graft::dropout(delta, factors_.dropout));

@@ -31,8 +31,9 @@ struct BDLoRAConfig {
 /// With n blocks, A = diag(A_1, …, A_n), A_i [rank / n, in / n], kept as [rank, in / n], or B =
 /// diag(B_1, …, B_n), kept as [out, rank / n]; trained: rank (in / n + out) or rank (in + out / n).
 /// A server that shards the layer n ways then needs no exchange for the adapter. The identity at
-/// the start (B = 0; blocks of A kaiming-uniform of in / n inputs with slope 0, as in PEFT); merges.
-/// Source: BD-LoRA of Hugging Face PEFT (`use_bdlora`). Tensors: lora_A.weight, lora_B.weight.
+/// the start (B = 0; blocks of A kaiming-uniform of in / n inputs with slope 0, as in PEFT);
+/// merges. Source: BD-LoRA of Hugging Face PEFT (`use_bdlora`). Tensors: lora_A.weight,
+/// lora_B.weight.
 template <std::floating_point T>
 class BasicBDLoRA {
  public:
@@ -51,7 +52,8 @@ class BasicBDLoRA {
     };
     const bool in_a = listed(options.block_a), in_b = listed(options.block_b);
     if (in_a && in_b)
-      throw ValueError(concat("BD-LoRA: ", site.path, " is in both lists of block-diagonal factors"));
+      throw ValueError(
+          concat("BD-LoRA: ", site.path, " is in both lists of block-diagonal factors"));
     if (!in_a && !in_b && options.strict)
       throw ValueError(concat("BD-LoRA: ", site.path,
                               " is in neither list of block-diagonal factors; list it, or set "
@@ -85,8 +87,8 @@ class BasicBDLoRA {
     auto a = tape.parameter(factors_.a), b = tape.parameter(factors_.b);
     if (!a_positions_.empty()) a = scatter(a, a_positions_, {factors_.rank, base.in_features()});
     if (!b_positions_.empty()) b = scatter(b, b_positions_, {base.out_features(), factors_.rank});
-    return factors_.with_bias(linear_low_rank(base, x, graft::dropout(x, factors_.dropout), a, b,
-                                              factors_.scaling));
+    return factors_.with_bias(
+        linear_low_rank(base, x, graft::dropout(x, factors_.dropout), a, b, factors_.scaling));
   }
   std::vector<AdapterTensor<T>> tensors() const { return factors_.tensors(); }
 

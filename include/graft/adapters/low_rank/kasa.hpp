@@ -23,8 +23,7 @@ struct KaSAConfig {
   }
   void validate() const {
     if (!(beta >= 0 && gamma >= 0))
-      throw ValueError(
-          concat("KaSA: beta ", beta, " and gamma ", gamma, ", expected at least 0"));
+      throw ValueError(concat("KaSA: beta ", beta, " and gamma ", gamma, ", expected at least 0"));
   }
 };
 
@@ -52,8 +51,7 @@ class BasicKaSA {
     if (site.fan_in_fan_out)
       throw ValueError(concat("KaSA: ", site.path, " keeps its weight as [in, out]"));
     if (r >= limit)
-      throw ValueError(
-          concat("KaSA: rank ", r, " of ", site.path, ", expected less than ", limit));
+      throw ValueError(concat("KaSA: rank ", r, " of ", site.path, ", expected less than ", limit));
     if (!site.weight || !site.replace_weight)
       throw ValueError(concat("KaSA: the weight of ", site.path, " cannot be replaced"));
     auto diagonal = BasicTensor<T>::zeros({r});

@@ -95,7 +95,8 @@ struct LoRAConfig {
     const auto given = [](const ConfigValue& value) {
       const auto* flag = value.get_if<bool>();
       const auto* items = value.get_if<ConfigValue::List>();
-      return !value.is_null() && (flag == nullptr || *flag) && (items == nullptr || !items->empty());
+      return !value.is_null() && (flag == nullptr || *flag) &&
+             (items == nullptr || !items->empty());
     };
     ask(use_dora, "use_dora");
     ask(use_qalora, "use_qalora");

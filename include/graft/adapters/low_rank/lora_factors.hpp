@@ -27,8 +27,8 @@ struct LoRAFactors {
       : rank(config.rank), dropout(config.dropout), scaling(static_cast<T>(config.scaling())) {
     config.validate();
     if (!site.conv.kernel.empty() || !site.expert.parameter.empty())
-      throw ValueError(concat("LoRA: ", variant, " at ", site.path,
-                              ", expected a plain linear layer"));
+      throw ValueError(
+          concat("LoRA: ", variant, " at ", site.path, ", expected a plain linear layer"));
     auto factors = initial_factors(config, site, context);
     a = BasicParameter<T>(factors.a);
     b = BasicParameter<T>(factors.b);

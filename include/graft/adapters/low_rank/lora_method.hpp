@@ -56,8 +56,7 @@ struct LoRAMethod {
                                                      InitContext<T>& context) {
     for (const auto& variant : config.variants())
       if (variant != "use_dora" && variant.find("mica") == std::string::npos)
-        throw ValueError(
-            concat("LoRA: ", variant, " does not exist on the embedding ", site.path));
+        throw ValueError(concat("LoRA: ", variant, " does not exist on the embedding ", site.path));
     if (config.use_dora) return embedding_part(BasicDoRAEmbedding<T>(config, site, context));
     return embedding_part(BasicLoRAEmbedding<T>(config, site, context));
   }
@@ -75,8 +74,7 @@ struct LoRAMethod {
               if (const auto* part = dynamic_cast<const LinearPart<T>*>(named.adapter.get()))
                 term = part->low_rank_term();
           if (!term)
-            throw ValueError(
-                concat("Arrow: '", name, "' has no plain LoRA at ", site->path()));
+            throw ValueError(concat("Arrow: '", name, "' has no plain LoRA at ", site->path()));
           list.push_back(*term);
         }
         return list;
@@ -86,9 +84,9 @@ struct LoRAMethod {
         auto* router = method_of<BasicArrow<T>>(placed.part.get());
         if (router == nullptr) continue;
         const auto& options = router->options();
-        router->set_experts(terms(options.task_adapters),
-                            options.subtract_general ? terms(options.general_adapters)
-                                                     : std::vector<LowRankTerm<T>>());
+        router->set_experts(terms(options.task_adapters), options.subtract_general
+                                                              ? terms(options.general_adapters)
+                                                              : std::vector<LowRankTerm<T>>());
       }
     }
   }

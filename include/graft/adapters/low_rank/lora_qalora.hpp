@@ -28,8 +28,7 @@ class BasicLoRAQA {
   /// @throws ValueError if the group does not divide the inputs.
   BasicLoRAQA(const LoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : factors_("use_qalora", config, site, context) {
-    if (factors_.bias)
-      throw ValueError(concat("LoRA: lora_bias with use_qalora at ", site.path));
+    if (factors_.bias) throw ValueError(concat("LoRA: lora_bias with use_qalora at ", site.path));
     const Index g = config.qalora_group_size, in = site.in_features, r = factors_.rank;
     if (g < 1 || in % g != 0)
       throw ValueError(concat("LoRA: qalora_group_size ", g, " for ", in, " inputs of ", site.path,
@@ -40,7 +39,8 @@ class BasicLoRAQA {
     factors_.a = BasicParameter<T>(a);
     std::vector<std::int32_t> groups;
     for (Index k = 0; k < r; ++k)
-      for (Index i = 0; i < in; ++i) groups.push_back(static_cast<std::int32_t>(k * (in / g) + i / g));
+      for (Index i = 0; i < in; ++i)
+        groups.push_back(static_cast<std::int32_t>(k * (in / g) + i / g));
     groups_ = std::make_shared<const std::vector<std::int32_t>>(std::move(groups));
     factors_.scaling *= static_cast<T>(in / g) / static_cast<T>(g);
   }

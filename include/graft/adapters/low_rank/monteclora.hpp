@@ -72,12 +72,11 @@ BasicVar<T> dirichlet_divergence(const BasicVar<T>& alpha, double c) {
     kl += std::lgamma(c) - std::lgamma(a) + (a - c) * (value - sum_value);
     slopes[i] = static_cast<T>((a - c) * slope - sum_slope * excess);
   }
-  return alpha.tape().record(
-      BasicTensor<T>::full({1}, static_cast<T>(kl)), alpha.requires_grad(),
-      [g = alpha.grad_ref(), slopes](const BasicTensor<T>& dy) {
-        T* d = g.accumulator();
-        for (Index i = 0; i < slopes.size(); ++i) d[i] += dy[0] * slopes[i];
-      });
+  return alpha.tape().record(BasicTensor<T>::full({1}, static_cast<T>(kl)), alpha.requires_grad(),
+                             [g = alpha.grad_ref(), slopes](const BasicTensor<T>& dy) {
+                               T* d = g.accumulator();
+                               for (Index i = 0; i < slopes.size(); ++i) d[i] += dy[0] * slopes[i];
+                             });
 }
 
 }  // namespace detail
@@ -113,8 +112,7 @@ class BasicMonteCLoRA {
     deviation_ = BasicParameter<T>(deviation);
     weights_ = BasicParameter<T>(weights);
     last_variance_ = BasicParameter<T>(BasicTensor<T>::identity(r), false);
-    last_weights_ =
-        BasicParameter<T>(BasicTensor<T>::full({k}, T{1} / static_cast<T>(k)), false);
+    last_weights_ = BasicParameter<T>(BasicTensor<T>::full({k}, T{1} / static_cast<T>(k)), false);
   }
 
   template <Linear L>
@@ -135,12 +133,13 @@ class BasicMonteCLoRA {
       return add_scalar(sum(sub(v, log(v))), -r);
     };
     const auto wishart = graft::scale(spread(exp(graft::scale(sigma, 2))), T{0.5} * r);
-    const auto normal = graft::scale(
-        spread(sample_->chi ? variance(tape) : tape.constant(BasicTensor<T>::full(sigma.shape(), 1))),
-        T{0.5} * k);
-    auto loss = graft::scale(add(add(reshape(dirichlet, {}), reshape(wishart, {})),
-                                 reshape(normal, {})),
-                             static_cast<T>(options_.kl_loss_weight));
+    const auto normal =
+        graft::scale(spread(sample_->chi ? variance(tape)
+                                         : tape.constant(BasicTensor<T>::full(sigma.shape(), 1))),
+                     T{0.5} * k);
+    auto loss =
+        graft::scale(add(add(reshape(dirichlet, {}), reshape(wishart, {})), reshape(normal, {})),
+                     static_cast<T>(options_.kl_loss_weight));
     if (options_.use_entropy) {
       const auto w = sample_->zeta ? mixture(tape) : tape.constant(last_weights_.value());
       loss = add(loss, reshape(sum(square(w)), {}));
@@ -178,8 +177,7 @@ class BasicMonteCLoRA {
     const T k = static_cast<T>(options_.samples);
     const auto alpha = clamp(exp(tape.parameter(weights_)), eps, top);
     const auto logs = log(alpha);
-    const auto inverse =
-        div(tape.constant(BasicTensor<T>::full(alpha.shape(), 1)), alpha);
+    const auto inverse = div(tape.constant(BasicTensor<T>::full(alpha.shape(), 1)), alpha);
     const auto spread = clamp(add(graft::scale(inverse, 1 - 2 / k),
                                   reshape(graft::scale(sum(inverse), 1 / (k * k)), {1})),
                               eps, top);
@@ -207,8 +205,8 @@ class BasicMonteCLoRA {
     last_variance_.assign(diagonal);
     last_weights_.assign(w.value().clone());
     const auto noise = reshape(matmul(reshape(w, {1, k}), tape.constant(z)), {in, r});
-    return add(a, graft::scale(transpose(mul(noise, sqrt(v))),
-                               static_cast<T>(options_.sample_scaler)));
+    return add(
+        a, graft::scale(transpose(mul(noise, sqrt(v))), static_cast<T>(options_.sample_scaler)));
   }
 
   LoRAFactors<T> factors_;

@@ -24,7 +24,8 @@ struct VeLoRAConfig {
     v("init_type", init);
   }
   void validate() const {
-    if (groups < 1) throw ValueError(concat("VeLoRA: num_groups ", groups, ", expected at least 1"));
+    if (groups < 1)
+      throw ValueError(concat("VeLoRA: num_groups ", groups, ", expected at least 1"));
     if (!(scale > 0)) throw ValueError(concat("VeLoRA: scale ", scale, ", expected more than 0"));
     if (init != "batch_average" && init != "batch_average_once" && init != "random")
       throw ValueError(concat("VeLoRA: init_type '", init,
@@ -67,16 +68,14 @@ class BasicVeLoRA {
     if (!tape.training() || !tape.gradients())
       return factors_.with_bias(linear_low_rank(base, x, dropped, a, b, factors_.scaling));
     update_vector(dropped.value());
-    const auto h = compressed_matmul(dropped, a, v_.value(), options_.groups,
-                                     static_cast<T>(options_.scale));
-    return factors_.with_bias(
-        add(linear(base, x),
-            matmul(graft::scale(h, factors_.scaling), b, Transpose::no, Transpose::yes)));
+    const auto h =
+        compressed_matmul(dropped, a, v_.value(), options_.groups, static_cast<T>(options_.scale));
+    return factors_.with_bias(add(linear(base, x), matmul(graft::scale(h, factors_.scaling), b,
+                                                          Transpose::no, Transpose::yes)));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     auto list = factors_.tensors();
-    list.push_back(
-        {.name = "lora_velora_embed", .parameter = v_, .index = {}, .file_shape = {}});
+    list.push_back({.name = "lora_velora_embed", .parameter = v_, .index = {}, .file_shape = {}});
     return list;
   }
 

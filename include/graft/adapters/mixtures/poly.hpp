@@ -72,15 +72,15 @@ class BasicPoly {
     if (in_ % s != 0 || out_ % s != 0)
       throw ValueError(concat("Poly: n_splits ", s, " for the layer ", site.path, " of ", in_,
                               " and ", out_, " features, expected a divisor of both"));
-    auto a = BasicTensor<T>::zeros({s, k, in_ / s, r}), b = BasicTensor<T>::zeros({s, k, r, out_ / s}),
+    auto a = BasicTensor<T>::zeros({s, k, in_ / s, r}),
+         b = BasicTensor<T>::zeros({s, k, r, out_ / s}),
          z = BasicTensor<T>::zeros({config.tasks, s * k});
     if (!context.loading) {
       auto& rng = context.generator;
       const auto draw = [&](BasicTensor<T>& to, Index width, Index inputs) {
         for (Index skill = 0; skill < k; ++skill)
           for (Index split = 0; split < s; ++split) {
-            const auto block =
-                detail::kaiming_uniform_tensor<T>(rng, Shape{width, inputs}, inputs);
+            const auto block = detail::kaiming_uniform_tensor<T>(rng, Shape{width, inputs}, inputs);
             T* at = to.data() + (split * k + skill) * width * inputs;
             for (Index o = 0; o < width; ++o)
               for (Index i = 0; i < inputs; ++i) at[i * width + o] = block(o, i);
@@ -101,8 +101,8 @@ class BasicPoly {
     for (const auto t : tasks)
       if (t < 0 || t >= config_.tasks)
         throw ValueError(concat("Poly: task ", t, " of ", config_.tasks));
-    auto z = reshape(gather_rows(tape.parameter(logits_), tasks),
-                     {n, config_.splits, config_.skills});
+    auto z =
+        reshape(gather_rows(tape.parameter(logits_), tasks), {n, config_.splits, config_.skills});
     if (tape.training()) {
       auto noise = uniform_ ? uniform_.clone() : BasicTensor<T>::empty(z.shape());
       if (!uniform_) {
@@ -136,14 +136,14 @@ class BasicPoly {
     const auto mixed = [&](const BasicParameter<T>& p, Index elements) {
       return matmul(w, reshape(tape.parameter(p), {s, k, elements}));
     };
-    const auto a = reshape(
-        permute(reshape(mixed(a_, in_ / s * r), {s, n, in_ / s * r}), {1, 0, 2}), {n, in_, r});
-    const auto b = reshape(
-        permute(reshape(mixed(b_, r * (out_ / s)), {s, n, r, out_ / s}), {1, 2, 0, 3}),
-        {n, r, out_});
+    const auto a = reshape(permute(reshape(mixed(a_, in_ / s * r), {s, n, in_ / s * r}), {1, 0, 2}),
+                           {n, in_, r});
+    const auto b =
+        reshape(permute(reshape(mixed(b_, r * (out_ / s)), {s, n, r, out_ / s}), {1, 2, 0, 3}),
+                {n, r, out_});
     const auto delta = matmul(matmul(reshape(x, {n, x.rows() / n, in_}), a), b);
-    return add(linear(base, x), reshape(graft::scale(delta, T{1} / static_cast<T>(r)),
-                                        x.shape().with_last(out_)));
+    return add(linear(base, x),
+               reshape(graft::scale(delta, T{1} / static_cast<T>(r)), x.shape().with_last(out_)));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(3);

@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "graft/adapters/initial_values.hpp"
-#include "graft/autograd/low_rank_term.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/autograd/low_rank_term.hpp"
 #include "graft/autograd/ops/topk_mixture.hpp"
 
 namespace graft {
@@ -56,11 +56,11 @@ struct XLoRAConfig {
   /// @throws ValueError for sizes, a temperature or a dropout out of range.
   void validate() const {
     if (depth < 1 || (depth > 1 && size < 1))
-      throw ValueError(concat("X-LoRA: xlora_depth ", depth, " and xlora_size ", size,
-                              ", expected at least 1"));
+      throw ValueError(
+          concat("X-LoRA: xlora_depth ", depth, " and xlora_size ", size, ", expected at least 1"));
     if (!(softmax_temperature > 0))
-      throw ValueError(concat("X-LoRA: softmax_temperature ", softmax_temperature,
-                              ", expected more than 0"));
+      throw ValueError(
+          concat("X-LoRA: softmax_temperature ", softmax_temperature, ", expected more than 0"));
     if (!(dropout >= 0 && dropout < 1))
       throw ValueError(concat("X-LoRA: xlora_dropout_p ", dropout, ", expected [0, 1)"));
     if (top_k_lora && *top_k_lora < 1)
@@ -71,7 +71,7 @@ struct XLoRAConfig {
 /// The scalings of one forward pass, shared by the classifier of an X-LoRA and its sites.
 template <std::floating_point T>
 struct XLoRAScalings {
-  BasicVar<T> values;    ///< [tokens, layers · experts]
+  BasicVar<T> values;  ///< [tokens, layers · experts]
   bool first_pass = false;
 };
 
@@ -222,21 +222,22 @@ class XLoRALinear final : public LinearPart<T> {
     BasicVar<T> w;
     if (scalings_->first_pass) {
       if (config_.scaling_pass_value == 0) return {};
-      w = tape.constant(BasicTensor<T>::full(x.shape().with_last(n),
-                                             static_cast<T>(config_.scaling_pass_value)));
+      w = tape.constant(
+          BasicTensor<T>::full(x.shape().with_last(n), static_cast<T>(config_.scaling_pass_value)));
     } else {
       auto all = scalings_->values;
       if (!all)
         throw ValueError("X-LoRA: the model has no first pass, which the scalings come from");
       if (&all.tape() != &tape) {
         if (tape.gradients())
-          throw ValueError("X-LoRA: gradients of the classifier do not pass a checkpoint; keep "
-                           "the activations of the blocks");
+          throw ValueError(
+              "X-LoRA: gradients of the classifier do not pass a checkpoint; keep "
+              "the activations of the blocks");
         all = tape.constant(all.value());
       }
       if (all.rows() != x.rows())
-        throw ShapeError(concat("X-LoRA: scalings of ", all.rows(), " tokens for the input ",
-                                x.shape().text()));
+        throw ShapeError(
+            concat("X-LoRA: scalings of ", all.rows(), " tokens for the input ", x.shape().text()));
       w = reshape(slice(all, -1, layer_ * n, n), x.shape().with_last(n));
     }
     if (config_.top_k_lora) w = mul(w, tape.constant(kept(w.value())));
@@ -296,9 +297,8 @@ struct XLoRAMethod {
       numbers = numbers && name.find_first_not_of("0123456789") == std::string::npos;
     }
     if (numbers)
-      std::stable_sort(names.begin(), names.end(), [](const auto& a, const auto& b) {
-        return a.size() < b.size();
-      });
+      std::stable_sort(names.begin(), names.end(),
+                       [](const auto& a, const auto& b) { return a.size() < b.size(); });
     return names;
   }
   static bool targets(const Config&, const std::string&) { return true; }
@@ -339,8 +339,8 @@ struct XLoRAMethod {
     }
     for (const auto& name : names)
       if (!used[name])
-        throw ValueError(concat("X-LoRA: the model has no adapter '", name,
-                                "'; load the experts first"));
+        throw ValueError(
+            concat("X-LoRA: the model has no adapter '", name, "'; load the experts first"));
     const Index hidden = config.hidden_size > 0 ? config.hidden_size : table.info.hidden_size;
     auto classifier = std::make_shared<XLoRAClassifier<T>>(
         config, static_cast<Index>(config.adapters.size()), layers, hidden, context, scalings);
