@@ -61,3 +61,5 @@ function(graft_program name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE graft_developer)
 endfunction()
+
+include(cmake/methods.cmake)

@@ -3,6 +3,7 @@ file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/examples/graft/*.cpp
 if(_sources)
   if(TARGET graft_text AND TARGET CLI11::CLI11)
     graft_program(graft ${_sources})
+    target_link_libraries(graft PRIVATE graft_methods_float)
   else()
     message(STATUS "graft: the program graft needs nlohmann_json, PCRE2, ICU and CLI11: left out")
   endif()

@@ -1,5 +1,8 @@
 #pragma once
 
+#include "graft/compose/method_registry.hpp"
+
+#ifndef GRAFT_METHODS_COMPILED
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
@@ -8,19 +11,31 @@
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
 #include "graft/compose/full_method.hpp"
-#include "graft/compose/method_registry.hpp"
+#endif
 
 namespace graft {
+
+#ifdef GRAFT_METHODS_COMPILED
+
+/// Every method of the library. GRAFT_METHODS_COMPILED: defined in a library, one unit a family.
+template <std::floating_point T>
+const MethodRegistry<T>& all_methods();
+template <>
+const MethodRegistry<float>& all_methods<float>();
+template <>
+const MethodRegistry<double>& all_methods<double>();
+
+#else
 
 /// Every method of the library.
 template <std::floating_point T>
 const MethodRegistry<T>& all_methods() {
   static const MethodRegistry<T> registry = [] {
     MethodRegistry<T> r;
-    r.add(LowRankMethods<T>{});
-    r.add(MixturesMethods<T>{});
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
+    r.add(LowRankMethods<T>{});
+    r.add(MixturesMethods<T>{});
     r.add(OrthogonalMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
@@ -29,5 +44,7 @@ const MethodRegistry<T>& all_methods() {
   }();
   return registry;
 }
+
+#endif
 
 }  // namespace graft

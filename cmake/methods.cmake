@@ -1,0 +1,53 @@
+# The registry of methods for our own programs: one translation unit a family and precision instead of one
+# that holds everything. graft_methods_float and graft_methods_double define all_methods<T>() of
+# graft/compose/methods.hpp; a family is a folder of include/graft/adapters with a methods.hpp.
+file(GLOB _families CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/graft/adapters/*/methods.hpp")
+foreach(scalar IN ITEMS float double)
+  set(_sources "")
+  set(_declared "")
+  set(_added "")
+  foreach(header IN LISTS _families)
+    get_filename_component(folder "${header}" DIRECTORY)
+    get_filename_component(family "${folder}" NAME)
+    file(STRINGS "${header}" _alias REGEX "^using [A-Za-z0-9]+Methods *=")
+    string(REGEX REPLACE "^using ([A-Za-z0-9]+) *=.*" "\\1" _alias "${_alias}")
+    set(_source "${PROJECT_BINARY_DIR}/methods/${family}_${scalar}.cpp")
+    file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT [[
+#include "graft/adapters/@family@/methods.hpp"
+
+#include "graft/compose/method_registry.hpp"
+
+namespace graft::detail {
+void add_@family@(MethodRegistry<@scalar@>& registry) { registry.add(@_alias@<@scalar@>{}); }
+}  // namespace graft::detail
+]])
+    list(APPEND _sources "${_source}")
+    string(APPEND _declared "void add_${family}(MethodRegistry<${scalar}>& registry);\n")
+    string(APPEND _added "    detail::add_${family}(r);\n")
+  endforeach()
+  set(_source "${PROJECT_BINARY_DIR}/methods/all_${scalar}.cpp")
+  file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT [[
+#include "graft/compose/full_method.hpp"
+#include "graft/compose/methods.hpp"
+
+namespace graft {
+namespace detail {
+@_declared@}  // namespace detail
+
+template <>
+const MethodRegistry<@scalar@>& all_methods<@scalar@>() {
+  static const MethodRegistry<@scalar@> registry = [] {
+    MethodRegistry<@scalar@> r;
+@_added@    r.add(FullMethods<@scalar@>{});
+    return r;
+  }();
+  return registry;
+}
+}  // namespace graft
+]])
+  add_library(graft_methods_${scalar} STATIC EXCLUDE_FROM_ALL ${_sources} "${_source}")
+  target_link_libraries(graft_methods_${scalar} PUBLIC graft_developer)
+  target_compile_definitions(graft_methods_${scalar} PUBLIC GRAFT_METHODS_COMPILED)
+endforeach()
+# Double precision serves tests only.
+target_compile_options(graft_methods_double PRIVATE ${GRAFT_TEST_OPTIMIZE})
