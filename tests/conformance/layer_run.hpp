@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
 #include "toy.hpp"
 

@@ -1,10 +1,11 @@
 // Cases of published models.
 #include <cmath>
 
+#include "graft/compose/adapter_model.hpp"
+#include "graft/compose/methods.hpp"
 #include "graft/models/load.hpp"
 #include "graft/text/load_tokenizer.hpp"
 #include "model_cache.hpp"
-#include "graft/compose/methods.hpp"
 #include "support.hpp"
 
 namespace conformance {
