@@ -144,7 +144,7 @@ Result run_init_case(const Case& c) {
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
   const auto in = toy.inputs(file);
   const auto before = forward(toy, in);
-  AdapterModel model(toy.sites(), graft::all_methods<float>());
+  AdapterModel model(toy.sites(), methods<float>());
   graft::TorchGenerator generator(c.json.value("seed", std::uint64_t{0}));
   auto& set =
       model.add("default", graft::read_config_file(c.folder / "adapter_config.json"), generator);
@@ -203,7 +203,7 @@ Result run_multi_case(const Case& c) {
   const auto in = toy.inputs(file);
   check_outputs(check, toy, in, file, "y_base");
   rewrite_weights(toy, file);
-  AdapterModel model(toy.sites(), graft::all_methods<float>());
+  AdapterModel model(toy.sites(), methods<float>());
   bool mixed = false;
   const auto names = load_adapters(c, toy, model, mixed);
   auto context = std::make_shared<graft::ForwardContext>();

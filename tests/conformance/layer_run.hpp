@@ -7,8 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/compose/adapter_model.hpp"
-#include "graft/compose/methods.hpp"
+#include "registry.hpp"
 #include "toy.hpp"
 
 /// Running a small module with adapters and comparing everything that a file holds of it.
@@ -238,7 +237,7 @@ void check_known(const Case& c) {
   const auto type = config.find("peft_type");
   const auto* name = type == config.end() ? nullptr : type->second.template get_if<std::string>();
   if (name == nullptr) throw Unsupported{"no peft_type"};
-  const auto& entry = graft::all_methods<T>().at(*name);
+  const auto& entry = methods<T>().at(*name);
   if (!c.json.contains("card")) return;  // PEFT writes fields that do not concern a method
   for (const auto& [field, value] : config) {
     static const std::vector<std::string> others = {
@@ -268,7 +267,7 @@ void run_layer(Checker& check, const Case& c) {
     if (view.name.starts_with("in.")) throw Unsupported{concat("input ", view.name)};
   if (std::is_same_v<T, float>) check_outputs(check, toy, in, file, "y_base");
   rewrite_weights(toy, file);
-  graft::BasicAdapterModel<T> model(toy.sites(), graft::all_methods<T>());
+  graft::BasicAdapterModel<T> model(toy.sites(), methods<T>());
   model.load("default", c.folder);
   const bool training = c.json.value("mode", "eval") == "train";
   if constexpr (std::is_same_v<T, double>) {

@@ -176,7 +176,7 @@ Result run_model_case(const Case& c) {
   const auto model = graft::models::load<float>(models / c.json.at("base").get<std::string>());
   const auto inputs = SafetensorsFile::open(models / c.json.at("inputs").get<std::string>());
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
-  AdapterModel adapters(model->sites(), graft::all_methods<float>());
+  AdapterModel adapters(model->sites(), methods<float>());
   graft::LoadReport report;
   auto& set = adapters.load("default", c.folder, false, &report);
   // Tensors that the checkpoint does not hold.
@@ -255,7 +255,7 @@ Result run_method_model_case(const Case& c) {
     quantise_base(*model, settings.at("base_quantisation"));
     logits("quantised_base_logits", check.tolerance());
   }
-  AdapterModel adapters(model->sites(), graft::all_methods<float>());
+  AdapterModel adapters(model->sites(), methods<float>());
   auto& set = adapters.load("default", c.folder);
   logits("logits", check.tolerance());
   Tape tape;

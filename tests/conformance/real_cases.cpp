@@ -1,8 +1,7 @@
 // Cases of published models.
 #include <cmath>
 
-#include "graft/compose/adapter_model.hpp"
-#include "graft/compose/methods.hpp"
+#include "registry.hpp"
 #include "graft/models/load.hpp"
 #include "graft/text/load_tokenizer.hpp"
 #include "model_cache.hpp"
@@ -96,7 +95,7 @@ Result run_real_case(const Case& c) {
   for (const auto& text : c.json.at("base"))
     check_text(check, *model, text, text.at("ids").get<std::vector<std::int32_t>>(),
                concat("text ", number++));
-  graft::AdapterModel adapters(model->sites(), graft::all_methods<float>());
+  graft::AdapterModel adapters(model->sites(), methods<float>());
   if (!std::filesystem::exists(c.folder / "adapter")) return check.result();
   auto& set = adapters.load("default", c.folder / "adapter");
   number = 0;
