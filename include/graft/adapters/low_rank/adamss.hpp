@@ -11,7 +11,7 @@
 
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/low_rank/kmeans.hpp"
-#include "graft/adapters/low_rank/randomized_svd.hpp"
+#include "graft/adapters/randomized_svd.hpp"
 #include "graft/adapters/method.hpp"
 
 namespace graft {

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "graft/adapters/initial_values.hpp"
-#include "graft/adapters/low_rank/root.hpp"
+#include "graft/adapters/root.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
