@@ -15,11 +15,11 @@ TEST_CASE("PSOFT in all its forms begins as the identity, differentiates and mer
        {PSOFTConfig{.rank = 4, .alpha = 6}, PSOFTConfig{.rank = 4, .orthogonal = false},
         PSOFTConfig{.rank = 4, .ab_init = "pissa_init", .mag_a = false, .use_cayley_neumann = true},
         PSOFTConfig{.rank = 3,
-                    .svd = "lowrank",
-                    .mag_b = false,
-                    .use_cayley_neumann = true,
-                    .num_cayley_neumann_terms = 7,
-                    .cayley_neumann_eps = 0.3}}) {
+        .svd = "lowrank",
+        .mag_b = false,
+        .use_cayley_neumann = true,
+        .num_cayley_neumann_terms = 7,
+        .cayley_neumann_eps = 0.3}}) {
     CHECK(checks::change_at_init<BasicPSOFT<double>>(config) < 1e-13);
     CHECK(checks::gradient_error<BasicPSOFT<double>>(config) < 1e-7);
     CHECK(checks::merge_error<PSOFT>(config) < 1e-5);
@@ -49,10 +49,8 @@ TEST_CASE("PSOFT's rotation is orthogonal, near its series, and short where it m
             rotation({.use_cayley_neumann = true, .num_cayley_neumann_terms = 30}, 0.05),
             rotation({}, 0.05)) < 1e-12);
   double square = 0;  // two terms: I + 2 Q
-  const auto capped = rotation({.use_cayley_neumann = true,
-                                .num_cayley_neumann_terms = 2,
-                                .cayley_neumann_eps = 0.2},
-                               3);
+  const auto capped = rotation(
+      {.use_cayley_neumann = true, .num_cayley_neumann_terms = 2, .cayley_neumann_eps = 0.2}, 3);
   for (Index i = 0; i < 16; ++i) square += std::pow(capped[i] - (i % 5 == 0 ? 1 : 0), 2);
   CHECK(std::sqrt(square) == Approx(0.4));
 }

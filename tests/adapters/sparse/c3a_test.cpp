@@ -35,8 +35,7 @@ TEST_CASE("C3A's blocks are circulant: the element depends on the difference of 
 }
 
 TEST_CASE("C3A takes block sizes by pattern and refuses those that do not divide") {
-  CHECK(checks::trained<C3A>({.block_size = 5, .block_size_pattern = {{"proj", 3}}}, 15, 12) ==
-        60);
+  CHECK(checks::trained<C3A>({.block_size = 5, .block_size_pattern = {{"proj", 3}}}, 15, 12) == 60);
   CHECK_THROWS_WITH(checks::trained<C3A>({.block_size = 5}, 15, 12),
                     Catch::Contains("does not divide"));
   CHECK_THROWS_WITH(checks::trained<C3A>({.block_size = 3, .init_weights = "ones"}, 15, 12),

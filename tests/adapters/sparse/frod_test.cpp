@@ -11,7 +11,8 @@ using graft::Index;
 
 TEST_CASE("FRoD begins as the weight itself, differentiates and merges") {
   const FRoDConfig config{.sparse_rate = 0.1};
-  for (const Index out : {9, 12, 17}) {  // with fewer rows than columns the basis is that of the SVD
+  for (const Index out :
+       {9, 12, 17}) {  // with fewer rows than columns the basis is that of the SVD
     INFO(out);
     CHECK(checks::change_at_init<BasicFRoD<double>>(config, out, 12) < 1e-10);
     CHECK(checks::gradient_error<BasicFRoD<double>>(config, out, 12) < 1e-7);

@@ -10,10 +10,8 @@ using graft::SupertuningConfig;
 
 TEST_CASE("Super-tuning and Supra begin as the identity, differentiate and merge") {
   for (const auto& config :
-       {SupertuningConfig{.sparsity = 0.9}, SupertuningConfig{.sparsity = 0.8,
-                                                              .select_top = false,
-                                                              .rank = 3,
-                                                              .alpha = 4}}) {
+       {SupertuningConfig{.sparsity = 0.9},
+        SupertuningConfig{.sparsity = 0.8, .select_top = false, .rank = 3, .alpha = 4}}) {
     CHECK(checks::change_at_init<BasicSupertuning<double>>(config, 15, 12) < 1e-15);
     CHECK(checks::gradient_error<BasicSupertuning<double>>(config, 15, 12) < 1e-8);
     CHECK(checks::merge_error<Supertuning>(config, 15, 12) < 1e-5);

@@ -49,7 +49,6 @@ TEST_CASE("WaveFT's filters are orthogonal to their own shifts by two, but for P
 TEST_CASE("WaveFT refuses too many elements and unknown wavelets") {
   CHECK_THROWS_WITH(checks::trained<WaveFT>({.n_frequency = 181}, 15, 12),
                     Catch::Contains("n_frequency 181"));
-  CHECK_THROWS_WITH(
-      checks::trained<WaveFT>({.n_frequency = 5, .wavelet_family = "coif5"}, 15, 12),
-      Catch::Contains("coif5"));
+  CHECK_THROWS_WITH(checks::trained<WaveFT>({.n_frequency = 5, .wavelet_family = "coif5"}, 15, 12),
+                    Catch::Contains("coif5"));
 }

@@ -84,8 +84,8 @@ TEST_CASE("wavelet analysis and synthesis are transposes, and inverses inside of
   level->shift = 2;
   const auto x = checks::random_tensor<double>({4, 9}, 1);
   BasicTape<double> tape;
-  const auto back = wavelet_synthesis<double>(wavelet_analysis<double>(tape.constant(x), level),
-                                              level);
+  const auto back =
+      wavelet_synthesis<double>(wavelet_analysis<double>(tape.constant(x), level), level);
   CHECK(checks::relative_error(back.value(), x) < 1e-14);
   CHECK(gradient_error({{2, 9}}, {2, 12}, [&](const auto& v) {
           return wavelet_analysis<double>(v[0], level);

@@ -16,7 +16,7 @@ namespace graft {
 
 /// Configuration of DEFT, fields as PEFT's DeftConfig.
 struct DEFTConfig {
-  Index rank = 8;  ///< at most out: a larger one is lowered to it
+  Index rank = 8;                             ///< at most out: a larger one is lowered to it
   std::string decomposition_method = "relu";  ///< or "qr"
   std::optional<double> alpha = {};           ///< scaling = alpha / rank; null or zero: 1
   bool para = false;                          ///< PaRa: only takes the subspace away, without R
@@ -48,8 +48,8 @@ struct DEFTConfig {
   void validate() const {
     if (rank < 1) throw ValueError(concat("DEFT: r ", rank, ", expected at least 1"));
     if (decomposition_method != "relu" && decomposition_method != "qr")
-      throw ValueError(concat("DEFT: decomposition_method '", decomposition_method,
-                              "', expected relu or qr"));
+      throw ValueError(
+          concat("DEFT: decomposition_method '", decomposition_method, "', expected relu or qr"));
   }
 };
 

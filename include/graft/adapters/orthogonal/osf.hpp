@@ -22,7 +22,7 @@ struct OSFConfig {
   ConfigValue effective_rank = {};
   /// The same by path: the first regular expression that is found anywhere in it.
   std::map<std::string, ConfigValue> rank_pattern = {};
-  ConfigValue init_weights = true;  ///< false: the trained part is N(0, 1)
+  ConfigValue init_weights = true;     ///< false: the trained part is N(0, 1)
   ConfigValue target_svd_config = {};  ///< read and written; PEFT does not use it either
   TargetModules target_modules = {};
   TargetModules exclude_modules = {};

@@ -18,14 +18,14 @@ namespace graft {
 /// Configuration of PSOFT, fields as PEFT's PsoftConfig.
 struct PSOFTConfig {
   Index rank = 32;
-  double alpha = 32;                    ///< scaling = alpha / rank
-  double dropout = 0;                   ///< on the input of the branch, while training
-  std::string ab_init = "psoft_init";   ///< or "pissa_init", the root of S on both sides
-  std::string svd = "full";             ///< or "lowrank", randomised
-  Index svd_iterations = 10;            ///< of the randomised one
-  std::uint64_t random_seed = 0;        ///< of the randomised one
-  bool orthogonal = true;               ///< R from a skew matrix; false: R itself is trained
-  bool mag_a = true, mag_b = true;      ///< trained factors of R's columns and rows
+  double alpha = 32;                   ///< scaling = alpha / rank
+  double dropout = 0;                  ///< on the input of the branch, while training
+  std::string ab_init = "psoft_init";  ///< or "pissa_init", the root of S on both sides
+  std::string svd = "full";            ///< or "lowrank", randomised
+  Index svd_iterations = 10;           ///< of the randomised one
+  std::uint64_t random_seed = 0;       ///< of the randomised one
+  bool orthogonal = true;              ///< R from a skew matrix; false: R itself is trained
+  bool mag_a = true, mag_b = true;     ///< trained factors of R's columns and rows
   bool use_cayley_neumann = false;
   Index num_cayley_neumann_terms = 5;
   std::optional<double> cayley_neumann_eps = {};  ///< longest Q of the series, in (0, 1)
@@ -69,8 +69,8 @@ struct PSOFTConfig {
       throw ValueError(concat("PSOFT: num_cayley_neumann_terms ", num_cayley_neumann_terms,
                               ", expected at least 1"));
     if (cayley_neumann_eps && !(*cayley_neumann_eps > 0 && *cayley_neumann_eps < 1))
-      throw ValueError(concat("PSOFT: cayley_neumann_eps ", *cayley_neumann_eps,
-                              ", expected between 0 and 1"));
+      throw ValueError(
+          concat("PSOFT: cayley_neumann_eps ", *cayley_neumann_eps, ", expected between 0 and 1"));
   }
 };
 
@@ -109,8 +109,8 @@ class BasicPSOFT {
     if (r > std::min(in, out))
       throw ValueError(concat("PSOFT: r ", r, " above min(", in, ", ", out, ") at ", site.path));
     const bool random = !config.init_weights && !context.loading;
-    auto weight = config.orthogonal ? BasicTensor<T>::zeros({r * (r - 1) / 2})
-                                    : BasicTensor<T>::identity(r);
+    auto weight =
+        config.orthogonal ? BasicTensor<T>::zeros({r * (r - 1) / 2}) : BasicTensor<T>::identity(r);
     if (random) {
       const auto noise = detail::normal_tensor<T>(context.generator, weight.shape(), 0.1);
       for (Index i = 0; i < weight.size(); ++i) weight[i] += noise[i];
@@ -122,10 +122,10 @@ class BasicPSOFT {
       for (Index j = i + 1; j < r; ++j) positions_.push_back(i * r + j);
 
     TorchGenerator generator(config.random_seed);
-    const auto d = config.svd == "full"
-                       ? svd(site.weight())
-                       : randomized_svd(site.weight(), r, static_cast<int>(config.svd_iterations),
-                                        generator);
+    const auto d =
+        config.svd == "full"
+            ? svd(site.weight())
+            : randomized_svd(site.weight(), r, static_cast<int>(config.svd_iterations), generator);
     auto inner = BasicTensor<T>::empty({r, in}), outer = BasicTensor<T>::empty({out, r});
     for (Index k = 0; k < r; ++k) {
       const T value = d.s[k] / static_cast<T>(scaling_);
@@ -158,7 +158,8 @@ class BasicPSOFT {
       const auto upper = scatter(matrix, positions_, {r, r});
       auto q = sub(upper, transpose(upper));
       if (config_.use_cayley_neumann) {
-        if (config_.cayley_neumann_eps) q = shortened(q, static_cast<T>(*config_.cayley_neumann_eps));
+        if (config_.cayley_neumann_eps)
+          q = shortened(q, static_cast<T>(*config_.cayley_neumann_eps));
         matrix = detail::cayley_neumann(q, config_.num_cayley_neumann_terms);
       } else {
         const auto one = tape.constant(BasicTensor<T>::identity(r));

@@ -20,13 +20,13 @@ namespace graft {
 
 /// Configuration of FRoD, fields as PEFT's FrodConfig.
 struct FRoDConfig {
-  double sparse_rate = 0.01;           ///< trained elements off the diagonal, as a share of in²
-  double regularization_alpha = 1e-3;  ///< added to the Gram matrices of the joint decomposition
+  double sparse_rate = 0.01;              ///< trained elements off the diagonal, as a share of in²
+  double regularization_alpha = 1e-3;     ///< added to the Gram matrices of the joint decomposition
   std::uint64_t projection_prng_key = 0;  ///< of the positions
   bool save_projection = true;            ///< false: V and the positions are found again from W
   double dropout = 0;                     ///< on the input, while training
   bool init_weights = true;  ///< the weight as it is; false: N(0, 0.1) on what is trained
-  bool progressbar = true;                   ///< read and written
+  bool progressbar = true;   ///< read and written
   bool runtime_offload_base_weight = false;  ///< read and written
   bool fan_in_fan_out = false;
   std::string bias = "none";
@@ -139,8 +139,8 @@ BasicTensor<T> joint_basis(const std::vector<BasicTensor<T>>& weights, double al
 /// a rate above zero.
 inline IndexTensor off_diagonal(Index n, double rate, TorchGenerator* generator) {
   const Index all = n * (n - 1);
-  Index count = std::min(
-      static_cast<Index>(static_cast<double>(n) * static_cast<double>(n) * rate), all);
+  Index count =
+      std::min(static_cast<Index>(static_cast<double>(n) * static_cast<double>(n) * rate), all);
   if (rate > 0 && all > 0) count = std::max<Index>(1, count);
   IndexTensor index;
   index.shape = {2, count};
@@ -252,8 +252,8 @@ class BasicFRoD {
     const auto& root = detail::root_of(base);
     const auto h = graft::dropout(x, dropout_);
     const auto z = matmul(h, tape.parameter(v_));
-    const auto turned = add(mul(z, tape.parameter(lambda_)),
-                            sparse_matmul(z, tape.parameter(values_), pattern_));
+    const auto turned =
+        add(mul(z, tape.parameter(lambda_)), sparse_matmul(z, tape.parameter(values_), pattern_));
     const auto out = matmul(turned, tape.constant(u_), Transpose::no, Transpose::yes);
     const auto bias = bias_of(root);
     if (h.value().data() == x.value().data() && !detail::has_adapters_below(base))

@@ -17,12 +17,12 @@ namespace graft {
 
 /// Configuration of super-tuning, fields as PEFT's SupertuningConfig.
 struct SupertuningConfig {
-  double sparsity = 0.99;  ///< share of the elements that stay frozen
-  bool select_top = true;  ///< the largest elements; false: the smallest
-  std::optional<Index> rank = {};    ///< r of LoRA factors beside them (Supra); null: none
-  std::optional<double> alpha = {};  ///< scaling = alpha / r; null: 2 r
-  double dropout = 0;                ///< on the input of the factors, while training
-  bool init_weights = true;          ///< zeros; false: N(0, 1), and B drawn
+  double sparsity = 0.99;                ///< share of the elements that stay frozen
+  bool select_top = true;                ///< the largest elements; false: the smallest
+  std::optional<Index> rank = {};        ///< r of LoRA factors beside them (Supra); null: none
+  std::optional<double> alpha = {};      ///< scaling = alpha / r; null: 2 r
+  double dropout = 0;                    ///< on the input of the factors, while training
+  bool init_weights = true;              ///< zeros; false: N(0, 1), and B drawn
   bool save_precomputed_indices = true;  ///< false: the positions are found again from W
   TargetModules target_modules = {};
   Selection select = {};
@@ -58,8 +58,9 @@ struct SupertuningConfig {
 ///
 /// Trained: ⌊in · out · (1 − sparsity)⌋ elements, + r (in + out). S is held as positions and values
 /// and never written out. The identity at the start; merges. Source: arXiv:2607.09287, in the form
-/// of PEFT; positions in order of magnitude, equal ones by position (torch leaves their order open). Tensors: supertuning_values, supertuning_indices [n] (flat),
-/// supertuning_lora_A.weight, supertuning_lora_B.weight.
+/// of PEFT; positions in order of magnitude, equal ones by position (torch leaves their order
+/// open). Tensors: supertuning_values, supertuning_indices [n] (flat), supertuning_lora_A.weight,
+/// supertuning_lora_B.weight.
 template <std::floating_point T>
 class BasicSupertuning {
  public:

@@ -23,7 +23,7 @@ struct WaveFTConfig {
   Index n_frequency = 2592;
   double scaling = 25;
   std::string wavelet_family = "db1";
-  bool use_idwt = true;  ///< false: the sparse matrix is the update itself
+  bool use_idwt = true;         ///< false: the sparse matrix is the update itself
   Index random_loc_seed = 777;  ///< of the positions, which are not saved
   bool fan_in_fan_out = false;
   std::map<std::string, ConfigValue> n_frequency_pattern = {};

@@ -87,27 +87,27 @@ BasicVar<T> block_circulant(const BasicVar<T>& x, const BasicVar<T>& w) {
     const detail::Spectra<T> from(x.value(), b), weights(w.value(), b);
     detail::spectral_product(false, true, true, rows, m, n, from, weights, out);
   }
-  return tape.record(
-      out.back(x.shape().with_last(m * b)), x.requires_grad() || w.requires_grad(),
-      [=, gx = x.grad_ref(), gw = w.grad_ref(),
-       kept = w.requires_grad() ? x.saved() : BasicSaved<T>{},
-       vw = w.value()](const BasicTensor<T>& dy) {
-        const detail::Spectra<T> back(dy, b);
-        if (gx) {
-          const detail::Spectra<T> weights(vw, b);
-          detail::Spectra<T> dx(b, rows * n);
-          detail::spectral_product(false, false, false, rows, n, m, back, weights, dx);
-          gx.add(dx.back(gx.shape()));
-        }
-        if (gw) {
-          // dYᵀ X̄ is the conjugate of what is wanted.
-          const detail::Spectra<T> from(kept.get(), b);
-          detail::Spectra<T> dw(b, m * n);
-          detail::spectral_product(true, false, true, m, n, rows, back, from, dw);
-          for (T& v : dw.im) v = -v;
-          gw.add(dw.back(gw.shape()));
-        }
-      });
+  return tape.record(out.back(x.shape().with_last(m * b)), x.requires_grad() || w.requires_grad(),
+                     [=, gx = x.grad_ref(), gw = w.grad_ref(),
+                      kept = w.requires_grad() ? x.saved() : BasicSaved<T>{},
+                      vw = w.value()](const BasicTensor<T>& dy) {
+                       const detail::Spectra<T> back(dy, b);
+                       if (gx) {
+                         const detail::Spectra<T> weights(vw, b);
+                         detail::Spectra<T> dx(b, rows * n);
+                         detail::spectral_product(false, false, false, rows, n, m, back, weights,
+                                                  dx);
+                         gx.add(dx.back(gx.shape()));
+                       }
+                       if (gw) {
+                         // dYᵀ X̄ is the conjugate of what is wanted.
+                         const detail::Spectra<T> from(kept.get(), b);
+                         detail::Spectra<T> dw(b, m * n);
+                         detail::spectral_product(true, false, true, m, n, rows, back, from, dw);
+                         for (T& v : dw.im) v = -v;
+                         gw.add(dw.back(gw.shape()));
+                       }
+                     });
 }
 
 }  // namespace graft

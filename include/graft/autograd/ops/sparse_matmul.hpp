@@ -67,17 +67,16 @@ BasicVar<T> sparse_matmul(const BasicVar<T>& x, const BasicVar<T>& values,
                             pattern->cols, "]ᵀ of ", pattern->size(), " elements, ",
                             values.shape().text(), " values"));
   const auto v = values.value();
-  const auto y = detail::swapped(detail::scatter_products(detail::swapped(x.value()), v,
-                                                          pattern->col, pattern->row,
-                                                          pattern->rows));
+  const auto y = detail::swapped(detail::scatter_products(
+      detail::swapped(x.value()), v, pattern->col, pattern->row, pattern->rows));
   return tape.record(
       y.reshape(x.shape().with_last(pattern->rows)), x.requires_grad() || values.requires_grad(),
       [=, gx = x.grad_ref(), gv = values.grad_ref(),
        kept = values.requires_grad() ? x.saved() : BasicSaved<T>{}](const BasicTensor<T>& dy) {
         const auto dyt = detail::swapped(dy);
         if (gx)
-          gx.add(detail::swapped(detail::scatter_products(dyt, v, pattern->row, pattern->col,
-                                                          pattern->cols))
+          gx.add(detail::swapped(
+                     detail::scatter_products(dyt, v, pattern->row, pattern->col, pattern->cols))
                      .reshape(gx.shape()));
         if (!gv) return;
         const auto xt = detail::swapped(kept.get());

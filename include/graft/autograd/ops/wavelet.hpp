@@ -57,11 +57,11 @@ BasicVar<T> wavelet_op(const BasicVar<T>& x, std::shared_ptr<const WaveletLevel>
     throw ShapeError(concat(back ? "wavelet_synthesis: " : "wavelet_analysis: ", x.shape().text(),
                             ", expected [..., ", expected, "]"));
   auto y = wavelet_rows(x.value(), *level, back);
-  return x.tape().record(std::move(y), x.requires_grad(),
-                         [gx = x.grad_ref(), level = std::move(level),
-                          back](const BasicTensor<T>& dy) {
-                           gx.add(wavelet_rows(dy, *level, !back));
-                         });
+  return x.tape().record(
+      std::move(y), x.requires_grad(),
+      [gx = x.grad_ref(), level = std::move(level), back](const BasicTensor<T>& dy) {
+        gx.add(wavelet_rows(dy, *level, !back));
+      });
 }
 
 }  // namespace detail
