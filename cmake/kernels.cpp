@@ -1,5 +1,5 @@
 // The compiled library: the bodies of everything that graft/kernels declares, and the
-// decompositions, once.
+// decompositions and Fourier transforms, once.
 #define GRAFT_KERNELS_IMPLEMENTATION
 
 #include "graft/kernels/attention.hpp"
@@ -12,3 +12,4 @@
 #include "graft/kernels/packed_weights.hpp"
 #include "graft/kernels/rotary.hpp"
 #include "graft/tensor/decompositions.hpp"
+#include "graft/tensor/fft.hpp"

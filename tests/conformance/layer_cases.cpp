@@ -220,7 +220,7 @@ Result run_multi_case(const Case& c) {
     check_gradients(check, toy, model, file, in, c.json.value("mode", "eval") == "train", names,
                     c.json, context);
   if (!c.json.contains("row_adapters") && !file.find("task_ids")) {
-    if (names.size() == 1) check_round_trip(check, toy, model, in, false);
+    if (names.size() == 1) check_round_trip(check, toy, model, file, in, false);
     check_merge(check, c, toy, model, file, in);
   }
   return check.result();

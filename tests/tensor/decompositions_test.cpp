@@ -67,3 +67,22 @@ TEST_CASE("the inverse of each matrix of a stack times the matrix is the identit
       }
   CHECK_THROWS_AS(graft::inverse(random_matrix(2, 3, 1)), graft::ShapeError);
 }
+
+TEST_CASE("symmetric_eigen gives ascending values and orthonormal vectors") {
+  std::mt19937 generator(4);
+  std::normal_distribution<double> normal;
+  auto a = graft::BasicTensor<double>::empty({6, 6});
+  for (graft::Index i = 0; i < 6; ++i)
+    for (graft::Index j = 0; j <= i; ++j) a(i, j) = a(j, i) = normal(generator);
+  const auto e = graft::symmetric_eigen(a);
+  for (graft::Index k = 0; k < 6; ++k) {
+    if (k > 0) CHECK(e.values[k - 1] <= e.values[k]);
+    for (graft::Index i = 0; i < 6; ++i) {
+      double product = 0;
+      for (graft::Index j = 0; j < 6; ++j) product += a(i, j) * e.vectors(j, k);
+      CHECK(product == Approx(e.values[k] * e.vectors(i, k)).margin(1e-12));
+    }
+  }
+  CHECK_THROWS_AS(graft::symmetric_eigen(graft::BasicTensor<double>::zeros({2, 3})),
+                  graft::ShapeError);
+}

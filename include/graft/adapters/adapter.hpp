@@ -100,6 +100,8 @@ struct LinearSiteInfo {
   /// They are of the dense form of the weight: a quantised base is decoded.
   std::function<BasicTensor<T>()> weight;
   BasicTensor<T> bias;
+  /// The same of another site of this adapter, by its path; null outside of a model.
+  std::function<BasicTensor<T>(const std::string& path)> weight_at;
   /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null
   /// where that cannot be.
   std::function<void(BasicTensor<T>)> replace_weight;

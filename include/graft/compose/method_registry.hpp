@@ -140,6 +140,12 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.layers = table.info.layers;
   info.weight = [&site] { return site.base().dense_weight(); };
   info.bias = site.base().bias();
+  info.weight_at = [linear = table.linear](const std::string& path) {
+    const auto it = std::find_if(linear.begin(), linear.end(),
+                                 [&](const auto* other) { return other->path() == path; });
+    if (it == linear.end()) throw ValueError(concat("no linear site ", path));
+    return (*it)->base().dense_weight();
+  };
   info.replace_weight = [&site](BasicTensor<T> w) {
     site.set_base(BasicDenseLinear<T>(std::move(w), site.base().bias()));
   };

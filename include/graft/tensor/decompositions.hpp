@@ -24,6 +24,9 @@ void reduced_qr(const T* a, Index rows, Index cols, T* q, T* r);
 /// a: [n, n], replaced by its inverse.
 template <std::same_as<double> T>
 void invert(T* a, Index n);
+/// a: [n, n], symmetric, replaced by its eigenvectors as columns; values: [n], ascending.
+template <std::same_as<double> T>
+void symmetric_eigen(T* a, Index n, T* values);
 
 template <class T>
 std::vector<double> matrix_elements(const char* operation, const BasicTensor<T>& a) {
@@ -95,6 +98,25 @@ BasicTensor<T> inverse(const BasicTensor<T>& a) {
     for (Index start = 0; start < a.size(); start += n * n)
       detail::invert(elements.data() + start, n);
   return detail::from_elements<T>(elements, a.shape());
+}
+
+/// A = V diag(values) Vᵀ of a symmetric matrix, values ascending; vectors: [n, n], in columns.
+template <std::floating_point T>
+struct SymmetricEigen {
+  BasicTensor<T> values, vectors;
+};
+
+/// Reads the lower triangle. @throws ShapeError if a is not square.
+template <std::floating_point T>
+SymmetricEigen<T> symmetric_eigen(const BasicTensor<T>& a) {
+  auto m = detail::matrix_elements("symmetric_eigen", a);
+  const Index n = a.rows();
+  if (a.cols() != n)
+    throw ShapeError(
+        concat("symmetric_eigen: shape ", a.shape().text(), ", expected a square matrix"));
+  std::vector<double> values(static_cast<std::size_t>(n));
+  if (n > 0) detail::symmetric_eigen(m.data(), n, values.data());
+  return {detail::from_elements<T>(values, {n}), detail::from_elements<T>(m, {n, n})};
 }
 
 }  // namespace graft

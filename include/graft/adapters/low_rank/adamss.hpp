@@ -11,8 +11,8 @@
 
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/low_rank/kmeans.hpp"
-#include "graft/adapters/low_rank/randomized_svd.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/randomized_svd.hpp"
 
 namespace graft {
 

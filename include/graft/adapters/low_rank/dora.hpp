@@ -15,7 +15,7 @@
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_embedding.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
-#include "graft/adapters/low_rank/root.hpp"
+#include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/rescale_columns.hpp"
 
 namespace graft {

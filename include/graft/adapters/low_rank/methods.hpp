@@ -2,6 +2,7 @@
 
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/adamss.hpp"
+#include "graft/adapters/low_rank/deft.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
 #include "graft/adapters/low_rank/gralora.hpp"
 #include "graft/adapters/low_rank/hira.hpp"
@@ -24,6 +25,7 @@ using LowRankMethods =
                LinearMethod<BasicPVeRA<T>>, LinearMethod<BasicVBLoRA<T>>,
                LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>, LinearMethod<BasicUniLoRA<T>>,
                HiRAMethod<T>, LinearMethod<BasicGraLoRA<T>>, LinearMethod<BasicLily<T>>,
-               LinearMethod<BasicPEANuT<T>>, LinearMethod<BasicGLoRA<T>>, AdaMSSMethod<T>>;
+               LinearMethod<BasicPEANuT<T>>, LinearMethod<BasicGLoRA<T>>, AdaMSSMethod<T>,
+               LinearMethod<BasicDEFT<T>>>;
 
 }  // namespace graft

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "graft/adapters/initial_values.hpp"
-#include "graft/adapters/low_rank/root.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/root.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
 namespace graft {

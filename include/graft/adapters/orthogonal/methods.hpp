@@ -4,12 +4,15 @@
 #include "graft/adapters/orthogonal/boft.hpp"
 #include "graft/adapters/orthogonal/hra.hpp"
 #include "graft/adapters/orthogonal/oft.hpp"
+#include "graft/adapters/orthogonal/osf.hpp"
+#include "graft/adapters/orthogonal/psoft.hpp"
 
 namespace graft {
 
 /// Methods of the orthogonal family.
 template <std::floating_point T>
 using OrthogonalMethods =
-    MethodList<LinearMethod<BasicBOFT<T>>, LinearMethod<BasicHRA<T>>, OFTMethod<T>>;
+    MethodList<LinearMethod<BasicBOFT<T>>, LinearMethod<BasicHRA<T>>, OFTMethod<T>,
+               LinearMethod<BasicPSOFT<T>>, LinearMethod<BasicOSF<T>>>;
 
 }  // namespace graft

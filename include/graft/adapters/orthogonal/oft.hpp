@@ -7,6 +7,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/orthogonal/cayley.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
 namespace graft {
@@ -100,22 +101,10 @@ class BasicOFTRotation {
     const Index n = q_.shape()[0];
     const auto upper = scatter(tape.parameter(q_), positions_, {n, size_, size_});
     const auto q = sub(upper, permute(upper, {0, 2, 1}));
+    if (config_.use_cayley_neumann)
+      return detail::cayley_neumann(q, config_.num_cayley_neumann_terms);
     const auto one = tape.constant(BasicTensor<T>::identity(size_).reshape({1, size_, size_}));
-    if (!config_.use_cayley_neumann) return matmul(sub(one, q), inverse(add(one, q)));
-    const Index terms = config_.num_cayley_neumann_terms;
-    auto sum = broadcast_to(one, q.shape());
-    if (terms == 1) return sum;
-    sum = add(sum, scale(q, T{2}));
-    if (terms == 2) return sum;
-    // PEFT adds Q³ for three terms as for four.
-    auto power = matmul(q, q);
-    sum = add(sum, scale(power, T{2}));
-    const Index last = terms <= 4 ? 3 : terms - 1;
-    for (Index i = 3; i <= last; ++i) {
-      power = matmul(power, q);
-      sum = add(sum, scale(power, i == last ? T{1} : T{2}));
-    }
-    return sum;
+    return matmul(sub(one, q), inverse(add(one, q)));
   }
 
  private:

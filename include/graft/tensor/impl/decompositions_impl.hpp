@@ -1,5 +1,6 @@
 #pragma once
 
+#include <Eigen/Eigenvalues>
 #include <Eigen/LU>
 #include <Eigen/QR>
 #include <Eigen/SVD>
@@ -42,10 +43,19 @@ void invert(T* a, Index n) {
   matrix = m.partialPivLu().inverse();
 }
 
+template <std::same_as<double> T>
+void symmetric_eigen(T* a, Index n, T* values) {
+  Eigen::Map<RowMajorMatrix<T>> matrix(a, n, n);
+  const Eigen::SelfAdjointEigenSolver<ColumnMatrix<T>> result{ColumnMatrix<T>(matrix)};
+  matrix = result.eigenvectors();
+  Eigen::Map<Eigen::Matrix<T, Eigen::Dynamic, 1>>(values, n) = result.eigenvalues();
+}
+
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
 template void thin_svd<double>(const double*, Index, Index, double*, double*, double*);
 template void reduced_qr<double>(const double*, Index, Index, double*, double*);
 template void invert<double>(double*, Index);
+template void symmetric_eigen<double>(double*, Index, double*);
 #endif
 
 }  // namespace graft::detail

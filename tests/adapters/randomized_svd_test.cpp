@@ -1,4 +1,4 @@
-#include "graft/adapters/low_rank/randomized_svd.hpp"
+#include "graft/adapters/randomized_svd.hpp"
 
 #include <catch2/catch.hpp>
 
