@@ -20,7 +20,7 @@ quant       : base kernels tensor
 layers      : base kernels tensor autograd quant
 adapters    : base kernels tensor autograd layers/concepts layers/linear layers/dense_linear layers/transposed_linear layers/sites text/regex
 schedule    : base tensor autograd adapters/concepts
-compose     : base tensor autograd layers adapters io text/regex
+compose     : base tensor autograd quant layers adapters io text/regex
 optim       : base kernels tensor autograd
 io          : base tensor quant
 models      : base kernels tensor autograd quant layers adapters schedule compose optim io

@@ -193,6 +193,21 @@ void run_poly(Checker& check, const Case& c) {
                   context);
 }
 
+/// What a new task starts from: the mean skill, the mean logits.
+void run_poly_transfer(Checker& check, const Case& c) {
+  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto term = graft::mean_skill(tensor_of<float>(file, "in.A"), tensor_of<float>(file, "in.B"));
+  check.compare("out.lora_A", values_of(term.a.value()), graft::io::to_f64(file.at("out.lora_A")));
+  check.compare("out.lora_B", values_of(term.b.value()), graft::io::to_f64(file.at("out.lora_B")));
+  check.compare("out.lora_scale", std::vector<float>{term.scaling},
+                graft::io::to_f64(file.at("out.lora_scale")));
+  graft::Tape tape({.gradients = false});
+  const auto logits = graft::mean_axis(tape.constant(tensor_of<float>(file, "in.logits")), 0);
+  check.compare("out.new_task_logits", values_of(logits.value()),
+                graft::io::to_f64(file.at("out.new_task_logits")));
+}
+
+const Handler poly_transfer({.kind = "transform", .peft_type = "POLY"}, run_poly_transfer);
 const Handler arrow({.kind = "multi", .name = "arrow"}, run_arrow);
 const Handler stacked_arrow({.kind = "layer", .peft_type = "LORA", .method = "Arrow routing"},
                             run_stacked_arrow);

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/calibration.hpp"
 #include "graft/adapters/config_value.hpp"
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
@@ -133,6 +134,9 @@ struct InitContext {
   bool loading =
       false;  ///< a checkpoint follows: values need not be drawn, weights not be rewritten
   std::string adapter_name = "default";
+  const Calibration<T>* calibration = nullptr;  ///< what inits that look at data need
+  /// What is left of a weight in a format of so many bits; null: no such format at hand.
+  std::function<BasicTensor<T>(const BasicTensor<T>&, Index bits)> quantise = {};
 };
 
 /// Site description of a layer of one's own, outside of any model.

@@ -15,6 +15,7 @@
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/config_json.hpp"
 #include "graft/compose/method_registry.hpp"
+#include "graft/compose/quantised_weight.hpp"
 #include "graft/compose/tied_head.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/safetensors.hpp"
@@ -61,11 +62,12 @@ class BasicAdapterModel {
   }
 
   /// Makes an adapter from a configuration and activates it alone. Values are drawn from
-  /// `generator` in the order in which Hugging Face PEFT draws them. @throws ValueError for an
-  /// unknown method, a bad configuration, targets that match nothing
+  /// `generator` in the order in which Hugging Face PEFT draws them. `calibration`: what inits that
+  /// look at data need; see `add_calibrated`. @throws ValueError for an unknown method, a bad
+  /// configuration, targets that match nothing
   AdapterSet<T>& add(const std::string& name, const ConfigValue::Map& config,
-                     TorchGenerator& generator) {
-    return build(name, config, generator, false);
+                     TorchGenerator& generator, const Calibration<T>* calibration = nullptr) {
+    return build(name, config, generator, false, calibration);
   }
   /// The same from a method's own configuration.
   template <class Config>
@@ -373,7 +375,8 @@ class BasicAdapterModel {
   }
 
   AdapterSet<T>& build(const std::string& name, const ConfigValue::Map& given,
-                       TorchGenerator& generator, bool loading) {
+                       TorchGenerator& generator, bool loading,
+                       const Calibration<T>* calibration = nullptr) {
     if (contains(name)) throw ValueError(concat("adapter '", name, "' exists already"));
     const auto type = given.find("peft_type");
     const std::string* peft_type =
@@ -384,7 +387,7 @@ class BasicAdapterModel {
     for (const auto& [key, value] : given) config[key] = value;
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
-    InitContext<T> context{generator, shared, loading, name};
+    InitContext<T> context{generator, shared, loading, name, calibration, &quantised_weight<T>};
     sets_.push_back(std::move(set));
     auto& added = *sets_.back();
     try {

@@ -6,7 +6,10 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/initial_values.hpp"
+#include "graft/adapters/low_rank/corda.hpp"
+#include "graft/adapters/low_rank/loftq.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
+#include "graft/adapters/low_rank/lora_ga.hpp"
 #include "graft/tensor/decompositions.hpp"
 
 namespace graft {
@@ -29,11 +32,15 @@ struct LowRankFactors {
 ///  - "pissa": B √s = U_r √S_r, A √s = √S_r V_rᵀ of W, and W loses s B A (Meng et al. 2024);
 ///  - "olora": B = Q_r, A = R_r of W = Q R, and W loses Q_r R_r (Büyükakyüz 2024); PEFT does not
 ///  divide by s, so W loses s B A;
-///  - "mica": A = 0, B = the left singular vectors of the rank smallest singular values.
+///  - "mica": A = 0, B = the left singular vectors of the rank smallest singular values;
+///  - "eva": A = the first directions of the inputs, B = 0; "corda" and "lora_ga": from the inputs'
+///  covariance and the weight's gradient, W loses s B A; these need calibration data, see
+///  `add_calibrated` and eva.hpp, corda.hpp, lora_ga.hpp;
+///  - "loftq": s B A is what the quantised W lacks, and W becomes the quantised one, see loftq.hpp.
 /// Every init but false draws A and B of a default layer first and drops them, as PEFT does, so
 /// that later draws are those of PEFT.
 /// @throws ValueError for another name, an odd rank with "orthogonal", or a rank above min(out, in)
-/// where W is decomposed.
+/// where W is decomposed; if calibration data is missing.
 template <std::floating_point T>
 LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo<T>& site,
                                   InitContext<T>& context) {
@@ -104,13 +111,51 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
       for (Index k = 0; k < r; ++k) f.b(o, k) = d.u(o, limit - r + k);
     return f;
   }
-  if (name == "pissa" || name == "olora") {
+  const bool from_data = name == "eva" || name == "corda" || name == "lora_ga";
+  const SiteStatistics<T>* statistics = nullptr;
+  if (from_data) {
+    if (context.calibration != nullptr)
+      if (const auto it = context.calibration->find(site.path); it != context.calibration->end())
+        statistics = &it->second;
+    if (statistics == nullptr)
+      throw ValueError(concat("LoRA: init '", name, "' needs calibration data for ", site.path,
+                              "; make the adapter with add_calibrated"));
+  }
+  if (name == "eva") {
+    const auto& directions = statistics->directions;
+    if (!directions || directions.rows() < r || directions.cols() != in)
+      throw ValueError(concat("LoRA: init 'eva' of ", site.path, " has no ", r, " directions"));
+    std::copy_n(directions.data(), r * in, f.a.data());
+    return f;
+  }
+  if (name == "pissa" || name == "olora" || name == "loftq" || from_data) {
     check();
     if (!site.replace_weight)
       throw ValueError(concat("LoRA: init '", name, "' rewrites the weight of ", site.path,
                               ", whose format cannot hold the rest; dequantise the base first"));
     auto w = site.weight().clone();
-    if (name == "pissa") {
+    if (name == "loftq") {
+      const auto options = nested_config<LoftQConfig>("loftq_config", config.loftq_config);
+      if (!context.quantise)
+        throw ValueError(concat("LoRA: init 'loftq' of ", site.path, " without a quantiser"));
+      site.replace_weight(loftq_factors<T>(
+          w, options.iterations, s,
+          [&](const BasicTensor<T>& rest) { return context.quantise(rest, options.bits); }, f.a,
+          f.b));
+      return f;
+    }
+    if (name == "corda") {
+      if (!statistics->covariance)
+        throw ValueError(concat("LoRA: init 'corda' of ", site.path, " has no covariance"));
+      corda_factors(w, statistics->covariance,
+                    nested_config<CordaConfig>("corda_config", config.corda_config), s, f.a, f.b);
+    } else if (name == "lora_ga") {
+      if (!statistics->gradient)
+        throw ValueError(concat("LoRA: init 'lora_ga' of ", site.path, " has no gradient"));
+      lora_ga_factors(w, statistics->gradient,
+                      nested_config<LoRAGAConfig>("lora_ga_config", config.lora_ga_config), s, rng,
+                      f.a, f.b);
+    } else if (name == "pissa") {
       const auto d = svd(w);
       for (Index k = 0; k < r; ++k) {
         const T root = std::sqrt(d.s[k] / s);
@@ -129,7 +174,8 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     return f;
   }
   throw ValueError(concat("LoRA: init_lora_weights '", name,
-                          "', expected true, false, gaussian, orthogonal, pissa, olora or mica"));
+                          "', expected true, false, gaussian, orthogonal, pissa, olora, mica, eva, corda, lora_ga "
+                          "or loftq"));
 }
 
 }  // namespace graft

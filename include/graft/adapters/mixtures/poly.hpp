@@ -11,6 +11,7 @@
 #include "graft/adapters/adapted.hpp"
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/autograd/low_rank_term.hpp"
 
 namespace graft {
 
@@ -175,6 +176,28 @@ class BasicPoly {
   BasicParameter<T> a_, b_, logits_;
   BasicTensor<T> uniform_;
 };
+
+/// The skills of a Poly averaged into one LoRA, where a new task starts from (MHR-µ): the update
+/// is scaling · B A with scaling = 1 / rank. a: [S, K, in / S, rank], b: [S, K, rank, out / S].
+template <std::floating_point T>
+LowRankTerm<T> mean_skill(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+  if (a.rank() != 4 || b.rank() != 4 || a.dim(0) != b.dim(0) || a.dim(1) != b.dim(1) ||
+      a.dim(3) != b.dim(2))
+    throw ShapeError(
+        concat("mean skill: factors ", a.shape().text(), " and ", b.shape().text()));
+  const Index s = a.dim(0), k = a.dim(1), in = a.dim(2), r = a.dim(3), out = b.dim(3);
+  auto low = BasicTensor<T>::zeros({r, s * in}), high = BasicTensor<T>::zeros({s * out, r});
+  const T share = T{1} / static_cast<T>(k);
+  for (Index split = 0; split < s; ++split)
+    for (Index skill = 0; skill < k; ++skill)
+      for (Index j = 0; j < r; ++j) {
+        const T* from_a = a.data() + (split * k + skill) * in * r;
+        const T* from_b = b.data() + (split * k + skill) * r * out;
+        for (Index i = 0; i < in; ++i) low(j, split * in + i) += share * from_a[i * r + j];
+        for (Index o = 0; o < out; ++o) high(split * out + o, j) += share * from_b[j * out + o];
+      }
+  return {BasicParameter<T>(low), BasicParameter<T>(high), T{1} / static_cast<T>(r)};
+}
 
 using Poly = BasicPoly<float>;
 

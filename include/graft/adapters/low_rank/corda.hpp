@@ -1,0 +1,91 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "graft/adapters/config_value.hpp"
+#include "graft/adapters/initial_values.hpp"
+#include "graft/tensor/decompositions.hpp"
+
+namespace graft {
+
+/// `corda_config` of LoRA's configuration, names as in PEFT; its files and its half precision are
+/// read and kept, but not used.
+struct CordaConfig {
+  std::string method = "ipm";  ///< ipm: the strongest directions are trained; kpm: the weakest
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("corda_method", method);
+  }
+  void validate() const {
+    if (method != "ipm" && method != "kpm")
+      throw ValueError(concat("CorDA: corda_method '", method, "', expected ipm or kpm"));
+  }
+};
+
+/// The mean over batches of XᵀX, each batch divided by its largest element first, as in PEFT.
+template <std::floating_point T>
+class CovarianceMean {
+ public:
+  /// x: [tokens, in]. @throws ValueError for values that are not finite
+  void add(const BasicTensor<T>& x) {
+    const Index in = x.cols(), n = x.rows();
+    if (!sum_) sum_ = BasicTensor<T>::zeros({in, in});
+    const T top = std::abs(*std::max_element(x.begin(), x.end()));
+    if (!std::isfinite(top) || top == 0)
+      throw ValueError("CorDA: the inputs of a layer are not finite, or have no positive element");
+    kernels::gemm(true, false, in, in, n, 1 / (top * top), x.data(), in, x.data(), in, T{1},
+                  sum_.data(), in);
+    ++batches_;
+  }
+  BasicTensor<T> value() const {
+    auto mean = sum_.clone();
+    for (T& v : mean) v /= static_cast<T>(batches_);
+    return mean;
+  }
+  bool empty() const { return batches_ == 0; }
+
+ private:
+  BasicTensor<T> sum_;
+  Index batches_ = 0;
+};
+
+/// Factors of CorDA: with C the covariance (damped until it can be inverted), W C = U S Vᵀ and
+/// B √s = U_r √S_r, A √s = √S_r V_rᵀ C⁻¹, r the first (ipm) or last (kpm) directions; the weight
+/// loses s B A. Source: Yang et al. 2024 (arXiv:2406.05223), eq. 3 to 6.
+/// w: [out, in], covariance: [in, in]; a: [rank, in], b: [out, rank].
+template <std::floating_point T>
+void corda_factors(const BasicTensor<T>& w, const BasicTensor<T>& covariance,
+                   const CordaConfig& config, T scaling, BasicTensor<T>& a, BasicTensor<T>& b) {
+  const Index in = w.cols(), out = w.rows(), r = a.rows();
+  T diagonal = 0;
+  for (Index i = 0; i < in; ++i) diagonal += covariance(i, i) / static_cast<T>(in);
+  BasicTensor<T> fixed, inverted;
+  for (T damp = static_cast<T>(0.01);; damp *= 2) {
+    fixed = covariance.clone();
+    for (Index i = 0; i < in; ++i) fixed(i, i) += damp * diagonal;
+    inverted = inverse(fixed);
+    const auto one = detail::product(fixed, inverted);
+    double error = 0;
+    for (Index i = 0; i < in; ++i)
+      for (Index j = 0; j < in; ++j) {
+        const double e = static_cast<double>(one(i, j)) - (i == j ? 1 : 0);
+        error += e * e;
+      }
+    if (std::sqrt(error) < 0.05) break;
+    if (!(damp < static_cast<T>(1e6))) throw ValueError("CorDA: a covariance has no inverse");
+  }
+  const auto d = svd(detail::product(w, fixed));
+  const Index first = config.method == "ipm" ? 0 : d.s.size() - r;
+  auto v = BasicTensor<T>::empty({r, in});
+  for (Index k = 0; k < r; ++k) {
+    const T root = std::sqrt(d.s[first + k] / scaling);
+    for (Index i = 0; i < in; ++i) v(k, i) = root * d.v(i, first + k);
+    for (Index o = 0; o < out; ++o) b(o, k) = root * d.u(o, first + k);
+  }
+  a = detail::product(v, inverted);
+}
+
+}  // namespace graft

@@ -1,0 +1,128 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/config_value.hpp"
+#include "graft/tensor/decompositions.hpp"
+
+namespace graft {
+
+/// `eva_config` of LoRA's configuration, names as in PEFT.
+struct EvaConfig {
+  double rho = 2;              ///< a layer may get rho times its rank
+  double tau = 0.99;           ///< cosine of old and new direction from which on it has converged
+  bool use_label_mask = true;  ///< leave out tokens without a label
+  Index label_mask_value = -100;
+  bool whiten = false;                 ///< divide each direction by the root of its singular value
+  bool adjust_scaling_factors = true;  ///< keep alpha / rank where the rank changes
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("rho", rho);
+    v("tau", tau);
+    v("use_label_mask", use_label_mask);
+    v("label_mask_value", label_mask_value);
+    v("whiten", whiten);
+    v("adjust_scaling_factors", adjust_scaling_factors);
+  }
+  void validate() const {
+    if (!(rho >= 1)) throw ValueError(concat("EVA: rho ", rho, ", expected at least 1"));
+    if (!(tau >= 0 && tau <= 1)) throw ValueError(concat("EVA: tau ", tau, ", expected [0, 1]"));
+  }
+};
+
+/// Principal components of data that comes in batches: each batch joins the components so far,
+/// scaled by their singular values, and a correction of the mean. Source: Ross et al. 2008
+/// ("Incremental learning for robust visual tracking"), as scikit-learn has it.
+template <std::floating_point T>
+class IncrementalPca {
+ public:
+  explicit IncrementalPca(Index components) : count_(components) {}
+
+  /// Takes in a batch [n, features]. False, and nothing happens, if it has fewer rows than there
+  /// are components. @throws ShapeError for another number of features, or fewer than components
+  bool add(const BasicTensor<T>& x) {
+    const Index n = x.rows(), in = x.cols();
+    if (count_ > in || (!mean_.empty() && static_cast<Index>(mean_.size()) != in))
+      throw ShapeError(concat("incremental PCA: ", count_, " components of ", x.shape().text()));
+    if (n < count_) return false;
+    const bool first = mean_.empty();
+    if (first) mean_.assign(static_cast<std::size_t>(in), 0.0);
+    std::vector<double> batch_mean(static_cast<std::size_t>(in), 0.0);
+    for (Index r = 0; r < n; ++r)
+      for (Index i = 0; i < in; ++i)
+        batch_mean[static_cast<std::size_t>(i)] += static_cast<double>(x[r * in + i]);
+    for (double& m : batch_mean) m /= static_cast<double>(n);
+    const double seen = static_cast<double>(seen_), fresh = static_cast<double>(n),
+                 total = seen + fresh;
+    const Index kept = first ? 0 : components_.rows(), rows = kept + n + (first ? 0 : 1);
+    auto stacked = BasicTensor<T>::empty({rows, in});
+    for (Index k = 0; k < kept; ++k)
+      for (Index i = 0; i < in; ++i) stacked(k, i) = values_[k] * components_(k, i);
+    for (Index i = 0; i < in; ++i) {
+      const double mean = batch_mean[static_cast<std::size_t>(i)];
+      for (Index r = 0; r < n; ++r) {
+        const double centred = static_cast<double>(x[r * in + i]) - mean;
+        spread_ += centred * centred;
+        stacked(kept + r, i) = static_cast<T>(centred);
+      }
+      double& old = mean_[static_cast<std::size_t>(i)];
+      spread_ += seen * fresh / total * (old - mean) * (old - mean);
+      if (!first)
+        stacked(rows - 1, i) = static_cast<T>(std::sqrt(seen / total * fresh) * (old - mean));
+      old = (seen * old + fresh * mean) / total;
+    }
+    seen_ += n;
+    const auto d = svd(stacked);
+    const Index found = std::min(count_, d.s.size());
+    components_ = BasicTensor<T>::empty({found, in});
+    values_ = BasicTensor<T>::empty({found});
+    explained_.clear();
+    for (Index k = 0; k < found; ++k) {
+      Index top = 0;
+      for (Index i = 1; i < in; ++i)
+        if (std::abs(d.v(i, k)) > std::abs(d.v(top, k))) top = i;
+      const T sign = d.v(top, k) < 0 ? T{-1} : T{1};
+      for (Index i = 0; i < in; ++i) components_(k, i) = sign * d.v(i, k);
+      values_[k] = d.s[k];
+      const double s = static_cast<double>(d.s[k]);
+      explained_.push_back(spread_ > 0 ? s * s / spread_ : 0);
+    }
+    return true;
+  }
+
+  bool empty() const { return !components_; }
+  const BasicTensor<T>& components() const { return components_; }  ///< [components, features]
+  const BasicTensor<T>& singular_values() const { return values_; }
+  /// Share of the variance that each component explains.
+  const std::vector<double>& explained() const { return explained_; }
+
+ private:
+  Index count_, seen_ = 0;
+  double spread_ = 0;  ///< sum of squared distances from the mean
+  std::vector<double> mean_, explained_;
+  BasicTensor<T> components_, values_;
+};
+
+/// How many components each layer gets of `budget`: the largest shares over all layers, earlier
+/// layers first among equal ones. `shares`: one list a layer. Source: Paischer et al. 2024
+/// (arXiv:2410.07170), section 3.3.
+inline std::vector<Index> eva_ranks(const std::vector<std::vector<double>>& shares, Index budget) {
+  std::vector<std::pair<double, std::size_t>> all;
+  for (std::size_t layer = 0; layer < shares.size(); ++layer)
+    for (const double share : shares[layer]) all.emplace_back(share, layer);
+  std::stable_sort(all.begin(), all.end(),
+                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::vector<Index> ranks(shares.size(), 0);
+  for (std::size_t i = 0; i < all.size() && static_cast<Index>(i) < budget; ++i)
+    ++ranks[all[i].second];
+  return ranks;
+}
+
+}  // namespace graft

@@ -1,0 +1,89 @@
+#include "graft/adapters/mixtures/xlora.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "adapters/method_checks.hpp"
+
+using graft::BasicTensor;
+using graft::Index;
+using graft::XLoRAConfig;
+
+namespace {
+
+graft::LowRankTerm<double> term(unsigned seed) {
+  return {graft::BasicParameter<double>(checks::random_tensor<double>({2, 6}, seed)),
+          graft::BasicParameter<double>(checks::random_tensor<double>({5, 2}, seed + 100)), 0.5};
+}
+
+}  // namespace
+
+TEST_CASE("X-LoRA mixes its experts by the classifier, cut to the largest where asked for") {
+  const graft::BasicAnyLinear<double> base{checks::random_layer<double>(5, 6, 1)};
+  const auto x = checks::random_tensor<double>({3, 6}, 2), hidden = checks::random_tensor<double>({3, 4}, 3);
+  for (const bool cut : {false, true}) {
+    XLoRAConfig config{.layerwise_scalings = true, .depth = 2, .size = 7, .dropout = 0};
+    config.global_scaling_weight = 3;
+    if (cut) {
+      config.top_k_lora = 2;
+      config.enable_softmax_topk = true;
+    }
+    const auto scalings = std::make_shared<graft::XLoRAScalings<double>>();
+    graft::StandaloneInit<double> init(5);
+    graft::XLoRAClassifier<double> classifier(config, 3, 2, 4, init.context(), scalings);
+    CHECK(graft::trainable_elements(classifier.tensors()) == 7 * 4 + 7 + 6 * 7 + 6);
+    const std::vector<graft::XLoRALinear<double>::Expert> experts{
+        {"0", term(1)}, {"1", term(2)}, {"2", term(3)}};
+    graft::XLoRALinear<double> part(config, experts, 1, scalings);
+    graft::BasicTape<double> tape({.gradients = false, .training = false});
+    classifier.before(tape, [&](graft::BasicTape<double>&) {
+      CHECK(scalings->first_pass);
+      // In the first pass the experts are scaled by zero.
+      graft::BasicTape<double> quiet({.gradients = false});
+      CHECK(checks::relative_error(
+                part.apply(graft::BasicLinearView<double>(base, {}), quiet.constant(x)).value(),
+                linear(base, quiet.constant(x)).value()) == 0);
+      return hidden;
+    });
+    const auto y = part.apply(graft::BasicLinearView<double>(base, {}), tape.constant(x)).value();
+    auto expected = linear(base, tape.constant(x)).value().clone();
+    for (Index t = 0; t < 3; ++t) {
+      std::vector<double> w(3);
+      for (Index e = 0; e < 3; ++e) w[static_cast<std::size_t>(e)] = scalings->values.value()(t, 3 + e);
+      CHECK(w[0] + w[1] + w[2] == Approx(1));
+      if (cut) {
+        const auto least = std::min_element(w.begin(), w.end());
+        double total = 0;
+        for (double& v : w) total += v == *least ? 0 : std::exp(v);
+        const double lowest = *least;
+        for (double& v : w) v = v == lowest ? 0 : std::exp(v) / total;
+      }
+      for (Index e = 0; e < 3; ++e) {
+        const auto& one = *experts[static_cast<std::size_t>(e)].second;
+        for (Index k = 0; k < 2; ++k) {
+          const double h = graft::kernels::dot(x.data() + t * 6, one.a.value().data() + k * 6, 6);
+          for (Index o = 0; o < 5; ++o)
+            expected(t, o) += 1.5 * w[static_cast<std::size_t>(e)] * h * one.b.value()(o, k);
+        }
+      }
+    }
+    CHECK(checks::relative_error(y, expected) < 1e-12);
+    CHECK_FALSE(part.merge_reason().empty());
+  }
+}
+
+TEST_CASE("experts with numbers for names keep the order of the numbers") {
+  XLoRAConfig config;
+  for (const char* name : {"10", "2", "0"}) config.adapters[name] = name;
+  CHECK(graft::XLoRAMethod<float>::expert_names(config) ==
+        std::vector<std::string>{"0", "2", "10"});
+}
+
+TEST_CASE("a site without a first pass says so") {
+  const graft::BasicAnyLinear<double> base{checks::random_layer<double>(5, 6, 1)};
+  graft::XLoRALinear<double> part({}, {{"0", term(1)}}, 0,
+                                  std::make_shared<graft::XLoRAScalings<double>>());
+  graft::BasicTape<double> tape;
+  CHECK_THROWS_WITH(part.apply(graft::BasicLinearView<double>(base, {}),
+                               tape.constant(checks::random_tensor<double>({2, 6}, 1))),
+                    Catch::Contains("first pass"));
+}
