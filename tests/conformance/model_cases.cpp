@@ -193,9 +193,9 @@ Result run_model_case(const Case& c) {
     placed.part->before_load([&](std::string_view name) -> const graft::Shape* {
       graft::AdapterTensor<float> probe;
       probe.name = name;
-      for (const auto scope : {graft::AdapterTensor<float>::Scope::site,
-                               graft::AdapterTensor<float>::Scope::model,
-                               graft::AdapterTensor<float>::Scope::root}) {
+      for (const auto scope :
+           {graft::AdapterTensor<float>::Scope::site, graft::AdapterTensor<float>::Scope::model,
+            graft::AdapterTensor<float>::Scope::root}) {
         probe.scope = scope;
         const auto key = set.key_of(placed.path, probe);
         const auto* view = checkpoint.find(key);
@@ -219,7 +219,8 @@ Result run_model_case(const Case& c) {
   std::vector<Batch> batches = {batch_of(source, "batch0."), batch_of(source, "batch1.")};
   if (const Json arguments = c.json.value("forward_arguments", Json::object());
       arguments.contains("task_ids"))
-    for (auto& batch : batches) batch.task_ids = arguments.at("task_ids").get<std::vector<std::int64_t>>();
+    for (auto& batch : batches)
+      batch.task_ids = arguments.at("task_ids").get<std::vector<std::int64_t>>();
   {
     Tape tape({.gradients = false, .training = false});
     compare_logits(check, "logits", model->logits(tape, batches[0]).value(),

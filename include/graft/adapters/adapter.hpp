@@ -131,8 +131,8 @@ struct InitContext {
   bool loading =
       false;  ///< a checkpoint follows: values need not be drawn, weights not be rewritten
   std::string adapter_name = "default";
-  /// Ids of a text, with the special tokens that its tokenizer adds, for inits from text; the second
-  /// argument names the tokenizer and may be empty. Null: there is none.
+  /// Ids of a text, with the special tokens that its tokenizer adds, for inits from text; the
+  /// second argument names the tokenizer and may be empty. Null: there is none.
   std::function<std::vector<std::int32_t>(const std::string& text, const std::string& tokenizer)>
       tokenize = {};
   /// A tensor of a safetensors file, for inits from other adapters. Null: files are out of reach.

@@ -17,8 +17,8 @@ namespace graft {
 /// rows without a label are left out.
 ///
 /// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss;
-/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary. `weights` (one a
-/// row; none: ones) multiply the losses before the mean, which still divides by the number of
+/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary. `weights` (one
+/// a row; none: ones) multiply the losses before the mean, which still divides by the number of
 /// labels; `losses` are without them.
 template <std::floating_point T>
 BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,

@@ -221,8 +221,8 @@ class BasicT5 final : public BasicModel<T> {
       }
     EncoderPass<T> own;
     own.batch = batch.batch;
-    auto start = prompt_.before_decoder(reshape(shared_(tape, ids), {batch.batch, length, d}),
-                                        *context);
+    auto start =
+        prompt_.before_decoder(reshape(shared_(tape, ids), {batch.batch, length, d}), *context);
     start = reshape(start, {batch.batch * start.dim(1), d});
     auto y = run(decoder_, std::move(start), batch.batch, own, memory, pass);
     if (config_.scale_output) y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));

@@ -16,8 +16,7 @@ graft::PTuningConfig config(const std::string& encoder) {
 
 TEST_CASE("P-tuning with an MLP: count, gradients, generation") {
   prompts::Setup<double> setup(config("MLP"));
-  CHECK(setup.set().trainable_elements() ==
-        3 * 12 + (5 * 12 + 5) + (5 * 5 + 5) + (12 * 5 + 12));
+  CHECK(setup.set().trainable_elements() == 3 * 12 + (5 * 12 + 5) + (5 * 5 + 5) + (12 * 5 + 12));
   CHECK(setup.gradient_error() < 1e-6);
   prompts::Setup<float> single(config("MLP"));
   single.expect_cached_generation();

@@ -76,8 +76,7 @@ TEST_CASE("Cartridge trains all rows but the first ones") {
   c.prompt.num_virtual_tokens = 4;
   c.num_frozen_tokens = GENERATE(0, 1, 4);
   prompts::Setup<double> setup(c);
-  CHECK(setup.set().trainable_elements() ==
-        (4 - c.num_frozen_tokens) * 2 * kLayers * kKeyWidth);
+  CHECK(setup.set().trainable_elements() == (4 - c.num_frozen_tokens) * 2 * kLayers * kKeyWidth);
   if (c.num_frozen_tokens < 4) CHECK(setup.gradient_error() < 1e-6);
   CHECK(setup.expect_same_after_saving() == std::vector<std::string>{"prompt_embeddings"});
   CHECK(setup.adapters.at("again").trainable_elements() == setup.set().trainable_elements());

@@ -152,10 +152,11 @@ struct AdaptionPromptMethod {
     const auto& all = site.all_sites;
     const auto count = static_cast<Index>(all.size()), wanted = *config.adapter_layers;
     if (count < wanted)
-      throw ValueError(concat("adaption prompt: adapter_layers ", wanted, ", the model has ", count));
+      throw ValueError(
+          concat("adaption prompt: adapter_layers ", wanted, ", the model has ", count));
     if (std::find(all.begin(), all.end(), site.path) - all.begin() < count - wanted) return nullptr;
-    return std::make_shared<BasicAdaptionPrompt<T>>(GatedPromptOptions{.length = *config.adapter_len},
-                                                    site, context);
+    return std::make_shared<BasicAdaptionPrompt<T>>(
+        GatedPromptOptions{.length = *config.adapter_len}, site, context);
   }
   template <class Set, class Table>
   static void finish(Config config, Set& set, const Table&, InitContext<T>&) {

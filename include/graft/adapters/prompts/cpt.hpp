@@ -83,7 +83,8 @@ class CptEncoder final : public PromptEncoder<T> {
       const Index kind = type % 4;
       trained_.push_back(kind == 1 || kind == 2 || kind == 3);
       double limit = 1e-10;
-      if (type > 0 && (kind == 1 || kind == 3)) limit = config.opt_projection_format_epsilon * width;
+      if (type > 0 && (kind == 1 || kind == 3))
+        limit = config.opt_projection_format_epsilon * width;
       if (type > 0 && kind == 2) limit = config.opt_projection_epsilon * width;
       limits_.push_back(static_cast<T>(limit));
     }
@@ -94,14 +95,15 @@ class CptEncoder final : public PromptEncoder<T> {
   BasicVar<T> columns(BasicTape<T>& tape, Index first, Index count) const override {
     const auto delta = tape.parameter(delta_);
     const Index dim = delta.cols();
-    const auto y = tape.record(
-        projected(), delta.requires_grad(),
-        [gx = delta.grad_ref(), dim, trained = trained_](const BasicTensor<T>& dy) {
-          auto dx = dy.clone();
-          for (std::size_t i = 0; i < trained.size(); ++i)
-            if (!trained[i]) std::fill_n(dx.data() + static_cast<Index>(i) * dim, dim, T{0});
-          gx.add(dx);
-        });
+    const auto y =
+        tape.record(projected(), delta.requires_grad(),
+                    [gx = delta.grad_ref(), dim, trained = trained_](const BasicTensor<T>& dy) {
+                      auto dx = dy.clone();
+                      for (std::size_t i = 0; i < trained.size(); ++i)
+                        if (!trained[i])
+                          std::fill_n(dx.data() + static_cast<Index>(i) * dim, dim, T{0});
+                      gx.add(dx);
+                    });
     const auto all = add(tape.constant(embedding_.value()), y);
     return count == dim ? all : slice(all, 1, first, count);
   }
@@ -192,8 +194,7 @@ class CptProcedure final : public Procedure<T> {
  public:
   explicit CptProcedure(std::shared_ptr<BasicCptPrompt<T>> part) : part_(std::move(part)) {}
   void before_step(const StepInfo&) override {
-    if (const auto* encoder =
-            dynamic_cast<const detail::CptEncoder<T>*>(part_->table().encoder()))
+    if (const auto* encoder = dynamic_cast<const detail::CptEncoder<T>*>(part_->table().encoder()))
       encoder->project();
   }
 

@@ -15,10 +15,9 @@ namespace graft {
 
 /// Methods of the prompts family.
 template <std::floating_point T>
-using PromptMethods =
-    MethodList<PromptTuningMethod<T>, PTuningMethod<T>, PrefixTuningMethod<T>,
-               MultitaskPromptTuningMethod<T>, CptMethod<T>, CartridgeMethod<T>,
-               AdaptionPromptMethod<T>, PTuningV2Method<T>, PrefixTuningMlpMethod<T>,
-               LlamaAdapterMethod<T>>;
+using PromptMethods = MethodList<PromptTuningMethod<T>, PTuningMethod<T>, PrefixTuningMethod<T>,
+                                 MultitaskPromptTuningMethod<T>, CptMethod<T>, CartridgeMethod<T>,
+                                 AdaptionPromptMethod<T>, PTuningV2Method<T>,
+                                 PrefixTuningMlpMethod<T>, LlamaAdapterMethod<T>>;
 
 }  // namespace graft

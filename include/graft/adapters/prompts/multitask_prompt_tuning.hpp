@@ -145,8 +145,8 @@ class BasicMultitaskPrompt final : public PromptPart<T> {
       const Index wanted = config.prompt_tuning_init_task;
       const bool average = config.base.prompt_tuning_init == "AVERAGE_SOURCE_TASKS";
       if (!average && (wanted < 0 || wanted >= tasks))
-        throw ValueError(concat("multitask prompt tuning: prompt_tuning_init_task ", wanted, " of ",
-                                tasks));
+        throw ValueError(
+            concat("multitask prompt tuning: prompt_tuning_init_task ", wanted, " of ", tasks));
       for (Index t = average ? 0 : wanted; t < (average ? tasks : wanted + 1); ++t)
         for (Index i = 0; i < size; ++i) one[i] += all[t * size + i];
       if (average)

@@ -124,7 +124,8 @@ class PTuningEncoder final : public PromptEncoder<T> {
     std::vector<std::pair<std::string, BasicParameter<T>>> list{{"embedding.weight", embedding_}};
     for (std::size_t k = 0; k < lstm_.size(); ++k)
       lstm_[k].list(list, concat("_l", k / 2, k % 2 == 0 ? "" : "_reverse"));
-    for (std::size_t k = 0; k < layers_.size(); ++k) layers_[k].list(list, concat("mlp_head.", 2 * k));
+    for (std::size_t k = 0; k < layers_.size(); ++k)
+      layers_[k].list(list, concat("mlp_head.", 2 * k));
     return list;
   }
   BasicVar<T> columns(BasicTape<T>& tape, Index first, Index count) const override {

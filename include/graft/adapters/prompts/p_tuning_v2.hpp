@@ -33,15 +33,15 @@ struct PrefixTableConfig {
 using PTuningV2Config = PrefixTableConfig<false>;
 using PrefixTuningMlpConfig = PrefixTableConfig<true>;
 
-/// P-tuning v2: every layer's attention sees [P_K; K] and [P_V; V]; P: [tokens, layers · 2 · width of
-/// the keys], trained itself. Prefix tuning with its MLP: P = tanh(E A₁ᵀ + a₁) A₂ᵀ + a₂, E: [tokens,
-/// hidden]. Either may be had of both by `prefix_projection`.
+/// P-tuning v2: every layer's attention sees [P_K; K] and [P_V; V]; P: [tokens, layers · 2 · width
+/// of the keys], trained itself. Prefix tuning with its MLP: P = tanh(E A₁ᵀ + a₁) A₂ᵀ + a₂, E:
+/// [tokens, hidden]. Either may be had of both by `prefix_projection`.
 ///
-/// Trained: tokens · 2 · layers · width; with the projection tokens · hidden + (hidden + 1) h + (h +
-/// 1) · 2 · layers · width. Not the identity at the start; does not merge. As PEFT's prefix tuning,
-/// but that the rows of E are as wide as the model and that files of PREFIX_TUNING_MLP hold the
-/// projection, so that training can go on. Sources: Liu et al. 2022, arXiv:2110.07602; Li and Liang
-/// 2021, arXiv:2101.00190. Tensors: prompt_embeddings, or prompt_encoder.{embedding.weight,
+/// Trained: tokens · 2 · layers · width; with the projection tokens · hidden + (hidden + 1) h + (h
+/// + 1) · 2 · layers · width. Not the identity at the start; does not merge. As PEFT's prefix
+/// tuning, but that the rows of E are as wide as the model and that files of PREFIX_TUNING_MLP hold
+/// the projection, so that training can go on. Sources: Liu et al. 2022, arXiv:2110.07602; Li and
+/// Liang 2021, arXiv:2101.00190. Tensors: prompt_embeddings, or prompt_encoder.{embedding.weight,
 /// transform.0, transform.2}.
 template <std::floating_point T, bool Mlp>
 struct PrefixTableMethod {
@@ -67,12 +67,11 @@ struct PrefixTableMethod {
     prompt.follow(site.model, true);
     return detail::prefix_part<T>(
         Config::kPeftType, prompt, site, context, [&](const Shape& shape) {
-          auto table =
-              config.prefix_projection
-                  ? PromptTable<T>(shape, std::make_unique<detail::PrefixEncoder<T>>(
-                                              shape, site.model.hidden_size,
-                                              config.encoder_hidden_size, false, context))
-                  : PromptTable<T>(detail::embedding_values<T>(shape, context));
+          auto table = config.prefix_projection
+                           ? PromptTable<T>(shape, std::make_unique<detail::PrefixEncoder<T>>(
+                                                       shape, site.model.hidden_size,
+                                                       config.encoder_hidden_size, false, context))
+                           : PromptTable<T>(detail::embedding_values<T>(shape, context));
           table.below_model = true;
           table.keep_encoder = Mlp;
           return table;

@@ -142,8 +142,8 @@ std::shared_ptr<AttentionPart<T>> prefix_part(const char* method, const PromptFi
 
 }  // namespace detail
 
-/// Prefix tuning: in each layer l attention sees [P_k,l; K] and [P_v,l; V], P: [tokens, layers · 2 ·
-/// width of the keys] trained, or made by an MLP with tanh.
+/// Prefix tuning: in each layer l attention sees [P_k,l; K] and [P_v,l; V], P: [tokens, layers · 2
+/// · width of the keys] trained, or made by an MLP with tanh.
 ///
 /// Trained: tokens · 2 · layers · width; with `prefix_projection` tokens · width + (width + 1) h +
 /// (h + 1) · 2 · layers · width. Not the identity at the start; does not merge. Positions of the
@@ -171,10 +171,11 @@ struct PrefixTuningMethod {
     return detail::prefix_part<T>(
         "prefix tuning", config.prompt, site, context, [&](const Shape& shape) {
           if (config.prefix_projection)
-            return PromptTable<T>(shape, std::make_unique<detail::PrefixEncoder<T>>(
-                                             shape, config.prompt.dim(),
-                                             config.encoder_hidden_size.value_or(config.prompt.dim()),
-                                             config.init_weights.has_value(), context));
+            return PromptTable<T>(shape,
+                                  std::make_unique<detail::PrefixEncoder<T>>(
+                                      shape, config.prompt.dim(),
+                                      config.encoder_hidden_size.value_or(config.prompt.dim()),
+                                      config.init_weights.has_value(), context));
           auto values = detail::embedding_values<T>(shape, context);
           return PromptTable<T>(config.init_weights ? BasicTensor<T>::zeros(shape)
                                                     : std::move(values));

@@ -30,8 +30,8 @@ struct PromptFields {
       throw ValueError(concat(method, ": num_virtual_tokens is ",
                               num_virtual_tokens ? concat(*num_virtual_tokens) : "missing",
                               ", expected at least 1"));
-    for (const auto& field : {token_dim, num_transformer_submodules, num_attention_heads,
-                              num_layers})
+    for (const auto& field :
+         {token_dim, num_transformer_submodules, num_attention_heads, num_layers})
       if (field && *field < 1)
         throw ValueError(concat(method, ": a size of the model is ", *field));
   }

@@ -36,7 +36,8 @@ class PromptEncoder {
 template <std::floating_point T>
 class PromptTable {
  public:
-  explicit PromptTable(BasicTensor<T> values) : shape_(values.shape()), values_(std::move(values)) {}
+  explicit PromptTable(BasicTensor<T> values)
+      : shape_(values.shape()), values_(std::move(values)) {}
   PromptTable(const Shape& shape, std::unique_ptr<PromptEncoder<T>> encoder)
       : shape_(shape), encoder_(std::move(encoder)) {}
 

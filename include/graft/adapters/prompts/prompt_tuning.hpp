@@ -57,8 +57,7 @@ BasicTensor<T> first_prompt(const std::string& init, const std::string& text,
     for (Index i = 0; i < shape[0]; ++i)
       ids.push_back(static_cast<std::int32_t>(context.generator.randint(site.model.vocabulary)));
   } else if (init == "TEXT") {
-    if (!context.tokenize)
-      throw ValueError("prompt tuning: a start from text needs a tokenizer");
+    if (!context.tokenize) throw ValueError("prompt tuning: a start from text needs a tokenizer");
     const auto words = context.tokenize(text, tokenizer);
     if (words.empty()) throw ValueError("prompt tuning: prompt_tuning_init_text has no tokens");
     for (Index i = 0; i < shape[0]; ++i)
