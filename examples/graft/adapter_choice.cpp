@@ -103,7 +103,10 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   set("rank", {"r", "init_r"}, s.rank);
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
-  set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
+  if (type != "ADAPTION_PROMPT")
+    set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
+  else if (given(command, "target-modules"))
+    config["target_modules"] = s.target_modules;  // the name of the attention
   if (s.rslora) set("rslora", {"use_rslora"}, true);
   if (rslora) config["use_rslora"] = true;
   if (dora) config["use_dora"] = true;

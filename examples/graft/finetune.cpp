@@ -129,6 +129,9 @@ class Run {
     const auto all = graft::text_dataset<float>(std::move(data.examples), tokenizer_->pad_id());
 
     adapters_.emplace(model_->sites(), methods());
+    adapters_->set_tokenizer([this](const std::string& text, const std::string& name) {
+      return fs::is_directory(name) ? load_tokenizer(name).encode(text) : tokenizer_->encode(text);
+    });
     graft::TorchGenerator generator(s_.seed);
     const auto& set = adapters_->add(kAdapter, choice_.config, generator);
     trainable_ = set.trainable_elements();

@@ -98,7 +98,8 @@ void train(graft::models::Model& model, AdapterModel& adapters, const std::vecto
 }
 
 void check_training(Checker& check, const Case& c, graft::models::Model& model,
-                    AdapterModel& adapters, const std::vector<Batch>& batches) {
+                    AdapterModel& adapters, const std::vector<Batch>& batches,
+                    const SafetensorsFile& file) {
   const Json& t = c.json.at("training");
   const auto& expected = t.at("losses");
   const Json drift = t.value("f32_vs_f64", Json::object());
@@ -116,9 +117,15 @@ void check_training(Checker& check, const Case& c, graft::models::Model& model,
         });
   if (!t.contains("final")) return;
   const auto final_file = SafetensorsFile::open(c.folder / t.at("final").get<std::string>());
-  for (const auto& [key, tensor] : adapters.at("default").tensors()) {
+  auto tensors = adapters.at("default").tensors();
+  for (auto& entry : adapters.at("default").file_tensors())
+    if (std::none_of(tensors.begin(), tensors.end(),
+                     [&](const auto& other) { return other.key == entry.key; }))
+      tensors.push_back(entry);
+  for (const auto& [key, tensor] : tensors) {
     const auto* view = final_file.find(key);
-    if (view == nullptr || !tensor.parameter || !tensor.saved) continue;
+    if (view == nullptr) view = file.find("final_param." + key);
+    if (view == nullptr || !tensor.parameter) continue;
     if (static_cast<Index>(view->elements()) != tensor.parameter.size())
       continue;  // a reduced rank
     check.compare("final " + key, values_of(tensor.parameter.value()), graft::io::to_f64(*view),
@@ -179,7 +186,27 @@ Result run_model_case(const Case& c) {
   AdapterModel adapters(model->sites(), methods<float>());
   graft::LoadReport report;
   auto& set = adapters.load("default", c.folder, false, &report);
-  // Tensors that the checkpoint does not hold.
+  // Tensors that the checkpoint does not hold, as if it held them.
+  const auto checkpoint = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
+  for (const auto& placed : set.parts()) {
+    std::map<std::string, graft::Shape> found;
+    placed.part->before_load([&](std::string_view name) -> const graft::Shape* {
+      graft::AdapterTensor<float> probe;
+      probe.name = name;
+      for (const auto scope :
+           {graft::AdapterTensor<float>::Scope::site, graft::AdapterTensor<float>::Scope::model,
+            graft::AdapterTensor<float>::Scope::root}) {
+        probe.scope = scope;
+        const auto key = set.key_of(placed.path, probe);
+        const auto* view = checkpoint.find(key);
+        if (view == nullptr) view = file.find("param." + key);
+        if (view != nullptr)
+          return &found.emplace(key, graft::Shape(view->shape.begin(), view->shape.end()))
+                      .first->second;
+      }
+      return nullptr;
+    });
+  }
   for (const auto& [key, tensor] : set.tensors())
     if (const auto* view = file.find("param." + key); view != nullptr && tensor.parameter) {
       tensor.parameter.assign(Tensor::from(graft::io::to_f64(*view), tensor.parameter.shape()));
@@ -189,7 +216,11 @@ Result run_model_case(const Case& c) {
   for (const auto& placed : set.parts()) placed.part->after_load();
   // A case may have batches of its own.
   const auto& source = file.find("batch0.input_ids") != nullptr ? file : inputs;
-  const std::vector<Batch> batches = {batch_of(source, "batch0."), batch_of(source, "batch1.")};
+  std::vector<Batch> batches = {batch_of(source, "batch0."), batch_of(source, "batch1.")};
+  if (const Json arguments = c.json.value("forward_arguments", Json::object());
+      arguments.contains("task_ids"))
+    for (auto& batch : batches)
+      batch.task_ids = arguments.at("task_ids").get<std::vector<std::int64_t>>();
   {
     Tape tape({.gradients = false, .training = false});
     compare_logits(check, "logits", model->logits(tape, batches[0]).value(),
@@ -203,7 +234,7 @@ Result run_model_case(const Case& c) {
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.");
   check_merged_model(check, *model, adapters, batches[0]);
-  if (c.json.contains("training")) check_training(check, c, *model, adapters, batches);
+  if (c.json.contains("training")) check_training(check, c, *model, adapters, batches, file);
   return check.result();
 }
 

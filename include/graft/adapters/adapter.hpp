@@ -137,6 +137,12 @@ struct InitContext {
   const Calibration<T>* calibration = nullptr;  ///< what inits that look at data need
   /// What is left of a weight in a format of so many bits; null: no such format at hand.
   std::function<BasicTensor<T>(const BasicTensor<T>&, Index bits)> quantise = {};
+  /// Ids of a text, with the special tokens that its tokenizer adds, for inits from text; the
+  /// second argument names the tokenizer and may be empty. Null: there is none.
+  std::function<std::vector<std::int32_t>(const std::string& text, const std::string& tokenizer)>
+      tokenize = {};
+  /// A tensor of a safetensors file, for inits from other adapters. Null: files are out of reach.
+  std::function<BasicTensor<T>(const std::string& path, const std::string& name)> read_tensor = {};
 };
 
 /// Site description of a layer of one's own, outside of any model.

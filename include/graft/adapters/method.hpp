@@ -22,6 +22,8 @@ struct MethodInfo {
   std::string_view parameters;  ///< trained elements a site: "r (in + out)"
   bool mergeable = true;
   bool in_peft = true;  ///< Hugging Face PEFT reads and writes its files
+  /// What files put before the path of a module; prompt methods wrap the model once less.
+  std::string_view path_prefix = "base_model.model.";
 };
 
 /// Steps of a training run, as procedures see them. Steps count from 1.
@@ -61,7 +63,9 @@ template <std::floating_point T>
 struct AttentionSiteInfo {
   std::string path;
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
+  AttentionRole role = AttentionRole::self;
   ModelInfo model;
+  std::vector<std::string> all_sites;  ///< paths of every attention of this adapter, in order
 };
 template <std::floating_point T>
 struct NormSiteInfo {

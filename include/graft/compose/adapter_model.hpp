@@ -121,7 +121,7 @@ class BasicAdapterModel {
         for (const auto scope : {AdapterTensor<T>::Scope::site, AdapterTensor<T>::Scope::model,
                                  AdapterTensor<T>::Scope::root}) {
           probe.scope = scope;
-          const auto it = shapes.find(AdapterSet<T>::key_of(placed.path, probe));
+          const auto it = shapes.find(set.key_of(placed.path, probe));
           if (it != shapes.end()) return &it->second;
         }
         return nullptr;
@@ -260,6 +260,13 @@ class BasicAdapterModel {
   };
   [[nodiscard]] Disabled disabled() { return Disabled(*this); }
 
+  /// Gives adapters that start from a text its ids: (text, name of a tokenizer or empty) -> ids,
+  /// with the special tokens.
+  void set_tokenizer(
+      std::function<std::vector<std::int32_t>(const std::string&, const std::string&)> tokenize) {
+    tokenize_ = std::move(tokenize);
+  }
+
   bool contains(const std::string& name) const { return find(name) != sets_.end(); }
   /// @throws ValueError that lists the adapters there are.
   AdapterSet<T>& at(const std::string& name) const {
@@ -387,7 +394,8 @@ class BasicAdapterModel {
     for (const auto& [key, value] : given) config[key] = value;
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
-    InitContext<T> context{generator, shared, loading, name, calibration, &quantised_weight<T>};
+    InitContext<T> context{generator,   shared,    loading,     name,
+                           calibration, &quantised_weight<T>, tokenize_, &read_tensor};
     sets_.push_back(std::move(set));
     auto& added = *sets_.back();
     try {
@@ -420,6 +428,17 @@ class BasicAdapterModel {
           load(expert, place);
     }
   }
+
+  static BasicTensor<T> read_tensor(const std::string& path, const std::string& name) {
+    const auto file = io::SafetensorsFile::open(path);
+    const auto& view = file.at(name);
+    const Shape shape(view.shape.begin(), view.shape.end());
+    if constexpr (std::is_same_v<T, float>)
+      return BasicTensor<T>::from(io::to_f32(view), shape);
+    else
+      return BasicTensor<T>::from(io::to_f64(view), shape);
+  }
+
   static bool inside(const std::string& path, const std::vector<std::string>& modules) {
     for (std::string_view rest = path;;) {
       for (const auto& m : modules)
@@ -658,6 +677,7 @@ class BasicAdapterModel {
   const MethodRegistry<T>* registry_;
   Sets sets_;
   std::vector<std::string> active_;
+  std::function<std::vector<std::int32_t>(const std::string&, const std::string&)> tokenize_;
   std::map<std::string, Biases> biases_;
   std::vector<std::function<void()>> merged_;
 };

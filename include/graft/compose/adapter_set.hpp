@@ -89,11 +89,11 @@ class AdapterSet {
   void set_loss(std::function<BasicVar<T>(BasicTape<T>&)> loss) { loss_ = std::move(loss); }
   ConfigValue::Map& mutable_config() { return config_; }
 
-  static std::string key_of(const std::string& path, const AdapterTensor<T>& t) {
+  std::string key_of(const std::string& path, const AdapterTensor<T>& t) const {
     using Scope = typename AdapterTensor<T>::Scope;
     if (t.scope == Scope::root) return t.name;
     if (t.scope == Scope::model) return "base_model." + t.name;
-    return "base_model.model." + (path.empty() ? t.name : path + "." + t.name);
+    return std::string(info_.path_prefix) + (path.empty() ? t.name : path + "." + t.name);
   }
 
  private:

@@ -278,13 +278,16 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
   if constexpr (requires(const AttentionSiteInfo<T>& info) {
                   Method::attention(config, info, context);
                 }) {
+    std::vector<std::string> all_attentions;
+    for (const auto* site : table.attention)
+      if (filter.wants(site->path(), false)) all_attentions.push_back(site->path());
     for (auto* site : table.attention) {
       if (!filter.wants(site->path(), false)) {
         paths.push_back(site->path());
         continue;
       }
-      AttentionSiteInfo<T> info{site->path(),   site->layer,    site->heads,
-                                site->kv_heads, site->head_dim, table.info};
+      AttentionSiteInfo<T> info{site->path(),   site->layer, site->heads, site->kv_heads,
+                                site->head_dim, site->role,  table.info,  all_attentions};
       add(*site, [&] { return Method::attention(config, info, context); });
     }
   }
@@ -297,7 +300,12 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     PromptSiteInfo<T> info{table.prompt->path(), table.prompt->dim(), table.info, {}};
     if (!table.embedding.empty()) {
       const auto* site = table.embedding.front();
-      info.embed = [site](std::span<const std::int32_t> ids) { return site->table().lookup(ids); };
+      info.embed = [site](std::span<const std::int32_t> ids) {
+        auto rows = site->table().lookup(ids);
+        if (site->embed_scale != T{1})
+          for (T& v : rows) v *= site->embed_scale;
+        return rows;
+      };
     }
     add(*table.prompt, [&] { return Method::prompt(config, info, context); });
   }

@@ -8,6 +8,7 @@
 #include "graft/adapters/low_rank/methods.hpp"
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
+#include "graft/adapters/prompts/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
 #include "graft/compose/full_method.hpp"
@@ -37,6 +38,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(LowRankMethods<T>{});
     r.add(MixturesMethods<T>{});
     r.add(OrthogonalMethods<T>{});
+    r.add(PromptMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
     r.add(FullMethods<T>{});

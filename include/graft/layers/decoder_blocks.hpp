@@ -65,7 +65,10 @@ struct RotaryAttention {
     call.options.window = window;
     call.options.softcap = softcap;
     call.options.key_mask = pass.key_mask;
-    return o_proj(site(std::move(call)));
+    call.key = &k_proj;
+    call.value = &v_proj;
+    call.output = &o_proj;
+    return site(std::move(call));
   }
 
  private:

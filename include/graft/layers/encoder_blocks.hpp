@@ -34,6 +34,8 @@ struct MultiHeadAttention {
     call.q = query(x);
     call.k = key(keys);
     call.v = value(keys);
+    call.key = &key;
+    call.value = &value;
     call.options = std::move(options);
     call.options.batch = pass.batch;
     call.options.heads = site.heads;

@@ -17,23 +17,32 @@ namespace graft {
 /// rows without a label are left out.
 ///
 /// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss;
-/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary.
+/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary. `weights` (one
+/// a row; none: ones) multiply the losses before the mean, which still divides by the number of
+/// labels; `losses` are without them.
 template <std::floating_point T>
 BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,
                                  std::span<const std::int64_t> labels, Index chunk_rows = 128,
                                  std::vector<unsigned char>* correct = nullptr,
-                                 std::vector<T>* losses = nullptr) {
+                                 std::vector<T>* losses = nullptr,
+                                 std::span<const T> weights = {}) {
   const Index rows = hidden.rows(), dim = hidden.cols(), vocabulary = head.out_features();
   const Index counted = detail::count_labels("linear_cross_entropy", labels, rows, vocabulary);
   auto& tape = hidden.tape();
   std::vector<Index> kept;
   std::vector<std::int64_t> kept_labels;
+  std::vector<T> kept_weights;
   kept.reserve(static_cast<std::size_t>(counted));
   kept_labels.reserve(static_cast<std::size_t>(counted));
+  kept_weights.reserve(static_cast<std::size_t>(counted));
+  if (!weights.empty() && static_cast<Index>(weights.size()) != rows)
+    throw ShapeError(
+        concat("linear_cross_entropy: ", weights.size(), " weights for ", rows, " rows"));
   for (Index i = 0; i < rows; ++i)
     if (labels[static_cast<std::size_t>(i)] != kIgnoredLabel) {
       kept.push_back(i);
       kept_labels.push_back(labels[static_cast<std::size_t>(i)]);
+      kept_weights.push_back(weights.empty() ? T{1} : weights[static_cast<std::size_t>(i)]);
     }
   if (correct != nullptr) correct->assign(static_cast<std::size_t>(counted), 0);
   if (losses != nullptr) losses->assign(static_cast<std::size_t>(counted), T{0});
@@ -52,8 +61,11 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
       const auto chunk = gather_rows(flat, std::move(index));
       total = add(total, checkpoint(
                              [&head, chunk_labels = std::move(chunk_labels),
+                              chunk_weights = std::vector<T>(kept_weights.begin() + first,
+                                                             kept_weights.begin() + first + n),
                               weight = share * static_cast<T>(n)](const BasicVar<T>& x) {
-                               return scale(cross_entropy(head(x), chunk_labels), weight);
+                               return scale(cross_entropy(head(x), chunk_labels, chunk_weights),
+                                            weight);
                              },
                              chunk));
     }
@@ -82,12 +94,17 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
                                 kept_labels.data() + first, share, wanted, chunk_losses.data(),
                                 correct == nullptr ? nullptr : correct->data() + first);
     if (losses != nullptr) std::copy_n(chunk_losses.data(), n, losses->data() + first);
+    if (!weights.empty())
+      kernels::mul(chunk_losses.data(), kept_weights.data() + first, chunk_losses.data(), n);
     loss += kernels::sum(chunk_losses.data(), n);
     if (wanted) {
       head.base().backward_input(logits.matrix(), x.matrix(), nullptr, false);
-      for (Index i = 0; i < n; ++i)
-        std::copy_n(x.data() + i * dim, dim,
-                    gradient.data() + kept[static_cast<std::size_t>(first + i)] * dim);
+      for (Index i = 0; i < n; ++i) {
+        T* row = gradient.data() + kept[static_cast<std::size_t>(first + i)] * dim;
+        std::copy_n(x.data() + i * dim, dim, row);
+        if (!weights.empty())
+          kernels::scale(kept_weights[static_cast<std::size_t>(first + i)], row, row, dim);
+      }
     }
   }
   return tape.record(BasicTensor<T>::scalar(loss * share), wanted,

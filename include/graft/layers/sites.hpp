@@ -367,6 +367,13 @@ struct AttentionCall {
   BasicVar<T> input;  ///< hidden state that q, k, v were computed from, [batch · q_len, hidden]
   BasicVar<T> q, k, v;
   AttentionOptions<T> options;
+  /// The layers that make keys and values of a hidden state, apart or with the queries in one
+  /// (`fused`), and the one that the result goes through; null where the caller does not say. With
+  /// `output`, the attention site applies it.
+  const BasicLinearSite<T>* key = nullptr;
+  const BasicLinearSite<T>* value = nullptr;
+  const BasicLinearSite<T>* fused = nullptr;
+  const BasicLinearSite<T>* output = nullptr;
 };
 
 /// Adapter of an attention site behind type erasure.
@@ -378,8 +385,17 @@ class AttentionAdapterInterface {
   virtual void before(AttentionCall<T>&) const {}
   /// May change the result (heads side by side, before the output projection).
   virtual BasicVar<T> after(const AttentionCall<T>&, BasicVar<T> out) const { return out; }
+  /// May change what the output projection made of the result.
+  virtual BasicVar<T> projected(const AttentionCall<T>&, BasicVar<T> out) const { return out; }
   /// Number of keys that `before` puts in front of those of the text.
   virtual Index virtual_keys() const { return 0; }
+};
+
+/// What an attention reads.
+enum class AttentionRole {
+  self,     ///< its own tokens, in the stack that makes the output
+  encoder,  ///< its own tokens, in the encoder before a decoder
+  cross,    ///< what an encoder made
 };
 
 /// The attention of a block. Kind `attention`: prefixes, gated prompts.
@@ -390,13 +406,15 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
 
   BasicAttentionSite() = default;
   BasicAttentionSite(std::string path, Index layer_number, Index query_heads, Index key_value_heads,
-                     Index head_width)
+                     Index head_width, AttentionRole reads = AttentionRole::self)
       : SiteAdapters<AttentionAdapterInterface<T>>(std::move(path)),
         layer(layer_number),
         heads(query_heads),
         kv_heads(key_value_heads),
-        head_dim(head_width) {}
+        head_dim(head_width),
+        role(reads) {}
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
+  AttentionRole role = AttentionRole::self;
   Index virtual_keys() const {
     Index count = 0;
     for (const auto& adapter : this->chain()) count += adapter->virtual_keys();
@@ -406,6 +424,9 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
     for (const auto& adapter : this->chain()) adapter->before(call);
     auto out = attention(call.q, call.k, call.v, call.options);
     for (const auto& adapter : this->chain()) out = adapter->after(call, out);
+    if (call.output == nullptr) return out;
+    out = (*call.output)(out);
+    for (const auto& adapter : this->chain()) out = adapter->projected(call, out);
     return out;
   }
 };
@@ -419,6 +440,13 @@ class PromptAdapterInterface {
   /// Embeddings of the virtual tokens for each row of the batch: [batch, virtual_tokens, dim].
   virtual BasicVar<T> prompt(BasicTape<T>& tape, Index batch,
                              const ForwardContext& context) const = 0;
+  /// The same for the decoder of an encoder-decoder model; empty: its input stays as it is.
+  virtual BasicVar<T> decoder_prompt(BasicTape<T>&, Index, const ForwardContext&) const {
+    return {};
+  }
+  /// May change what is to be predicted: labels [batch, virtual_tokens + tokens], those of virtual
+  /// tokens -100 so far, and the factor of the loss of each (empty: one).
+  virtual void change_labels(Index, std::span<std::int64_t>, std::vector<T>&) const {}
 };
 
 /// Where virtual tokens enter: between the embedding and the first block. Kind `embedding`.
@@ -439,6 +467,15 @@ class BasicPromptSite : public SiteAdapters<PromptAdapterInterface<T>> {
     if (this->last() == nullptr) return x;
     return concat_along(
         1, std::vector<BasicVar<T>>{this->last()->prompt(x.tape(), x.dim(0), context), x});
+  }
+  /// The same in front of a decoder, for the adapters that have something to put there.
+  BasicVar<T> before_decoder(const BasicVar<T>& x, const ForwardContext& context) const {
+    if (this->last() == nullptr) return x;
+    const auto rows = this->last()->decoder_prompt(x.tape(), x.dim(0), context);
+    return rows ? concat_along(1, std::vector<BasicVar<T>>{rows, x}) : x;
+  }
+  void change_labels(Index batch, std::span<std::int64_t> labels, std::vector<T>& weights) const {
+    if (this->last() != nullptr) this->last()->change_labels(batch, labels, weights);
   }
 
  private:
@@ -477,7 +514,8 @@ struct ModelInfo {
   Index kv_heads = 0;
   Index head_dim = 0;
   Index vocabulary = 0;
-  std::vector<std::string> output_layers;  ///< paths of heads that "all-linear" leaves out
+  std::vector<std::string> output_layers = {};  ///< paths of heads that "all-linear" leaves out
+  bool encoder_decoder = false;
 };
 
 /// All sites of a model, in the order of its modules.

@@ -79,17 +79,37 @@ class BasicCausalModel : public BasicModel<T> {
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
     const auto h = hidden(tape, batch);
-    const Index tokens = h.rows() / batch.batch, extra = tokens - batch.seq_len;
-    std::vector<std::int64_t> shifted(static_cast<std::size_t>(h.rows()), kIgnoredLabel);
+    std::vector<T> weights;
+    const auto labels = next_tokens(batch, weights);
+    return linear_cross_entropy(h, head, std::span<const std::int64_t>(labels), Index{128}, correct,
+                                losses, std::span<const T>(weights));
+  }
+  /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
+  /// -100 for nothing; and the factor of the loss of each (empty: one).
+  std::vector<std::int64_t> next_tokens(const BasicBatch<T>& batch, std::vector<T>& weights) const {
+    const Index extra = prompt.virtual_tokens(), tokens = extra + batch.seq_len;
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
     for (Index b = 0; b < batch.batch; ++b)
-      for (Index t = 0; t < batch.seq_len; ++t) {
-        const Index row = b * tokens + extra + t - 1;
-        if (extra + t > 0)
-          shifted[static_cast<std::size_t>(row)] =
-              batch.labels[static_cast<std::size_t>(b * batch.seq_len + t)];
-      }
-    return linear_cross_entropy(h, head, std::span<const std::int64_t>(shifted), Index{128},
-                                correct, losses);
+      std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
+                  labels.begin() + b * tokens + extra);
+    prompt.change_labels(batch.batch, labels, weights);
+    // Each row predicts the token after it.
+    for (Index b = 0; b < batch.batch; ++b) {
+      const auto shift = [&](auto& list, auto last) {
+        const auto row = list.begin() + b * tokens;
+        std::copy(row + 1, row + tokens, row);
+        row[tokens - 1] = last;
+      };
+      shift(labels, kIgnoredLabel);
+      if (!weights.empty()) shift(weights, T{1});
+    }
+    return labels;
+  }
+  /// Positions that active adapters take before those of the text: virtual tokens and keys.
+  Index virtual_positions() const {
+    Index keys = 0;
+    for (const auto* site : this->sites_.attention) keys = std::max(keys, site->virtual_keys());
+    return prompt.virtual_tokens() + keys;
   }
 
   BasicEmbeddingSite<T> embed_tokens;

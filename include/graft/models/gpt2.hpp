@@ -93,7 +93,9 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       call.options.heads = call.options.kv_heads = attention.heads;
       call.options.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(attention.head_dim)));
       call.options.key_mask = pass.key_mask;
-      const auto h = add(x, after_attention(a, c_proj(attention(std::move(call))), x));
+      call.fused = &c_attn;
+      call.output = &c_proj;
+      const auto h = add(x, after_attention(a, attention(std::move(call)), x));
       const auto m = ln_2(h);
       return after_block(x,
                          add(h, after_mlp(m, mlp_proj(graft::activation(activation, c_fc(m))), h)));

@@ -56,15 +56,21 @@ class BasicT5 final : public BasicModel<T> {
     list_sites();
   }
 
-  /// Logits of the decoder, [batch, label tokens, vocabulary].
+  /// Logits of the decoder, [batch, label tokens (virtual ones first), vocabulary].
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = decode(tape, batch);
     const auto y = head_(h);
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
-    return linear_cross_entropy(decode(tape, batch), head_,
-                                std::span<const std::int64_t>(batch.labels));
+    const auto h = decode(tape, batch);
+    const Index tokens = h.rows() / batch.batch,
+                length = static_cast<Index>(batch.labels.size()) / batch.batch;
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(h.rows()), kIgnoredLabel);
+    for (Index b = 0; b < batch.batch; ++b)
+      std::copy_n(batch.labels.begin() + b * length, length,
+                  labels.begin() + (b + 1) * tokens - length);
+    return linear_cross_entropy(h, head_, std::span<const std::int64_t>(labels));
   }
 
  private:
@@ -99,18 +105,20 @@ class BasicT5 final : public BasicModel<T> {
       const auto linear = [&](const std::string& path, Index out, Index in) {
         return BasicLinearSite<T>(path, weights.linear(path, out, in));
       };
-      const auto attention = [&](Attention& a, const std::string& layer, const char* name) {
+      const auto attention = [&](Attention& a, const std::string& layer, const char* name,
+                                 AttentionRole role) {
         const std::string path = layer + "." + name;
         a.heads.query = linear(path + ".q", inner, d);
         a.heads.key = linear(path + ".k", inner, d);
         a.heads.value = linear(path + ".v", inner, d);
         a.output = linear(path + ".o", d, inner);
-        a.heads.site = {path, l, config_.heads, config_.heads, config_.head_dim};
+        a.heads.site = {path, l, config_.heads, config_.heads, config_.head_dim, role};
         a.norm = norm_site(weights, layer + ".layer_norm");
         a.after = {layer, d};
       };
-      attention(b.self, block + "0", "SelfAttention");
-      if (decoder) attention(b.cross, block + "1", "EncDecAttention");
+      attention(b.self, block + "0", "SelfAttention",
+                decoder ? AttentionRole::self : AttentionRole::encoder);
+      if (decoder) attention(b.cross, block + "1", "EncDecAttention", AttentionRole::cross);
       const std::string mlp = block + (decoder ? "2" : "1");
       b.mlp_norm = norm_site(weights, mlp + ".layer_norm");
       b.wi = linear(mlp + ".DenseReluDense." + (config_.gated ? "wi_0" : "wi"), ff, d);
@@ -213,7 +221,10 @@ class BasicT5 final : public BasicModel<T> {
       }
     EncoderPass<T> own;
     own.batch = batch.batch;
-    auto y = run(decoder_, shared_(tape, ids), batch.batch, own, memory, pass);
+    auto start =
+        prompt_.before_decoder(reshape(shared_(tape, ids), {batch.batch, length, d}), *context);
+    start = reshape(start, {batch.batch * start.dim(1), d});
+    auto y = run(decoder_, std::move(start), batch.batch, own, memory, pass);
     if (config_.scale_output) y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));
     return y;
   }
@@ -229,6 +240,7 @@ class BasicT5 final : public BasicModel<T> {
     auto& table = this->sites_;
     table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
                   config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
+    table.info.encoder_decoder = true;
     table.embedding.push_back(&shared_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {

@@ -20,12 +20,10 @@ namespace detail {
 template <std::floating_point T>
 Index predictions(const models::BasicModel<T>& model, const models::BasicBatch<T>& batch) {
   const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
-  const bool first_counts = causal == nullptr || causal->prompt.virtual_tokens() > 0;
-  Index count = 0;
-  for (std::size_t i = 0; i < batch.labels.size(); ++i) {
-    const bool first = batch.seq_len > 0 && static_cast<Index>(i) % batch.seq_len == 0;
-    if (batch.labels[i] != text::kIgnoredLabel && (first_counts || !first)) ++count;
-  }
+  std::vector<T> weights;
+  const auto labels = causal == nullptr ? batch.labels : causal->next_tokens(batch, weights);
+  const auto count = static_cast<Index>(labels.size()) -
+                     std::count(labels.begin(), labels.end(), text::kIgnoredLabel);
   return count > 0 || causal != nullptr ? count
                                         : batch.batch;  // regression has targets instead of labels
 }

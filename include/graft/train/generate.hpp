@@ -105,7 +105,7 @@ std::vector<std::int32_t> generate(const models::BasicCausalModel<T>& model,
                                    const std::function<bool(std::int32_t)>& on_token = {}) {
   config.validate();
   if (prompt.empty()) throw ValueError("generate: an empty prompt");
-  const Index used = static_cast<Index>(prompt.size()) + model.prompt.virtual_tokens();
+  const Index used = static_cast<Index>(prompt.size()) + model.virtual_positions();
   if (model.max_positions > 0 && used > model.max_positions)
     throw ValueError(concat("generate: a prompt of ", used, " tokens; the model has ",
                             model.max_positions, " positions"));

@@ -41,9 +41,10 @@ inline Index count_labels(const char* operation, std::span<const std::int64_t> l
 }  // namespace detail
 
 /// Mean of -log softmax(logits)[label] over the rows whose label is not -100; 0 if there is none.
-/// logits: [rows, classes].
+/// logits: [rows, classes]. `weights`, one a row, multiply the losses before the mean; none: ones.
 template <std::floating_point T>
-BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_t> labels) {
+BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_t> labels,
+                          std::span<const std::type_identity_t<T>> weights = {}) {
   const Index rows = logits.rows(), classes = logits.cols();
   const Index counted = detail::count_labels("cross_entropy", labels, rows, classes);
   auto work = logits.value().clone();
@@ -52,6 +53,15 @@ BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_
   kernels::cross_entropy_rows(work.data(), rows, classes, classes, labels.data(), share,
                               logits.requires_grad(), losses.data(),
                               static_cast<unsigned char*>(nullptr));
+  if (!weights.empty()) {
+    if (static_cast<Index>(weights.size()) != rows)
+      throw ShapeError(concat("cross_entropy: ", weights.size(), " weights for ", rows, " rows"));
+    kernels::mul(losses.data(), weights.data(), losses.data(), rows);
+    if (logits.requires_grad())
+      for (Index i = 0; i < rows; ++i)
+        kernels::scale(weights[static_cast<std::size_t>(i)], work.data() + i * classes,
+                       work.data() + i * classes, classes);
+  }
   const T loss = kernels::sum(losses.data(), rows) * share;
   return logits.tape().record(BasicTensor<T>::scalar(loss), logits.requires_grad(),
                               [gx = logits.grad_ref(), work](const BasicTensor<T>& dy) {
