@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/adapters/low_rank/root.hpp"
+#include "graft/adapters/effective_weight.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/subnet_linear.hpp"

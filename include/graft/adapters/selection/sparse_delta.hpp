@@ -10,7 +10,6 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
-#include "graft/layers/forward_context.hpp"
 
 namespace graft {
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/adapters/low_rank/lora.hpp"
+#include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/selection/sparse_delta.hpp"
 #include "graft/adapters/target_match.hpp"
 
@@ -46,10 +46,47 @@ struct SPTConfig {
     if (structured_type != "lora")
       throw ValueError(
           concat("SPT: structured_type '", structured_type, "' is not supported, expected lora"));
+    if (rank < 1) throw ValueError(concat("SPT: r ", rank, ", expected at least 1"));
     if (structured_modules.empty() && sparse_modules.empty())
       throw ValueError(
           "SPT: structured_modules and sparse_modules are empty; spt_allocation gives them");
   }
+};
+
+/// The structured module of SPT: y = base(x) + s x Aᵀ Bᵀ. A ~ U(±1/√in), B = 0; trained: r (in +
+/// out).
+template <std::floating_point T>
+class BasicSPTLowRank {
+ public:
+  using Scalar = T;
+
+  BasicSPTLowRank(const SPTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : scaling_(config.lora_alpha
+                     ? static_cast<T>(*config.lora_alpha / static_cast<double>(config.rank))
+                     : T{1}) {
+    const Index r = config.rank, in = site.in_features;
+    a_ = BasicParameter<T>(context.loading
+                               ? BasicTensor<T>::zeros({r, in})
+                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    b_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features, r}));
+  }
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    return linear_low_rank(base, x, x, tape.parameter(a_), tape.parameter(b_), scaling_);
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list(2);
+    list[0].name = "lora_A.weight";
+    list[0].parameter = a_;
+    list[1].name = "lora_B.weight";
+    list[1].parameter = b_;
+    return list;
+  }
+
+ private:
+  T scaling_;
+  BasicParameter<T> a_, b_;
 };
 
 /// How SPT trains one tensor.
@@ -164,10 +201,7 @@ struct SPTMethod {
     config.validate();
     if (!matches(config.structured_modules, site.path))
       return linear_part(BasicSparseDelta<T>(site));
-    LoRAConfig lora;
-    lora.rank = config.rank;
-    lora.alpha = config.lora_alpha.value_or(static_cast<double>(config.rank));
-    return linear_part(BasicLoRA<T>(lora, site, context));
+    return linear_part(BasicSPTLowRank<T>(config, site, context));
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
