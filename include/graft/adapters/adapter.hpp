@@ -228,7 +228,7 @@ BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter
       throw ValueError(concat("merge: ", reason));
   }
   const Index in = base.in_features(), out = base.out_features();
-  BasicTape<T> tape({.gradients = false, .training = false});
+  BasicTape<T> tape({.gradients = false, .training = false, .merging = true});
   const detail::Biasless<L> biasless(base);
   const auto zero = tape.constant(BasicTensor<T>::zeros({1, in}));
   const auto offset = adapter.apply(biasless, zero).value();

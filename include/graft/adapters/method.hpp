@@ -95,7 +95,9 @@ struct PromptSiteInfo {
 /// A descriptor of a method's own may have, besides `Config` and `info()`, any of the static
 /// functions `linear`, `embedding`, `norm`, `hidden`, `attention`, `prompt` (each: config, site
 /// info, InitContext -> shared pointer to a part, null: not here), `targets(config, path)` in place
-/// of `target_modules`, and `procedure(config, parts) -> unique_ptr<Procedure>`.
+/// of `target_modules`, `target_modules(config)` in place of the field, `kEverySite` if it goes
+/// everywhere but to output layers where no targets are given, and
+/// `procedure(config, parts) -> unique_ptr<Procedure>`.
 template <class M>
 struct LinearMethod {
   using Scalar = typename M::Scalar;

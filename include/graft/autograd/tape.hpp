@@ -205,6 +205,7 @@ class BasicTape {
     bool gradients = true;   ///< false: nothing is recorded (inference)
     bool training = true;    ///< false: dropout is off
     std::uint64_t seed = 0;  ///< of dropout and other random operations
+    bool merging = false;    ///< the result is read as a merged weight, where that differs
   };
 
   BasicTape() = default;

@@ -585,7 +585,8 @@ class BasicAdapterModel {
       list.linear.emplace_back(site, bias);
       AdapterTensor<T> tensor;
       tensor.parameter = bias;
-      set.add_tensor("base_model.model." + site->path() + (adapted ? ".base_layer.bias" : ".bias"),
+      set.add_tensor("base_model.model." + site->path() +
+                         (adapted && set.info().in_peft ? ".base_layer.bias" : ".bias"),
                      tensor);
     }
     if (*mode != "all") return;

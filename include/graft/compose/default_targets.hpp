@@ -28,6 +28,7 @@ inline TargetModules default_targets(std::string_view peft_type, std::string_vie
     if (architecture == "t5") return {"layer_norm", "final_layer_norm"};
     return {};
   }
+  if (peft_type == "LLAMA_ADAPTER_V2") return "all-linear";
   if (peft_type == "TRAINABLE_TOKENS") {
     if (architecture == "bert" || architecture == "roberta" || architecture == "distilbert")
       return {"word_embeddings"};

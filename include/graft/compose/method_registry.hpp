@@ -59,10 +59,13 @@ class SiteFilter {
       : config_(config), map_(map), table_(&table) {
     if constexpr (requires { config.target_modules; }) {
       targets_ = config.target_modules;
+      if constexpr (requires { Method::target_modules(config); })
+        targets_ = Method::target_modules(config);
       // An empty list means no module at all (only parameters), nothing given the defaults.
       const auto given = map.find("target_modules");
       const bool none = given != map.end() && given->second.get_if<ConfigValue::List>() != nullptr;
-      if (targets_.empty() && !none)
+      every_ = targets_.empty() && !none && requires { Method::kEverySite; };
+      if (targets_.empty() && !none && !every_)
         targets_ = default_targets(Method::info().peft_type, table.info.architecture);
     }
     if constexpr (requires { config.select; }) select_ = config.select;
@@ -82,7 +85,9 @@ class SiteFilter {
       if (!Method::targets(config_, path)) return false;
     } else {
       const auto& heads = table_->info.output_layers;
-      if (targets_.all_linear()) {
+      if (every_) {
+        if (std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
+      } else if (targets_.all_linear()) {
         if (!is_linear || std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
       } else if (!matches(targets_, path)) {
         return false;
@@ -123,6 +128,7 @@ class SiteFilter {
   const ConfigValue::Map& map_;
   const BasicSiteTable<T>* table_;
   TargetModules targets_;
+  bool every_ = false;  ///< every site but output layers
   std::vector<std::string> parameters_;
   Selection select_;
 };

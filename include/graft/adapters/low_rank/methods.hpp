@@ -3,13 +3,21 @@
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/adamss.hpp"
 #include "graft/adapters/low_rank/deft.hpp"
+#include "graft/adapters/low_rank/capaboost.hpp"
+#include "graft/adapters/low_rank/flora.hpp"
+#include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
+#include "graft/adapters/low_rank/glora_supernet.hpp"
 #include "graft/adapters/low_rank/gralora.hpp"
 #include "graft/adapters/low_rank/hira.hpp"
 #include "graft/adapters/low_rank/lily.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/adapters/low_rank/mos.hpp"
+#include "graft/adapters/low_rank/msplora.hpp"
 #include "graft/adapters/low_rank/peanut.hpp"
 #include "graft/adapters/low_rank/randlora.hpp"
+#include "graft/adapters/low_rank/switched.hpp"
+#include "graft/adapters/low_rank/three_factors.hpp"
 #include "graft/adapters/low_rank/tinylora.hpp"
 #include "graft/adapters/low_rank/unilora.hpp"
 #include "graft/adapters/low_rank/vblora.hpp"
@@ -20,12 +28,16 @@ namespace graft {
 
 /// Methods of the low-rank family.
 template <std::floating_point T>
-using LowRankMethods =
-    MethodList<LoRAMethod<T>, AdaLoRAMethod<T>, LinearMethod<BasicVeRA<T>>,
-               LinearMethod<BasicPVeRA<T>>, LinearMethod<BasicVBLoRA<T>>,
-               LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>, LinearMethod<BasicUniLoRA<T>>,
-               HiRAMethod<T>, LinearMethod<BasicGraLoRA<T>>, LinearMethod<BasicLily<T>>,
-               LinearMethod<BasicPEANuT<T>>, LinearMethod<BasicGLoRA<T>>, AdaMSSMethod<T>,
-               LinearMethod<BasicDEFT<T>>>;
+using LowRankMethods = MethodList<
+    LoRAMethod<T>, AdaLoRAMethod<T>, LinearMethod<BasicVeRA<T>>, LinearMethod<BasicPVeRA<T>>,
+    LinearMethod<BasicVBLoRA<T>>, LinearMethod<BasicRandLoRA<T>>, TinyLoRAMethod<T>,
+    LinearMethod<BasicUniLoRA<T>>, HiRAMethod<T>, LinearMethod<BasicGraLoRA<T>>,
+    LinearMethod<BasicLily<T>>, LinearMethod<BasicPEANuT<T>>, LinearMethod<BasicGLoRA<T>>,
+    AdaMSSMethod<T>, LoRAFAMethod<T>, AsymmetricLoRAMethod<T>, LoRAXSMethod<T>, SLoRAMethod<T>,
+    NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
+    LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
+    LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
+    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>,
+    LinearMethod<BasicDEFT<T>>>;
 
 }  // namespace graft

@@ -1,0 +1,212 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/initial_values.hpp"
+#include "graft/adapters/selection/sparse_delta.hpp"
+#include "graft/adapters/target_match.hpp"
+
+namespace graft {
+
+/// Configuration of SPT. Where the modules come from: spt_allocation.
+struct SPTConfig {
+  Index tau = 0;  ///< number of sensitive weights
+  Index rank = 8;
+  std::optional<double> lora_alpha;  ///< none: r, so that the update is B A
+  double alpha = 10;                 ///< structured if n ≥ size of the module / alpha
+  double beta = 5;                   ///< a whole vector if n ≥ length / beta
+  std::string structured_type = "lora";
+  std::vector<std::string> structured_modules, sparse_modules;
+  Index score_steps = 16;  ///< first steps, which only score, where sparse modules have no places
+  TargetModules target_modules = {};
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "SPT";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("tau", tau);
+    v("r", rank);
+    v("lora_alpha", lora_alpha);
+    v("alpha", alpha);
+    v("beta", beta);
+    v("structured_type", structured_type);
+    v("structured_modules", structured_modules);
+    v("sparse_modules", sparse_modules);
+    optional_field(v, "score_steps", score_steps, Index{16});
+    v("target_modules", target_modules);
+    v("exclude_modules", select.exclude_modules);
+  }
+  /// @throws ValueError for another module than LoRA, or lists that are empty.
+  void validate() const {
+    if (structured_type != "lora")
+      throw ValueError(
+          concat("SPT: structured_type '", structured_type, "' is not supported, expected lora"));
+    if (rank < 1) throw ValueError(concat("SPT: r ", rank, ", expected at least 1"));
+    if (structured_modules.empty() && sparse_modules.empty())
+      throw ValueError(
+          "SPT: structured_modules and sparse_modules are empty; spt_allocation gives them");
+  }
+};
+
+/// The structured module of SPT: y = base(x) + s x Aᵀ Bᵀ. A ~ U(±1/√in), B = 0; trained: r (in +
+/// out).
+template <std::floating_point T>
+class BasicSPTLowRank {
+ public:
+  using Scalar = T;
+
+  BasicSPTLowRank(const SPTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
+      : scaling_(config.lora_alpha
+                     ? static_cast<T>(*config.lora_alpha / static_cast<double>(config.rank))
+                     : T{1}) {
+    const Index r = config.rank, in = site.in_features;
+    a_ = BasicParameter<T>(context.loading
+                               ? BasicTensor<T>::zeros({r, in})
+                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    b_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features, r}));
+  }
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    return linear_low_rank(base, x, x, tape.parameter(a_), tape.parameter(b_), scaling_);
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list(2);
+    list[0].name = "lora_A.weight";
+    list[0].parameter = a_;
+    list[1].name = "lora_B.weight";
+    list[1].parameter = b_;
+    return list;
+  }
+
+ private:
+  T scaling_;
+  BasicParameter<T> a_, b_;
+};
+
+/// How SPT trains one tensor.
+enum class SPTMode { frozen, structured, sparse, vector };
+
+/// What SPT decides for one tensor: the mode, the sensitive places, and the trained elements.
+struct SPTChoice {
+  SPTMode mode = SPTMode::frozen;
+  selection::Places places;
+  Index trained = 0;
+};
+
+/// SPT's allocation from sensitivities (sums of squared gradients over batches) of matrices [out,
+/// in] and vectors: of the tau most sensitive elements of all, n in a matrix make it structured if
+/// n ≥ c/alpha for the size c = r (in + out) of its module (2 r out + r + out for an adapter behind
+/// it), n in a vector let it be trained whole if n ≥ length/beta; others train just these elements.
+/// @throws ValueError for an unknown module
+template <std::floating_point T>
+std::vector<SPTChoice> spt_allocation(const std::vector<BasicTensor<T>>& sensitivities, Index tau,
+                                      Index rank, double alpha, double beta,
+                                      const std::string& structured_type = "lora") {
+  if (structured_type != "lora" && structured_type != "adapter")
+    throw ValueError(
+        concat("SPT: structured_type '", structured_type, "', expected lora or adapter"));
+  auto places = selection::best_of_all(sensitivities, tau);
+  std::vector<SPTChoice> choices(sensitivities.size());
+  for (std::size_t i = 0; i < choices.size(); ++i) {
+    auto& choice = choices[i];
+    choice.places = std::move(places[i]);
+    const auto n = static_cast<double>(choice.places.size());
+    if (n == 0) continue;
+    choice.mode = SPTMode::sparse;
+    choice.trained = static_cast<Index>(choice.places.size());
+    const auto& shape = sensitivities[i].shape();
+    if (shape.rank() == 2) {
+      const Index out = shape[0], in = shape[1];
+      const Index size =
+          structured_type == "lora" ? rank * (in + out) : 2 * rank * out + rank + out;
+      if (n < static_cast<double>(size) / alpha) continue;
+      choice.mode = SPTMode::structured;
+      choice.trained = size;
+    } else if (n >= static_cast<double>(shape.elements()) / beta) {
+      choice.mode = SPTMode::vector;
+      choice.trained = shape.elements();
+    }
+  }
+  return choices;
+}
+
+/// Places of sparse modules by their sensitivity in the first steps.
+template <std::floating_point T>
+class SPTProcedure final : public Procedure<T> {
+ public:
+  SPTProcedure(const SPTConfig& config, std::vector<BasicSparseDelta<T>*> deltas)
+      : config_(config), deltas_(std::move(deltas)) {}
+  void before_step(const StepInfo& info) override {
+    if (info.step > config_.score_steps || !sums_.empty()) return;
+    for (const auto* delta : deltas_)
+      if (!delta->places().empty()) return;
+    for (auto* delta : deltas_) {
+      sums_.push_back(BasicTensor<T>::zeros({delta->out_features(), delta->in_features()}));
+      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index) {
+        selection::GradientSum<T> one(sum.rows(), sum.cols(), true);
+        one.see(x, dy, 1);
+        kernels::add(sum.data(), one.sum().data(), sum.data(), sum.size());
+      });
+    }
+  }
+  void after_backward(const StepInfo& info) override {
+    if (sums_.empty() || info.step < config_.score_steps) return;
+    auto places = selection::best_of_all(sums_, config_.tau);
+    for (std::size_t i = 0; i < deltas_.size(); ++i) {
+      deltas_[i]->observe({});
+      deltas_[i]->select(std::move(places[i]));
+    }
+    sums_.clear();
+  }
+
+ private:
+  SPTConfig config_;
+  std::vector<BasicSparseDelta<T>*> deltas_;
+  std::vector<BasicTensor<T>> sums_;
+};
+
+/// SPT: sensitive weights are trained by LoRA where a matrix has many, as a sparse change where it
+/// has few.
+///
+/// Structured sites: y = base(x) + (lora_alpha / r) x Aᵀ Bᵀ; sparse sites: y = base(x) + x Sᵀ with
+/// `tau` places of all sparse sites together. Trained: r (in + out), or the places. The identity at
+/// the start; merges. Source: He et al. 2023 (arXiv:2303.08566), section 3. Tensors: lora_A.weight,
+/// lora_B.weight; sparse_indices, sparse_values.
+template <std::floating_point T>
+struct SPTMethod {
+  using Scalar = T;
+  using Config = SPTConfig;
+  static MethodInfo info() {
+    return {.peft_type = "SPT",
+            .name = "SPT",
+            .family = "selection",
+            .paper = "arXiv:2303.08566",
+            .sites = "linear, conv",
+            .parameters = "r (in + out), or the sensitive places",
+            .in_peft = false};
+  }
+  static TargetModules target_modules(const Config& config) {
+    auto names = config.structured_modules;
+    names.insert(names.end(), config.sparse_modules.begin(), config.sparse_modules.end());
+    return names;
+  }
+  static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
+                                               InitContext<T>& context) {
+    config.validate();
+    if (!matches(config.structured_modules, site.path))
+      return linear_part(BasicSparseDelta<T>(site));
+    return linear_part(BasicSPTLowRank<T>(config, site, context));
+  }
+  static std::unique_ptr<Procedure<T>> procedure(const Config& config,
+                                                 const std::vector<PlacedPart<T>>& parts) {
+    return std::make_unique<SPTProcedure<T>>(config, selection::sparse_deltas(parts));
+  }
+};
+
+}  // namespace graft

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <functional>
+#include <utility>
+
+#include "graft/autograd/ops/common.hpp"
+
+namespace graft {
+
+/// Sees the input [rows, in] and the output gradient [rows, out] of a linear layer in the backward
+/// pass; dyᵀ x is the gradient of its weight.
+template <std::floating_point T>
+using LinearObserver = std::function<void(const BasicTensor<T>& x, const BasicTensor<T>& dy)>;
+
+/// y itself; tells the observer x and dy when the gradient of y is known. Records even if nothing
+/// below wants a gradient. Keeps x.
+template <std::floating_point T>
+BasicVar<T> observe_linear(const BasicVar<T>& y, const BasicVar<T>& x, LinearObserver<T> observer) {
+  return y.tape().record(
+      y.value(), true,
+      [gy = y.grad_ref(), kept = x.saved(),
+       observer = std::move(observer)](const BasicTensor<T>& dy) {
+        const auto& in = kept.get();
+        observer(in.reshape({in.rows(), in.cols()}), dy.reshape({dy.rows(), dy.cols()}));
+        gy.add(dy);
+      });
+}
+
+}  // namespace graft
