@@ -12,16 +12,51 @@
 namespace graft {
 
 /// Every tuner of Hugging Face PEFT 0.21, by `peft_type`.
-inline constexpr std::array<std::string_view, 45> kPeftTuners{
-    "LORA",        "ADALORA",   "ADAMSS",          "BOFT",          "IA3",
-    "BEFT",        "LILY",      "LOHA",            "LOKR",          "OFT",
-    "POLY",        "LN_TUNING", "VERA",            "FROD",          "PVERA",
-    "FOURIERFT",   "GLORA",     "XLORA",           "HRA",           "VBLORA",
-    "UNILORA",     "MISS",      "RANDLORA",        "ROAD",          "TRAINABLE_TOKENS",
-    "HIRA",        "SHIRA",     "C3A",             "WAVEFT",        "OSF",
-    "DELORA",      "GRALORA",   "TINYLORA",        "PSOFT",         "PEANUT",
-    "SUPERTUNING", "DEFT",      "ADAPTION_PROMPT", "PROMPT_TUNING", "MULTITASK_PROMPT_TUNING",
-    "P_TUNING",    "PREFIX_TUNING", "CPT",         "CARTRIDGE",     "SHADOW"};
+inline constexpr std::array<std::string_view, 45> kPeftTuners{"LORA",
+                                                              "ADALORA",
+                                                              "ADAMSS",
+                                                              "BOFT",
+                                                              "IA3",
+                                                              "BEFT",
+                                                              "LILY",
+                                                              "LOHA",
+                                                              "LOKR",
+                                                              "OFT",
+                                                              "POLY",
+                                                              "LN_TUNING",
+                                                              "VERA",
+                                                              "FROD",
+                                                              "PVERA",
+                                                              "FOURIERFT",
+                                                              "GLORA",
+                                                              "XLORA",
+                                                              "HRA",
+                                                              "VBLORA",
+                                                              "UNILORA",
+                                                              "MISS",
+                                                              "RANDLORA",
+                                                              "ROAD",
+                                                              "TRAINABLE_TOKENS",
+                                                              "HIRA",
+                                                              "SHIRA",
+                                                              "C3A",
+                                                              "WAVEFT",
+                                                              "OSF",
+                                                              "DELORA",
+                                                              "GRALORA",
+                                                              "TINYLORA",
+                                                              "PSOFT",
+                                                              "PEANUT",
+                                                              "SUPERTUNING",
+                                                              "DEFT",
+                                                              "ADAPTION_PROMPT",
+                                                              "PROMPT_TUNING",
+                                                              "MULTITASK_PROMPT_TUNING",
+                                                              "P_TUNING",
+                                                              "PREFIX_TUNING",
+                                                              "CPT",
+                                                              "CARTRIDGE",
+                                                              "SHADOW"};
 
 /// What a method can do, found out by trying it on layers of its own, with its default
 /// configuration.
@@ -34,6 +69,7 @@ struct MethodAbilities {
   bool rows = false;       ///< each row of a batch with an adapter of its own, or none
   bool weighted = false;   ///< weighted combination with others
   bool quantised = false;  ///< on a base that stays quantised
+  bool tied = false;       ///< on an embedding whose table the output layer shares
   bool rank_pattern = false, layers = false, modules_to_save = false;  ///< fields of the config
 };
 
@@ -74,6 +110,13 @@ class AbilityProbe {
     a.embedding = attaches([](SiteTable& t, AbilityProbe& p) {
       p.embedding_ = EmbeddingSite("layers.0.proj", EmbeddingTable(p.weight_));
       t.embedding = {&p.embedding_};
+    });
+    a.tied = attaches([](SiteTable& t, AbilityProbe& p) {
+      p.embedding_ = EmbeddingSite("layers.0.proj", EmbeddingTable(p.weight_));
+      p.linear_two_ = LinearSite("head", DenseLinear(p.embedding_.table().dense()));
+      t.info.output_layers = {"head"};
+      t.embedding = {&p.embedding_};
+      t.linear = {&p.linear_two_};
     });
     a.norm = attaches([](SiteTable& t, AbilityProbe& p) {
       p.norm_site_ = NormSite("layers.0.proj", p.norm_);
@@ -206,11 +249,12 @@ class AbilityProbe {
       // Blocks of Q8_0: a scale in half precision, 2⁻⁷, and 32 codes.
       std::vector<std::int8_t> blocks(static_cast<std::size_t>(kWidth * kWidth / 32 * 34));
       for (std::size_t i = 0; i < blocks.size(); ++i)
-        blocks[i] = i % 34 == 0   ? std::int8_t{0}
-                    : i % 34 == 1 ? std::int8_t{0x20}
-                                  : static_cast<std::int8_t>(static_cast<int>(i * i * 37 % 255) - 127);
-      LinearSite site("layers.0.proj", QuantizedLinear(quant::Format::q8_0, blocks.data(), kWidth,
-                                                       kWidth));
+        blocks[i] = i % 34 == 0 ? std::int8_t{0}
+                    : i % 34 == 1
+                        ? std::int8_t{0x20}
+                        : static_cast<std::int8_t>(static_cast<int>(i * i * 37 % 255) - 127);
+      LinearSite site("layers.0.proj",
+                      QuantizedLinear(quant::Format::q8_0, blocks.data(), kWidth, kWidth));
       SiteTable own;
       own.info = table.info;
       own.linear = {&site};
@@ -225,7 +269,7 @@ class AbilityProbe {
   const MethodEntry<float>* entry_;
   Tensor weight_, x_;
   BasicNorm<float> norm_;
-  LinearSite linear_, conv_;
+  LinearSite linear_, linear_two_, conv_;
   EmbeddingSite embedding_;
   NormSite norm_site_;
 };
