@@ -117,7 +117,7 @@ void task_arithmetic(Checker& check, const Case& c) {
   const auto a = t.numbered("A"), b = t.numbered("B");
   const auto scaling = t.config.at("scaling").get<std::vector<double>>();
   auto weights = t.weights(a.size());
-  std::vector<graft::LowRankFactors<float>> list;
+  std::vector<graft::UpdateFactors<float>> list;
   for (std::size_t k = 0; k < a.size(); ++k) {
     list.push_back({a[k], b[k]});
     weights[k] *= scaling.at(k);
@@ -318,7 +318,7 @@ void svd_recombination(Checker& check, const Case& c) {
   const auto scaling = t.config.at("scaling").get<std::vector<double>>();
   std::vector<Tensor> deltas;
   for (std::size_t k = 0; k < a.size(); ++k)
-    deltas.push_back(graft::product_of(graft::LowRankFactors<float>{a[k], b[k]}, scaling.at(k)));
+    deltas.push_back(graft::product_of(graft::UpdateFactors<float>{a[k], b[k]}, scaling.at(k)));
   auto kind = t.config.value("combination_type", std::string("svd"));
   graft::CombineRule rule;
   rule.kind = kind == "svd" ? "linear" : kind.substr(0, kind.size() - 4);
@@ -367,7 +367,7 @@ void quantised_merge(Checker& check, const Case& c) {
   const auto base = graft::quant::encode_int8(weight.span(), weight.rows(), weight.cols());
   t.compare(check, "base_weight", graft::quant::decode_int8(base));
   const double scaling = t.config.at("lora_alpha").get<double>() / t.config.at("r").get<double>();
-  const auto delta = graft::product_of(graft::LowRankFactors<float>{t.in("A"), t.in("B")}, scaling);
+  const auto delta = graft::product_of(graft::UpdateFactors<float>{t.in("A"), t.in("B")}, scaling);
   const auto merged = graft::quant::merge_int8(base, delta.span());
   t.compare(check, "merged_float", merged.merged);
   t.compare(check, "codes", merged.matrix.codes);

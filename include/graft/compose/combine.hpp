@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "graft/compose/adapter_model.hpp"
-#include "graft/compose/low_rank_factors.hpp"
 #include "graft/compose/task_vectors.hpp"
+#include "graft/compose/update_factors.hpp"
 
 namespace graft {
 
@@ -102,7 +102,7 @@ inline std::string exact_pattern(const std::string& path, const std::vector<std:
 /// What a LoRA holds at one site.
 template <std::floating_point T>
 struct SiteFactors {
-  LowRankFactors<T> factors;
+  UpdateFactors<T> factors;
   BasicTensor<T> bias;  ///< what the layer adds to its output beside the product, or empty
   double scaling = 1;
 };
@@ -275,7 +275,7 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
   for (const auto& adapter : adapters) sets.push_back(&model.at(adapter));
   // Terms of each site; updates of other methods are whole matrices.
   struct Terms {
-    std::vector<LowRankFactors<T>> factors;
+    std::vector<UpdateFactors<T>> factors;
     std::vector<double> weights;
     BasicTensor<T> whole, bias;
     bool embedding = false;
@@ -387,7 +387,7 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
 /// Factors cut at a quantile of their joint entries, as torch.quantile interpolates it, and at its
 /// negative.
 template <std::floating_point T>
-void clamp_factors(LowRankFactors<T>& f, double quantile) {
+void clamp_factors(UpdateFactors<T>& f, double quantile) {
   if (quantile > 1) throw ValueError(concat("svd_clamp ", quantile, ", expected [0, 1]"));
   std::vector<T> all(f.b.begin(), f.b.end());
   all.insert(all.end(), f.a.begin(), f.a.end());
@@ -484,7 +484,7 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
   for (const auto& placed : result.parts()) {
     const auto& path = placed.path;
     if (sites.contains(path)) continue;
-    std::vector<LowRankFactors<T>> own;
+    std::vector<UpdateFactors<T>> own;
     std::vector<double> own_weights;
     for (std::size_t t = 0; t < factors.size(); ++t)
       if (const auto it = factors[t].find(path); it != factors[t].end()) {
@@ -495,7 +495,7 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
     auto& site = sites[path];
     if (type == "cat") {
       // As PEFT, the weights go into A.
-      std::vector<LowRankFactors<T>> weighted;
+      std::vector<UpdateFactors<T>> weighted;
       for (std::size_t t = 0; t < own.size(); ++t) {
         weighted.push_back({own[t].a.clone(), own[t].b});
         for (T& v : weighted[t].a) v = static_cast<T>(own_weights[t] * static_cast<double>(v));

@@ -12,7 +12,7 @@ namespace graft {
 
 /// Factors of an update ΔW = B A: a [rank, in], b [out, rank].
 template <std::floating_point T>
-struct LowRankFactors {
+struct UpdateFactors {
   BasicTensor<T> a, b;
   Index rank() const { return a ? a.rows() : 0; }
 };
@@ -52,8 +52,9 @@ Index chosen_rank(const BasicTensor<T>& s, const RankChoice& choice, double nois
 
 namespace detail {
 
-/// a b, or with the transpose of b.
-inline BasicTensor<double> product(const BasicTensor<double>& a, const BasicTensor<double>& b) {
+/// a b.
+inline BasicTensor<double> matrix_product(const BasicTensor<double>& a,
+                                          const BasicTensor<double>& b) {
   auto c = BasicTensor<double>::zeros({a.rows(), b.cols()});
   for (Index i = 0; i < a.rows(); ++i)
     for (Index k = 0; k < a.cols(); ++k) {
@@ -75,8 +76,8 @@ BasicTensor<T> transposed(const BasicTensor<T>& a) {
 
 /// B A.
 template <std::floating_point T>
-BasicTensor<T> product_of(const LowRankFactors<T>& f, double factor = 1) {
-  auto p = detail::product(f.b.template cast<double>(), f.a.template cast<double>());
+BasicTensor<T> product_of(const UpdateFactors<T>& f, double factor = 1) {
+  auto p = detail::matrix_product(f.b.template cast<double>(), f.a.template cast<double>());
   if (factor != 1)
     for (double& v : p) v *= factor;
   return p.template cast<T>();
@@ -86,16 +87,16 @@ BasicTensor<T> product_of(const LowRankFactors<T>& f, double factor = 1) {
 /// larger rank than the matrix has is filled up with zeros. `spectrum` receives all singular
 /// values.
 template <std::floating_point T>
-LowRankFactors<T> truncated_factors(const BasicTensor<T>& delta, const RankChoice& choice,
-                                    double noise = 0, BasicTensor<double>* spectrum = nullptr) {
+UpdateFactors<T> truncated_factors(const BasicTensor<T>& delta, const RankChoice& choice,
+                                   double noise = 0, BasicTensor<double>* spectrum = nullptr) {
   const auto f = svd(delta.template cast<double>());
   if (spectrum != nullptr) *spectrum = f.s;
   if (noise == 0 && f.s.size() > 0)
     noise = static_cast<double>(std::numeric_limits<T>::epsilon()) *
             static_cast<double>(std::max(delta.rows(), delta.cols())) * f.s[0];
   const Index rank = chosen_rank(f.s, choice, noise);
-  LowRankFactors<T> result{BasicTensor<T>::zeros({rank, delta.cols()}),
-                           BasicTensor<T>::zeros({delta.rows(), rank})};
+  UpdateFactors<T> result{BasicTensor<T>::zeros({rank, delta.cols()}),
+                          BasicTensor<T>::zeros({delta.rows(), rank})};
   for (Index k = 0; k < std::min(rank, f.s.size()); ++k) {
     for (Index j = 0; j < delta.cols(); ++j) result.a(k, j) = static_cast<T>(f.v(j, k));
     for (Index i = 0; i < delta.rows(); ++i) result.b(i, k) = static_cast<T>(f.u(i, k) * f.s[k]);
@@ -106,19 +107,20 @@ LowRankFactors<T> truncated_factors(const BasicTensor<T>& delta, const RankChoic
 /// The same for a matrix given as B A, by the QR factors of both: the whole matrix is never formed
 /// if the rank is smaller than its sides.
 template <std::floating_point T>
-LowRankFactors<T> truncated_factors(const LowRankFactors<T>& f, const RankChoice& choice) {
+UpdateFactors<T> truncated_factors(const UpdateFactors<T>& f, const RankChoice& choice) {
   if (f.rank() >= std::min(f.a.cols(), f.b.rows())) return truncated_factors(product_of(f), choice);
   const auto left = qr(f.b.template cast<double>());
   const auto right = qr(detail::transposed(f.a.template cast<double>()));
-  const auto core = truncated_factors(detail::product(left.r, detail::transposed(right.r)), choice);
-  return {detail::product(core.a, detail::transposed(right.q)).template cast<T>(),
-          detail::product(left.q, core.b).template cast<T>()};
+  const auto core =
+      truncated_factors(detail::matrix_product(left.r, detail::transposed(right.r)), choice);
+  return {detail::matrix_product(core.a, detail::transposed(right.q)).template cast<T>(),
+          detail::matrix_product(left.q, core.b).template cast<T>()};
 }
 
 /// Σ w_t B_t A_t exactly: the ranks side by side, the weights in B.
 template <std::floating_point T>
-LowRankFactors<T> concatenated_factors(const std::vector<LowRankFactors<T>>& list,
-                                       const std::vector<double>& weights) {
+UpdateFactors<T> concatenated_factors(const std::vector<UpdateFactors<T>>& list,
+                                      const std::vector<double>& weights) {
   if (list.empty() || list.size() != weights.size())
     throw ValueError(
         concat("concatenated_factors: ", weights.size(), " weights for ", list.size(), " factors"));
@@ -130,7 +132,7 @@ LowRankFactors<T> concatenated_factors(const std::vector<LowRankFactors<T>>& lis
                               f.b.shape().text(), " beside others of ", out, " x ", in));
     rank += f.rank();
   }
-  LowRankFactors<T> result{BasicTensor<T>::empty({rank, in}), BasicTensor<T>::empty({out, rank})};
+  UpdateFactors<T> result{BasicTensor<T>::empty({rank, in}), BasicTensor<T>::empty({out, rank})};
   Index row = 0;
   for (std::size_t t = 0; t < list.size(); ++t)
     for (Index k = 0; k < list[t].rank(); ++k, ++row) {
