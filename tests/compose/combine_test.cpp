@@ -123,6 +123,7 @@ TEST_CASE("PEFT's combinations refuse what they would get wrong") {
   CHECK_THROWS_AS(combine({"rs", "other"}, "linear"), graft::ValueError);
   CHECK_THROWS_AS(combine({"rs", "other"}, "ties_svd"), graft::ValueError);
   CHECK_THROWS_AS(combine({"rs", "other"}, "average"), graft::ValueError);
+  CHECK_THROWS_AS(combine({"rs", "other"}, "dare_linear_svd", 0), graft::ValueError);
   CHECK_THROWS_AS(graft::add_weighted_adapter(bench.model, {"rs"}, {1, 2}, "w"), graft::ValueError);
   CHECK_FALSE(bench.model.contains("w"));
   // rsLoRA counts in the scaling: cat and a full svd are exact.

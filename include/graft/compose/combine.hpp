@@ -549,9 +549,17 @@ AdapterSet<T>& add_weighted_adapter(BasicAdapterModel<T>& model,
   if (adapters.size() != weights.size())
     throw ValueError(concat("add_weighted_adapter: ", weights.size(), " weights for ",
                             adapters.size(), " adapters"));
-  return options.combination_type == "exact"
-             ? detail::combine_exactly(model, adapters, weights, name, options)
-             : detail::combine_as_peft(model, adapters, weights, name, options);
+  if (model.contains(name)) throw ValueError(concat("adapter '", name, "' exists already"));
+  const auto active = model.active();
+  try {
+    return options.combination_type == "exact"
+               ? detail::combine_exactly(model, adapters, weights, name, options)
+               : detail::combine_as_peft(model, adapters, weights, name, options);
+  } catch (...) {
+    if (model.contains(name)) model.remove(name);
+    model.activate(active);
+    throw;
+  }
 }
 
 }  // namespace graft
