@@ -28,6 +28,7 @@ void add_finetune(CLI::App& app, Command& run);
 void add_generate(CLI::App& app, Command& run);
 void add_evaluate(CLI::App& app, Command& run);
 void add_merge(CLI::App& app, Command& run);
+void add_combine(CLI::App& app, Command& run);
 void add_inspect(CLI::App& app, Command& run);
 void add_convert(CLI::App& app, Command& run);
 void add_methods(CLI::App& app, Command& run);

@@ -5,6 +5,7 @@
 
 #include "files.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
+#include "graft/compose/convert.hpp"
 #include "session.hpp"
 
 namespace cli {
@@ -18,7 +19,9 @@ using graft::io::Json;
 constexpr std::string_view kPrefix = "base_model.model.";
 
 struct Settings {
-  std::string input, output, model;
+  std::string input, output, model, initial;
+  bool to_lora = false;
+  graft::RankChoice choice;
 };
 
 std::vector<float> transposed(const std::vector<float>& values, Index rows, Index cols) {
@@ -211,10 +214,28 @@ void to_peft(const Settings& s, const graft::models::Model& model) {
   say(concat("wrote ", tensors.size(), " tensors to ", s.output));
 }
 
+/// PEFT folder of any method that merges -> PEFT folder of a LoRA.
+void to_lora(const Settings& s, graft::models::Model& model) {
+  graft::AdapterModel adapters(model.sites(), methods());
+  adapters.load("source", s.input);
+  auto& set = graft::convert_to_lora(adapters, "source", "lora", s.choice);
+  set.mutable_config()["base_model_name_or_path"] = last_name(s.model);
+  adapters.save("lora", s.output);
+  say(concat("wrote a LoRA of ", millions(set.trainable_elements()), " parameters to ", s.output));
+}
+
 int convert(const Settings& s) {
   if (!fs::exists(s.input)) throw graft::IoError(s.input + ": no such file or folder");
+  if (!s.initial.empty()) {
+    graft::convert_to_original_weights(s.input, s.initial, s.output);
+    say(concat("wrote a LoRA for the original weights to ", s.output));
+    return 0;
+  }
+  if (s.model.empty()) throw graft::ValueError("--model is needed");
   const auto model = load_model(s.model);
-  if (fs::is_directory(s.input)) {
+  if (s.to_lora || s.choice.rank > 0 || s.choice.energy > 0) {
+    to_lora(s, *model);
+  } else if (fs::is_directory(s.input)) {
     to_gguf(s, *model);
   } else {
     to_peft(s, *model);
@@ -226,11 +247,27 @@ int convert(const Settings& s) {
 
 void add_convert(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand(
-      "convert", "LoRA adapters between PEFT folders and GGUF files, by what the input is");
+      "convert",
+      "LoRA adapters between PEFT folders and GGUF files, by what the input is; other adapters to "
+      "LoRA with --to-lora");
   auto s = std::make_shared<Settings>();
   c->add_option("--input", s->input, "PEFT folder, or GGUF adapter file")->required();
   c->add_option("--output", s->output, "GGUF adapter file, or PEFT folder")->required();
-  c->add_option("--model", s->model, "The model that the adapter belongs to")->required();
+  c->add_option("--model", s->model,
+                "The model that the adapter belongs to; not needed with --initial");
+  c->add_flag("--to-lora", s->to_lora,
+              "Write a PEFT folder with a LoRA that does what the adapter does to the weights, for "
+              "any method that merges");
+  c->add_option("--rank", s->choice.rank, "Its rank; implies --to-lora")
+      ->check(CLI::PositiveNumber);
+  c->add_option("--energy", s->choice.energy,
+                "The smallest rank at each layer that keeps this share of the squared singular "
+                "values; implies --to-lora")
+      ->check(CLI::Range(0.0, 1.0));
+  c->add_option(
+      "--initial", s->initial,
+      "Folder of the adapter before it was trained, for one whose making rewrote the "
+      "frozen weights (PiSSA, OLoRA, CorDA, LoRA-GA): writes a LoRA for the original ones");
   c->callback([&run, s] { run = [s] { return convert(*s); }; });
 }
 

@@ -95,11 +95,14 @@ std::string method_type(const std::string& name) {
 void add_methods(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("methods", "List the adapter methods, or show one");
   auto json = std::make_shared<bool>(false);
+  auto peft = std::make_shared<bool>(false);
   auto name = std::make_shared<std::string>();
+  c->add_flag("--peft", *peft, "What of Hugging Face PEFT there is, with the abilities of each");
   c->add_option("name", *name, "A method: its defaults as adapter_config.json");
   c->add_flag("--json", *json, "Print JSON");
-  c->callback([&run, name, json] {
-    run = [name, json] {
+  c->callback([&run, name, json, peft] {
+    run = [name, json, peft] {
+      if (*peft) return show_parity(*json);
       return name->empty() ? list_methods(*json)
                            : show_method(methods().at(method_type(*name)), *json);
     };

@@ -23,6 +23,9 @@ const graft::MethodRegistry<float>& methods();
 /// @throws ValueError that lists the methods
 std::string method_type(const std::string& name);
 
+/// Prints which tuners of Hugging Face PEFT there are, and what each can do.
+int show_parity(bool json);
+
 std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path);
 /// The same, for commands that need a language model. @throws ValueError for another kind
 std::unique_ptr<graft::models::CausalModel> load_causal(const std::filesystem::path& path);

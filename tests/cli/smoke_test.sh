@@ -58,6 +58,32 @@ cmp one.txt two.txt || fail "greedy generation differs between two runs"
 cmp adapter/adapter_model.safetensors again/adapter_model.safetensors ||
   fail "the same seed gave another adapter on one thread"
 
+# The adapter twice with weights that cancel is the frozen model; as a LoRA again it is itself.
+"$graft" combine --model model --adapter one=adapter,two=again --weights 1,-1 --output nothing >/dev/null
+"$graft" combine --model model --adapter one=adapter,two=again --weights 0.25,0.75 --output same --rank 4 \
+  --json >combine.json
+[ "$(number rank combine.json)" = 4 ] || fail "combine --rank was not heeded: $(cat combine.json)"
+for prompt in "The seventh" "looked at"; do
+  "$graft" generate --model model --prompt "$prompt" --max-tokens 8 --temperature 0 >plain.txt
+  "$graft" generate --model model --adapter nothing --prompt "$prompt" --max-tokens 8 --temperature 0 >zero.txt
+  cmp plain.txt zero.txt || fail "weights that cancel changed the model"
+  "$graft" generate --model model --adapter adapter --prompt "$prompt" --max-tokens 8 --temperature 0 >plain.txt
+  "$graft" generate --model model --adapter same --prompt "$prompt" --max-tokens 8 --temperature 0 >zero.txt
+  cmp plain.txt zero.txt || fail "the weighted mean of one adapter is another one"
+done
+"$graft" convert --model model --input adapter --output lora --energy 0.999 >/dev/null
+[ -s lora/adapter_model.safetensors ] || fail "convert --energy wrote no adapter"
+expect 2 'exists already' "$graft" combine --model model --adapter adapter --output same
+expect 2 weights "$graft" combine --model model --adapter adapter --weights 1,2 --output none
+"$graft" methods --peft --json >parity.json
+python3 - parity.json <<'PYTHON'
+import json, sys
+table = json.load(open(sys.argv[1]))
+lora = next(t for t in table["tuners"] if t["peft_type"] == "LORA")
+assert len(table["tuners"]) == 45 and lora["present"] and all(lora["abilities"][k] for k in (
+    "linear", "conv", "embedding", "merge", "unmerge", "disable", "several", "rows", "weighted", "quantised")), lora
+PYTHON
+
 expect 0 finetune "$graft" --help
 expect 0 LORA "$graft" methods
 expect 2 no_such_model "$graft" finetune --model no_such_model --data text.txt --output none

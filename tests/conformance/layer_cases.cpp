@@ -194,10 +194,11 @@ Result run_init_case(const Case& c) {
 
 Result run_multi_case(const Case& c) {
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  if (fs::exists(c.folder / "converted") || fs::exists(c.folder / "lora"))
+    return run_conversion_case(c);
   if (!c.json.contains("adapters") && !fs::exists(c.folder / "adapter_config.json"))
     throw Unsupported{c.json.value("covers", "")};
-  if (c.json.contains("combination_type") || c.json.contains("weights"))
-    throw Unsupported{"weighted combination"};
+  if (c.json.contains("combination_type")) return run_combination_case(c);
   Checker check(tolerance_of(c.json));
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
   const auto in = toy.inputs(file);

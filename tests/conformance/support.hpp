@@ -156,6 +156,8 @@ Result run_layer_case(const Case& c);
 void run_layer_in_double(Checker& check, const Case& c);
 Result run_init_case(const Case& c);
 Result run_multi_case(const Case& c);
+Result run_combination_case(const Case& c);
+Result run_conversion_case(const Case& c);
 Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);

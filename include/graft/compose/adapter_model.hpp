@@ -310,61 +310,76 @@ class BasicAdapterModel {
   /// puts them back bit for bit.
   /// @throws ValueError if a part cannot be merged, or a weight is quantised and `dequantize` is
   /// not set; nothing is changed then.
-  void merge(MergeOptions options = {}) {
-    if (!merged_.empty()) throw ValueError("merge: adapters are merged already; unmerge first");
-    for (const auto& n : active_)
-      for (const auto& placed : at(n).parts())
-        if (const std::string reason = placed.part->merge_reason(); !reason.empty())
-          throw ValueError(concat("merge: ", placed.path, ": ", reason));
-    if (!active_.empty()) {
-      for (auto* s : table_->hidden) refuse_active(*s);
-      for (auto* s : table_->attention) refuse_active(*s);
-      if (table_->prompt != nullptr) refuse_active(*table_->prompt);
-      if (table_->pass != nullptr) refuse_active(*table_->pass);
-    }
-    std::vector<std::function<void()>> undo, apply;
-    for (auto* site : table_->linear) {
-      if (site->chain().empty() && !site->bias_override) continue;
-      if constexpr (std::is_same_v<T, float>) {
-        if (!options.dequantize && site->base().template as<QuantizedLinear>() != nullptr)
-          throw ValueError(concat("merge: ", site->path(),
-                                  " is quantised; merging would make it dense: allow that "
-                                  "with dequantize, or keep the adapter beside the base"));
+  void merge(MergeOptions options = {}) { install(folded(active_, options)); }
+  /// Task arithmetic (Ilharco et al. 2022, arXiv:2212.04089) with any methods that merge: every
+  /// frozen tensor becomes W + Σ wᵢ (Wᵢ − W), where Wᵢ is what it is with adapter i merged alone. A
+  /// negative weight takes away what an adapter learnt. `unmerge` puts the old weights back.
+  /// @throws ValueError as merge
+  void merge_weighted(const std::vector<std::pair<std::string, double>>& weighted,
+                      MergeOptions options = {}) {
+    Folded sum;
+    const auto put = [](auto* tensor, const BasicTensor<T>& base, const BasicTensor<T>& value,
+                        double weight) {
+      if (!value) return;
+      if (!*tensor) *tensor = base ? base.clone() : BasicTensor<T>::zeros(value.shape());
+      for (Index i = 0; i < value.size(); ++i)
+        (*tensor)[i] += static_cast<T>(
+            weight * (static_cast<double>(value[i]) - (base ? static_cast<double>(base[i]) : 0)));
+    };
+    for (const auto& [name, weight] : weighted) {
+      const Folded one = folded({name}, options);
+      for (const auto& [site, layer] : one.linear) {
+        auto& target = sum.linear[site];
+        put(&target.weight, site->base().dense_weight(), layer.weight, weight);
+        put(&target.bias, site->base().bias(), layer.bias, weight);
       }
-      auto merged = merged_layer(*site);
-      undo.push_back([site, old = site->base()] { site->set_base(old); });
-      apply.push_back([site, merged] { site->set_base(merged); });
-    }
-    for (auto* site : table_->embedding) {
-      if (site->chain().empty()) continue;
-      auto table = merged_table(*site);
-      undo.push_back([site, old = site->table()] { site->set_table(old); });
-      apply.push_back([site, table] { site->set_table(BasicEmbeddingTable<T>(table)); });
-    }
-    for (auto* site : table_->norm) {
-      auto norm = site->norm();
-      bool changed = false;
-      for (const auto& n : active_)
-        for (const auto& named : site->adapters())
-          if (named.name == n) {
-            const auto* part = dynamic_cast<const NormPart<T>*>(named.adapter.get());
-            auto result = part == nullptr ? std::nullopt : part->merged(site->norm());
-            if (!result)
-              throw ValueError(concat("merge: the adapter of ", site->path(), " cannot be merged"));
-            norm = *result;
-            changed = true;
-          }
-      if (site->bias_override) {
-        norm.bias = site->bias_override.value().clone();
-        changed = true;
+      for (const auto& [site, table] : one.embedding)
+        put(&sum.embedding[site], site->table().dense(), table, weight);
+      for (const auto& [site, norm] : one.norm) {
+        auto& target = sum.norm.try_emplace(site, site->norm()).first->second;
+        if (target.weight && target.weight.data() == site->norm().weight.data())
+          target.weight = target.weight.clone();
+        if (target.bias && target.bias.data() == site->norm().bias.data())
+          target.bias = target.bias.clone();
+        put(&target.weight, site->norm().weight, norm.weight, weight);
+        put(&target.bias, site->norm().bias, norm.bias, weight);
       }
-      if (!changed) continue;
-      undo.push_back([site, old = site->norm()] { site->set_norm(old); });
-      apply.push_back([site, norm] { site->set_norm(norm); });
     }
-    for (auto& f : apply) f();
-    merged_ = std::move(undo);
-    apply_active({});
+    for (auto& [site, layer] : sum.linear)
+      if (!layer.bias) layer.bias = site->base().bias();
+    install(sum);
+  }
+  /// What an adapter alone adds to the frozen tensors, by the paths of their sites.
+  struct Deltas {
+    std::map<std::string, BasicTensor<T>> weight;     ///< of linear layers [out, in]
+    std::map<std::string, BasicTensor<T>> bias;       ///< of linear layers, where it changes
+    std::map<std::string, BasicTensor<T>> embedding;  ///< [rows, dim]
+    bool norms = false;                               ///< norms change too
+  };
+  /// @throws ValueError if the adapter cannot be merged. Quantised weights are decoded for it.
+  Deltas deltas(const std::string& name) {
+    const auto minus = [](const BasicTensor<T>& a, const BasicTensor<T>& b) {
+      auto d = a.clone();
+      if (b)
+        for (Index i = 0; i < d.size(); ++i) d[i] -= b[i];
+      return d;
+    };
+    Deltas result;
+    const Folded one = folded({name}, {.dequantize = true});
+    for (const auto& [site, layer] : one.linear) {
+      if (!site->expert.parameter.empty())
+        throw ValueError(concat("deltas: ", site->path(), ".", site->expert.parameter,
+                                " stacks the matrices of several experts"));
+      result.weight[site->path()] = minus(layer.weight, site->base().dense_weight());
+      if (!layer.bias) continue;
+      auto bias = minus(layer.bias, site->base().bias());
+      if (std::any_of(bias.begin(), bias.end(), [](T v) { return v != 0; }))
+        result.bias[site->path()] = bias;
+    }
+    for (const auto& [site, table] : one.embedding)
+      result.embedding[site->path()] = minus(table, site->table().dense());
+    result.norms = !one.norm.empty();
+    return result;
   }
   void unmerge() {
     for (auto& f : merged_) f();
@@ -374,6 +389,95 @@ class BasicAdapterModel {
   bool merged() const { return !merged_.empty(); }
 
  private:
+  /// Weight and bias of a linear layer.
+  struct FoldedLayer {
+    BasicTensor<T> weight, bias;
+  };
+  /// What the frozen tensors become with adapters folded into them.
+  struct Folded {
+    std::map<BasicLinearSite<T>*, FoldedLayer> linear;
+    std::map<BasicEmbeddingSite<T>*, BasicTensor<T>> embedding;
+    std::map<BasicNormSite<T>*, BasicNorm<T>> norm;
+  };
+  /// Runs with other adapters while it lives.
+  class Switched {
+   public:
+    Switched(BasicAdapterModel& model, const std::vector<std::string>& names) : model_(&model) {
+      model_->apply_active(names);
+    }
+    ~Switched() { model_->apply_active(model_->active_); }
+    Switched(const Switched&) = delete;
+    Switched& operator=(const Switched&) = delete;
+
+   private:
+    BasicAdapterModel* model_;
+  };
+
+  Folded folded(const std::vector<std::string>& names, MergeOptions options) {
+    if (!merged_.empty()) throw ValueError("merge: adapters are merged already; unmerge first");
+    for (const auto& n : names)
+      for (const auto& placed : at(n).parts())
+        if (const std::string reason = placed.part->merge_reason(); !reason.empty())
+          throw ValueError(concat("merge: ", placed.path, ": ", reason));
+    for (auto* s : table_->hidden) refuse(*s, names);
+    for (auto* s : table_->attention) refuse(*s, names);
+    if (table_->prompt != nullptr) refuse(*table_->prompt, names);
+    if (table_->pass != nullptr) refuse(*table_->pass, names);
+    const Switched now(*this, names);
+    Folded result;
+    for (auto* site : table_->linear) {
+      if (site->chain().empty() && !site->bias_override) continue;
+      if constexpr (std::is_same_v<T, float>) {
+        if (!options.dequantize && site->base().template as<QuantizedLinear>() != nullptr)
+          throw ValueError(concat("merge: ", site->path(),
+                                  " is quantised; merging would make it dense: allow that "
+                                  "with dequantize, or keep the adapter beside the base"));
+      }
+      const auto layer = merged_layer(*site);
+      result.linear[site] = {layer.dense_weight(), layer.bias()};
+    }
+    for (auto* site : table_->embedding)
+      if (!site->chain().empty()) result.embedding[site] = merged_table(*site);
+    for (auto* site : table_->norm) {
+      auto norm = site->norm();
+      bool changed = false;
+      for (const auto& n : names)
+        for (const auto& named : site->adapters())
+          if (named.name == n) {
+            const auto* part = dynamic_cast<const NormPart<T>*>(named.adapter.get());
+            auto merged = part == nullptr ? std::nullopt : part->merged(site->norm());
+            if (!merged)
+              throw ValueError(concat("merge: the adapter of ", site->path(), " cannot be merged"));
+            norm = *merged;
+            changed = true;
+          }
+      if (site->bias_override) {
+        norm.bias = site->bias_override.value().clone();
+        changed = true;
+      }
+      if (changed) result.norm[site] = norm;
+    }
+    return result;
+  }
+  /// Puts folded tensors in place of the frozen ones.
+  void install(const Folded& folded) {
+    std::vector<std::function<void()>> undo;
+    for (const auto& [site, layer] : folded.linear) {
+      undo.push_back([s = site, old = site->base()] { s->set_base(old); });
+      site->set_base(BasicDenseLinear<T>(layer.weight, layer.bias));
+    }
+    for (const auto& [site, table] : folded.embedding) {
+      undo.push_back([s = site, old = site->table()] { s->set_table(old); });
+      site->set_table(BasicEmbeddingTable<T>(table));
+    }
+    for (const auto& [site, norm] : folded.norm) {
+      undo.push_back([s = site, old = site->norm()] { s->set_norm(old); });
+      site->set_norm(norm);
+    }
+    merged_ = std::move(undo);
+    apply_active({});
+  }
+
   using Sets = std::vector<std::unique_ptr<AdapterSet<T>>>;
 
   typename Sets::const_iterator find(const std::string& name) const {
@@ -622,9 +726,9 @@ class BasicAdapterModel {
     }
   }
   template <class Site>
-  void refuse_active(const Site& site) const {
+  static void refuse(const Site& site, const std::vector<std::string>& names) {
     for (const auto& named : site.adapters())
-      if (std::find(active_.begin(), active_.end(), named.name) != active_.end())
+      if (std::find(names.begin(), names.end(), named.name) != names.end())
         throw ValueError(concat("merge: adapter '", named.name, "' at ", site.path(),
                                 " cannot be folded into a weight"));
   }

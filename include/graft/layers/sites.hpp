@@ -38,6 +38,64 @@ class LinearAdapterInterface {
   virtual bool input_in_order() const { return false; }
 };
 
+/// The rows of a batch by the adapter that they name, in the order of first use.
+struct RowGroups {
+  struct Group {
+    std::string name;
+    std::vector<Index> rows;
+  };
+  std::vector<Group> groups;
+  std::vector<Index> position;  ///< of each row when the groups lie one after the other
+
+  /// `size` rows of anything belong to the batch. @throws ShapeError if they do not fit it
+  RowGroups(const ForwardContext& context, const std::string& path, Index size) {
+    const auto& names = context.row_adapters;
+    if (std::ssize(names) != context.batch || context.batch < 1 || size % context.batch != 0)
+      throw ShapeError(concat("site ", path, ": ", names.size(), " adapter names for a batch of ",
+                              context.batch, " and an input of ", size, " rows"));
+    for (Index i = 0; i < context.batch; ++i) {
+      const auto& name = names[static_cast<std::size_t>(i)];
+      auto it = std::find_if(groups.begin(), groups.end(),
+                             [&](const Group& g) { return g.name == name; });
+      if (it == groups.end()) it = groups.insert(groups.end(), {name, {}});
+      it->rows.push_back(i);
+    }
+    position.resize(names.size());
+    Index placed = 0;
+    for (const auto& g : groups)
+      for (const Index row : g.rows) position[static_cast<std::size_t>(row)] = placed++;
+  }
+  /// The rows of one group of x, seen as [batch, rest, columns].
+  template <std::floating_point T>
+  BasicVar<T> part(const BasicVar<T>& x, const Group& group) const {
+    const Index batch = std::ssize(position);
+    const auto grouped = reshape(x, {batch, x.rows() / batch, x.cols()});
+    return groups.size() == 1 ? grouped : gather_rows(grouped, group.rows);
+  }
+  /// Runs `run(group)` for each, with a context on the tape that holds the rows of the group alone.
+  template <std::floating_point T, class Run>
+  std::vector<BasicVar<T>> each(BasicTape<T>& tape, const ForwardContext& context,
+                                Run&& run) const {
+    struct Restore {
+      BasicTape<T>& tape;
+      std::shared_ptr<const void> before;
+      ~Restore() { tape.set_context(before); }
+    } restore{tape, tape.shared_context()};
+    std::vector<BasicVar<T>> parts;
+    for (const auto& group : groups) {
+      tape.set_context(std::make_shared<ForwardContext>(context.of_rows(group.rows)));
+      parts.push_back(run(group));
+    }
+    return parts;
+  }
+  /// The results of all groups as one, in the order of the batch and with this shape.
+  template <std::floating_point T>
+  BasicVar<T> joined(std::vector<BasicVar<T>> parts, const Shape& shape) const {
+    auto y = parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), position);
+    return reshape(y, shape);
+  }
+};
+
 /// A name with an adapter, as a site holds it.
 template <class Interface>
 struct NamedAdapter {
@@ -75,9 +133,29 @@ class SiteAdapters {
     }
   }
   const Chain& chain() const { return chain_; }
+  /// The adapter of this name alone; empty if the site has none.
+  Chain chain_of(const std::string& name) const {
+    Chain chain;
+    for (const auto& named : adapters_)
+      if (named.name == name) chain.push_back(named.adapter);
+    return chain;
+  }
 
  protected:
   ~SiteAdapters() = default;
+  /// True if the rows of the batch name their adapters and this site has some.
+  bool runs_by_row(const ForwardContext* context) const {
+    return context != nullptr && !context->row_adapters.empty() && !adapters_.empty();
+  }
+  /// @throws ValueError if a row names an adapter of this site, for sites that run all rows alike.
+  void refuse_row_adapters(const ForwardContext* context) const {
+    if (!runs_by_row(context)) return;
+    for (const auto& named : adapters_)
+      if (std::find(context->row_adapters.begin(), context->row_adapters.end(), named.name) !=
+          context->row_adapters.end())
+        throw ValueError(concat("site ", path_, ": adapter '", named.name,
+                                "' cannot run for some rows of a batch only"));
+  }
   SiteAdapters(const SiteAdapters&) = default;
   SiteAdapters(SiteAdapters&&) = default;
   SiteAdapters& operator=(const SiteAdapters&) = default;
@@ -165,8 +243,7 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
 
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto* context = x.tape().template context<ForwardContext>();
-    if (context != nullptr && !context->row_adapters.empty() && !this->adapters().empty())
-      return by_row(x, *context);
+    if (this->runs_by_row(context)) return by_row(x, *context);
     return with_bias(run(x, this->chain()));
   }
 
@@ -182,36 +259,15 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   }
   /// One product per adapter that occurs in the batch, over that adapter's rows together.
   BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
-    const Index batch = context.batch;
-    if (static_cast<Index>(context.row_adapters.size()) != batch || x.rows() % batch != 0)
-      throw ShapeError(concat("linear site ", this->path(), ": ", context.row_adapters.size(),
-                              " adapter names for input ", x.shape().text()));
-    const auto grouped = reshape(x, {batch, x.rows() / batch, x.cols()});
-    std::vector<BasicVar<T>> parts;
-    std::vector<Index> position(static_cast<std::size_t>(batch), -1);
-    Index placed = 0;
-    for (Index first = 0; first < batch; ++first) {
-      if (position[static_cast<std::size_t>(first)] >= 0) continue;
-      const std::string& name = context.row_adapters[static_cast<std::size_t>(first)];
-      std::vector<Index> rows;
-      for (Index i = first; i < batch; ++i)
-        if (context.row_adapters[static_cast<std::size_t>(i)] == name) {
-          rows.push_back(i);
-          position[static_cast<std::size_t>(i)] = placed++;
-        }
-      std::vector<std::shared_ptr<const Interface>> chain;
-      for (const auto& named : this->adapters())
-        if (named.name == name) chain.push_back(named.adapter);
-      const bool whole = static_cast<Index>(rows.size()) == batch;
-      auto& tape = x.tape();
-      const auto before = tape.shared_context();
-      tape.set_context(std::make_shared<ForwardContext>(context.of_rows(rows)));
-      parts.push_back(run(whole ? grouped : gather_rows(grouped, std::move(rows)), chain));
-      tape.set_context(before);
-    }
-    auto y =
-        parts.size() == 1 ? parts[0] : gather_rows(concat_along(0, parts), std::move(position));
-    return with_bias(reshape(y, x.shape().with_last(out_features())));
+    if (bias_override)
+      throw ValueError(concat("site ", this->path(),
+                              ": a trained bias cannot run for some rows of "
+                              "a batch only"));
+    const RowGroups groups(context, this->path(), x.rows());
+    auto parts = groups.each(x.tape(), context, [&](const RowGroups::Group& group) {
+      return run(groups.part(x, group), this->chain_of(group.name));
+    });
+    return groups.joined(std::move(parts), x.shape().with_last(out_features()));
   }
 
   BasicAnyLinear<T> base_;
@@ -264,6 +320,8 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
   void set_table(BasicEmbeddingTable<T> table) { table_ = std::move(table); }
   /// Rows of the ids: [ids, dim]. @throws ValueError for an id outside of the table.
   BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (this->runs_by_row(context)) return by_row(tape, ids, *context);
     return BasicEmbeddingView<T>(table_, this->chain())(tape, ids);
   }
   /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term
@@ -272,6 +330,24 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
   Index padding_index = -1;  ///< row that stands for padding; -1: there is none
 
  private:
+  BasicVar<T> by_row(BasicTape<T>& tape, std::span<const std::int32_t> ids,
+                     const ForwardContext& context) const {
+    const RowGroups groups(context, this->path(), std::ssize(ids));
+    const Index length = std::ssize(ids) / context.batch;
+    auto parts = groups.each(tape, context, [&](const RowGroups::Group& group) {
+      std::vector<std::int32_t> own;
+      for (const Index row : group.rows) {
+        const auto of_row =
+            ids.subspan(static_cast<std::size_t>(row * length), static_cast<std::size_t>(length));
+        own.insert(own.end(), of_row.begin(), of_row.end());
+      }
+      const auto chain = this->chain_of(group.name);
+      const auto rows = BasicEmbeddingView<T>(table_, chain)(tape, own);
+      return reshape(rows, {std::ssize(group.rows), length, table_.dim()});
+    });
+    return groups.joined(std::move(parts), Shape{std::ssize(ids), table_.dim()});
+  }
+
   BasicEmbeddingTable<T> table_;
 };
 
@@ -319,6 +395,16 @@ class BasicNormSite : public SiteAdapters<NormAdapterInterface<T>> {
   /// A trained bias in place of the norm's, or empty.
   BasicParameter<T> bias_override;
   BasicVar<T> operator()(const BasicVar<T>& x) const {
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (this->runs_by_row(context)) {
+      const RowGroups groups(*context, this->path(), x.rows());
+      auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+        const auto chain = this->chain_of(group.name);
+        const auto part = groups.part(x, group);
+        return chain.empty() ? norm_(part) : chain.back()->apply(norm_, part);
+      });
+      return groups.joined(std::move(parts), x.shape());
+    }
     auto y = this->last() != nullptr ? this->last()->apply(norm_, x) : norm_(x);
     if (!bias_override) return y;
     auto& tape = y.tape();
@@ -353,6 +439,18 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   Index width() const { return width_; }
   BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
                          const BasicVar<T>& residual = {}) const {
+    const auto* context = output.tape().template context<ForwardContext>();
+    if (this->runs_by_row(context)) {
+      const RowGroups groups(*context, this->path(), output.rows());
+      auto parts = groups.each(output.tape(), *context, [&](const RowGroups::Group& group) {
+        auto part = groups.part(output, group);
+        for (const auto& adapter : this->chain_of(group.name))
+          part = adapter->apply(groups.part(input, group), part,
+                                residual ? groups.part(residual, group) : residual);
+        return part;
+      });
+      return groups.joined(std::move(parts), output.shape());
+    }
     for (const auto& adapter : this->chain()) output = adapter->apply(input, output, residual);
     return output;
   }
@@ -421,6 +519,7 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
     return count;
   }
   BasicVar<T> operator()(AttentionCall<T> call) const {
+    this->refuse_row_adapters(call.q.tape().template context<ForwardContext>());
     for (const auto& adapter : this->chain()) adapter->before(call);
     auto out = attention(call.q, call.k, call.v, call.options);
     for (const auto& adapter : this->chain()) out = adapter->after(call, out);
@@ -464,6 +563,7 @@ class BasicPromptSite : public SiteAdapters<PromptAdapterInterface<T>> {
   }
   /// x: [batch, tokens, dim] -> [batch, virtual_tokens + tokens, dim].
   BasicVar<T> operator()(const BasicVar<T>& x, const ForwardContext& context) const {
+    this->refuse_row_adapters(&context);
     if (this->last() == nullptr) return x;
     return concat_along(
         1, std::vector<BasicVar<T>>{this->last()->prompt(x.tape(), x.dim(0), context), x});

@@ -75,4 +75,31 @@ inline std::vector<float> decode_int8(const Int8Matrix& matrix) {
   return values;
 }
 
+/// A quantised matrix with an update folded in.
+struct Int8Merge {
+  Int8Matrix matrix;
+  std::vector<float> merged;  ///< W_q + Δ before it was encoded again
+  double relative_error = 0;  ///< ‖Ŵ − (W_q + Δ)‖ / ‖W_q‖, Ŵ the new values
+};
+/// Decodes, adds `delta` (row-major) and encodes again, which is lossy. Errors: as encode_int8.
+inline Int8Merge merge_int8(const Int8Matrix& matrix, std::span<const float> delta) {
+  if (std::ssize(delta) != std::ssize(matrix.codes))
+    throw ShapeError(
+        concat("merge_int8: expected ", matrix.codes.size(), " values, got ", delta.size()));
+  const auto base = decode_int8(matrix);
+  Int8Merge result;
+  result.merged.resize(base.size());
+  for (std::size_t i = 0; i < base.size(); ++i) result.merged[i] = base[i] + delta[i];
+  result.matrix = encode_int8(result.merged, matrix.rows, matrix.columns);
+  const auto after = decode_int8(result.matrix);
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < base.size(); ++i) {
+    const double d = static_cast<double>(after[i]) - static_cast<double>(result.merged[i]);
+    error += d * d;
+    size += static_cast<double>(base[i]) * static_cast<double>(base[i]);
+  }
+  result.relative_error = size > 0 ? std::sqrt(error / size) : 0;
+  return result;
+}
+
 }  // namespace graft::quant

@@ -1,0 +1,235 @@
+#include "graft/compose/combine.hpp"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+#include "graft/adapters/elementwise/ia3.hpp"
+#include "graft/adapters/kronecker/loha.hpp"
+#include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/compose/convert.hpp"
+
+using graft::Index;
+using graft::Tensor;
+
+namespace {
+
+Tensor random_tensor(const graft::Shape& shape, unsigned seed, float scale = 1) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  auto t = Tensor::empty(shape);
+  for (float& v : t) v = scale * normal(generator);
+  return t;
+}
+
+/// One linear layer, one norm behind it, and adapters with values that are no identity.
+struct Bench {
+  graft::LinearSite layer{"block.proj",
+                          graft::DenseLinear(random_tensor({9, 14}, 1), random_tensor({9}, 2))};
+  graft::SiteTable table;
+  graft::MethodRegistry<float> registry =
+      graft::MethodRegistry<float>()
+          .add(graft::MethodList<graft::LoRAMethod<float>,
+                                 graft::LinearMethod<graft::BasicLoHa<float>>>{})
+          .add(graft::MethodList<graft::LinearMethod<graft::BasicIA3<float>>>{});
+  graft::AdapterModel model{table, registry};
+  Tensor x = random_tensor({6, 14}, 3);
+
+  Bench() {
+    table.linear = {&layer};
+    table.info.architecture = "toy";
+  }
+  void add(const std::string& name, graft::ConfigValue::Map config, unsigned seed) {
+    config["target_modules"] = graft::ConfigValue::List{graft::ConfigValue("proj")};
+    graft::TorchGenerator generator(seed);
+    auto& set = model.add(name, config, generator);
+    for (auto p : set.parameters()) {
+      auto value = random_tensor(p.shape(), seed++, 0.3F);
+      for (Index i = 0; i < value.size(); ++i) value[i] += p.value()[i];
+      p.assign(value);
+    }
+  }
+  void add_three() {
+    add("rs", {{"peft_type", "LORA"}, {"r", 3}, {"lora_alpha", 5}, {"use_rslora", true}}, 10);
+    add("biased", {{"peft_type", "LORA"}, {"r", 2}, {"lora_alpha", 4}, {"lora_bias", true}}, 20);
+    add("dora", {{"peft_type", "LORA"}, {"r", 2}, {"use_dora", true}}, 30);
+    add("loha", {{"peft_type", "LOHA"}, {"r", 2}, {"alpha", 3}}, 40);
+  }
+  Tensor run(std::vector<std::string> names) {
+    model.activate(std::move(names));
+    graft::Tape tape({.gradients = false, .training = false});
+    return layer(tape.constant(x)).value().clone();
+  }
+  /// y₀ + Σ w (y_i − y₀).
+  Tensor expected(const std::vector<std::string>& names, const std::vector<float>& weights) {
+    const auto base = run({});
+    auto sum = base.clone();
+    for (std::size_t k = 0; k < names.size(); ++k) {
+      const auto y = run({names[k]});
+      for (Index i = 0; i < y.size(); ++i) sum[i] += weights[k] * (y[i] - base[i]);
+    }
+    return sum;
+  }
+};
+
+double distance(const Tensor& a, const Tensor& b) {
+  REQUIRE(a.size() == b.size());
+  double error = 0, size = 0;
+  for (Index i = 0; i < a.size(); ++i) {
+    error = std::max(error, static_cast<double>(std::abs(a[i] - b[i])));
+    size = std::max(size, static_cast<double>(std::abs(b[i])));
+  }
+  return error / size;
+}
+
+}  // namespace
+
+TEST_CASE("The exact combination is the weighted sum of what the adapters do") {
+  Bench bench;
+  bench.add_three();
+  SECTION("of LoRAs of other ranks, with rsLoRA and a bias") {
+    const auto wanted = bench.expected({"rs", "biased"}, {0.7F, -1.3F});
+    auto& set = graft::add_weighted_adapter(bench.model, {"rs", "biased"}, {0.7, -1.3}, "w");
+    CHECK(set.given_config().at("r") == graft::ConfigValue(5));
+    CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+  }
+  SECTION("of methods that are no plain LoRA") {
+    const auto wanted = bench.expected({"rs", "dora", "loha"}, {0.5F, 1.5F, -0.25F});
+    graft::add_weighted_adapter(bench.model, {"rs", "dora", "loha"}, {0.5, 1.5, -0.25}, "w");
+    CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+  }
+  SECTION("cut off at a rank it is close, and the active adapters stay") {
+    bench.model.activate({"loha"});
+    auto& set =
+        graft::add_weighted_adapter(bench.model, {"rs", "loha"}, {1, 1}, "w", {.svd_rank = 2});
+    CHECK(set.given_config().at("r") == graft::ConfigValue(2));
+    CHECK(bench.model.active() == std::vector<std::string>{"loha"});
+  }
+}
+
+TEST_CASE("PEFT's combinations refuse what they would get wrong") {
+  Bench bench;
+  bench.add_three();
+  const auto combine = [&](std::vector<std::string> names, const std::string& type,
+                           double density = -1) {
+    graft::CombineOptions options;
+    options.combination_type = type;
+    options.density = density;
+    return &graft::add_weighted_adapter(bench.model, names, std::vector<double>(names.size(), 0.5),
+                                        "w", options);
+  };
+  CHECK_THROWS_AS(combine({"rs", "dora"}, "cat"), graft::ValueError);
+  CHECK_THROWS_AS(combine({"rs", "loha"}, "svd"), graft::ValueError);
+  bench.add("other", {{"peft_type", "LORA"}, {"r", 2}}, 50);
+  CHECK_THROWS_AS(combine({"rs", "other"}, "linear"), graft::ValueError);
+  CHECK_THROWS_AS(combine({"rs", "other"}, "ties_svd"), graft::ValueError);
+  CHECK_THROWS_AS(combine({"rs", "other"}, "average"), graft::ValueError);
+  CHECK_THROWS_AS(combine({"rs", "other"}, "dare_linear_svd", 0), graft::ValueError);
+  CHECK_THROWS_AS(graft::add_weighted_adapter(bench.model, {"rs"}, {1, 2}, "w"), graft::ValueError);
+  CHECK_FALSE(bench.model.contains("w"));
+  // rsLoRA counts in the scaling: cat and a full svd are exact.
+  const auto wanted = bench.expected({"rs", "other"}, {0.5F, 0.5F});
+  combine({"rs", "other"}, "cat");
+  CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+}
+
+TEST_CASE("Task arithmetic merges any methods, negation takes away, unmerging restores the bits") {
+  Bench bench;
+  bench.add_three();
+  bench.add("ia3", {{"peft_type", "IA3"}, {"feedforward_modules", graft::ConfigValue::List{}}}, 60);
+  const auto base = bench.run({});
+  const auto wanted = bench.expected({"dora", "ia3", "biased"}, {-1, 0.5F, 2});
+  bench.model.merge_weighted({{"dora", -1}, {"ia3", 0.5}, {"biased", 2}});
+  CHECK_THROWS_AS(bench.model.merge(), graft::ValueError);
+  graft::Tape tape({.gradients = false, .training = false});
+  CHECK(distance(bench.layer(tape.constant(bench.x)).value(), wanted) < 1e-5);
+  bench.model.unmerge();
+  const auto after = bench.run({});
+  CHECK(std::equal(base.begin(), base.end(), after.begin()));
+}
+
+TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its energy") {
+  Bench bench;
+  bench.add_three();
+  const auto wanted = bench.run({"loha"});
+  graft::convert_to_lora(bench.model, "loha", "whole");
+  CHECK(distance(bench.run({"whole"}), wanted) < 1e-4);
+  const auto& small = graft::convert_to_lora(bench.model, "loha", "small", {0, 0.5});
+  CHECK(small.trainable_elements() < bench.model.at("whole").trainable_elements());
+  CHECK_THROWS_AS(graft::convert_to_lora(bench.model, "loha", "x", {10, 0}), graft::ValueError);
+  CHECK_THROWS_AS(graft::convert_to_lora(bench.model, "loha", "x", {0, 1.5}), graft::ValueError);
+}
+
+TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
+  Bench bench;
+  bench.add_three();
+  const auto dy = random_tensor({6, 9}, 70);
+  const std::vector<std::string> names{"rs", "__base__", "loha", "rs", "dora", "__base__"};
+  auto context = std::make_shared<graft::ForwardContext>();
+  context->batch = 6;
+  context->row_adapters = names;
+  graft::Tape tape;
+  tape.set_context(context);
+  const auto x = tape.leaf(bench.x);
+  const auto y = bench.layer(x);
+  for (const char* name : {"rs", "loha", "dora"})
+    for (const auto& p : bench.model.at(name).parameters()) p.zero_grad();
+  tape.backward(y, dy);
+  std::vector<Tensor> gradients;
+  for (const auto& p : bench.model.at("rs").parameters()) gradients.push_back(p.grad().clone());
+  const auto dx = x.grad().clone();
+  for (Index row = 0; row < 6; ++row) {
+    const auto& name = names[static_cast<std::size_t>(row)];
+    const auto alone =
+        bench.run(name == "__base__" ? std::vector<std::string>{} : std::vector<std::string>{name});
+    for (Index j = 0; j < 9; ++j) CHECK(y.value()(row, j) == Approx(alone(row, j)).margin(1e-5));
+  }
+  // The same gradients as from a batch of the two rows alone.
+  bench.model.activate({"rs"});
+  for (const auto& p : bench.model.at("rs").parameters()) p.zero_grad();
+  graft::Tape two;
+  auto rows = Tensor::empty({2, 14}), above = Tensor::empty({2, 9});
+  for (Index k = 0; k < 2; ++k) {
+    for (Index j = 0; j < 14; ++j) rows(k, j) = bench.x(3 * k, j);
+    for (Index j = 0; j < 9; ++j) above(k, j) = dy(3 * k, j);
+  }
+  const auto leaf = two.leaf(rows);
+  two.backward(bench.layer(leaf), above);
+  std::size_t k = 0;
+  for (const auto& p : bench.model.at("rs").parameters())
+    CHECK(distance(gradients[k++], p.grad()) < 1e-5);
+  for (Index j = 0; j < 14; ++j) CHECK(dx(3, j) == Approx(leaf.grad()(1, j)).margin(1e-5));
+}
+
+TEST_CASE("Embeddings and norms run by row too") {
+  graft::SiteTable table;
+  graft::EmbeddingSite words("words", graft::EmbeddingTable(random_tensor({8, 5}, 1)));
+  table.embedding = {&words};
+  table.info.architecture = "toy";
+  auto registry = graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
+  graft::AdapterModel model(table, registry);
+  graft::TorchGenerator generator(1);
+  auto& set = model.add("a",
+                        {{"peft_type", "LORA"},
+                         {"r", 2},
+                         {"target_modules", graft::ConfigValue::List{graft::ConfigValue("words")}}},
+                        generator);
+  for (auto p : set.parameters()) p.assign(random_tensor(p.shape(), 9));
+  const std::vector<std::int32_t> ids{1, 2, 3, 1, 2, 3};
+  const auto run = [&](std::vector<std::string> rows) {
+    graft::Tape tape({.gradients = false, .training = false});
+    auto context = std::make_shared<graft::ForwardContext>();
+    context->batch = 2;
+    context->seq_len = 3;
+    context->row_adapters = std::move(rows);
+    tape.set_context(context);
+    return words(tape, ids).value().clone();
+  };
+  const auto all = run({});
+  const auto mixed = run({"__base__", "a"});
+  REQUIRE(mixed.shape() == graft::Shape{6, 5});
+  for (Index j = 0; j < 5; ++j) {
+    CHECK(mixed(0, j) == words.table().dense()(1, j));
+    CHECK(mixed(4, j) == Approx(all(4, j)));
+  }
+  CHECK_THROWS_AS(run({"a"}), graft::ShapeError);
+}
