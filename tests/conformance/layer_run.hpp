@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -252,8 +253,11 @@ void check_known(const Case& c) {
 }
 
 /// A layer case in one precision; in double, y, dx and gradients of case_f64.safetensors.
+/// `prepare` is told the adapters once they are loaded; it may give them what training would draw.
 template <class T>
-void run_layer(Checker& check, const Case& c) {
+void run_layer(Checker& check, const Case& c,
+               const std::function<void(graft::BasicAdapterModel<T>&)>& prepare = {},
+               bool training = false) {
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
   // An unknown method is told before anything about the module.
   check_known<T>(c);
@@ -269,14 +273,15 @@ void run_layer(Checker& check, const Case& c) {
   rewrite_weights(toy, file);
   graft::BasicAdapterModel<T> model(toy.sites(), methods<T>());
   model.load("default", c.folder);
-  const bool training = c.json.value("mode", "eval") == "train";
+  if (prepare) prepare(model);
+  training = training || c.json.value("mode", "eval") == "train";
   if constexpr (std::is_same_v<T, double>) {
     const auto results = SafetensorsFile::open(c.folder / "case_f64.safetensors");
     check_gradients(check, toy, model, results, in, training, {"default"}, c.json, context);
     return;
   }
   check_gradients(check, toy, model, file, in, training, {"default"}, c.json, context);
-  check_round_trip(check, toy, model, in, training, context);
+  check_round_trip(check, toy, model, in, training && !prepare, context);
   check_merge(check, c, toy, model, file, in);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/bottleneck/methods.hpp"
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
@@ -21,6 +22,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(MixturesMethods<T>{});
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
+    r.add(BottleneckMethods<T>{});
     r.add(OrthogonalMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});

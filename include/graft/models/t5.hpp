@@ -99,7 +99,8 @@ class BasicT5 final : public BasicModel<T> {
       const auto linear = [&](const std::string& path, Index out, Index in) {
         return BasicLinearSite<T>(path, weights.linear(path, out, in));
       };
-      const auto attention = [&](Attention& a, const std::string& layer, const char* name) {
+      const auto attention = [&](Attention& a, const std::string& layer, const std::string& name,
+                                 HiddenRole role) {
         const std::string path = layer + "." + name;
         a.heads.query = linear(path + ".q", inner, d);
         a.heads.key = linear(path + ".k", inner, d);
@@ -107,17 +108,17 @@ class BasicT5 final : public BasicModel<T> {
         a.output = linear(path + ".o", d, inner);
         a.heads.site = {path, l, config_.heads, config_.heads, config_.head_dim};
         a.norm = norm_site(weights, layer + ".layer_norm");
-        a.after = {layer, d};
+        a.after = {layer, d, role, name + ".o"};
       };
-      attention(b.self, block + "0", "SelfAttention");
-      if (decoder) attention(b.cross, block + "1", "EncDecAttention");
+      attention(b.self, block + "0", "SelfAttention", HiddenRole::attention);
+      if (decoder) attention(b.cross, block + "1", "EncDecAttention", HiddenRole::cross_attention);
       const std::string mlp = block + (decoder ? "2" : "1");
       b.mlp_norm = norm_site(weights, mlp + ".layer_norm");
       b.wi = linear(mlp + ".DenseReluDense." + (config_.gated ? "wi_0" : "wi"), ff, d);
       if (config_.gated) b.wi_1 = linear(mlp + ".DenseReluDense.wi_1", ff, d);
       b.wo = linear(mlp + ".DenseReluDense.wo", d, ff);
-      b.after_mlp = {mlp, d};
-      b.after_block = {concat(root, ".block.", l), d};
+      b.after_mlp = {mlp, d, HiddenRole::feed_forward, "DenseReluDense.wo"};
+      b.after_block = {concat(root, ".block.", l), d, HiddenRole::block};
     }
     stack.distance_bias =
         weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",
