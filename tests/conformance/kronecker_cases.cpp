@@ -16,12 +16,13 @@ void soka_ranks(Checker& check, const Case& c) {
   config.fields(reader);
   for (const auto& view : file.tensors()) {
     if (!view.name.starts_with("sigma.")) continue;
-    const auto rank =
-        graft::soka_rank(graft::io::to_f64(view), config.energy, config.r_max);
+    const auto rank = graft::soka_rank(graft::io::to_f64(view), config.energy, config.r_max);
     const std::string name = "out.rank." + view.name.substr(6);
-    check.compare(name, std::vector<double>{static_cast<double>(rank.energy), static_cast<double>(rank.elbow),
-                                            static_cast<double>(rank.chosen)},
-                  graft::io::to_f64(file.at(name)));
+    check.compare(
+        name,
+        std::vector<double>{static_cast<double>(rank.energy), static_cast<double>(rank.elbow),
+                            static_cast<double>(rank.chosen)},
+        graft::io::to_f64(file.at(name)));
   }
 }
 const Handler soka({.kind = "procedure", .peft_type = "SOKA"}, soka_ranks);

@@ -17,8 +17,8 @@ bool named_activation(std::string_view name, const BasicVar<T>& x, BasicVar<T>& 
     y = activation(A::relu, x);
   } else if (name == "gelu" || name == "gelu_python") {
     y = activation(A::gelu, x);
-  } else if (name == "gelu_new" || name == "gelu_tanh" || name == "gelu_pytorch_tanh" || name == "gelu_python_tanh" ||
-             name == "gelu_fast" || name == "gelu_accurate") {
+  } else if (name == "gelu_new" || name == "gelu_tanh" || name == "gelu_pytorch_tanh" ||
+             name == "gelu_python_tanh" || name == "gelu_fast" || name == "gelu_accurate") {
     y = activation(A::gelu_tanh, x);
   } else if (name == "gelu_10") {
     y = clamp(activation(A::gelu, x), T{-10}, T{10});

@@ -30,8 +30,8 @@ inline void require_placement(std::string_view method, const std::vector<std::st
   if (placement.empty()) throw ValueError(concat(method, ": no placement"));
   for (const auto& name : placement)
     if (name != "attention" && name != "feed_forward" && name != "ffn")
-      throw ValueError(concat(method, ": placement '", name,
-                              "', expected \"attention\" or \"feed_forward\""));
+      throw ValueError(
+          concat(method, ": placement '", name, "', expected \"attention\" or \"feed_forward\""));
 }
 
 /// Names below the site's path for the tensors of an adapter that files hold at the last linear

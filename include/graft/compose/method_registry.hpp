@@ -281,8 +281,9 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
         paths.push_back(site->path());
         continue;
       }
-      HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()), table.info,
-                             site->role(), site->output_name(), site->norm()};
+      HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()),
+                             table.info,   site->role(),  site->output_name(),
+                             site->norm()};
       add(*site, [&] { return Method::hidden(filter.site_config(site->path()), info, context); });
     }
   }

@@ -52,8 +52,8 @@ class BasicBottleneck {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     return {detail::named("adapter_down.weight", down_),
-            detail::named("adapter_down.bias", down_bias_),
-            detail::named("adapter_up.weight", up_), detail::named("adapter_up.bias", up_bias_)};
+            detail::named("adapter_down.bias", down_bias_), detail::named("adapter_up.weight", up_),
+            detail::named("adapter_up.bias", up_bias_)};
   }
   std::string merge_reason() const {
     return detail::is_identity(activation_) ? "" : "a bottleneck with an activation is not linear";

@@ -14,8 +14,8 @@ struct ParallelAdapterConfig {
   Index adapter_dim = 512;
   double scaling = 4;
   std::string non_linearity = "relu";
-  bool learn_scale = false;       ///< a trained factor, which begins at 1, in place of `scaling`
-  std::string position = "ffn";   ///< "ffn", "attention" or "both"
+  bool learn_scale = false;      ///< a trained factor, which begins at 1, in place of `scaling`
+  std::string position = "ffn";  ///< "ffn", "attention" or "both"
   TargetModules target_modules = {};  ///< linear layers instead, each with an adapter beside it
   Selection select = {};
 
@@ -58,8 +58,7 @@ class BasicParallelAdapter {
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     return add(linear(base, x), branch(x));
   }
-  BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
-                    const BasicVar<T>&) const {
+  BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output, const BasicVar<T>&) const {
     return add(output, branch(input));
   }
   std::vector<AdapterTensor<T>> tensors() const {
@@ -105,9 +104,9 @@ struct ParallelAdapterMethod {
   static BasicParallelAdapter<T> make(const Config& config, Index in, Index out,
                                       InitContext<T>& context) {
     using Module = BasicBottleneck<T>;
-    return {Module(in, out, config.adapter_dim, config.non_linearity, Module::Start::zero_up,
-                   context),
-            config.scaling, config.learn_scale};
+    return {
+        Module(in, out, config.adapter_dim, config.non_linearity, Module::Start::zero_up, context),
+        config.scaling, config.learn_scale};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {
@@ -116,9 +115,9 @@ struct ParallelAdapterMethod {
   }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
                                                InitContext<T>& context) {
-    const std::vector<std::string> placement =
-        config.position == "both" ? std::vector<std::string>{"attention", "ffn"}
-                                  : std::vector<std::string>{config.position};
+    const std::vector<std::string> placement = config.position == "both"
+                                                   ? std::vector<std::string>{"attention", "ffn"}
+                                                   : std::vector<std::string>{config.position};
     if (!config.target_modules.empty() || !detail::placed_at(placement, site.role)) return nullptr;
     return hidden_part(make(config, site.width, site.width, context));
   }

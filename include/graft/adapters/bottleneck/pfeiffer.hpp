@@ -80,15 +80,15 @@ Index batch_rows(const BasicVar<T>& x) {
 
 }  // namespace detail
 
-/// Pfeiffer adapters: m' = m + g ⊙ s A(u), m the output of the feed-forward sublayer, u the sum of m
-/// and the residual, normalised by the block's own norm if it normalises after the sum.
+/// Pfeiffer adapters: m' = m + g ⊙ s A(u), m the output of the feed-forward sublayer, u the sum of
+/// m and the residual, normalised by the block's own norm if it normalises after the sum.
 ///
-/// A(u) = φ(u Dᵀ + b_D) Uᵀ + b_U; gate g = mean over the tokens of σ(u w_gᵀ + b_g), one number a row
-/// of the batch. D: [r, d], U: [d, r]; trained a block: 2 d r + r + d, and 2 d a norm, d + 1 for the
-/// gate, 1 for the scale. Near the identity at the start (N(0, 0.02)), exact where U = 0 and there
-/// is no ln_after. Not mergeable. Source: Pfeiffer et al. 2021 (arXiv:2005.00247), section 3.1, and
-/// the adapters library for the options. Tensors: adapter_down.{weight, bias}, adapter_up.{weight,
-/// bias}, adapter_ln_before, adapter_ln_after, adapter_scale, adapter_gate.
+/// A(u) = φ(u Dᵀ + b_D) Uᵀ + b_U; gate g = mean over the tokens of σ(u w_gᵀ + b_g), one number a
+/// row of the batch. D: [r, d], U: [d, r]; trained a block: 2 d r + r + d, and 2 d a norm, d + 1
+/// for the gate, 1 for the scale. Near the identity at the start (N(0, 0.02)), exact where U = 0
+/// and there is no ln_after. Not mergeable. Source: Pfeiffer et al. 2021 (arXiv:2005.00247),
+/// section 3.1, and the adapters library for the options. Tensors: adapter_down.{weight, bias},
+/// adapter_up.{weight, bias}, adapter_ln_before, adapter_ln_after, adapter_scale, adapter_gate.
 template <std::floating_point T>
 class BasicPfeiffer {
  public:
@@ -121,7 +121,10 @@ class BasicPfeiffer {
     auto y = module_(before_(u));
     y = scale_ ? mul(y, tape.parameter(scale_)) : scale(y, scaling_);
     if (gate_) y = gated_rows(u, y);
-    return after_(add(output, y));
+    auto sum = add(output, y);
+    if (!after_) return sum;
+    if (!residual) return after_(sum);
+    return sub(after_(add(residual, sum)), residual);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     auto list = module_.tensors();

@@ -95,9 +95,9 @@ class BasicCompacterModule {
     BasicParameter<T> s, t, bias;
     BasicVar<T> operator()(const BasicVar<T>& x) const {
       auto& tape = x.tape();
-      return add(detail::hypercomplex_product(x, (*rule)(tape), tape.parameter(s),
-                                              tape.parameter(t)),
-                 tape.parameter(bias));
+      return add(
+          detail::hypercomplex_product(x, (*rule)(tape), tape.parameter(s), tape.parameter(t)),
+          tape.parameter(bias));
     }
   };
   std::string activation_;
@@ -109,8 +109,8 @@ class BasicCompacterModule {
 /// (Compacter++: of the latter alone), before the residual sum; projections are LPHM layers x Σ_i
 /// A_i ⊗ (S_i T_i) + bias.
 ///
-/// A: [n, n, n], one for the model; a site: S: [n, d/n, k], T: [n, k, m/n] and back; trained: k (d +
-/// m) twice + d + m, n³ once, and the norms. At the start the identity up to about 1e-8. Not
+/// A: [n, n, n], one for the model; a site: S: [n, d/n, k], T: [n, k, m/n] and back; trained: k (d
+/// + m) twice + d + m, n³ once, and the norms. At the start the identity up to about 1e-8. Not
 /// mergeable. Source: Karimi Mahabadi et al. 2021 (arXiv:2106.04647), section 3. Tensors:
 /// shared.phm_A, compacter_{down, up}_{S, T, bias} at the sublayer's last linear layer,
 /// <norm>.ln_tuning_layers.{weight, bias}. Without sharing A is compacter_{down, up}_phm_A.
@@ -141,8 +141,8 @@ struct CompacterMethod {
                                                InitContext<T>& context) {
     if (!config.target_modules.empty() || !detail::placed_at(config.placement, site.role))
       return nullptr;
-    return hidden_part(SerialAdapter<Module>(Module(config, site.width, site.path, context),
-                                             site.output + "."));
+    return hidden_part(
+        SerialAdapter<Module>(Module(config, site.width, site.path, context), site.output + "."));
   }
   static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
                                            InitContext<T>&) {

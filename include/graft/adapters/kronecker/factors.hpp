@@ -86,8 +86,7 @@ BasicVar<T> kronecker_product(const BasicVar<T>& x, const BasicVar<T>& a, const 
 
 /// x H with H = Σ_i A_i ⊗ B_i, without H: a: [n, n, n], b: [n, in/n, out/n].
 template <std::floating_point T>
-BasicVar<T> hypercomplex_product(const BasicVar<T>& x, const BasicVar<T>& a,
-                                 const BasicVar<T>& b) {
+BasicVar<T> hypercomplex_product(const BasicVar<T>& x, const BasicVar<T>& a, const BasicVar<T>& b) {
   const Index m = x.rows(), n = a.dim(0), in = b.dim(1), out = b.dim(2);
   // X'[m, q, i, k] = Σ_p A[i, p, q] X[m, p, k], then the sum over i and k.
   const auto rows = reshape(permute(reshape(x, {m, n, in}), {0, 2, 1}), {m * in, n});
@@ -97,7 +96,8 @@ BasicVar<T> hypercomplex_product(const BasicVar<T>& x, const BasicVar<T>& a,
   return reshape(matmul(h, reshape(b, {n * in, out})), x.shape().with_last(n * out));
 }
 
-/// The same with B_i = S_i T_i of rank k, in O(in n k) for a row: s: [n, in/n, k], t: [n, k, out/n].
+/// The same with B_i = S_i T_i of rank k, in O(in n k) for a row: s: [n, in/n, k], t: [n, k,
+/// out/n].
 template <std::floating_point T>
 BasicVar<T> hypercomplex_product(const BasicVar<T>& x, const BasicVar<T>& a, const BasicVar<T>& s,
                                  const BasicVar<T>& t) {

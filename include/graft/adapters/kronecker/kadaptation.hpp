@@ -16,10 +16,10 @@ namespace graft {
 struct KAdaptationConfig {
   Index phm_dim = 32;
   double scaling = 160;
-  double h_dropout = 0.5;                   ///< of the entries of H
-  bool drop_x = false;                      ///< dropout of the input in place of H
+  double h_dropout = 0.5;                           ///< of the entries of H
+  bool drop_x = false;                              ///< dropout of the input in place of H
   std::map<std::string, std::string> rule_of = {};  ///< site -> kind; else its last name
-  TargetModules target_modules = {};        ///< default: query and value
+  TargetModules target_modules = {};                ///< default: query and value
   Selection select = {};
 
   static constexpr const char* kPeftType = "KADAPTATION";
@@ -132,8 +132,8 @@ class BasicKAdaptation {
 using KAdaptation = BasicKAdaptation<float>;
 
 /// Local intrinsic dimension of samples (rows) by maximum likelihood over the k nearest neighbours
-/// (Levina and Bickel 2005): the mean over the samples of [1/(k−1) Σ_{j<k} ln(T_k / T_j)]⁻¹, T_j the
-/// distance to the j-th neighbour. KAdaptation adapts the modules with the smallest.
+/// (Levina and Bickel 2005): the mean over the samples of [1/(k−1) Σ_{j<k} ln(T_k / T_j)]⁻¹, T_j
+/// the distance to the j-th neighbour. KAdaptation adapts the modules with the smallest.
 /// @throws ValueError if there are not more than k samples, or k is below 2.
 template <std::floating_point T>
 double local_intrinsic_dimension(const BasicTensor<T>& features, Index k) {

@@ -81,9 +81,8 @@ class BasicMoKA {
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
     const auto z = tape.parameter(z_);
-    const auto g = scale(gate_ == "softmax"
-                             ? scale(softmax(z), static_cast<T>(a_.size()))
-                             : (gate_ == "sigmoid" ? sigmoid(z) : z),
+    const auto g = scale(gate_ == "softmax" ? scale(softmax(z), static_cast<T>(a_.size()))
+                                            : (gate_ == "sigmoid" ? sigmoid(z) : z),
                          scaling_);
     auto y = linear(base, x);
     for (std::size_t t = 0; t < a_.size(); ++t) {

@@ -57,7 +57,8 @@ struct LPHMConfig : PHMConfig {
     v("phm_rank", phm_rank);
   }
   void validate() const {
-    if (phm_rank < 1) throw ValueError(concat("LPHM: phm_rank ", phm_rank, ", expected at least 1"));
+    if (phm_rank < 1)
+      throw ValueError(concat("LPHM: phm_rank ", phm_rank, ", expected at least 1"));
     PHMConfig::validate();
   }
 };
@@ -105,10 +106,11 @@ class PHMRule {
 ///
 /// A: [n, n, n] (or left [n, n, 1] and right [n, 1, n]), B: [n, in/n, out/n], S: [n, in/n, k], T:
 /// [n, k, out/n]; trained: in out / n (k (in + out) with LPHM) + n³, and out for the bias. Not the
-/// identity at the start (A ~ N(0, 0.01²), LPHM N(0, 1e-4²), B Glorot-uniform with gain √2). Merges:
-/// W + s Hᵀ, or Hᵀ and the bias. H is never formed. Source: Zhang et al. 2021 (arXiv:2102.08597),
-/// equation 2; Karimi Mahabadi et al. 2021 (arXiv:2106.04647), section 3.2. Tensors: phm_A,
-/// phm_A_left, phm_A_right (below "shared." if shared), phm_B or lphm_S, lphm_T, phm_bias.
+/// identity at the start (A ~ N(0, 0.01²), LPHM N(0, 1e-4²), B Glorot-uniform with gain √2).
+/// Merges: W + s Hᵀ, or Hᵀ and the bias. H is never formed. Source: Zhang et al. 2021
+/// (arXiv:2102.08597), equation 2; Karimi Mahabadi et al. 2021 (arXiv:2106.04647), section 3.2.
+/// Tensors: phm_A, phm_A_left, phm_A_right (below "shared." if shared), phm_B or lphm_S, lphm_T,
+/// phm_bias.
 template <std::floating_point T, class ConfigType>
 class BasicPHM {
  public:

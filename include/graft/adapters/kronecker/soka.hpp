@@ -109,9 +109,9 @@ SingularValues<double> kronecker_svd(const BasicTensor<T>& w, Index m, Index n) 
 /// Kronecker SVD of W: A_k = √(σ_k / s) U_k, B_k = √(σ_k / s) V_k, W_res = W − s Σ A_k ⊗ B_k.
 /// "sigma" trains σ' alone: W_res + Σ σ'_k U_k ⊗ V_k. Without `residual` W stays whole.
 ///
-/// A: [r, m, n], B: [r, out/m, in/n], σ': [r]; trained: r (m n + out in / (m n)), or r. The identity
-/// at the start with `residual`; merges. The frozen weight is not touched: the first terms are
-/// subtracted as factors, computed again from W when a checkpoint is loaded. Source: "Singular
+/// A: [r, m, n], B: [r, out/m, in/n], σ': [r]; trained: r (m n + out in / (m n)), or r. The
+/// identity at the start with `residual`; merges. The frozen weight is not touched: the first terms
+/// are subtracted as factors, computed again from W when a checkpoint is loaded. Source: "Singular
 /// Value Decomposition on Kronecker Adaptation for Large Language Model"; energy 0.9, the cap and
 /// the shapes are this library's choice. Tensors: soka_A, soka_B; or soka_sigma.
 template <std::floating_point T>
@@ -141,9 +141,9 @@ class BasicSoKA {
     const auto terms = kronecker_svd(site.weight(), m, n);
     const Index all = terms.s.size();
     const Index r =
-        config.rank ? std::min(*config.rank, all)
-                    : soka_rank({terms.s.begin(), terms.s.end()}, config.energy, config.r_max)
-                          .chosen;
+        config.rank
+            ? std::min(*config.rank, all)
+            : soka_rank({terms.s.begin(), terms.s.end()}, config.energy, config.r_max).chosen;
     const bool sigma = config.train == "sigma";
     const auto factor = [&](const BasicTensor<double>& columns, const Shape& shape) {
       auto f = BasicTensor<T>::empty(shape);

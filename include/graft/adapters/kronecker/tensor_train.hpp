@@ -7,6 +7,7 @@
 
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
+#include "graft/autograd/ops/tensor_train.hpp"
 
 namespace graft::detail {
 
@@ -27,8 +28,8 @@ inline std::vector<Index> balanced_modes(Index size) {
   return modes;
 }
 
-/// A matrix [rows, columns] held as a chain of cores C_j: [r_j, n_j, r_j+1], Π n_j = rows · columns,
-/// read row-major; inner ranks are `rank`, the outer ones 1.
+/// A matrix [rows, columns] held as a chain of cores C_j: [r_j, n_j, r_j+1], Π n_j = rows ·
+/// columns, read row-major; inner ranks are `rank`, the outer ones 1.
 template <std::floating_point T>
 class TensorTrain {
  public:
@@ -49,22 +50,16 @@ class TensorTrain {
       const bool last = j + 1 == modes.size();
       const Index left = j == 0 ? 1 : rank, right = last ? 1 : rank;
       const Shape shape{left, modes[j], right};
-      cores_.push_back(
-          last && zero_last
-              ? constant<T>(shape, 0)
-              : BasicParameter<T>(normal_values<T>(
-                    context, shape, share / std::sqrt(static_cast<double>(right)))));
+      cores_.push_back(last && zero_last
+                           ? constant<T>(shape, 0)
+                           : BasicParameter<T>(normal_values<T>(
+                                 context, shape, share / std::sqrt(static_cast<double>(right)))));
     }
   }
   BasicVar<T> operator()(BasicTape<T>& tape) const {
-    const auto& last = cores_.back();
-    auto m = reshape(tape.parameter(last), {last.shape()[0], last.shape()[1]});
-    for (auto core = cores_.rbegin() + 1; core != cores_.rend(); ++core) {
-      const auto c = tape.parameter(*core);
-      const Index left = c.dim(0), n = c.dim(1), r = c.dim(2), columns = m.cols();
-      m = reshape(matmul(reshape(c, {left * n, r}), m), {left, n * columns});
-    }
-    return reshape(m, {rows_, columns_});
+    std::vector<BasicVar<T>> cores;
+    for (const auto& core : cores_) cores.push_back(tape.parameter(core));
+    return graft::tensor_train(cores, {rows_, columns_});
   }
   void list(std::vector<AdapterTensor<T>>& tensors) const {
     for (std::size_t j = 0; j < cores_.size(); ++j)
