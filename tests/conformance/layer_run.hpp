@@ -313,6 +313,9 @@ void check_auxiliary(Checker& check, graft::BasicAdapterModel<T>& model,
 template <class T>
 struct LayerSteps {
   std::function<void(graft::BasicAdapterModel<T>&, const SafetensorsFile&)> before, after;
+  /// Told the adapters once they are loaded; it may give them what training would draw.
+  std::function<void(graft::BasicAdapterModel<T>&)> prepare;
+  bool training = false;  ///< run as in training whatever the case says
 };
 
 /// A layer case in one precision; in double, y, dx and gradients of case_f64.safetensors.
@@ -338,7 +341,8 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
   model.load("default", c.folder);
   set_unsaved(model, file);
   if (steps.before) steps.before(model, file);
-  const bool training = c.json.value("mode", "eval") == "train";
+  if (steps.prepare) steps.prepare(model);
+  const bool training = steps.training || c.json.value("mode", "eval") == "train";
   if constexpr (std::is_same_v<T, double>) {
     const auto results = SafetensorsFile::open(c.folder / "case_f64.safetensors");
     check_gradients(check, toy, model, results, in, training, {"default"}, c.json, context);
@@ -349,7 +353,7 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
     steps.after(model, file);
   else if (!steps.before)
     check_auxiliary<T>(check, model, file, [&](auto& tape) { return model.auxiliary_loss(tape); });
-  check_round_trip(check, toy, model, file, in, training, context);
+  check_round_trip(check, toy, model, file, in, training && !steps.prepare, context);
   check_merge(check, c, toy, model, file, in);
 }
 

@@ -79,6 +79,10 @@ struct HiddenSiteInfo {
   Index width = 0;
   Index layer = -1;
   ModelInfo model;
+  HiddenRole role = HiddenRole::block;
+  std::string output = "";  ///< the sublayer's last linear layer, below the path
+  /// The normalisation of the residual sum that follows; null: none. Outlives the adapter.
+  const BasicNormSite<T>* norm = nullptr;
 };
 template <std::floating_point T>
 struct PromptSiteInfo {
@@ -97,7 +101,10 @@ struct PromptSiteInfo {
 /// info, InitContext -> shared pointer to a part, null: not here), `targets(config, path)` in place
 /// of `target_modules`, `target_modules(config)` in place of the field, `kEverySite` if it goes
 /// everywhere but to output layers where no targets are given, and
-/// `procedure(config, parts) -> unique_ptr<Procedure>`.
+/// `procedure(config, parts) -> unique_ptr<Procedure>`. With
+/// `trains_norms(config)` in it, `norm` is asked for all norms of the model or for none, whatever
+/// the targets. With a true constant `kByRole` a configuration without target modules means every
+/// site, and the functions choose by what a site is.
 template <class M>
 struct LinearMethod {
   using Scalar = typename M::Scalar;

@@ -65,8 +65,11 @@ class SiteFilter {
       const auto given = map.find("target_modules");
       const bool none = given != map.end() && given->second.get_if<ConfigValue::List>() != nullptr;
       every_ = targets_.empty() && !none && requires { Method::kEverySite; };
-      if (targets_.empty() && !none && !every_)
+      by_role_ = targets_.empty() && !none && chooses_by_role();
+      if (targets_.empty() && !none && !every_ && !by_role_)
         targets_ = default_targets(Method::info().peft_type, table.info.architecture);
+    } else {
+      by_role_ = chooses_by_role();
     }
     if constexpr (requires { config.select; }) select_ = config.select;
     if constexpr (requires { config.target_parameters; })
@@ -83,7 +86,7 @@ class SiteFilter {
   bool wants(const std::string& path, bool is_linear) const {
     if constexpr (requires { Method::targets(config_, path); }) {
       if (!Method::targets(config_, path)) return false;
-    } else {
+    } else if (!by_role_) {
       const auto& heads = table_->info.output_layers;
       if (every_) {
         if (std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
@@ -124,7 +127,15 @@ class SiteFilter {
   }
 
  private:
+  static constexpr bool chooses_by_role() {
+    if constexpr (requires { Method::kByRole; })
+      return Method::kByRole;
+    else
+      return false;
+  }
+
   Config config_;
+  bool by_role_ = false;
   const ConfigValue::Map& map_;
   const BasicSiteTable<T>* table_;
   TargetModules targets_;
@@ -259,14 +270,19 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     }
   }
   if constexpr (requires(const NormSiteInfo<T>& info) { Method::norm(config, info, context); }) {
+    constexpr bool all_or_none = requires { Method::trains_norms(config); };
+    bool every_norm = false;
+    if constexpr (all_or_none) every_norm = Method::trains_norms(config);
     for (auto* site : table.norm) {
-      if (!filter.wants(site->path(), false)) {
+      if (all_or_none ? !every_norm : !filter.wants(site->path(), false)) {
         paths.push_back(site->path());
         continue;
       }
       NormSiteInfo<T> info{site->path(), site->norm(),
                            site->norm().weight ? site->norm().weight.size() : 0};
+      const bool before = found;
       add(*site, [&] { return Method::norm(filter.site_config(site->path()), info, context); });
+      if (all_or_none) found = before;
     }
   }
   if constexpr (requires(const HiddenSiteInfo<T>& info) {
@@ -277,7 +293,9 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
         paths.push_back(site->path());
         continue;
       }
-      HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()), table.info};
+      HiddenSiteInfo<T> info{site->path(), site->width(), layer_of(site->path()),
+                             table.info,   site->role(),  site->output_name(),
+                             site->norm()};
       add(*site, [&] { return Method::hidden(filter.site_config(site->path()), info, context); });
     }
   }
@@ -319,7 +337,8 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     set.set_procedure(Method::procedure(config, set.parts()));
   if constexpr (requires { Method::finish(config, set, table, context); })
     Method::finish(config, set, table, context);
-  if (!found && set.parts().empty()) filter.fail(paths);
+  constexpr bool beside = requires { Method::trains_norms(config); };
+  if (!found && (beside || set.parts().empty())) filter.fail(paths);
 }
 
 /// Fills in configuration fields that the map lacks with the method's defaults.

@@ -3,6 +3,7 @@
 #include "graft/compose/method_registry.hpp"
 
 #ifndef GRAFT_METHODS_COMPILED
+#include "graft/adapters/bottleneck/methods.hpp"
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
@@ -33,6 +34,7 @@ template <std::floating_point T>
 const MethodRegistry<T>& all_methods() {
   static const MethodRegistry<T> registry = [] {
     MethodRegistry<T> r;
+    r.add(BottleneckMethods<T>{});
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(LowRankMethods<T>{});

@@ -427,6 +427,9 @@ class HiddenAdapterInterface {
                             const BasicVar<T>& residual) const = 0;
 };
 
+/// What a hidden site is the end of.
+enum class HiddenRole { attention, cross_attention, feed_forward, block };
+
 /// The end of a sublayer or of a block. Kind `hidden`: bottleneck adapters, representation edits.
 template <std::floating_point T>
 class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
@@ -434,9 +437,20 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   using Scalar = T;
 
   BasicHiddenSite() = default;
-  BasicHiddenSite(std::string path, Index width)
-      : SiteAdapters<HiddenAdapterInterface<T>>(std::move(path)), width_(width) {}
+  /// `output` is the path of the sublayer's last linear layer below `path`; `norm` the
+  /// normalisation of the residual sum that follows (blocks that normalise after the sum), null for
+  /// none.
+  BasicHiddenSite(std::string path, Index width, HiddenRole role, std::string output = "",
+                  const BasicNormSite<T>* norm = nullptr)
+      : SiteAdapters<HiddenAdapterInterface<T>>(std::move(path)),
+        width_(width),
+        role_(role),
+        output_(std::move(output)),
+        norm_(norm) {}
   Index width() const { return width_; }
+  HiddenRole role() const { return role_; }
+  const std::string& output_name() const { return output_; }
+  const BasicNormSite<T>* norm() const { return norm_; }
   BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
                          const BasicVar<T>& residual = {}) const {
     const auto* context = output.tape().template context<ForwardContext>();
@@ -457,6 +471,9 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
 
  private:
   Index width_ = 0;
+  HiddenRole role_ = HiddenRole::block;
+  std::string output_;
+  const BasicNormSite<T>* norm_ = nullptr;
 };
 
 /// One attention while it runs: queries, keys and values (after rotation) and its options.

@@ -78,9 +78,11 @@ class BasicBert final : public BasicModel<T> {
       b.mlp.activation = config.activation;
       b.output_norm =
           norm_site(weights, path + (distil ? "output_layer_norm" : "output.LayerNorm"));
-      b.after_attention = {path + (distil ? "attention" : "attention.output"), d};
-      b.after_mlp = {path + (distil ? "ffn" : "output"), d};
-      b.after_block = {concat(list, l), d};
+      b.after_attention = {path + (distil ? "attention" : "attention.output"), d,
+                           HiddenRole::attention, distil ? "out_lin" : "dense", &b.attention_norm};
+      b.after_mlp = {path + (distil ? "ffn" : "output"), d, HiddenRole::feed_forward,
+                     distil ? "lin2" : "dense", &b.output_norm};
+      b.after_block = {concat(list, l), d, HiddenRole::block};
     }
     const auto head = [&](const std::string& name, Index out) {
       return BasicLinearSite<T>(name, weights.linear(name, out, d));

@@ -76,9 +76,9 @@ class BasicGemma3 final : public BasicCausalModel<T> {
       b.post_attention_norm = norm_site(weights, path + ".post_attention_layernorm", d);
       b.pre_mlp_norm = norm_site(weights, path + ".pre_feedforward_layernorm", d);
       b.post_mlp_norm = norm_site(weights, path + ".post_feedforward_layernorm", d);
-      b.after_attention = {path + ".self_attn", d};
-      b.after_mlp = {path + ".mlp", d};
-      b.after_block = {path, d};
+      b.after_attention = {path + ".self_attn", d, HiddenRole::attention, "o_proj"};
+      b.after_mlp = {path + ".mlp", d, HiddenRole::feed_forward, "down_proj"};
+      b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "model.norm", d);
     this->head = {"lm_head", tied_head(this->embed_tokens.table())};

@@ -56,9 +56,9 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       b.mlp_proj = linear(".mlp.c_proj", d, config.intermediate_size);
       b.activation = config.activation;
       b.attention = {path + ".attn", l, config.heads, config.heads, d / config.heads};
-      b.after_attention = {path + ".attn", d};
-      b.after_mlp = {path + ".mlp", d};
-      b.after_block = {path, d};
+      b.after_attention = {path + ".attn", d, HiddenRole::attention, "c_proj"};
+      b.after_mlp = {path + ".mlp", d, HiddenRole::feed_forward, "c_proj"};
+      b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "transformer.ln_f");
     this->head = {"lm_head", weights.has("lm_head.weight")

@@ -76,9 +76,10 @@ class BasicLlama final : public BasicCausalModel<T> {
       block.mlp.activation = config.activation;
       block.input_norm = norm_site(weights, path + ".input_layernorm", config.hidden_size);
       block.post_norm = norm_site(weights, path + ".post_attention_layernorm", config.hidden_size);
-      block.after_attention = {path + ".self_attn", config.hidden_size};
-      block.after_mlp = {path + ".mlp", config.hidden_size};
-      block.after_block = {path, config.hidden_size};
+      block.after_attention = {path + ".self_attn", config.hidden_size, HiddenRole::attention,
+                               "o_proj"};
+      block.after_mlp = {path + ".mlp", config.hidden_size, HiddenRole::feed_forward, "down_proj"};
+      block.after_block = {path, config.hidden_size, HiddenRole::block};
     }
     this->norm = norm_site(weights, "model.norm", config.hidden_size);
     this->head = {"lm_head", config.tied_head ? tied_head(this->embed_tokens.table())
@@ -178,9 +179,11 @@ class BasicLlama final : public BasicCausalModel<T> {
         block->mlp.down_proj = {path + ".mlp.down_proj", block->mlp.down_proj.base()};
         block->input_norm = {path + ".input_layernorm", block->input_norm.norm()};
         block->post_norm = {path + ".post_attention_layernorm", block->post_norm.norm()};
-        block->after_attention = {path + ".self_attn", config_.hidden_size};
-        block->after_mlp = {path + ".mlp", config_.hidden_size};
-        block->after_block = {path, config_.hidden_size};
+        block->after_attention = {path + ".self_attn", config_.hidden_size, HiddenRole::attention,
+                                  "o_proj"};
+        block->after_mlp = {path + ".mlp", config_.hidden_size, HiddenRole::feed_forward,
+                            "down_proj"};
+        block->after_block = {path, config_.hidden_size, HiddenRole::block};
         rebuilt.push_back(std::move(block));
       }
     }

@@ -105,7 +105,7 @@ class BasicT5 final : public BasicModel<T> {
       const auto linear = [&](const std::string& path, Index out, Index in) {
         return BasicLinearSite<T>(path, weights.linear(path, out, in));
       };
-      const auto attention = [&](Attention& a, const std::string& layer, const char* name,
+      const auto attention = [&](Attention& a, const std::string& layer, const std::string& name,
                                  AttentionRole role) {
         const std::string path = layer + "." + name;
         a.heads.query = linear(path + ".q", inner, d);
@@ -114,7 +114,9 @@ class BasicT5 final : public BasicModel<T> {
         a.output = linear(path + ".o", d, inner);
         a.heads.site = {path, l, config_.heads, config_.heads, config_.head_dim, role};
         a.norm = norm_site(weights, layer + ".layer_norm");
-        a.after = {layer, d};
+        const bool cross = role == AttentionRole::cross;
+        a.after = {layer, d, cross ? HiddenRole::cross_attention : HiddenRole::attention,
+                   name + ".o"};
       };
       attention(b.self, block + "0", "SelfAttention",
                 decoder ? AttentionRole::self : AttentionRole::encoder);
@@ -124,8 +126,8 @@ class BasicT5 final : public BasicModel<T> {
       b.wi = linear(mlp + ".DenseReluDense." + (config_.gated ? "wi_0" : "wi"), ff, d);
       if (config_.gated) b.wi_1 = linear(mlp + ".DenseReluDense.wi_1", ff, d);
       b.wo = linear(mlp + ".DenseReluDense.wo", d, ff);
-      b.after_mlp = {mlp, d};
-      b.after_block = {concat(root, ".block.", l), d};
+      b.after_mlp = {mlp, d, HiddenRole::feed_forward, "DenseReluDense.wo"};
+      b.after_block = {concat(root, ".block.", l), d, HiddenRole::block};
     }
     stack.distance_bias =
         weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",

@@ -30,7 +30,8 @@ struct VitConfig {
 ///
 /// Sites: vit.embeddings.patch_embeddings.projection (a convolution),
 /// vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj, layernorm_after, mlp.{fc1, fc2}},
-/// vit.layernorm, classifier: module paths of transformers 5; files keep older names.
+/// vit.layernorm, classifier: module paths of transformers 5; files keep older names. Hidden sites
+/// are named as in files: vit.encoder.layer.N.{attention.output, output}, vit.encoder.layer.N.
 template <std::floating_point T>
 class BasicVit final : public BasicModel<T> {
  public:
@@ -66,9 +67,9 @@ class BasicVit final : public BasicModel<T> {
       b.mlp.activation = config.activation;
       b.norm_before = norm_site(weights, path + "layernorm_before", file + "layernorm_before");
       b.norm_after = norm_site(weights, path + "layernorm_after", file + "layernorm_after");
-      b.after_attention = {path + "attention", d};
-      b.after_mlp = {path + "mlp", d};
-      b.after_block = {concat("vit.layers.", l), d};
+      b.after_attention = {file + "attention.output", d, HiddenRole::attention, "dense"};
+      b.after_mlp = {file + "output", d, HiddenRole::feed_forward, "dense"};
+      b.after_block = {concat("vit.encoder.layer.", l), d, HiddenRole::block};
     }
     norm_ = norm_site(weights, "vit.layernorm", "vit.layernorm");
     if (config.classes > 0)

@@ -8,6 +8,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/root.hpp"
+#include "graft/adapters/named_activation.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
 namespace graft {
@@ -37,60 +38,12 @@ struct PEANuTConfig {
   void validate() const;
 };
 
-namespace detail {
-
-/// Activation by the name that the transformers library gives it; false if there is none.
-template <std::floating_point T>
-bool named_activation(std::string_view name, const BasicVar<T>& x, BasicVar<T>& y) {
-  using A = kernels::Activation;
-  if (name == "relu") {
-    y = activation(A::relu, x);
-  } else if (name == "gelu" || name == "gelu_python") {
-    y = activation(A::gelu, x);
-  } else if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_python_tanh" ||
-             name == "gelu_fast" || name == "gelu_accurate") {
-    y = activation(A::gelu_tanh, x);
-  } else if (name == "gelu_10") {
-    y = clamp(activation(A::gelu, x), T{-10}, T{10});
-  } else if (name == "silu" || name == "swish") {
-    y = activation(A::silu, x);
-  } else if (name == "sigmoid") {
-    y = activation(A::sigmoid, x);
-  } else if (name == "tanh") {
-    y = activation(A::tanh, x);
-  } else if (name == "quick_gelu") {
-    y = activation(A::quick_gelu, x);
-  } else if (name == "linear") {
-    y = x;
-  } else if (name == "leaky_relu") {
-    y = unary(
-        x, [](T v) { return v > 0 ? v : v / 100; },
-        [](T v, T) { return v > 0 ? T{1} : T{1} / 100; });
-  } else if (name == "relu2") {
-    y = square(activation(A::relu, x));
-  } else if (name == "relu6") {
-    y = clamp(x, T{0}, T{6});
-  } else if (name == "mish") {
-    y = mul(x, activation(A::tanh, softplus(x)));
-  } else if (name == "hardswish") {
-    y = mul(x, scale(clamp(add_scalar(x, 3), T{0}, T{6}), T{1} / 6));
-  } else {
-    return false;
-  }
-  return true;
-}
-
-}  // namespace detail
-
 /// @throws ValueError for sizes that cannot be or an unknown activation.
 inline void PEANuTConfig::validate() const {
   if (rank < 1 || depth < 0)
     throw ValueError(
         concat("PEANuT: r ", rank, " and depth ", depth, ", expected at least 1 and 0"));
-  BasicTape<float> tape({.gradients = false});
-  BasicVar<float> y;
-  if (!detail::named_activation(act_fn, tape.constant(BasicTensor<float>::zeros({1})), y))
-    throw ValueError(concat("PEANuT: act_fn '", act_fn, "' is not known"));
+  detail::require_activation("PEANuT", act_fn);
 }
 
 /// PEANuT: the update is a small network of the frozen weight: H₀ = φ(Wᵀ Aᵀ); `depth` encoders H ←

@@ -1,0 +1,106 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/full_copy.hpp"
+#include "graft/adapters/method.hpp"
+#include "graft/adapters/named_activation.hpp"
+
+/// What adapters that sit at the end of a sublayer share: their place, and the descriptor.
+namespace graft {
+
+namespace detail {
+
+/// True if a site is the end of a sublayer that `placement` names: "attention" (of every kind) or
+/// "feed_forward" ("ffn").
+inline bool placed_at(const std::vector<std::string>& placement, HiddenRole role) {
+  const auto has = [&](const char* name) {
+    return std::find(placement.begin(), placement.end(), name) != placement.end();
+  };
+  if (role == HiddenRole::attention || role == HiddenRole::cross_attention) return has("attention");
+  return role == HiddenRole::feed_forward && (has("feed_forward") || has("ffn"));
+}
+
+/// @throws ValueError for a place that does not exist.
+inline void require_placement(std::string_view method, const std::vector<std::string>& placement) {
+  if (placement.empty()) throw ValueError(concat(method, ": no placement"));
+  for (const auto& name : placement)
+    if (name != "attention" && name != "feed_forward" && name != "ffn")
+      throw ValueError(
+          concat(method, ": placement '", name, "', expected \"attention\" or \"feed_forward\""));
+}
+
+/// Names below the site's path for the tensors of an adapter that files hold at the last linear
+/// layer of the sublayer.
+template <std::floating_point T>
+std::vector<AdapterTensor<T>> below(const std::string& prefix,
+                                    std::vector<AdapterTensor<T>> tensors) {
+  for (auto& t : tensors)
+    if (t.scope == AdapterTensor<T>::Scope::site) t.name = prefix + t.name;
+  return tensors;
+}
+
+template <std::floating_point T>
+AdapterTensor<T> named(std::string name, const BasicParameter<T>& parameter) {
+  AdapterTensor<T> t;
+  t.name = std::move(name);
+  t.parameter = parameter;
+  return t;
+}
+
+/// A tensor that all sites of an adapter share: "base_model.model.shared.<name>" in files.
+template <std::floating_point T>
+AdapterTensor<T> shared_tensor(const std::string& name, const BasicParameter<T>& parameter) {
+  auto t = named<T>("model.shared." + name, parameter);
+  t.scope = AdapterTensor<T>::Scope::model;
+  return t;
+}
+
+/// A part without tensors of its own in the sense of the registry: zeros while a checkpoint
+/// follows, else drawn values.
+template <std::floating_point T, class Draw>
+BasicParameter<T> fresh(InitContext<T>& context, const Shape& shape, Draw&& draw) {
+  auto t = BasicTensor<T>::zeros(shape);
+  if (!context.loading) draw(context.generator, t);
+  return BasicParameter<T>(std::move(t));
+}
+template <std::floating_point T>
+BasicParameter<T> constant(const Shape& shape, std::type_identity_t<T> value) {
+  return BasicParameter<T>(BasicTensor<T>::full(shape, value));
+}
+
+}  // namespace detail
+
+/// y = h + A(h): a module behind a linear layer, or at the end of a sublayer before the residual
+/// sum. `Module` is a map of the tape with `tensors()` and `merge_reason()`.
+template <class Module>
+class SerialAdapter {
+ public:
+  using Scalar = typename Module::Scalar;
+  using T = Scalar;
+
+  explicit SerialAdapter(Module module, std::string prefix = "")
+      : module_(std::move(module)), prefix_(std::move(prefix)) {}
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    const auto h = linear(base, x);
+    return add(h, module_(h));
+  }
+  BasicVar<T> apply(const BasicVar<T>&, const BasicVar<T>& output, const BasicVar<T>&) const {
+    return add(output, module_(output));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    return detail::below(prefix_, module_.tensors());
+  }
+  std::string merge_reason() const { return module_.merge_reason(); }
+
+ private:
+  Module module_;
+  std::string prefix_;
+};
+
+}  // namespace graft
