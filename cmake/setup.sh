@@ -212,3 +212,17 @@ PYTHON
     return 1
   fi
 }
+
+# graft_build_program: the program graft, in build/release/bin.
+graft_build_program() {
+  graft_say "Building the program graft"
+  log=$(mktemp)
+  {
+    cmake --preset release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_BUILD_BENCH=OFF \
+      -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR" && cmake --build --preset release --target graft
+  } >"$log" 2>&1 || {
+    tail -n 60 "$log"
+    graft_fail "The build failed; all of its output is in $log"
+  }
+  rm -f "$log"
+}
