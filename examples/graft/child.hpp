@@ -6,8 +6,8 @@
 
 namespace cli {
 
-/// What became of a process: its exit code (128 + signal if one ended it), and the last line that it
-/// wrote.
+/// What became of a process: its exit code (128 + signal if one ended it), and the last line that
+/// it wrote.
 struct ChildResult {
   int code = 0;
   std::string last_line;

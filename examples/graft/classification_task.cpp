@@ -45,8 +45,10 @@ class ClassificationTask final : public Task {
     if (o_.labelled.held_out_data.empty()) {
       const auto split = graft::text::split_held_out(all.rows.rows, o_.held_out, o_.seed);
       rows_ = graft::subset(all.rows, split.train);
-      add_part({"held out", picked(all.labels, split.held_out),
-                graft::subset(all.rows, split.held_out), {}});
+      add_part({"held out",
+                picked(all.labels, split.held_out),
+                graft::subset(all.rows, split.held_out),
+                {}});
     } else {
       rows_ = all.rows;
       add_part(read("held out", o_.labelled.held_out_data));
@@ -129,9 +131,9 @@ class ClassificationTask final : public Task {
       if (!part.result) continue;
       const bool first = &part == &parts_.front() && !history.evaluations.empty();
       const double before = first ? history.evaluations.front().result.accuracy : 0;
-      report.results.emplace_back(concat("accuracy, ", part.name),
-                                  concat(first ? percent(before) + " → " : "",
-                                         percent(part.result->accuracy())));
+      report.results.emplace_back(
+          concat("accuracy, ", part.name),
+          concat(first ? percent(before) + " → " : "", percent(part.result->accuracy())));
       report.results.emplace_back(concat("mean F1, ", part.name),
                                   format_number(part.result->macro_f1(), "%.4f"));
       report.tables.push_back(confusion_table(part.name, *part.result, labels_));
@@ -156,13 +158,12 @@ class ClassificationTask final : public Task {
     Part part;
     part.name = name;
     Index cut = 0, tokens = 0;
-    auto examples =
-        graft::text::encode_labelled(data, tokenizer_, labels_.sequence_length, &cut);
+    auto examples = graft::text::encode_labelled(data, tokenizer_, labels_.sequence_length, &cut);
     if (cut > 0 && labels_.sequence_length < o_.data.sequence_length)
-      throw graft::ValueError(concat(
-          "--sequence-length: ", o_.data.sequence_length, ", but the model has ",
-          labels_.sequence_length, " positions, and ", cut, " rows of ", path,
-          " have more tokens; --sequence-length ", labels_.sequence_length, " cuts them"));
+      throw graft::ValueError(
+          concat("--sequence-length: ", o_.data.sequence_length, ", but the model has ",
+                 labels_.sequence_length, " positions, and ", cut, " rows of ", path,
+                 " have more tokens; --sequence-length ", labels_.sequence_length, " cuts them"));
     for (const auto& example : examples) {
       part.labels.push_back(example.label);
       tokens += example.length();
@@ -188,8 +189,7 @@ class ClassificationTask final : public Task {
     double difference = 0, largest = 0;
     for (Index i = 0; i < logits.size(); ++i) {
       largest = std::max(largest, std::abs(static_cast<double>(logits[i])));
-      difference =
-          std::max(difference, std::abs(static_cast<double>(logits[i]) - (*merged)[i]));
+      difference = std::max(difference, std::abs(static_cast<double>(logits[i]) - (*merged)[i]));
     }
     merge_difference_ = difference / std::max(largest, 1e-30);
   }

@@ -267,9 +267,8 @@ class Comparison {
              bool of_several) {
     const auto begin = std::chrono::steady_clock::now();
     const std::string folder =
-        concat(m.name, "-seed", seed, of_several || s_.learning_rates.find(',') != std::string::npos
-                                          ? "-" + rate
-                                          : "");
+        concat(m.name, "-seed", seed,
+               of_several || s_.learning_rates.find(',') != std::string::npos ? "-" + rate : "");
     const bool known = fs::exists(output_ / "runs" / folder / "result.json");
     const std::string label = concat(m.name, ", seed ", seed, ", learning rate ",
                                      format_number(rate_of(m.name, rate), "%g"));
@@ -288,8 +287,7 @@ class Comparison {
       more.insert(more.end(), {"--epochs", format_number(s_.epochs, "%g")});
     const Json result = finetune(folder, label, m.name, more);
     if (known) return result;
-    seconds_ +=
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     ++done_;
     if (!s_.json)
       say(concat("[", done_, "/", total_, "] ", label, ": accuracy ",
@@ -303,8 +301,8 @@ class Comparison {
     const Json values = settings_of(command_);  // items() keeps no copy
     for (const auto& [key, value] : values.items())
       settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
-    write_comparison(output_, concat("Methods on ", last_name(s_.data), " with ",
-                                     last_name(s_.model)),
+    write_comparison(output_,
+                     concat("Methods on ", last_name(s_.data), " with ", last_name(s_.model)),
                      table_, settings);
   }
 

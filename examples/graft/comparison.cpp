@@ -144,8 +144,7 @@ void write_comparison(const std::filesystem::path& folder, const std::string& ti
                             methods, &ComparedMethod::trainable),
                     scatter("Accuracy against time", "time of a step over a frozen pass", false,
                             methods, &ComparedMethod::over_frozen)};
-  if (const auto rest = problems(methods); !rest.empty())
-    report.samples = {{"Not compared", rest}};
+  if (const auto rest = problems(methods); !rest.empty()) report.samples = {{"Not compared", rest}};
   report.settings = settings;
   write_report(folder / "table.html", report);
 }

@@ -62,8 +62,8 @@ int embed(const Settings& s) {
   const auto encoder = load_encoder(s.model);
   expect_tokenizer_of(*encoder.model, tokenizer, s.model);
   if (s.length_given && s.sequence_length > encoder.max_tokens)
-    throw graft::ValueError(concat("--sequence-length: ", s.sequence_length,
-                                   ", but the model has ", encoder.max_tokens, " positions"));
+    throw graft::ValueError(concat("--sequence-length: ", s.sequence_length, ", but the model has ",
+                                   encoder.max_tokens, " positions"));
   graft::AdapterModel adapters(encoder.sites, methods());
   load_adapters(adapters, s.adapters, s.model);
   const Pooling pooling =

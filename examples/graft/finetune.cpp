@@ -32,7 +32,8 @@ struct Settings {
   std::string output, scheduler = "cosine", report;
   TaskOptions task;
   AdapterOptions adapter;
-  Index accumulation = 1, steps = 0, max_steps = 0, warmup_steps = 0, eval_interval = 0, checkpoint_interval = 100;
+  Index accumulation = 1, steps = 0, max_steps = 0, warmup_steps = 0, eval_interval = 0,
+        checkpoint_interval = 100;
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
   bool resume = false, overwrite = false, json = false;
@@ -41,10 +42,13 @@ struct Settings {
 
 /// Settings that a run may change when it goes on.
 bool may_change(const std::string& key) {
-  static const std::vector<std::string> kFree{
-      "threads",       "checkpoint-interval", "eval-interval", "report",     "model",
-      "data",          "sample-prompt",       "sample-tokens", "time-limit", "activation-checkpointing",
-      "held-out-data", "test-data",           "check-merge"};
+  static const std::vector<std::string> kFree{"threads",       "checkpoint-interval",
+                                              "eval-interval", "report",
+                                              "model",         "data",
+                                              "sample-prompt", "sample-tokens",
+                                              "time-limit",    "activation-checkpointing",
+                                              "held-out-data", "test-data",
+                                              "check-merge"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -141,7 +145,8 @@ class Run {
     config.checkpoint_interval = s_.checkpoint_interval;
     config.checkpoints = checkpoints();
     config.seed = o.seed;
-    if (s_.max_steps > 0) config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
+    if (s_.max_steps > 0)
+      config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
     trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config);
     tell(concat("memory     ", format_number(rss_mib(), "%.0f"), " MiB before training"));
   }
@@ -168,7 +173,8 @@ class Run {
     const auto off = adapters_->disabled();
     graft::TrainCallbacks callbacks;
     callbacks.stop = was_interrupted;
-    if (const auto e = trainer_->evaluate(callbacks)) tell(concat("before     ", task_->quality(*e)));
+    if (const auto e = trainer_->evaluate(callbacks))
+      tell(concat("before     ", task_->quality(*e)));
     if (const auto line = task_->look_before(was_interrupted); !line.empty()) tell(line);
     if (interrupted) throw Exit{130, "interrupted before the first step; nothing was written"};
   }
@@ -187,8 +193,8 @@ class Run {
     };
     callbacks.on_evaluation = [&](const graft::EvaluationReport& e) {
       if (progress)
-        progress->line(
-            concat("after ", e.step, e.step == 1 ? " step: " : " steps: ", task_->quality(e.result)));
+        progress->line(concat("after ", e.step,
+                              e.step == 1 ? " step: " : " steps: ", task_->quality(e.result)));
     };
     callbacks.note = [&] {
       Json note{{"seconds", seconds_ + seconds()}};
@@ -275,8 +281,8 @@ class Run {
   void write_html() const {
     const auto& history = trainer_->history();
     Report report;
-    report.title =
-        concat("Fine-tuning ", last_name(s_.task.model), " with ", adapters_->at(kAdapter).info().name);
+    report.title = concat("Fine-tuning ", last_name(s_.task.model), " with ",
+                          adapters_->at(kAdapter).info().name);
     task_->add_results(report, history);
     const auto add = [&](const char* name, const std::string& value) {
       report.results.emplace_back(name, value);
@@ -362,8 +368,7 @@ void add_training_options(CLI::App& command, Settings& s) {
 }  // namespace
 
 void add_finetune(CLI::App& app, Command& run) {
-  auto* c = app.add_subcommand("finetune",
-                               "Train an adapter: model + texts -> adapter folder");
+  auto* c = app.add_subcommand("finetune", "Train an adapter: model + texts -> adapter folder");
   auto s = std::make_shared<Settings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
@@ -396,9 +401,7 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_flag("--check-merge", s->task.check_merge,
               "Classification: compare the outputs with those of merged weights at the end")
       ->group("Output");
-  c->callback([&run, s, unused, c] {
-    run = [s, unused, c] { return Run(*s, *c)(); };
-  });
+  c->callback([&run, s, unused, c] { run = [s, unused, c] { return Run(*s, *c)(); }; });
 }
 
 }  // namespace cli

@@ -17,9 +17,10 @@ namespace {
 constexpr const char* kFile = "labels.json";
 
 std::string padded(const std::string& text, std::size_t width, bool left) {
-  const auto characters = static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(),
-      [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U; }));
+  const auto characters =
+      static_cast<std::size_t>(std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;
+      }));
   const std::string space(characters < width ? width - characters : 0, ' ');
   return left ? text + space : space + text;
 }
@@ -88,9 +89,9 @@ Json confusion_json(const ConfusionMatrix& m, const Labels& labels) {
 
 std::string confusion_text(const std::string& name, const ConfusionMatrix& m,
                            const Labels& labels) {
-  std::string text = concat("\n", name, ": accuracy ", format_number(100 * m.accuracy(), "%.2f"),
-                            " %, mean F1 ", format_number(m.macro_f1(), "%.4f"), " (", m.total(),
-                            " rows)\n");
+  std::string text =
+      concat("\n", name, ": accuracy ", format_number(100 * m.accuracy(), "%.2f"), " %, mean F1 ",
+             format_number(m.macro_f1(), "%.4f"), " (", m.total(), " rows)\n");
   const auto rows = cells(m, labels);
   for (const auto& row : rows) {
     for (std::size_t c = 0; c < row.size(); ++c) {

@@ -21,11 +21,10 @@ class LanguageTask final : public Task {
         throw graft::ValueError(concat("--sequence-length: a row of ", example.length(),
                                        " tokens, and the model has ", model_->max_positions,
                                        " positions"));
-    const auto split =
-        graft::text::split_held_out(std::ssize(data.examples), o_.held_out, o_.seed);
-    lines_ = {"model      " + model_line(o_.model, model_->info(), describe_model(o_.model)),
-              concat("data       ", data_line(o_.data, data), ", ", split.held_out.size(),
-                     " held out")};
+    const auto split = graft::text::split_held_out(std::ssize(data.examples), o_.held_out, o_.seed);
+    lines_ = {
+        "model      " + model_line(o_.model, model_->info(), describe_model(o_.model)),
+        concat("data       ", data_line(o_.data, data), ", ", split.held_out.size(), " held out")};
     const auto all = graft::text_dataset<float>(std::move(data.examples), tokenizer_.pad_id());
     rows_ = graft::subset(all, split.train);
     held_out_ = graft::subset(all, split.held_out);
@@ -49,9 +48,7 @@ class LanguageTask final : public Task {
   }
   void look_after(graft::AdapterModel&, const Stop& stop) override { after_ = sample(stop); }
   void keep(Json& note) const override { note["sample"] = before_; }
-  void restore(const graft::io::JsonView& note) override {
-    before_ = note.string_or("sample", "");
-  }
+  void restore(const graft::io::JsonView& note) override { before_ = note.string_or("sample", ""); }
 
   void save(const std::filesystem::path&) const override {}
   void add_results(Json& result, const graft::TrainHistory& history) const override {
@@ -72,10 +69,10 @@ class LanguageTask final : public Task {
     if (!history.evaluations.empty()) {
       const auto& first = history.evaluations.front().result;
       const auto& last = history.evaluations.back().result;
-      text += concat("\nheld-out perplexity  ", format_number(first.perplexity, "%.3f"), " -> ",
-                     format_number(last.perplexity, "%.3f"), ", token accuracy ",
-                     format_number(100 * first.accuracy, "%.1f"), " -> ", percent(last.accuracy),
-                     "\n");
+      text +=
+          concat("\nheld-out perplexity  ", format_number(first.perplexity, "%.3f"), " -> ",
+                 format_number(last.perplexity, "%.3f"), ", token accuracy ",
+                 format_number(100 * first.accuracy, "%.1f"), " -> ", percent(last.accuracy), "\n");
     }
     if (wants_sample())
       text += concat("\nsample before:\n", o_.sample_prompt, before_, "\n\nsample after:\n",
@@ -89,8 +86,8 @@ class LanguageTask final : public Task {
       report.results.emplace_back("held-out perplexity",
                                   concat(format_number(first.perplexity, "%.3f"), " → ",
                                          format_number(last.perplexity, "%.3f")));
-      report.results.emplace_back(
-          "token accuracy", concat(percent(first.accuracy), " → ", percent(last.accuracy)));
+      report.results.emplace_back("token accuracy",
+                                  concat(percent(first.accuracy), " → ", percent(last.accuracy)));
     }
     if (wants_sample())
       report.samples = {{"Sample before", o_.sample_prompt + before_},

@@ -34,9 +34,9 @@ Labels labels_of(const Settings& s) {
   const graft::io::JsonView json(document, path.string());
   const auto names = json.find("id2label");
   if (!names)
-    throw graft::ValueError(concat("the classes are not known: ",
-                                   s.adapter.empty() ? s.model : s.adapter,
-                                   " has no labels.json and ", path.string(), " no id2label"));
+    throw graft::ValueError(
+        concat("the classes are not known: ", s.adapter.empty() ? s.model : s.adapter,
+               " has no labels.json and ", path.string(), " no id2label"));
   std::map<Index, std::string> ordered;
   for (const auto& [key, value] : names->members()) ordered[std::stol(key)] = value.string();
   Labels labels;
@@ -117,7 +117,8 @@ void add_predict(CLI::App& app, Command& run) {
   add_column_options(*c, s->columns);
   c->add_option("--batch-size", s->batch_size, "Rows in a batch")->check(CLI::PositiveNumber);
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
-  c->add_flag("--json", s->json, "JSON lines with the probabilities of all classes, in place of CSV");
+  c->add_flag("--json", s->json,
+              "JSON lines with the probabilities of all classes, in place of CSV");
   c->footer("With --label-column, accuracy and confusion matrix go to standard error.");
   c->callback([&run, s, c] {
     run = [s, c] {

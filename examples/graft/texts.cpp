@@ -27,8 +27,7 @@ Texts lines_of(const std::string& text, const std::string& source) {
     at = end + 1;
     ++number;
     if (line.ends_with('\r')) line.pop_back();
-    if (!graft::io::is_utf8(line))
-      throw graft::IoError(concat(source, ":", number, ": not UTF-8"));
+    if (!graft::io::is_utf8(line)) throw graft::IoError(concat(source, ":", number, ": not UTF-8"));
     texts.emplace_back(std::move(line), "");
   }
   return texts;

@@ -11,8 +11,8 @@
 /// Texts without labels, for predict and embed.
 namespace cli {
 
-/// Texts, or pairs of them. @param path  .csv, .tsv, .jsonl with the columns; any other file, or "-"
-/// for standard input: one text a line
+/// Texts, or pairs of them. @param path  .csv, .tsv, .jsonl with the columns; any other file, or
+/// "-" for standard input: one text a line
 /// @throws IoError with file and line
 std::vector<std::pair<std::string, std::string>> read_texts(const std::string& path,
                                                             const LabelledOptions& columns);

@@ -20,8 +20,8 @@ enum class Task { embedding, sequence_classification, token_classification };
 struct HeadConfig {
   Task task = Task::sequence_classification;
   Index classes = 2;
-  std::uint64_t seed = 0;     ///< of layers that the file does not have
-  double deviation = 0.02;    ///< their weights are drawn from N(0, deviation²), biases are 0
+  std::uint64_t seed = 0;   ///< of layers that the file does not have
+  double deviation = 0.02;  ///< their weights are drawn from N(0, deviation²), biases are 0
 };
 
 /// Weights of a file, where the layers of a head that are missing in it, or of another shape there,

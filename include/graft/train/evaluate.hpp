@@ -125,8 +125,7 @@ std::vector<Index> likeliest(const BasicTensor<T>& logits) {
 template <std::floating_point T>
 ConfusionMatrix confusion(const BasicTensor<T>& logits, std::span<const std::int64_t> labels) {
   if (static_cast<Index>(labels.size()) != logits.rows())
-    throw ShapeError(
-        concat("confusion: ", labels.size(), " labels for ", logits.rows(), " rows"));
+    throw ShapeError(concat("confusion: ", labels.size(), " labels for ", logits.rows(), " rows"));
   ConfusionMatrix matrix(logits.cols());
   const auto classes = likeliest(logits);
   for (std::size_t i = 0; i < labels.size(); ++i)
