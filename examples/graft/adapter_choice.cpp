@@ -146,7 +146,8 @@ void add_adapter_options(CLI::App& command, AdapterOptions& s) {
   add("--init", s.init, "Initial values: true, gaussian, orthogonal, pissa, olora, ...");
   add("--bias", s.bias, "Trained biases: none, all, lora_only");
   add("--target-modules", s.target_modules,
-      "Names separated by commas, a regular expression on the whole path, all-linear, or all (full)");
+      "Names separated by commas, a regular expression on the whole path, all-linear, or all "
+      "(full)");
   add("--exclude-modules", s.exclude_modules, "The same, for modules to leave out");
   add("--layers", s.layers, "Layer numbers and ranges separated by commas (0,4-7); all by default");
 }

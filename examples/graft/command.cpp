@@ -58,8 +58,6 @@ std::string format_number(double value, const char* format) {
   return text;
 }
 
-std::string percent(double share) { return format_number(100 * share, "%.1f %%"); }
-
 std::string mib(std::uintmax_t bytes) {
   return format_number(static_cast<double>(bytes) / 1048576, "%.1f MiB");
 }

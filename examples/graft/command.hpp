@@ -31,9 +31,6 @@ void add_merge(CLI::App& app, Command& run);
 void add_inspect(CLI::App& app, Command& run);
 void add_convert(CLI::App& app, Command& run);
 void add_methods(CLI::App& app, Command& run);
-void add_predict(CLI::App& app, Command& run);
-void add_embed(CLI::App& app, Command& run);
-void add_compare(CLI::App& app, Command& run);
 
 /// Last part of a path, also of one that ends in a slash.
 std::string last_name(const std::filesystem::path& path);
@@ -45,8 +42,6 @@ std::string mib(std::uintmax_t bytes);
 /// "134.5 M"
 std::string millions(graft::Index count);
 std::string format_number(double value, const char* format);
-/// A share as "93.4 %".
-std::string percent(double share);
 std::vector<std::string> split(const std::string& text, char separator);
 /// True if stdout is a terminal.
 bool on_terminal();

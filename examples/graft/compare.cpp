@@ -8,9 +8,10 @@
 
 #include "child.hpp"
 #include "comparison.hpp"
+#include "encoder_commands.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "options.hpp"
-#include "session.hpp"
+#include "texts.hpp"
 
 namespace cli {
 namespace {

@@ -11,7 +11,7 @@
 #include "graft/models/pooling.hpp"
 #include "graft/train/metrics.hpp"
 #include "report.hpp"
-#include "session.hpp"
+#include "texts.hpp"
 
 /// Classes, and models that tell them apart.
 namespace cli {

@@ -34,8 +34,8 @@ Classifier load_classifier(const std::filesystem::path& path, graft::Index class
 Encoder load_encoder(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path))
     throw graft::IoError(path.string() + ": no such file or folder");
-  auto model = std::shared_ptr(graft::models::load_encoder<float>(
-      path, {.task = graft::models::Task::embedding}));
+  auto model = std::shared_ptr(
+      graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding}));
   return {model->sites(), model->max_tokens(), model,
           [model](const graft::models::Batch& batch, graft::models::Pooling pooling,
                   bool normalize) { return model->embed(batch, pooling, normalize); }};

@@ -4,6 +4,7 @@
 #include <map>
 #include <numeric>
 
+#include "encoder_commands.hpp"
 #include "graft/train/evaluate.hpp"
 #include "labels.hpp"
 #include "options.hpp"
@@ -68,7 +69,10 @@ int predict(const Settings& s) {
                                    " for ", classes, " classes; give an --adapter"));
   expect_tokenizer_of(*opened.model, tokenizer, s.model);
   graft::AdapterModel adapters(opened.model->sites(), methods());
-  if (!s.adapter.empty()) load_adapters(adapters, {s.adapter}, s.model);
+  if (!s.adapter.empty()) {
+    load_adapters(adapters, {s.adapter});
+    compare_base(s.adapter, s.model);
+  }
 
   const auto texts = read_texts(s.data, columns);
   auto examples =

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "command.hpp"
 #include "graft/base/error.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "graft/io/mapped_file.hpp"
@@ -168,6 +169,8 @@ constexpr const char* kStyle =
     "pre{background:#f4f4f4;padding:.8em;white-space:pre-wrap}svg{max-width:100%;height:auto}";
 
 }  // namespace
+
+std::string percent(double share) { return format_number(100 * share, "%.1f %%"); }
 
 void write_report(const fs::path& path, const Report& report) {
   std::string html = concat(

@@ -7,6 +7,9 @@
 
 namespace cli {
 
+/// A share as "93.4 %".
+std::string percent(double share);
+
 /// A curve: name and points.
 struct Curve {
   std::string name;
@@ -18,8 +21,8 @@ struct NamedPoint {
   std::string name;
 };
 
-/// Curves, over the steps if nothing else is said, or points with names in one drawing. Among points,
-/// a line joins those that no other one beats in both: less far right and higher.
+/// Curves, over the steps if nothing else is said, or points with names in one drawing. Among
+/// points, a line joins those that no other one beats in both: less far right and higher.
 struct Figure {
   std::string title;
   std::string y_label;

@@ -51,23 +51,7 @@ graft::text::LanguageData load_data(const DataOptions& options,
 /// "text.txt: 1 document, 1201341 tokens in 4693 sequences"
 std::string data_line(const DataOptions& options, const graft::text::LanguageData& data);
 
-/// Columns of labelled data, and the files beside that of --data.
-struct LabelledOptions {
-  std::string text_column = "text", pair_column, label_column = "label", held_out_data, test_data;
-  bool no_header = false;
-};
-void add_column_options(CLI::App& command, LabelledOptions& options);
-
-/// Warns of a tokenizer that is much smaller than the model's vocabulary.
-/// @throws ValueError if it has many tokens that the model does not know
-void expect_tokenizer_of(const graft::models::Model& model,
-                         const graft::text::Tokenizer& tokenizer,
-                         const std::filesystem::path& path);
-
-/// Loads adapters given as FOLDER or NAME=FOLDER and activates them all. An adapter that was trained
-/// on a model of another name is used with a warning.
-/// @param base  path of the model; empty: do not compare
-void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders,
-                   const std::filesystem::path& base = {});
+/// Loads adapters given as FOLDER or NAME=FOLDER and activates them all.
+void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders);
 
 }  // namespace cli

@@ -9,7 +9,7 @@
 #include "graft/train/dataset.hpp"
 #include "graft/train/metrics.hpp"
 #include "report.hpp"
-#include "session.hpp"
+#include "texts.hpp"
 
 namespace cli {
 

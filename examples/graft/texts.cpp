@@ -1,5 +1,7 @@
 #include "texts.hpp"
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <iostream>
 #include <iterator>
@@ -34,6 +36,40 @@ Texts lines_of(const std::string& text, const std::string& source) {
 }
 
 }  // namespace
+
+void add_column_options(CLI::App& command, LabelledOptions& options) {
+  const auto add = [&](const char* name, auto& value, const char* help) {
+    return command.add_option(name, value, help)->group("Columns");
+  };
+  add("--text-column", options.text_column, "Column of the text");
+  add("--pair-column", options.pair_column, "Column of a second text; none by default");
+  add("--label-column", options.label_column, "Column of the class");
+  command
+      .add_flag("--no-header", options.no_header,
+                "CSV and TSV: the first line is a row; columns are called 1, 2, ...")
+      ->group("Columns");
+}
+
+void expect_tokenizer_of(const graft::models::Model& model, const graft::text::Tokenizer& tokenizer,
+                         const fs::path& path) {
+  const Index known = model.info().vocabulary;
+  constexpr Index kSpare = 64;  // some tokenizers name a few tokens of other inputs
+  if (known > 0 && tokenizer.vocab_size() > known + kSpare)
+    throw graft::ValueError(concat(path.string(), ": the tokenizer has ", tokenizer.vocab_size(),
+                                   " tokens, the model ", known, ": it belongs to another model"));
+  if (10 * tokenizer.vocab_size() < 9 * known)
+    std::fprintf(stderr, "graft: warning: %s: the tokenizer has %td tokens, the model %td\n",
+                 path.c_str(), tokenizer.vocab_size(), known);
+}
+
+void compare_base(const fs::path& folder, const fs::path& base) {
+  const auto config = graft::read_config_file(folder / "adapter_config.json");
+  const auto it = config.find("base_model_name_or_path");
+  const auto* name = it == config.end() ? nullptr : it->second.get_if<std::string>();
+  if (name == nullptr || name->empty() || last_name(*name) == last_name(base)) return;
+  std::fprintf(stderr, "graft: warning: %s was trained on '%s', not on '%s'\n", folder.c_str(),
+               name->c_str(), last_name(base).c_str());
+}
 
 Texts read_texts(const std::string& path, const LabelledOptions& columns) {
   if (path == "-")
