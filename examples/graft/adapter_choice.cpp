@@ -103,10 +103,14 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   set("rank", {"r", "init_r"}, s.rank);
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
-  if (type != "ADAPTION_PROMPT")
+  if (type == "ADAPTION_PROMPT") {
+    // The name of the attention, not a choice of sites.
+    if (given(command, "target-modules")) config["target_modules"] = s.target_modules;
+  } else if (s.target_modules != "all") {
     set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
-  else if (given(command, "target-modules"))
-    config["target_modules"] = s.target_modules;  // the name of the attention
+  } else if (type != "FULL") {
+    throw graft::ValueError("--target-modules: 'all' goes with the method full only");
+  }
   if (s.rslora) set("rslora", {"use_rslora"}, true);
   if (rslora) config["use_rslora"] = true;
   if (dora) config["use_dora"] = true;
@@ -127,7 +131,6 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
                                      " (see graft methods ", type, ")"));
     config[key] = parsed(field.substr(equals + 1));
   }
-  config["task_type"] = "CAUSAL_LM";
   config["base_model_name_or_path"] = model_name;
   return choice;
 }
@@ -147,7 +150,8 @@ void add_adapter_options(CLI::App& command, AdapterOptions& s) {
   add("--init", s.init, "Initial values: true, gaussian, orthogonal, pissa, olora, ...");
   add("--bias", s.bias, "Trained biases: none, all, lora_only");
   add("--target-modules", s.target_modules,
-      "Names separated by commas, a regular expression on the whole path, or all-linear");
+      "Names separated by commas, a regular expression on the whole path, all-linear, or all "
+      "(full)");
   add("--exclude-modules", s.exclude_modules, "The same, for modules to leave out");
   add("--layers", s.layers, "Layer numbers and ranges separated by commas (0,4-7); all by default");
 }

@@ -5,12 +5,11 @@
 #include <optional>
 
 #include "adapter_choice.hpp"
-#include "graft/train/generate.hpp"
 #include "graft/train/trainer.hpp"
 #include "options.hpp"
 #include "progress.hpp"
 #include "report.hpp"
-#include "session.hpp"
+#include "task.hpp"
 
 namespace cli {
 namespace {
@@ -30,23 +29,26 @@ extern "C" void on_interrupt(int signal) {
 bool was_interrupted() { return interrupted.load(); }
 
 struct Settings {
-  std::string model, output, scheduler = "cosine", report, sample_prompt;
+  std::string output, scheduler = "cosine", report;
+  TaskOptions task;
   AdapterOptions adapter;
-  DataOptions data;
-  Index batch_size = 4, accumulation = 1, steps = 0, warmup_steps = 0, eval_interval = 0,
-        checkpoint_interval = 100, sample_tokens = 48;
+  Index accumulation = 1, steps = 0, max_steps = 0, warmup_steps = 0, eval_interval = 0,
+        checkpoint_interval = 100;
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
-         beta2 = 0.999, eps = 1e-8, clip = 1, held_out = 0.05, loraplus_ratio = 1, time_limit = 0;
-  bool activation_checkpointing = false, resume = false, overwrite = false, json = false;
-  std::uint64_t seed = 0;
+         beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
+  bool resume = false, overwrite = false, json = false;
   int threads = 0;
 };
 
 /// Settings that a run may change when it goes on.
 bool may_change(const std::string& key) {
-  static const std::vector<std::string> kFree{
-      "threads", "checkpoint-interval", "eval-interval", "report",     "model",
-      "data",    "sample-prompt",       "sample-tokens", "time-limit", "activation-checkpointing"};
+  static const std::vector<std::string> kFree{"threads",       "checkpoint-interval",
+                                              "eval-interval", "report",
+                                              "model",         "data",
+                                              "sample-prompt", "sample-tokens",
+                                              "time-limit",    "activation-checkpointing",
+                                              "held-out-data", "test-data",
+                                              "check-merge"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -62,11 +64,6 @@ void expect_same_settings(const Json& before, const Json& now) {
                                      then.is_null() ? "the default" : then.dump(),
                                      ", it cannot go on with ", value.dump()));
   }
-}
-
-std::string quality(const graft::Evaluation& e) {
-  return concat("held-out perplexity ", format_number(e.perplexity, "%.3f"), ", token accuracy ",
-                format_number(100 * e.accuracy, "%.1f"), " %");
 }
 
 /// One call of `graft finetune`.
@@ -85,6 +82,8 @@ class Run {
     fs::create_directories(checkpoints());  // while it is there the run is not complete
     graft::io::write_file_atomically(output_ / "settings.json",
                                      graft::io::json_text(settings_json(), 2) + "\n");
+    task_->save(output_);
+    fs::remove(output_ / "result.json");  // of a run before this one
     train();
     finish();
     return 0;
@@ -115,27 +114,21 @@ class Run {
 
   void load() {
     set_threads(s_.threads);
-    model_ = load_causal(s_.model);
-    choice_ = choose_adapter(s_.adapter, command_, last_name(s_.model), model_->sites());
-    model_->checkpoint_blocks = s_.activation_checkpointing;
-    tokenizer_ = load_tokenizer(s_.model);
-    const auto file = describe_model(s_.model);
-    tell("model      " + model_line(s_.model, model_->info(), file));
+    const auto& o = s_.task;
+    task_ = o.name == "classification" ? classification_task(o) : language_task(o);
+    auto& model = task_->model();
+    choice_ = choose_adapter(s_.adapter, command_, last_name(o.model), model.sites());
+    task_->complete(choice_.config);
+    for (const auto& line : task_->lines()) tell(line);
 
-    auto data = load_data(s_.data, *tokenizer_);
-    const auto split =
-        graft::text::split_held_out(static_cast<Index>(data.examples.size()), s_.held_out, s_.seed);
-    tell(concat("data       ", data_line(s_.data, data), ", ", split.held_out.size(), " held out"));
-    const auto all = graft::text_dataset<float>(std::move(data.examples), tokenizer_->pad_id());
-
-    adapters_.emplace(model_->sites(), methods());
+    adapters_.emplace(model.sites(), methods());
     adapters_->set_tokenizer([this](const std::string& text, const std::string& name) {
-      return fs::is_directory(name) ? load_tokenizer(name).encode(text) : tokenizer_->encode(text);
+      return load_tokenizer(fs::is_directory(name) ? name : s_.task.model).encode(text);
     });
-    graft::TorchGenerator generator(s_.seed);
+    graft::TorchGenerator generator(o.seed);
     const auto& set = adapters_->add(kAdapter, choice_.config, generator);
     trainable_ = set.trainable_elements();
-    total_ = file.parameters + trainable_;
+    total_ = describe_model(o.model).parameters + trainable_;
     const double share = 100.0 * static_cast<double>(trainable_) / static_cast<double>(total_);
     const auto bytes = static_cast<std::uintmax_t>(trainable_) * sizeof(float);
     tell(concat("adapter    ", set.info().name, " at ", set.parts().size(), " modules: ",
@@ -145,7 +138,7 @@ class Run {
     graft::TrainConfig config;
     config.steps = s_.steps;
     config.epochs = s_.epochs;
-    config.batch_size = s_.batch_size;
+    config.batch_size = o.batch_size;
     config.accumulation = s_.accumulation;
     config.optimizer = {s_.learning_rate, s_.beta1, s_.beta2, s_.eps, s_.weight_decay};
     config.lora_plus_ratio = s_.loraplus_ratio;
@@ -154,9 +147,10 @@ class Run {
     config.eval_interval = s_.eval_interval;
     config.checkpoint_interval = s_.checkpoint_interval;
     config.checkpoints = checkpoints();
-    config.seed = s_.seed;
-    trainer_.emplace(*model_, *adapters_, graft::subset(all, split.train),
-                     graft::subset(all, split.held_out), config);
+    config.seed = o.seed;
+    if (s_.max_steps > 0)
+      config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
+    trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config);
     tell(concat("memory     ", format_number(rss_mib(), "%.0f"), " MiB before training"));
   }
 
@@ -172,22 +166,9 @@ class Run {
     if (all.empty()) return tell("the run had no checkpoint yet: it begins anew");
     const Json note = trainer_->resume(all.back().second);
     const graft::io::JsonView view(note, (all.back().second / "state.json").string());
-    sample_before_ = view.string_or("sample", "");
+    task_->restore(view);
     seconds_ = view.number_or("seconds", 0);
     tell(concat("going on after step ", trainer_->step(), " of ", trainer_->steps()));
-  }
-
-  std::string sample() {
-    if (s_.sample_prompt.empty()) return "";
-    graft::GenerateConfig config;
-    config.max_tokens = s_.sample_tokens;
-    config.temperature = 0.7;
-    config.top_p = 0.95;
-    config.seed = s_.seed;
-    config.end_ids = tokenizer_->end_ids();
-    const auto ids = graft::generate(*model_, tokenizer_->encode(s_.sample_prompt), config,
-                                     [](std::int32_t) { return !was_interrupted(); });
-    return tokenizer_->decode(ids, true);
   }
 
   void look_before() {
@@ -195,9 +176,9 @@ class Run {
     const auto off = adapters_->disabled();
     graft::TrainCallbacks callbacks;
     callbacks.stop = was_interrupted;
-    if (const auto e = trainer_->evaluate(callbacks)) tell(concat("before     ", quality(*e)));
-    sample_before_ = sample();
-    if (!s_.sample_prompt.empty()) tell(concat("sample     ", s_.sample_prompt, sample_before_));
+    if (const auto e = trainer_->evaluate(callbacks))
+      tell(concat("before     ", task_->quality(*e)));
+    if (const auto line = task_->look_before(was_interrupted); !line.empty()) tell(line);
     if (interrupted) throw Exit{130, "interrupted before the first step; nothing was written"};
   }
 
@@ -215,11 +196,13 @@ class Run {
     };
     callbacks.on_evaluation = [&](const graft::EvaluationReport& e) {
       if (progress)
-        progress->line(
-            concat("after ", e.step, e.step == 1 ? " step: " : " steps: ", quality(e.result)));
+        progress->line(concat("after ", e.step,
+                              e.step == 1 ? " step: " : " steps: ", task_->quality(e.result)));
     };
     callbacks.note = [&] {
-      return Json{{"sample", sample_before_}, {"seconds", seconds_ + seconds()}};
+      Json note{{"seconds", seconds_ + seconds()}};
+      task_->keep(note);
+      return note;
     };
     callbacks.stop = [&] {
       return was_interrupted() || (s_.time_limit > 0 && seconds() > 60 * s_.time_limit);
@@ -246,7 +229,7 @@ class Run {
     const auto& history = trainer_->history();
     if (history.evaluations.empty() || history.evaluations.back().step != trainer_->step())
       trainer_->evaluate();
-    sample_after_ = sample();
+    task_->look_after(*adapters_, was_interrupted);
     double time = 0, tokens = 0;
     for (const auto& r : history.steps) {
       time += r.seconds;
@@ -256,6 +239,10 @@ class Run {
     peak_ = peak_rss_mib();
     if (!s_.report.empty()) write_html();
     adapters_->save(kAdapter, output_);
+    Json result = result_json();
+    result["step_ms"] = Json::array();
+    for (const auto& r : history.steps) result["step_ms"].push_back(1000 * r.seconds);
+    graft::io::write_file_atomically(output_ / "result.json", graft::io::json_text(result) + "\n");
     if (trainer_->done()) fs::remove_all(checkpoints());
     if (s_.json) {
       print_json(result_json());
@@ -263,10 +250,6 @@ class Run {
       print_result();
     }
   }
-
-  bool evaluated() const { return !trainer_->history().evaluations.empty(); }
-  graft::Evaluation first() const { return trainer_->history().evaluations.front().result; }
-  graft::Evaluation last() const { return trainer_->history().evaluations.back().result; }
 
   Json result_json() const {
     const auto& steps = trainer_->history().steps;
@@ -280,16 +263,7 @@ class Run {
                 {"loss_last", steps.empty() ? 0 : steps.back().loss},
                 {"peak_rss_mib", peak_},
                 {"adapter", output_.string()}};
-    if (evaluated()) {
-      object["perplexity_before"] = first().perplexity;
-      object["perplexity_after"] = last().perplexity;
-      object["accuracy_before"] = first().accuracy;
-      object["accuracy_after"] = last().accuracy;
-    }
-    if (!s_.sample_prompt.empty()) {
-      object["sample_before"] = sample_before_;
-      object["sample_after"] = sample_after_;
-    }
+    task_->add_results(object, trainer_->history());
     return object;
   }
 
@@ -297,15 +271,7 @@ class Run {
     if (!trainer_->done())
       say(concat("stopped at the time limit after step ", trainer_->step(), " of ",
                  trainer_->steps(), "; --resume goes on"));
-    if (evaluated())
-      say(concat("\nheld-out perplexity  ", format_number(first().perplexity, "%.3f"), " -> ",
-                 format_number(last().perplexity, "%.3f"), ", token accuracy ",
-                 format_number(100 * first().accuracy, "%.1f"), " -> ",
-                 format_number(100 * last().accuracy, "%.1f"), " %"));
-    if (!s_.sample_prompt.empty()) {
-      say(concat("\nsample before:\n", s_.sample_prompt, sample_before_));
-      say(concat("\nsample after:\n", s_.sample_prompt, sample_after_, "\n"));
-    }
+    say(task_->result_text(trainer_->history()));
     say(concat("time       ", format_number(seconds_, "%.1f"), " s for ", trainer_->step(),
                " steps, ", format_number(rate_, "%.0f"), " tokens/s"));
     say(concat("trained    ", trainable_, " of ", total_, " parameters"));
@@ -318,14 +284,9 @@ class Run {
   void write_html() const {
     const auto& history = trainer_->history();
     Report report;
-    report.title =
-        concat("Fine-tuning ", last_name(s_.model), " with ", adapters_->at(kAdapter).info().name);
-    if (evaluated())
-      report.results = {
-          {"held-out perplexity", concat(format_number(first().perplexity, "%.3f"), " → ",
-                                         format_number(last().perplexity, "%.3f"))},
-          {"token accuracy", concat(format_number(100 * first().accuracy, "%.2f"), " % → ",
-                                    format_number(100 * last().accuracy, "%.2f"), " %")}};
+    report.title = concat("Fine-tuning ", last_name(s_.task.model), " with ",
+                          adapters_->at(kAdapter).info().name);
+    task_->add_results(report, history);
     const auto add = [&](const char* name, const std::string& value) {
       report.results.emplace_back(name, value);
     };
@@ -338,9 +299,6 @@ class Run {
     for (const auto& [key, value] : settings.items())
       report.settings.emplace_back(key,
                                    value.is_string() ? value.get<std::string>() : value.dump());
-    if (!s_.sample_prompt.empty())
-      report.samples = {{"before", s_.sample_prompt + sample_before_},
-                        {"after", s_.sample_prompt + sample_after_}};
     Curve losses{"training", {}}, held_out{"held out", {}}, speed{"tokens per second", {}},
         rates{"learning rate", {}};
     for (const auto& r : history.steps) {
@@ -359,12 +317,10 @@ class Run {
   const CLI::App& command_;
   fs::path output_;
   AdapterChoice choice_;
-  std::unique_ptr<graft::models::CausalModel> model_;
-  std::optional<graft::text::Tokenizer> tokenizer_;
+  std::unique_ptr<Task> task_;
   std::optional<graft::AdapterModel> adapters_;
   std::optional<graft::Trainer> trainer_;
   Index trainable_ = 0, total_ = 0;
-  std::string sample_before_, sample_after_;
   double seconds_ = 0;  ///< of training, earlier parts of the run included
   double rate_ = 0, peak_ = 0;
 };
@@ -377,7 +333,9 @@ void add_training_options(CLI::App& command, Settings& s) {
   const auto not_negative = CLI::NonNegativeNumber;
   add("--steps", s.steps, "Optimiser steps; 0: by --epochs")->check(not_negative);
   add("--epochs", s.epochs, "Passes over the data")->check(positive);
-  add("--batch-size", s.batch_size, "Rows in a batch")->check(positive);
+  add("--max-steps", s.max_steps, "At most so many steps, whatever --epochs asks for; 0: no limit")
+      ->check(not_negative);
+  add("--batch-size", s.task.batch_size, "Rows in a batch")->check(positive);
   add("--gradient-accumulation", s.accumulation, "Batches in a step")->check(positive);
   add("--learning-rate", s.learning_rate, "Peak learning rate")->check(positive);
   add("--scheduler", s.scheduler, "constant, linear or cosine")
@@ -393,7 +351,7 @@ void add_training_options(CLI::App& command, Settings& s) {
   add("--loraplus-ratio", s.loraplus_ratio, "Learning rate of B over that of A (LoRA+)")
       ->check(positive);
   add("--max-grad-norm", s.clip, "Clipping by the global norm; 0: none")->check(not_negative);
-  add("--held-out", s.held_out, "Share of the rows kept for evaluation")
+  add("--held-out", s.task.held_out, "Share of the rows kept for evaluation")
       ->check(CLI::Range(0.0, 0.99));
   add("--eval-interval", s.eval_interval, "Steps between evaluations; 0: before and after only")
       ->check(not_negative);
@@ -403,24 +361,31 @@ void add_training_options(CLI::App& command, Settings& s) {
   add("--time-limit", s.time_limit, "Minutes of training after which the run stops; 0: none")
       ->check(not_negative);
   command
-      .add_flag("--activation-checkpointing", s.activation_checkpointing,
+      .add_flag("--activation-checkpointing", s.task.activation_checkpointing,
                 "Recompute blocks instead of keeping activations")
       ->group("Training");
-  add("--seed", s.seed, "Of data order, split, initial values, dropout, sample");
+  add("--seed", s.task.seed, "Of data order, split, initial values, dropout, sample");
   add("--threads", s.threads, "0: all cores")->check(not_negative);
 }
 
 }  // namespace
 
 void add_finetune(CLI::App& app, Command& run) {
-  auto* c = app.add_subcommand("finetune",
-                               "Train an adapter: model + text or JSON lines -> adapter folder");
+  auto* c = app.add_subcommand("finetune", "Train an adapter: model + texts -> adapter folder");
   auto s = std::make_shared<Settings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
-  c->add_option("--model", s->model, "GGUF file or Hugging Face folder")->required();
-  add_data_options(*c, s->data);
+  c->add_option("--model", s->task.model, "GGUF file or Hugging Face folder")->required();
+  c->add_option("--task", s->task.name,
+                "language (next token) or classification (of labelled texts: CSV, TSV, JSON lines)")
+      ->check(CLI::IsMember({"language", "classification"}));
+  add_data_options(*c, s->task.data);
+  c->add_option("--held-out-data", s->task.labelled.held_out_data,
+                "Classification: file of rows for evaluation, in place of --held-out");
+  c->add_option("--test-data", s->task.labelled.test_data,
+                "Classification: file of rows for a last evaluation");
+  add_column_options(*c, s->task.labelled);
   c->add_option("--output", s->output, "Folder for the adapter, its settings and checkpoints")
       ->required();
   c->add_flag("--resume", s->resume,
@@ -428,13 +393,16 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_flag("--overwrite", s->overwrite, "Drop an incomplete run in --output");
   add_adapter_options(*c, s->adapter);
   add_training_options(*c, *s);
-  c->add_option("--sample-prompt", s->sample_prompt, "Generate from this before and after")
+  c->add_option("--sample-prompt", s->task.sample_prompt, "Generate from this before and after")
       ->group("Output");
-  c->add_option("--sample-tokens", s->sample_tokens, "Tokens of the sample")
+  c->add_option("--sample-tokens", s->task.sample_tokens, "Tokens of the sample")
       ->check(CLI::PositiveNumber)
       ->group("Output");
   c->add_option("--report", s->report, "Write an HTML page with curves")->group("Output");
   c->add_flag("--json", s->json, "Print one JSON object at the end instead of text")
+      ->group("Output");
+  c->add_flag("--check-merge", s->task.check_merge,
+              "Classification: compare the outputs with those of merged weights at the end")
       ->group("Output");
   c->callback([&run, s, unused, c] { run = [s, unused, c] { return Run(*s, *c)(); }; });
 }

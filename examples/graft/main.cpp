@@ -5,7 +5,7 @@
 #include <exception>
 #include <new>
 
-#include "command.hpp"
+#include "encoder_commands.hpp"
 #include "graft/version.hpp"
 #include "options.hpp"
 
@@ -15,8 +15,9 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   cli::Command run;
-  for (auto* add : {cli::add_finetune, cli::add_generate, cli::add_evaluate, cli::add_merge,
-                    cli::add_combine, cli::add_inspect, cli::add_convert, cli::add_methods})
+  for (auto* add : {cli::add_finetune, cli::add_generate, cli::add_evaluate, cli::add_predict,
+                    cli::add_embed, cli::add_compare, cli::add_merge, cli::add_combine,
+                    cli::add_inspect, cli::add_convert, cli::add_methods})
     add(app, run);
   const auto fail = [](int code, const char* message) {
     std::fprintf(stderr, "graft: %s\n", message);

@@ -1,6 +1,7 @@
 // The models, compiled once for all subcommands.
 #include "files.hpp"
 #include "graft/models/load.hpp"
+#include "labels.hpp"
 #include "session.hpp"
 
 template class graft::models::BasicCausalModel<float>;
@@ -11,6 +12,33 @@ std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& pa
   if (!std::filesystem::exists(path))
     throw graft::IoError(path.string() + ": no such file or folder");
   return graft::models::load<float>(path);
+}
+
+Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
+                           std::uint64_t seed) {
+  if (!std::filesystem::exists(path))
+    throw graft::IoError(path.string() + ": no such file or folder");
+  graft::models::HeadConfig head;
+  head.classes = classes;
+  head.seed = seed;
+  Classifier result;
+  auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
+  result.head = {"classifier"};
+  for (const auto& name : result.drawn)
+    if (!name.starts_with("classifier")) result.head.push_back(name);
+  result.max_tokens = model->max_tokens();
+  result.model = std::move(model);
+  return result;
+}
+
+Encoder load_encoder(const std::filesystem::path& path) {
+  if (!std::filesystem::exists(path))
+    throw graft::IoError(path.string() + ": no such file or folder");
+  auto model = std::shared_ptr(
+      graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding}));
+  return {model->sites(), model->max_tokens(), model,
+          [model](const graft::models::Batch& batch, graft::models::Pooling pooling,
+                  bool normalize) { return model->embed(batch, pooling, normalize); }};
 }
 
 std::string gguf_name(const std::string& architecture, const std::string& name) {

@@ -18,7 +18,8 @@ using graft::io::JsonView;
 /// Options that steer one call and are no settings of a run.
 constexpr std::array<const char*, 6> kNotSettings{"help",      "config", "resume",
                                                   "overwrite", "json",   "output"};
-constexpr std::array<const char*, 4> kPaths{"model", "data", "adapter-config", "report"};
+constexpr std::array<const char*, 7> kPaths{
+    "model", "data", "adapter-config", "report", "held-out-data", "test-data", "method-settings"};
 
 template <std::size_t N>
 bool one_of(const std::array<const char*, N>& names, const std::string& name) {

@@ -23,9 +23,11 @@ struct TwoLayers {
   TwoLayers() {
     table.linear = {&a, &c, &b};
     registry.add(graft::MethodList<graft::LoRAMethod<double>>{});
-    for (unsigned i = 0; i < 3; ++i) batches.push_back(checks::random_tensor<double>({20, 10}, 10 + i));
+    for (unsigned i = 0; i < 3; ++i)
+      batches.push_back(checks::random_tensor<double>({20, 10}, 10 + i));
   }
-  graft::BasicVar<double> output(graft::BasicTape<double>& tape, const BasicTensor<double>& x) const {
+  graft::BasicVar<double> output(graft::BasicTape<double>& tape,
+                                 const BasicTensor<double>& x) const {
     const auto v = tape.constant(x);
     return b(tanh(graft::add(a(v), c(v))));
   }
@@ -54,7 +56,9 @@ TEST_CASE("adapters that come from data leave the model as it is") {
     const auto x = checks::random_tensor<double>({7, 10}, 5);
     const auto before = m.value(x);
     const auto weight = m.a.base().dense_weight().clone();
-    m.add({{"r", 2}, {"lora_alpha", 3}, {"init_lora_weights", init},
+    m.add({{"r", 2},
+           {"lora_alpha", 3},
+           {"init_lora_weights", init},
            {"eva_config", ConfigValue::Map{{"tau", 0.9}}}});
     INFO(init);
     CHECK(checks::relative_error(m.value(x), before) < 1e-10);
@@ -87,7 +91,8 @@ TEST_CASE("LoRA-GA's factors are singular vectors of the gradient of the weight"
   }
   m.b.set_base(graft::BasicDenseLinear<double>(w, bias));
   const auto d = graft::svd(gradient);
-  auto& set = m.add({{"r", 2}, {"init_lora_weights", "lora_ga"},
+  auto& set = m.add({{"r", 2},
+                     {"init_lora_weights", "lora_ga"},
                      {"lora_ga_config", ConfigValue::Map{{"scale", "unit"}}}});
   for (const auto& [key, tensor] : set.tensors()) {
     if (key.find("second.b.lora_A") == std::string::npos) continue;
@@ -101,7 +106,9 @@ TEST_CASE("LoRA-GA's factors are singular vectors of the gradient of the weight"
 
 TEST_CASE("EVA shares directions between layers with one input and hands out their ranks") {
   TwoLayers m;
-  auto& set = m.add({{"r", 2}, {"lora_alpha", 4}, {"init_lora_weights", "eva"},
+  auto& set = m.add({{"r", 2},
+                     {"lora_alpha", 4},
+                     {"init_lora_weights", "eva"},
                      {"eva_config", ConfigValue::Map{{"rho", 2.0}, {"tau", 0.9}}}});
   Index total = 0;
   std::map<std::string, BasicTensor<double>> a;
@@ -128,11 +135,11 @@ TEST_CASE("EVA shares directions between layers with one input and hands out the
 TEST_CASE("inits from data say what they lack") {
   TwoLayers m;
   graft::TorchGenerator generator(1);
-  CHECK_THROWS_WITH(m.model.add("default",
-                                {{"peft_type", "LORA"},
-                                 {"target_modules", "all-linear"},
-                                 {"init_lora_weights", "corda"}},
-                                generator),
-                    Catch::Contains("calibration data") && Catch::Contains("add_calibrated"));
+  CHECK_THROWS_WITH(
+      m.model.add(
+          "default",
+          {{"peft_type", "LORA"}, {"target_modules", "all-linear"}, {"init_lora_weights", "corda"}},
+          generator),
+      Catch::Contains("calibration data") && Catch::Contains("add_calibrated"));
   CHECK(m.model.names().empty());
 }

@@ -38,12 +38,11 @@ void run_calibrated(Checker& check, const Case& c) {
   AdapterModel model(toy.sites(), methods<float>());
   auto in = toy.inputs(file);
   const auto batches = batches_of(in.x[0], init == "eva");
-  const graft::CalibrationData<float> data{
-      .batches = static_cast<Index>(batches.size()),
-      .run = [&](graft::Tape& tape, Index i) {
-        in.x[0] = batches[static_cast<std::size_t>(i)];
-        return graft::mean(graft::square(toy(tape, in)[0]));
-      }};
+  const graft::CalibrationData<float> data{.batches = static_cast<Index>(batches.size()),
+                                           .run = [&](graft::Tape& tape, Index i) {
+                                             in.x[0] = batches[static_cast<std::size_t>(i)];
+                                             return graft::mean(graft::square(toy(tape, in)[0]));
+                                           }};
   graft::TorchGenerator generator(0);
   auto& set = graft::add_calibrated(model, "default", config, generator, data);
   const double tolerance = std::max(check.tolerance(), 1e-4);
@@ -52,7 +51,8 @@ void run_calibrated(Checker& check, const Case& c) {
   for (const auto& [key, value] : found) {
     if (!key.ends_with("lora_A.weight")) continue;
     const std::string path = key.substr(0, key.size() - std::string("lora_A.weight").size());
-    const auto a = tensor_of<float>(saved, key), b = tensor_of<float>(saved, path + "lora_B.weight");
+    const auto a = tensor_of<float>(saved, key),
+               b = tensor_of<float>(saved, path + "lora_B.weight");
     const auto& made_b = found.at(path + "lora_B.weight");
     if (init == "corda") {
       check.compare("calibrated product", values_of(product_of(made_b, value)),

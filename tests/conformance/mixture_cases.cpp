@@ -196,7 +196,8 @@ void run_poly(Checker& check, const Case& c) {
 /// What a new task starts from: the mean skill, the mean logits.
 void run_poly_transfer(Checker& check, const Case& c) {
   const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
-  const auto term = graft::mean_skill(tensor_of<float>(file, "in.A"), tensor_of<float>(file, "in.B"));
+  const auto term =
+      graft::mean_skill(tensor_of<float>(file, "in.A"), tensor_of<float>(file, "in.B"));
   check.compare("out.lora_A", values_of(term.a.value()), graft::io::to_f64(file.at("out.lora_A")));
   check.compare("out.lora_B", values_of(term.b.value()), graft::io::to_f64(file.at("out.lora_B")));
   check.compare("out.lora_scale", std::vector<float>{term.scaling},

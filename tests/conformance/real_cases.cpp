@@ -1,10 +1,10 @@
 // Cases of published models.
 #include <cmath>
 
-#include "registry.hpp"
 #include "graft/models/load.hpp"
 #include "graft/text/load_tokenizer.hpp"
 #include "model_cache.hpp"
+#include "registry.hpp"
 #include "support.hpp"
 
 namespace conformance {

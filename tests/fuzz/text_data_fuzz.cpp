@@ -1,4 +1,4 @@
-// Any bytes as a chat template and as a table: parse and render, or refuse.
+// Any bytes as a chat template: parse and render, or refuse.
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "graft/text/chat_template.hpp"
-#include "graft/text/table.hpp"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
@@ -28,16 +27,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       }
     }
   } catch (const graft::Error&) {
-  }
-  using graft::text::TableFormat;
-  for (const TableFormat format : {TableFormat::csv, TableFormat::tsv}) {
-    try {
-      const auto table = graft::text::parse_table(text, "table", format);
-      for (const auto& row : table.rows) {
-        if (row.fields.size() != table.columns.size()) __builtin_trap();
-      }
-    } catch (const graft::Error&) {
-    }
   }
   return 0;
 }

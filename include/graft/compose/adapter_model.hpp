@@ -498,8 +498,8 @@ class BasicAdapterModel {
     for (const auto& [key, value] : given) config[key] = value;
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
-    InitContext<T> context{generator,   shared,    loading,     name,
-                           calibration, &quantised_weight<T>, tokenize_, &read_tensor};
+    InitContext<T> context{generator, shared,      loading, name, calibration, &quantised_weight<T>,
+                           tokenize_, &read_tensor};
     sets_.push_back(std::move(set));
     auto& added = *sets_.back();
     try {

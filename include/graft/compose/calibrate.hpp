@@ -191,11 +191,11 @@ Calibration<T> eva_directions(BasicAdapterModel<T>& model, ConfigValue::Map& map
   std::vector<Index> limit(count), rank(count);
   Index budget = 0;
   for (std::size_t s = 0; s < count; ++s) {
-    leader[s] = static_cast<std::size_t>(
-        std::find(digests.begin(), digests.end(), digests[s]) - digests.begin());
+    leader[s] = static_cast<std::size_t>(std::find(digests.begin(), digests.end(), digests[s]) -
+                                         digests.begin());
     budget += list[s].config.rank;
-    const auto most = static_cast<Index>(
-        std::nearbyint(static_cast<double>(list[s].config.rank) * options.rho));
+    const auto most =
+        static_cast<Index>(std::nearbyint(static_cast<double>(list[s].config.rank) * options.rho));
     limit[s] = std::min(most, list[s].site->in_features());
     limit[leader[s]] = std::max(limit[leader[s]], limit[s]);
   }
@@ -235,9 +235,9 @@ Calibration<T> eva_directions(BasicAdapterModel<T>& model, ConfigValue::Map& map
     for (std::size_t s = 0; s < count; ++s) {
       if (leader[s] != s) continue;
       const auto& c = states[s]->converged;
-      states[s]->running = !std::all_of(
-          c.begin(), c.begin() + std::min(rank[s], static_cast<Index>(c.size())),
-          [](bool yes) { return yes; });
+      states[s]->running =
+          !std::all_of(c.begin(), c.begin() + std::min(rank[s], static_cast<Index>(c.size())),
+                       [](bool yes) { return yes; });
       done = done && !states[s]->running;
     }
     if (done) break;

@@ -8,6 +8,7 @@
 
 #include "graft/layers/encoder_blocks.hpp"
 #include "graft/models/classifier.hpp"
+#include "graft/models/pooling.hpp"
 #include "graft/models/weights.hpp"
 
 namespace graft::models {
@@ -152,26 +153,15 @@ class BasicBert final : public BasicModel<T> {
       y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
     return classification_loss(y, batch);
   }
-  /// Sentence vectors: mean of the hidden states over the real tokens, each divided by its length.
-  /// [batch, hidden]
-  BasicTensor<T> embed(const BasicBatch<T>& batch) const {
+  /// Sentence vectors: hidden states pooled over the real tokens. [batch, hidden]
+  BasicTensor<T> embed(const BasicBatch<T>& batch, Pooling pooling = Pooling::mean,
+                       bool normalize = true) const {
     BasicTape<T> tape({.gradients = false, .training = false});
-    const auto h = hidden(tape, batch).value();
-    const Index tokens = h.dim(1), extra = tokens - batch.seq_len, d = config_.hidden_size;
-    auto y = BasicTensor<T>::zeros({batch.batch, d});
-    for (Index b = 0; b < batch.batch; ++b) {
-      for (Index t = extra; t < tokens; ++t) {
-        if (!batch.mask.empty() &&
-            batch.mask[static_cast<std::size_t>(b * batch.seq_len + t - extra)] == 0)
-          continue;
-        for (Index i = 0; i < d; ++i) y(b, i) += h[(b * tokens + t) * d + i];
-      }
-      T length = 0;
-      for (Index i = 0; i < d; ++i) length += y(b, i) * y(b, i);
-      length = std::max(std::sqrt(length), static_cast<T>(1e-12));
-      for (Index i = 0; i < d; ++i) y(b, i) /= length;
-    }
-    return y;
+    return pooled(hidden(tape, batch).value(), batch, pooling, normalize);
+  }
+  /// Tokens that a row may have.
+  Index max_tokens() const {
+    return config_.max_positions - (config_.model_type == "roberta" ? config_.padding_id + 1 : 0);
   }
 
  private:

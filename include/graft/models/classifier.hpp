@@ -1,16 +1,65 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/loss.hpp"
+#include "graft/base/rng.hpp"
 #include "graft/models/model.hpp"
+#include "graft/models/weights.hpp"
 
 namespace graft::models {
 
 /// What the head of an encoder is for.
 enum class Task { embedding, sequence_classification, token_classification };
+
+/// The head that a model is to have, whatever its file has.
+struct HeadConfig {
+  Task task = Task::sequence_classification;
+  Index classes = 2;
+  std::uint64_t seed = 0;   ///< of layers that the file does not have
+  double deviation = 0.02;  ///< their weights are drawn from N(0, deviation²), biases are 0
+};
+
+/// Weights of a file, where the layers of a head that are missing in it, or of another shape there,
+/// are drawn. Layers are drawn in the order in which they are asked for.
+template <std::floating_point T>
+class WeightsWithHead final : public BasicWeights<T> {
+ public:
+  /// `names`: the layers that may be drawn.
+  WeightsWithHead(const SafetensorsWeights<T>& file, std::vector<std::string> names,
+                  const HeadConfig& head)
+      : file_(&file), names_(std::move(names)), generator_(head.seed), deviation_(head.deviation) {}
+
+  bool has(const std::string& name) const override { return file_->has(name); }
+  BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
+    return file_->tensor(name, shape);
+  }
+  BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
+    if (file_->has(name + ".weight", {out, in}) ||
+        std::find(names_.begin(), names_.end(), name) == names_.end())
+      return file_->linear(name, out, in);
+    drawn_.push_back(name);
+    auto weight = BasicTensor<T>::empty({out, in});
+    generator_.normal(weight.data(), weight.size(), 0.0, deviation_);
+    return BasicDenseLinear<T>(weight, BasicTensor<T>::zeros({out}));
+  }
+  BasicEmbeddingTable<T> embedding(const std::string& name, Index rows, Index dim) const override {
+    return file_->embedding(name, rows, dim);
+  }
+  /// Layers that were drawn so far.
+  const std::vector<std::string>& drawn() const { return drawn_; }
+
+ private:
+  const SafetensorsWeights<T>* file_;
+  std::vector<std::string> names_;
+  mutable TorchGenerator generator_;
+  double deviation_;
+  mutable std::vector<std::string> drawn_;
+};
 
 /// Loss of a classifier: mean cross-entropy of logits [rows, classes] against labels (-100 does not
 /// count), or the mean squared error against `targets` if there is one class.

@@ -302,6 +302,36 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
 
 }  // namespace detail
 
+/// Opens an encoder (BERT, RoBERTa, DistilBERT) from a Hugging Face folder with a head for a task.
+/// Layers of the head that the file lacks, or has for another number of classes, are drawn.
+/// @param drawn  takes their paths
+/// @throws IoError that names the file and what is wrong; ValueError for an architecture that is no
+/// such encoder
+template <std::floating_point T>
+std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
+                                           const HeadConfig& head,
+                                           std::vector<std::string>* drawn = nullptr) {
+  if (!std::filesystem::is_directory(path))
+    throw ValueError(concat(path.string(), ": no folder with config.json and safetensors"));
+  const auto document = io::read_json(path / "config.json");
+  const io::JsonView json(document, (path / "config.json").string());
+  const std::string type = json.at("model_type").string();
+  if (type != "bert" && type != "roberta" && type != "distilbert")
+    throw ValueError(concat(path.string(), ": architecture '", type,
+                            "' is not supported for this task; bert, roberta and distilbert are"));
+  auto config = detail::bert_config(json);
+  config.task = head.task;
+  config.classes = head.classes;
+  const SafetensorsWeights<T> file(path, {type + "."});
+  const WeightsWithHead<T> weights(file,
+                                   {type + ".pooler.dense", "pre_classifier", "classifier",
+                                    "classifier.dense", "classifier.out_proj"},
+                                   head);
+  auto model = std::make_unique<BasicBert<T>>(config, weights);
+  if (drawn != nullptr) *drawn = weights.drawn();
+  return model;
+}
+
 /// Opens a model: a GGUF file, a Hugging Face folder (config.json and safetensors), with weights
 /// mapped.
 /// @throws IoError that names the file and what is wrong; ValueError for an architecture that is

@@ -61,6 +61,11 @@ class SafetensorsWeights final : public BasicWeights<T> {
         prefixes_(std::move(prefixes)) {}
 
   bool has(const std::string& name) const override { return find(name) != nullptr; }
+  /// True if the file has the tensor in this shape.
+  bool has(const std::string& name, const Shape& shape) const {
+    const auto* view = find(name);
+    return view != nullptr && same_shape(*view, shape);
+  }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& view = at(name, shape);
     return converted(view, shape);
@@ -97,12 +102,15 @@ class SafetensorsWeights final : public BasicWeights<T> {
   const io::TensorView& at(const std::string& name, const Shape& shape) const {
     const auto* view = find(name);
     if (view == nullptr) throw IoError(concat(file_->name(), ": tensor '", name, "' is missing"));
-    if (view->shape.size() != static_cast<std::size_t>(shape.rank()) ||
-        !std::equal(view->shape.begin(), view->shape.end(), shape.begin()))
+    if (!same_shape(*view, shape))
       throw IoError(concat(file_->name(), ": tensor '", name, "' has shape ",
                            Shape(view->shape.begin(), view->shape.end()).text(), ", expected ",
                            shape.text()));
     return *view;
+  }
+  static bool same_shape(const io::TensorView& view, const Shape& shape) {
+    return view.shape.size() == static_cast<std::size_t>(shape.rank()) &&
+           std::equal(view.shape.begin(), view.shape.end(), shape.begin());
   }
   static quant::Format format_of(io::DType dtype) {
     return dtype == io::DType::f16 ? quant::Format::f16 : quant::Format::bf16;

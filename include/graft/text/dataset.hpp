@@ -334,17 +334,25 @@ inline LabelledData load_labelled_data(const std::filesystem::path& path,
 }
 
 /// Labelled texts as examples, with the tokenizer's special tokens and token types, cut to
-/// `max_length` tokens.
+/// `max_length` tokens. @param cut  takes the number of texts that were longer
 inline std::vector<Example> encode_labelled(const LabelledData& data, const Tokenizer& tokenizer,
-                                            Index max_length) {
+                                            Index max_length, Index* cut = nullptr) {
   if (max_length < 1) throw ValueError(concat("maximum length ", max_length));
   std::vector<Example> examples;
   examples.reserve(data.rows.size());
-  EncodeOptions options;
-  options.max_length = max_length;
+  Index longer = 0;
   for (const LabelledText& row : data.rows) {
-    Encoding encoding = data.has_pairs ? tokenizer.encode_pair(row.text, row.pair, options)
-                                       : tokenizer.encode_single(row.text, options);
+    const auto encode = [&](Index limit) {
+      EncodeOptions options;
+      options.max_length = limit;
+      return data.has_pairs ? tokenizer.encode_pair(row.text, row.pair, options)
+                            : tokenizer.encode_single(row.text, options);
+    };
+    Encoding encoding = encode(0);
+    if (std::ssize(encoding.ids) > max_length) {
+      encoding = encode(max_length);
+      ++longer;
+    }
     Example example;
     example.ids = std::move(encoding.ids);
     example.token_types = std::move(encoding.type_ids);
@@ -356,6 +364,7 @@ inline std::vector<Example> encode_labelled(const LabelledData& data, const Toke
     example.target = row.target;
     examples.push_back(std::move(example));
   }
+  if (cut != nullptr) *cut = longer;
   return examples;
 }
 

@@ -85,4 +85,50 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
   return result;
 }
 
+/// Output of the head for every row, [rows, classes], without dropout, with the adapters that are
+/// active; for models with one output a row. Nothing if `stop` became true in between.
+template <std::floating_point T>
+std::optional<BasicTensor<T>> predict(const models::BasicModel<T>& model,
+                                      const BasicDataset<T>& data, Index batch_size,
+                                      const std::function<bool()>& stop = {}) {
+  if (batch_size < 1) throw ValueError(concat("predict: batch size ", batch_size));
+  BasicTensor<T> all;
+  std::vector<Index> rows;
+  for (Index first = 0; first < data.rows; first += batch_size) {
+    if (stop && stop()) return std::nullopt;
+    rows.resize(static_cast<std::size_t>(std::min(batch_size, data.rows - first)));
+    std::iota(rows.begin(), rows.end(), first);
+    BasicTape<T> tape({.gradients = false, .training = false});
+    const auto y = model.logits(tape, data.batch(rows)).value();
+    if (y.rows() != std::ssize(rows))
+      throw ShapeError(concat("predict: ", y.rows(), " outputs for ", rows.size(), " rows"));
+    if (!all) all = BasicTensor<T>::empty({data.rows, y.cols()});
+    std::copy(y.begin(), y.end(), all.begin() + first * y.cols());
+  }
+  return all;
+}
+
+/// The likeliest class of each row of logits [rows, classes].
+template <std::floating_point T>
+std::vector<Index> likeliest(const BasicTensor<T>& logits) {
+  std::vector<Index> classes;
+  for (Index i = 0; i < logits.rows(); ++i) {
+    const auto row = logits.begin() + i * logits.cols();
+    classes.push_back(std::max_element(row, row + logits.cols()) - row);
+  }
+  return classes;
+}
+
+/// Confusion matrix of logits [rows, classes] against labels; kIgnoredLabel does not count.
+template <std::floating_point T>
+ConfusionMatrix confusion(const BasicTensor<T>& logits, std::span<const std::int64_t> labels) {
+  if (static_cast<Index>(labels.size()) != logits.rows())
+    throw ShapeError(concat("confusion: ", labels.size(), " labels for ", logits.rows(), " rows"));
+  ConfusionMatrix matrix(logits.cols());
+  const auto classes = likeliest(logits);
+  for (std::size_t i = 0; i < labels.size(); ++i)
+    if (labels[i] != text::kIgnoredLabel) matrix.add(static_cast<Index>(labels[i]), classes[i]);
+  return matrix;
+}
+
 }  // namespace graft

@@ -1,7 +1,11 @@
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
+#include <numeric>
 #include <vector>
 
+#include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
 /// Numbers that a training run reports.
@@ -14,6 +18,64 @@ struct Evaluation {
   double perplexity = 0;  ///< e^loss
   double accuracy = 0;    ///< share whose likeliest prediction was right; 0 for regression
   Index count = 0;        ///< number of predictions
+};
+
+/// How often each class was taken for each: rows are what is true, columns what was predicted.
+class ConfusionMatrix {
+ public:
+  explicit ConfusionMatrix(Index classes)
+      : classes_(classes), counts_(static_cast<std::size_t>(classes * classes), 0) {}
+
+  Index classes() const { return classes_; }
+  /// Errors: ValueError for a class that does not exist.
+  void add(Index truth, Index predicted) { ++counts_[place(truth, predicted)]; }
+  Index count(Index truth, Index predicted) const { return counts_[place(truth, predicted)]; }
+  Index total() const { return std::accumulate(counts_.begin(), counts_.end(), Index{0}); }
+  Index of_class(Index truth) const {
+    Index sum = 0;
+    for (Index c = 0; c < classes_; ++c) sum += count(truth, c);
+    return sum;
+  }
+  Index predicted_as(Index predicted) const {
+    Index sum = 0;
+    for (Index c = 0; c < classes_; ++c) sum += count(c, predicted);
+    return sum;
+  }
+  /// Shares; 0 where there is nothing to divide by.
+  double accuracy() const {
+    Index right = 0;
+    for (Index c = 0; c < classes_; ++c) right += count(c, c);
+    return share(right, total());
+  }
+  double precision(Index c) const { return share(count(c, c), predicted_as(c)); }
+  double recall(Index c) const { return share(count(c, c), of_class(c)); }
+  /// 2 · precision · recall / (precision + recall)
+  double f1(Index c) const { return share(2 * count(c, c), of_class(c) + predicted_as(c)); }
+  /// Mean of f1 over the classes that occur or were predicted.
+  double macro_f1() const {
+    double sum = 0;
+    Index seen = 0;
+    for (Index c = 0; c < classes_; ++c)
+      if (of_class(c) + predicted_as(c) > 0) {
+        sum += f1(c);
+        ++seen;
+      }
+    return sum / static_cast<double>(std::max<Index>(seen, 1));
+  }
+
+ private:
+  static double share(Index part, Index whole) {
+    return whole == 0 ? 0 : static_cast<double>(part) / static_cast<double>(whole);
+  }
+  std::size_t place(Index truth, Index predicted) const {
+    if (truth < 0 || truth >= classes_ || predicted < 0 || predicted >= classes_)
+      throw ValueError(
+          concat("confusion matrix: class ", truth, " or ", predicted, " of ", classes_));
+    return static_cast<std::size_t>(truth * classes_ + predicted);
+  }
+
+  Index classes_;
+  std::vector<Index> counts_;
 };
 
 /// What happened in one step.

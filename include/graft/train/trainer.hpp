@@ -50,6 +50,15 @@ struct TrainConfig {
   std::uint64_t seed = 0;  ///< of the order of rows and of dropout
 };
 
+/// Steps of a run over so many rows.
+inline Index steps_of(const TrainConfig& config, Index rows) {
+  if (config.steps > 0) return config.steps;
+  const auto per_step = static_cast<double>(config.batch_size * config.accumulation);
+  return std::max<Index>(
+      1,
+      static_cast<Index>(std::ceil(config.epochs * static_cast<double>(rows) / per_step - 1e-9)));
+}
+
 struct TrainCallbacks {
   std::function<void(const StepReport&)> on_step = {};
   std::function<void(const EvaluationReport&)> on_evaluation = {};
@@ -111,12 +120,7 @@ class BasicTrainer {
     if (optimizer_->size() == 0)
       throw ValueError("trainer: the active adapters have no trained tensors");
     base_rate_ = optimizer_->learning_rate();
-    if (config_.steps == 0) {
-      const auto per_step = static_cast<double>(config.batch_size * config.accumulation);
-      config_.steps = std::max<Index>(
-          1, static_cast<Index>(
-                 std::ceil(config.epochs * static_cast<double>(data_.rows) / per_step - 1e-9)));
-    }
+    config_.steps = steps_of(config, data_.rows);
   }
 
   const TrainConfig& config() const { return config_; }

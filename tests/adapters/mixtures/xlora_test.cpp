@@ -19,7 +19,8 @@ graft::LowRankTerm<double> term(unsigned seed) {
 
 TEST_CASE("X-LoRA mixes its experts by the classifier, cut to the largest where asked for") {
   const graft::BasicAnyLinear<double> base{checks::random_layer<double>(5, 6, 1)};
-  const auto x = checks::random_tensor<double>({3, 6}, 2), hidden = checks::random_tensor<double>({3, 4}, 3);
+  const auto x = checks::random_tensor<double>({3, 6}, 2),
+             hidden = checks::random_tensor<double>({3, 4}, 3);
   for (const bool cut : {false, true}) {
     XLoRAConfig config{.layerwise_scalings = true, .depth = 2, .size = 7, .dropout = 0};
     config.global_scaling_weight = 3;
@@ -48,7 +49,8 @@ TEST_CASE("X-LoRA mixes its experts by the classifier, cut to the largest where 
     auto expected = linear(base, tape.constant(x)).value().clone();
     for (Index t = 0; t < 3; ++t) {
       std::vector<double> w(3);
-      for (Index e = 0; e < 3; ++e) w[static_cast<std::size_t>(e)] = scalings->values.value()(t, 3 + e);
+      for (Index e = 0; e < 3; ++e)
+        w[static_cast<std::size_t>(e)] = scalings->values.value()(t, 3 + e);
       CHECK(w[0] + w[1] + w[2] == Approx(1));
       if (cut) {
         const auto least = std::min_element(w.begin(), w.end());

@@ -11,7 +11,7 @@ namespace graft {
 
 /// `loftq_config` of LoRA's configuration, names as in PEFT.
 struct LoftQConfig {
-  Index bits = 4;        ///< 4: NF4 in blocks of 64; 8: rows of int8
+  Index bits = 4;  ///< 4: NF4 in blocks of 64; 8: rows of int8
   Index iterations = 1;
 
   template <class Visitor>
@@ -20,7 +20,8 @@ struct LoftQConfig {
     v("loftq_iter", iterations);
   }
   void validate() const {
-    if (bits != 4 && bits != 8) throw ValueError(concat("LoftQ: loftq_bits ", bits, ", expected 4 or 8"));
+    if (bits != 4 && bits != 8)
+      throw ValueError(concat("LoftQ: loftq_bits ", bits, ", expected 4 or 8"));
     if (iterations < 1)
       throw ValueError(concat("LoftQ: loftq_iter ", iterations, ", expected at least 1"));
   }

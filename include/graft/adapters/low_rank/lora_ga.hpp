@@ -14,8 +14,9 @@ namespace graft {
 
 /// `lora_ga_config` of LoRA's configuration, names as in PEFT.
 struct LoRAGAConfig {
-  std::string direction = "ArB2r";  ///< which singular vectors A and B get: also ArBr, A2rBr, random
-  std::string scale = "stable";     ///< also weight_svd, gd_scale, unit
+  std::string direction =
+      "ArB2r";                   ///< which singular vectors A and B get: also ArBr, A2rBr, random
+  std::string scale = "stable";  ///< also weight_svd, gd_scale, unit
   double stable_gamma = 16;
 
   template <class Visitor>
@@ -29,18 +30,18 @@ struct LoRAGAConfig {
       return std::any_of(words.begin(), words.end(), [&](const char* w) { return word == w; });
     };
     if (!known(direction, {"ArBr", "A2rBr", "ArB2r", "random"}))
-      throw ValueError(concat("LoRA-GA: direction '", direction,
-                              "', expected ArBr, A2rBr, ArB2r or random"));
+      throw ValueError(
+          concat("LoRA-GA: direction '", direction, "', expected ArBr, A2rBr, ArB2r or random"));
     if (!known(scale, {"stable", "weight_svd", "gd_scale", "unit"}))
-      throw ValueError(concat("LoRA-GA: scale '", scale,
-                              "', expected stable, weight_svd, gd_scale or unit"));
+      throw ValueError(
+          concat("LoRA-GA: scale '", scale, "', expected stable, weight_svd, gd_scale or unit"));
     if (!(stable_gamma > 0))
       throw ValueError(concat("LoRA-GA: stable_gamma ", stable_gamma, ", expected more than 0"));
   }
 };
 
-/// Factors of LoRA-GA from the gradient G = U S Vᵀ of the weight: A rows of Vᵀ, B columns of U times
-/// their singular values, each r of the first 2r; the weight loses s B A.
+/// Factors of LoRA-GA from the gradient G = U S Vᵀ of the weight: A rows of Vᵀ, B columns of U
+/// times their singular values, each r of the first 2r; the weight loses s B A.
 ///
 /// ArB2r: A the first r, B the next; A2rBr: the reverse; ArBr: A the odd ones, B the even ones;
 /// random: the same r for both. B is scaled by out^¼ / √γ (stable), or so that its first singular
@@ -71,8 +72,8 @@ void lora_ga_factors(const BasicTensor<T>& w, const BasicTensor<T>& gradient,
   }
   T factor_a = 1, factor_b = 1;
   if (config.scale == "stable") {
-    factor_b = static_cast<T>(std::pow(static_cast<double>(out), 0.25) /
-                              std::sqrt(config.stable_gamma));
+    factor_b =
+        static_cast<T>(std::pow(static_cast<double>(out), 0.25) / std::sqrt(config.stable_gamma));
   } else if (config.scale == "weight_svd") {
     if (d.s[of_b[0]] > 0) factor_b = svd(w).s[0] / d.s[of_b[0]];
   } else if (config.scale == "gd_scale") {

@@ -173,9 +173,10 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     site.replace_weight(w);
     return f;
   }
-  throw ValueError(concat("LoRA: init_lora_weights '", name,
-                          "', expected true, false, gaussian, orthogonal, pissa, olora, mica, eva, corda, lora_ga "
-                          "or loftq"));
+  throw ValueError(concat(
+      "LoRA: init_lora_weights '", name,
+      "', expected true, false, gaussian, orthogonal, pissa, olora, mica, eva, corda, lora_ga "
+      "or loftq"));
 }
 
 }  // namespace graft

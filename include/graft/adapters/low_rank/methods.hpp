@@ -2,8 +2,8 @@
 
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/adamss.hpp"
-#include "graft/adapters/low_rank/deft.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
+#include "graft/adapters/low_rank/deft.hpp"
 #include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
@@ -37,7 +37,6 @@ using LowRankMethods = MethodList<
     NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
     LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
     LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
-    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>,
-    LinearMethod<BasicDEFT<T>>>;
+    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>, LinearMethod<BasicDEFT<T>>>;
 
 }  // namespace graft

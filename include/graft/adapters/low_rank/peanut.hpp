@@ -7,8 +7,8 @@
 
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
-#include "graft/adapters/root.hpp"
 #include "graft/adapters/named_activation.hpp"
+#include "graft/adapters/root.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
 namespace graft {

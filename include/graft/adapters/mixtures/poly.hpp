@@ -183,8 +183,7 @@ template <std::floating_point T>
 LowRankTerm<T> mean_skill(const BasicTensor<T>& a, const BasicTensor<T>& b) {
   if (a.rank() != 4 || b.rank() != 4 || a.dim(0) != b.dim(0) || a.dim(1) != b.dim(1) ||
       a.dim(3) != b.dim(2))
-    throw ShapeError(
-        concat("mean skill: factors ", a.shape().text(), " and ", b.shape().text()));
+    throw ShapeError(concat("mean skill: factors ", a.shape().text(), " and ", b.shape().text()));
   const Index s = a.dim(0), k = a.dim(1), in = a.dim(2), r = a.dim(3), out = b.dim(3);
   auto low = BasicTensor<T>::zeros({r, s * in}), high = BasicTensor<T>::zeros({s * out, r});
   const T share = T{1} / static_cast<T>(k);
