@@ -37,6 +37,7 @@ TEST_CASE("Virtual tokens that are words of the vocabulary change nothing but th
     return std::vector<std::int32_t>{5, 9, 2};  // too few: repeated
   });
   setup.adapters.add("p", c);
+  CHECK(setup.set().config().at("tokenizer_name_or_path").get_if<std::string>() != nullptr);
   const auto with = setup.logits({7, 8});
   setup.adapters.activate({});
   const auto without = setup.logits({5, 9, 2, 5, 7, 8});

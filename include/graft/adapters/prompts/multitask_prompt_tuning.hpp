@@ -192,6 +192,7 @@ struct MultitaskPromptTuningMethod {
   template <class Set, class Table>
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.base.prompt.follow(table.info);
+    detail::name_tokenizer(config.base, set);
     detail::keep_config<T>(config, set);
   }
 };

@@ -71,6 +71,21 @@ BasicTensor<T> first_prompt(const std::string& init, const std::string& text,
 
 }  // namespace detail
 
+namespace detail {
+
+/// A start from text names its tokenizer in files, which PEFT insists on: the model's, if none was
+/// given.
+template <class Set>
+void name_tokenizer(PromptTuningConfig& config, Set& set) {
+  if (config.prompt_tuning_init != "TEXT" || config.tokenizer_name_or_path) return;
+  const auto& map = set.mutable_config();
+  const auto model = map.find("base_model_name_or_path");
+  const auto* name = model == map.end() ? nullptr : model->second.template get_if<std::string>();
+  config.tokenizer_name_or_path = name == nullptr ? std::string() : *name;
+}
+
+}  // namespace detail
+
 /// Prompt tuning: the input of the first block is [P; E(ids)], P: [tokens, dim] trained.
 ///
 /// Trained: tokens · dim (twice that for an encoder and a decoder: PEFT makes 2 · tokens rows then,
@@ -105,6 +120,7 @@ struct PromptTuningMethod {
   template <class Set, class Table>
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.prompt.follow(table.info);
+    detail::name_tokenizer(config, set);
     detail::keep_config<T>(config, set);
   }
 };
