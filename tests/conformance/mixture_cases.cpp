@@ -1,4 +1,5 @@
-// Mixtures of adapters that the model has already, and routers that are told what they look at.
+// Layers that a module alone does not make: mixtures of adapters that the model has already, routers
+// that are told what they look at, a base that is quantised in groups.
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/mixtures/poly.hpp"
 #include "graft/adapters/mixtures/xlora.hpp"
@@ -89,9 +90,11 @@ std::vector<graft::LowRankTerm<float>> stacked_experts(const Case& c, const std:
 /// y, dx and gradients of one layer with a part, outside of any model.
 void compare_layer(Checker& check, const SafetensorsFile& file, graft::LinearPart<float>& part,
                    const std::function<void(graft::Tape&)>& prepare,
-                   const std::map<std::string, graft::Parameter>& trained) {
-  const graft::AnyLinear base{
-      graft::DenseLinear(tensor_of<float>(file, "weight"), tensor_of<float>(file, "bias"))};
+                   const std::map<std::string, graft::Parameter>& trained,
+                   const graft::DenseLinear* layer = nullptr) {
+  const graft::AnyLinear base{layer != nullptr ? *layer
+                                               : graft::DenseLinear(tensor_of<float>(file, "weight"),
+                                                                    tensor_of<float>(file, "bias"))};
   graft::Tape tape;
   prepare(tape);
   const auto x = tape.leaf(tensor_of<float>(file, "x"));
@@ -208,6 +211,50 @@ void run_poly_transfer(Checker& check, const Case& c) {
                 graft::io::to_f64(file.at("out.new_task_logits")));
 }
 
+/// QA-LoRA as PEFT has it on a base quantised in groups, ŵ = σ (q − z): the update goes into the
+/// zeros z, with codes and scales as they are.
+void run_qalora(Checker& check, const Case& c) {
+  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
+  const auto path = single_target(c.folder);
+  const auto codes = graft::io::to_f64(file.at("codes"));
+  const auto scales = tensor_of<float>(file, "scales"), zeros = tensor_of<float>(file, "zeros");
+  graft::LoRAConfig config;
+  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
+  graft::ConfigReader reader(map);
+  config.fields(reader);
+  const Index g = config.qalora_group_size, out = scales.rows(), in = scales.cols() * g;
+  auto w = Tensor::empty({out, in});
+  for (Index o = 0; o < out; ++o)
+    for (Index i = 0; i < in; ++i)
+      w(o, i) = scales(o, i / g) *
+                (static_cast<float>(codes[static_cast<std::size_t>(o * in + i)]) - zeros(o, i / g));
+  graft::LinearSiteInfo<float> site;
+  site.path = path;
+  site.in_features = in;
+  site.out_features = out;
+  graft::StandaloneInit<float> init(0);
+  const graft::BasicLoRAQA<float> method(config, site, init.context());
+  std::map<std::string, graft::Parameter> trained;
+  for (const auto& tensor : method.tensors()) {
+    const std::string key = concat("base_model.model.", path, ".", tensor.name);
+    tensor.parameter.assign(tensor_of<float>(saved, key));
+    trained[key] = tensor.parameter;
+  }
+  const graft::DenseLinear dense(w, tensor_of<float>(file, "bias"));
+  auto part = graft::linear_part(method);
+  compare_layer(check, file, *part, [](graft::Tape&) {}, trained, &dense);
+  const auto merged = merge_linear(dense, method).dense_weight();
+  check.compare("merged_weight", values_of(merged),
+                graft::io::to_f64(file.at("merged_weight")));
+  auto moved = zeros.clone();
+  for (Index o = 0; o < out; ++o)
+    for (Index k = 0; k < zeros.cols(); ++k)
+      moved(o, k) -= (merged(o, k * g) - w(o, k * g)) / scales(o, k);
+  check.compare("merged_zeros", values_of(moved), graft::io::to_f64(file.at("merged_zeros")));
+}
+
+const Handler qalora({.kind = "layer", .peft_type = "LORA", .method = "QA-LoRA"}, run_qalora);
 const Handler poly_transfer({.kind = "transform", .peft_type = "POLY"}, run_poly_transfer);
 const Handler arrow({.kind = "multi", .name = "arrow"}, run_arrow);
 const Handler stacked_arrow({.kind = "layer", .peft_type = "LORA", .method = "Arrow routing"},

@@ -13,18 +13,7 @@ namespace {
 
 using graft::AdapterModel;
 
-/// The step that a case means.
-struct Stepper {
-  std::unique_ptr<graft::Optimizer> optimizer;
-  std::unique_ptr<graft::RiemannianPreconditioner> preconditioner;
-  void step() {
-    if (preconditioner) preconditioner->apply();
-    optimizer->step();
-    optimizer->zero_grad();
-  }
-};
-
-Stepper make_stepper(const std::string& name, const Json& options,
+std::unique_ptr<graft::Optimizer> make_optimizer(const std::string& name, const Json& options,
                      const graft::AdapterSet<float>& set) {
   const double rate = options.at("lr");
   const graft::AdamWConfig adamw{.learning_rate = rate,
@@ -32,30 +21,31 @@ Stepper make_stepper(const std::string& name, const Json& options,
                                  .beta2 = options.value("/betas/1"_json_pointer, 0.999),
                                  .eps = options.value("eps", 1e-8),
                                  .weight_decay = options.value("weight_decay", 0.01)};
-  Stepper s;
+  std::unique_ptr<graft::Optimizer> optimizer;
   if (name == "loraplus") {
     const graft::LoRAPlusConfig plus{
         .learning_rate = rate,
         .ratio = options.at("loraplus_lr_ratio"),
         .embedding_learning_rate = options.value("loraplus_lr_embedding", 1e-6),
         .weight_decay = options.value("loraplus_weight_decay", 0.0)};
-    s.optimizer = std::make_unique<graft::AdamW>(
+    optimizer = std::make_unique<graft::AdamW>(
         graft::lora_plus_groups(graft::named_parameters(set), plus), adamw);
   } else if (name == "lorafa") {
-    s.optimizer = std::make_unique<graft::LoRAFA>(
+    optimizer = std::make_unique<graft::LoRAFA>(
         graft::low_rank_pairs(set),
         graft::LoRAFAConfig{.learning_rate = rate,
                             .weight_decay = options.value("weight_decay", 0.0),
                             .bf16_product = true},
         set.parameters());
   } else if (name == "riemannian") {
-    s.preconditioner = std::make_unique<graft::RiemannianPreconditioner>(
-        graft::low_rank_pairs(set), options.value("reg", 1e-2));
-    s.optimizer = std::make_unique<graft::AdamW>(set.parameters(), adamw);
+    const graft::RiemannianPreconditioner preconditioner(graft::low_rank_pairs(set),
+                                                         options.value("reg", 1e-2));
+    optimizer = std::make_unique<graft::AdamW>(set.parameters(), adamw);
+    optimizer->before_step = [preconditioner] { preconditioner.apply(); };
   } else {
     throw Unsupported{concat("optimiser ", name)};
   }
-  return s;
+  return optimizer;
 }
 
 void run_optimizer(Checker& check, const Case& c) {
@@ -66,7 +56,7 @@ void run_optimizer(Checker& check, const Case& c) {
   const auto in = toy.inputs(file);
   const auto target = tensor_of<float>(file, "target");
   const std::string name = c.json.value("name", "").substr(std::string("optimiser_").size());
-  auto stepper = make_stepper(name.substr(0, name.find('_')), c.json.at("options"), set);
+  const auto optimizer = make_optimizer(name.substr(0, name.find('_')), c.json.at("options"), set);
   const auto expected = graft::io::to_f64(file.at("losses"));
   for (std::size_t t = 0; t < expected.size(); ++t) {
     graft::Tape tape;
@@ -75,7 +65,8 @@ void run_optimizer(Checker& check, const Case& c) {
     check.add(concat("loss of step ", t + 1), std::abs(found - expected[t]),
               std::abs(found - expected[t]) / std::abs(expected[t]), check.tolerance());
     tape.backward(loss);
-    stepper.step();
+    optimizer->step();
+    optimizer->zero_grad();
   }
   const auto last = SafetensorsFile::open(c.folder / "final" / "adapter_model.safetensors");
   for (const auto& [key, tensor] : set.tensors())

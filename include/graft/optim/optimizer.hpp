@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -40,10 +41,13 @@ class BasicOptimizer {
   BasicOptimizer(const BasicOptimizer&) = delete;
   BasicOptimizer& operator=(const BasicOptimizer&) = delete;
 
+  /// Called at the beginning of every step: what changes gradients together (a preconditioner).
+  std::function<void()> before_step;
   /// One step. Gradients are multiplied by `gradient_scale` first (clipping, accumulation). A
   /// parameter without a gradient, or one that is not trainable now, stays as it is. A parameter
   /// whose number of elements changed starts with a fresh state.
   void step(double gradient_scale = 1) {
+    if (before_step) before_step();
     for (auto& entry : entries_) {
       const auto& p = entry.parameter;
       if (!p.trainable() || !p.grad()) continue;

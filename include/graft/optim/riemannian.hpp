@@ -13,8 +13,7 @@ namespace graft {
 /// g_A ← (Bᵀ B + δ I)⁻¹ g_A and g_B ← g_B (A Aᵀ + δ I)⁻¹, the steepest descent of B A in the
 /// metric in which the split into factors does not matter.
 ///
-///     preconditioner.apply();
-///     optimizer.step();
+///     optimizer.before_step = [preconditioner] { preconditioner.apply(); };
 ///
 /// A pair without gradients stays as it is. Cost: products with rank × rank matrices. Source: Zhang
 /// and Pilanci 2024 (arXiv:2402.02347), eq. 5; δ = 10⁻² as in Hugging Face PEFT.
