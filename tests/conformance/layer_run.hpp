@@ -155,13 +155,15 @@ void check_gradients(Checker& check, const Toy<T>& toy, graft::BasicAdapterModel
 template <class T>
 void check_round_trip(Checker& check, Toy<T>& toy, graft::BasicAdapterModel<T>& model,
                       const Inputs<T>& in, bool training,
-                      std::shared_ptr<const void> context = nullptr) {
+                      std::shared_ptr<const void> context = nullptr,
+                      const std::function<void()>& loaded = {}) {
   const ScratchFolder scratch;
   const auto before = forward(toy, in, training, context);
   model.save("default", scratch.path);
   const auto config = model.at("default").config();
   model.remove("default");
   model.load("default", scratch.path);
+  if (loaded) loaded();
   const auto after = forward(toy, in, training, context);
   check.require(before == after, "saved and loaded again, the output has other bits");
   const auto again = model.at("default").config();
@@ -335,7 +337,9 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
     steps.after(model, file);
   else if (!steps.before)
     check_auxiliary<T>(check, model, file, [&](auto& tape) { return model.auxiliary_loss(tape); });
-  check_round_trip(check, toy, model, in, training, context);
+  check_round_trip(check, toy, model, in, training, context, [&] {
+    if (steps.before && !steps.after) steps.before(model, file);
+  });
   check_merge(check, c, toy, model, file, in);
 }
 

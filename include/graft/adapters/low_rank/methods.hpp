@@ -3,7 +3,6 @@
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/adamss.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
-#include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
 #include "graft/adapters/low_rank/glora_supernet.hpp"
@@ -15,6 +14,7 @@
 #include "graft/adapters/low_rank/msplora.hpp"
 #include "graft/adapters/low_rank/peanut.hpp"
 #include "graft/adapters/low_rank/randlora.hpp"
+#include "graft/adapters/low_rank/rosa.hpp"
 #include "graft/adapters/low_rank/switched.hpp"
 #include "graft/adapters/low_rank/three_factors.hpp"
 #include "graft/adapters/low_rank/tinylora.hpp"
@@ -36,6 +36,6 @@ using LowRankMethods = MethodList<
     NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
     LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
     LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
-    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>>;
+    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>, RoSAMethod<T>, DyLoRAMethod<T>>;
 
 }  // namespace graft
