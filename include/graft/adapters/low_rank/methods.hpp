@@ -3,6 +3,8 @@
 #include "graft/adapters/low_rank/adalora.hpp"
 #include "graft/adapters/low_rank/adamss.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
+#include "graft/adapters/low_rank/dylora.hpp"
+#include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
 #include "graft/adapters/low_rank/glora_supernet.hpp"
