@@ -167,7 +167,8 @@ void set_unsaved(const graft::BasicAdapterModel<T>& model, const SafetensorsFile
 template <class T>
 void check_round_trip(Checker& check, Toy<T>& toy, graft::BasicAdapterModel<T>& model,
                       const SafetensorsFile& file, const Inputs<T>& in, bool training,
-                      std::shared_ptr<const void> context = nullptr) {
+                      std::shared_ptr<const void> context = nullptr,
+                      const std::function<void()>& loaded = {}) {
   const ScratchFolder scratch;
   const auto before = forward(toy, in, training, context);
   model.save("default", scratch.path);
@@ -175,6 +176,7 @@ void check_round_trip(Checker& check, Toy<T>& toy, graft::BasicAdapterModel<T>& 
   model.remove("default");
   model.load("default", scratch.path);
   set_unsaved(model, file);
+  if (loaded) loaded();
   const auto after = forward(toy, in, training, context);
   check.require(before == after, "saved and loaded again, the output has other bits");
   const auto again = model.at("default").config();
@@ -353,7 +355,9 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
     steps.after(model, file);
   else if (!steps.before)
     check_auxiliary<T>(check, model, file, [&](auto& tape) { return model.auxiliary_loss(tape); });
-  check_round_trip(check, toy, model, file, in, training && !steps.prepare, context);
+  check_round_trip(check, toy, model, file, in, training && !steps.prepare, context, [&] {
+    if (steps.before && !steps.after) steps.before(model, file);
+  });
   check_merge(check, c, toy, model, file, in);
 }
 

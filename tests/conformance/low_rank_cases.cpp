@@ -1,8 +1,11 @@
-// Cases of the low-rank family beside layers: first values, index tables, gradients.
+// Cases of the low-rank family beside layers: first values, index tables,
+// gradients.
+#include "graft/adapters/low_rank/dylora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/mos.hpp"
-#include "graft/compose/config_json.hpp"
+#include "graft/adapters/low_rank/rosa.hpp"
 #include "handlers.hpp"
+#include "layer_run.hpp"
 
 namespace conformance {
 namespace {
@@ -14,6 +17,15 @@ SafetensorsFile tensors_of(const Case& c) {
   return SafetensorsFile::open(c.folder / "case.safetensors");
 }
 Json config_of(const Case& c) { return graft::io::read_json(c.folder / "adapter_config.json"); }
+
+template <class Config>
+Config read_config_of(const Case& c) {
+  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
+  Config config;
+  graft::ConfigReader reader(map);
+  config.fields(reader);
+  return config;
+}
 
 void run_asymmetric_init(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
@@ -53,10 +65,7 @@ void run_precondition(Checker& check, const Case& c) {
 
 void run_mos_indices(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
-  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
-  graft::MoSConfig config;
-  graft::ConfigReader reader(map);
-  config.fields(reader);
+  const auto config = read_config_of<graft::MoSConfig>(c);
   Index layers = 0;
   while (file.find(concat("permutation_A.", layers)) != nullptr) ++layers;
   check.require(layers > 0, "no permutation");
@@ -70,7 +79,93 @@ void run_mos_indices(Checker& check, const Case& c) {
   check.add("indices", 0, 0, check.tolerance());
 }
 
+/// Part i along the first axis.
+Matrix part(const Matrix& m, Index i) {
+  Shape shape;
+  for (int a = 1; a < m.rank(); ++a) shape.append(m.dim(a));
+  auto result = Matrix::empty(shape);
+  std::copy_n(m.data() + i * result.size(), result.size(), result.data());
+  return result;
+}
+
+void run_rosa_mask(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  auto config = read_config_of<graft::RoSAConfig>(c);
+  const auto x = tensor_of<double>(file, "x"), dy = tensor_of<double>(file, "dy");
+  for (const std::string mode : {"mean_squared", "mean"}) {
+    graft::RoSACollector<double> collector(dy.cols(), x.cols(), mode == "mean_squared");
+    for (Index b = 0; b < x.dim(0); ++b) collector.see(part(x, b), part(dy, b));
+    check.compare(mode + ".collected", values_of(collector.mean()),
+                  values_of(tensor_of<double>(file, mode + ".collected")));
+    const auto rows = graft::rosa_mask(collector.mean(), config.density);
+    check.require(rows.offsets == graft::io::to_i64(file.at(mode + ".row_offs")),
+                  mode + ".row_offs differs");
+    check.require(rows.columns == graft::io::to_i64(file.at(mode + ".col_idx")),
+                  mode + ".col_idx differs");
+  }
+  const Json agenda = c.json.value("agenda", Json::object());
+  for (const auto& [schedule, steps] : agenda.items()) {
+    config.schedule = schedule;
+    config.validate();
+    for (std::size_t t = 0; t < steps.size(); ++t) {
+      const auto step = static_cast<Index>(t);
+      std::vector<std::string> found;
+      if (config.low_rank()) found.push_back("lora");
+      if (config.collects(step)) found.push_back("grad_collection");
+      if (config.has_sparse(step)) found.push_back("spa");
+      check.require(found == steps.at(t).get<std::vector<std::string>>(),
+                    concat("agenda of ", schedule, ", step ", t));
+    }
+  }
+}
+
+void run_dylora_layer(Checker& check, const Case& c) {
+  LayerSteps<float> steps;
+  steps.before = [&](graft::AdapterModel& model, const SafetensorsFile&) {
+    for (const auto& placed : model.at("default").parts())
+      if (auto* method = graft::method_of<graft::DyLoRA>(placed.part.get()))
+        method->set_rank(c.json.at("rank").get<Index>());
+  };
+  run_layer<float>(check, c, steps);
+}
+
+void run_dylora_trace(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::DyLoRAConfig>(c);
+  const double rate = config_of(c).at("lr"), decay = config_of(c).value("weight_decay", 0.0);
+  const auto weight = tensor_of<double>(file, "weight");
+  const graft::BasicDenseLinear<double> layer{Matrix(weight)};
+  const graft::BasicDyLoRA<double> method(config, layer);
+  method.a().assign(tensor_of<double>(file, "initial.A"));
+  method.b().assign(tensor_of<double>(file, "initial.B"));
+  graft::RowAdamW<double> rows, columns;
+  const auto x = tensor_of<double>(file, "x"), dy = tensor_of<double>(file, "dy");
+  const auto& trace = c.json.at("trace");
+  for (std::size_t t = 0; t < trace.size(); ++t) {
+    const Index rank = trace.at(t).at("rank").get<Index>(), step = static_cast<Index>(t);
+    method.set_rank(rank);
+    graft::BasicTape<double> tape;
+    const auto in = tape.constant(part(x, step));
+    const auto update = sub(method.apply(layer, in), linear(layer, in));
+    check.compare(concat("update ", t), values_of(update.value()),
+                  values_of(part(tensor_of<double>(file, "update_output"), step)));
+    tape.backward(update, part(dy, step));
+    const Index first = config.first_learning(rank);
+    rows.step(method.a().value(), method.a().grad(), true, first, rank, rate, decay);
+    columns.step(method.b().value(), method.b().grad(), false, first, rank, rate, decay);
+    method.a().zero_grad();
+    method.b().zero_grad();
+    check.compare(concat("A ", t), values_of(method.a().value()),
+                  values_of(part(tensor_of<double>(file, "A"), step)));
+    check.compare(concat("B ", t), values_of(method.b().value()),
+                  values_of(part(tensor_of<double>(file, "B"), step)));
+  }
+}
+
 const Handler handlers[] = {
+    {{.kind = "procedure", .peft_type = "ROSA"}, run_rosa_mask},
+    {{.kind = "layer", .peft_type = "DYLORA"}, run_dylora_layer},
+    {{.kind = "procedure", .peft_type = "DYLORA"}, run_dylora_trace},
     {{.kind = "transform", .peft_type = "ASYMMETRIC_LORA"}, run_asymmetric_init},
     {{.kind = "transform", .peft_type = "LORA_FA"}, run_precondition},
     {{.kind = "transform", .peft_type = "MOS"}, run_mos_indices},

@@ -2,10 +2,12 @@
 
 #include "adapters/method_checks.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
+#include "graft/adapters/low_rank/dylora.hpp"
 #include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/glora_supernet.hpp"
 #include "graft/adapters/low_rank/mos.hpp"
 #include "graft/adapters/low_rank/msplora.hpp"
+#include "graft/adapters/low_rank/rosa.hpp"
 #include "graft/adapters/low_rank/switched.hpp"
 #include "graft/adapters/low_rank/three_factors.hpp"
 
@@ -44,7 +46,9 @@ TEST_CASE("a switch that is off leaves the layer as it is") {
         0.01);
 }
 
-TEST_CASE("the Nyström factors with a pseudo-inverse give back the first rows and columns") {
+TEST_CASE(
+    "the Nyström factors with a pseudo-inverse give back the first rows "
+    "and columns") {
   const auto w = checks::random_tensor<double>({7, 9}, 5);
   const auto f = graft::detail::nystroem_factors(w, 3, true);
   const auto product = graft::detail::product(graft::detail::product(f.b, f.n), f.a);
@@ -63,4 +67,57 @@ TEST_CASE("CapaBoost in fours keeps two of each four") {
     CHECK(mask[i] + mask[i + 1] + mask[i + 2] + mask[i + 3] == 2);
   const auto odd = checks::random_layer<float>(6, 7, 1);
   CHECK_THROWS_AS(checks::make<graft::CapaBoost>(config, checks::site_of(odd)), graft::ValueError);
+}
+
+TEST_CASE(
+    "RoSA chooses the places of its sparse part once, and works without "
+    "a low-rank part") {
+  graft::RoSAConfig config;
+  CHECK(config.collects(0));
+  CHECK_FALSE(config.has_sparse(0));
+  CHECK(config.has_sparse(1));
+  config.schedule = "wl3";
+  CHECK_FALSE(config.collects(2));
+  CHECK(config.collects(3));
+  config.schedule = "wl";
+  CHECK_THROWS_AS(config.validate(), graft::ValueError);
+  config.schedule = "spa_only";
+  config.density = 0.2;
+  const auto layer = checks::random_layer<double>(5, 6, 1);
+  auto method = checks::make<graft::BasicRoSA<double>>(config, checks::site_of(layer));
+  CHECK(graft::trainable_elements(method.tensors()) == 0);
+  method.collect(true);
+  graft::BasicTape<double> tape;
+  const auto x = tape.leaf(checks::random_tensor<double>({4, 6}, 2));
+  tape.backward(sum(method.apply(layer, x)));
+  method.finish_collecting(config.density);
+  CHECK(graft::trainable_elements(method.tensors()) == 6);
+  checks::randomize(method);
+  const auto input = checks::random_tensor<double>({3, 6}, 4);
+  CHECK(checks::relative_error(checks::base_output(merge_linear(layer, method), input),
+                               checks::output(method, layer, input)) < 1e-12);
+}
+
+TEST_CASE("DyLoRA at a rank is LoRA of its first rows, and moves only what learns") {
+  graft::DyLoRAConfig config;
+  config.mode = "frozen";
+  const auto layer = checks::random_layer<double>(5, 9, 1);
+  const auto method = checks::make<graft::BasicDyLoRA<double>>(config, checks::site_of(layer));
+  checks::randomize(method);
+  method.set_rank(3);
+  graft::BasicTape<double> tape;
+  tape.backward(sum(method.apply(layer, tape.constant(checks::random_tensor<double>({4, 9}, 2)))));
+  const auto before = method.a().value().clone();
+  graft::RowAdamW<double> adam;
+  adam.step(method.a().value(), method.a().grad(), true, config.first_learning(3), 3, 0.1, 0.1);
+  for (graft::Index k = 0; k < 8; ++k) {
+    const bool same = method.a().value()(k, 0) == before(k, 0);
+    CHECK(same == (k != 2));
+  }
+  CHECK(checks::merge_error<graft::DyLoRA>({}) < 1e-5);
+  for (graft::Index step = 1; step < 50; ++step) {
+    CHECK(config.draw(step) >= 1);
+    CHECK(config.draw(step) <= 8);
+  }
+  CHECK_THROWS_AS(method.set_rank(9), graft::ValueError);
 }

@@ -4,6 +4,7 @@
 #include "graft/adapters/low_rank/adamss.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
 #include "graft/adapters/low_rank/deft.hpp"
+#include "graft/adapters/low_rank/dylora.hpp"
 #include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
@@ -16,6 +17,7 @@
 #include "graft/adapters/low_rank/msplora.hpp"
 #include "graft/adapters/low_rank/peanut.hpp"
 #include "graft/adapters/low_rank/randlora.hpp"
+#include "graft/adapters/low_rank/rosa.hpp"
 #include "graft/adapters/low_rank/switched.hpp"
 #include "graft/adapters/low_rank/three_factors.hpp"
 #include "graft/adapters/low_rank/tinylora.hpp"
@@ -37,6 +39,7 @@ using LowRankMethods = MethodList<
     NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
     LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
     LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
-    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>, LinearMethod<BasicDEFT<T>>>;
+    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>, RoSAMethod<T>, DyLoRAMethod<T>,
+    LinearMethod<BasicDEFT<T>>>;
 
 }  // namespace graft

@@ -138,7 +138,8 @@ class BasicVBLoRA {
   /// A file may hold the choice in place of the logits.
   void before_load(const CheckpointShapes& shapes) {
     choice_.clear();
-    if (shapes("vblora_logits_A_topk_indices") == nullptr) return;
+    if (shapes("vblora_logits_A") != nullptr || shapes("vblora_logits_A_topk_indices") == nullptr)
+      return;
     for (const bool first : {true, false})
       for (auto& t :
            choice_of(first ? "vblora_logits_A" : "vblora_logits_B", (first ? a_ : b_).value()))
