@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/bottleneck/adalink.hpp"
 #include "graft/adapters/bottleneck/bi_adapter.hpp"
 #include "graft/adapters/bottleneck/houlsby.hpp"
 #include "graft/adapters/bottleneck/hyperformer.hpp"
@@ -15,10 +16,9 @@ namespace graft {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
-using BottleneckMethods =
-    MethodList<HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>,
-               BiAdapterMethod<T>, VLAdapterMethod<T>, PETLASTMethod<T>,
-               HyperFormerMethod<T, HyperFormerConfig>,
-               HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>>;
+using BottleneckMethods = MethodList<
+    HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>, BiAdapterMethod<T>,
+    VLAdapterMethod<T>, PETLASTMethod<T>, HyperFormerMethod<T, HyperFormerConfig>,
+    HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>, AdaLinkMethod<T>>;
 
 }  // namespace graft
