@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <string_view>
 
 #include "graft/autograd/ops/elementwise.hpp"
@@ -27,7 +28,13 @@ bool named_activation(std::string_view name, const BasicVar<T>& x, BasicVar<T>& 
   } else if (name == "sigmoid") {
     y = activation(A::sigmoid, x);
   } else if (name == "tanh") {
-    y = activation(A::tanh, x);
+    // The derivative from the input: 1 − y² has no digits left where y is nearly ±1.
+    y = unary(
+        x, [](T v) { return std::tanh(v); },
+        [](T v, T) {
+          const T e = std::exp(-2 * std::abs(v));
+          return 4 * e / ((1 + e) * (1 + e));
+        });
   } else if (name == "quick_gelu") {
     y = activation(A::quick_gelu, x);
   } else if (name == "linear" || name == "identity") {

@@ -21,6 +21,7 @@ struct BasicBatch {
   BasicTensor<T> targets;                 ///< of regression
   BasicTensor<T> pixels;
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
+  std::vector<std::int64_t> modality;     ///< [batch, seq_len], see ForwardContext
   std::vector<std::string> row_adapters;  ///< [batch], see ForwardContext
 };
 

@@ -49,6 +49,7 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->past_ids = std::move(past_ids);
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
+  context->modality = batch.modality;
   context->row_adapters = batch.row_adapters;
   tape.set_context(context);
   return context;

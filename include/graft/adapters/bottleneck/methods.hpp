@@ -1,11 +1,14 @@
 #pragma once
 
+#include "graft/adapters/bottleneck/adalink.hpp"
 #include "graft/adapters/bottleneck/bi_adapter.hpp"
 #include "graft/adapters/bottleneck/houlsby.hpp"
+#include "graft/adapters/bottleneck/hyperformer.hpp"
 #include "graft/adapters/bottleneck/mam.hpp"
 #include "graft/adapters/bottleneck/parallel.hpp"
 #include "graft/adapters/bottleneck/petl_ast.hpp"
 #include "graft/adapters/bottleneck/pfeiffer.hpp"
+#include "graft/adapters/bottleneck/ut_adapter.hpp"
 #include "graft/adapters/bottleneck/vl_adapter.hpp"
 #include "graft/adapters/method.hpp"
 
@@ -13,8 +16,9 @@ namespace graft {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
-using BottleneckMethods =
-    MethodList<HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>,
-               BiAdapterMethod<T>, VLAdapterMethod<T>, PETLASTMethod<T>>;
+using BottleneckMethods = MethodList<
+    HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>, BiAdapterMethod<T>,
+    VLAdapterMethod<T>, PETLASTMethod<T>, HyperFormerMethod<T, HyperFormerConfig>,
+    HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>, AdaLinkMethod<T>>;
 
 }  // namespace graft

@@ -7,7 +7,6 @@
 
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
-#include "graft/autograd/ops/tensor_train.hpp"
 
 namespace graft::detail {
 
@@ -57,9 +56,14 @@ class TensorTrain {
     }
   }
   BasicVar<T> operator()(BasicTape<T>& tape) const {
-    std::vector<BasicVar<T>> cores;
-    for (const auto& core : cores_) cores.push_back(tape.parameter(core));
-    return graft::tensor_train(cores, {rows_, columns_});
+    auto m = tape.parameter(cores_[0]);
+    m = reshape(m, {m.dim(1), m.dim(2)});
+    for (std::size_t j = 1; j < cores_.size(); ++j) {
+      const auto c = tape.parameter(cores_[j]);
+      const Index n = c.dim(1), r = c.dim(2), rows = m.rows();
+      m = reshape(matmul(m, reshape(c, {c.dim(0), n * r})), {rows * n, r});
+    }
+    return reshape(m, {rows_, columns_});
   }
   void list(std::vector<AdapterTensor<T>>& tensors) const {
     for (std::size_t j = 0; j < cores_.size(); ++j)

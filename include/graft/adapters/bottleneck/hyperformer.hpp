@@ -1,0 +1,186 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/bottleneck/bottleneck.hpp"
+
+namespace graft {
+
+/// Configuration of HyperFormer. HyperFormer++ has the same fields.
+struct HyperFormerConfig {
+  Index adapter_dim = 24;
+  Index task_embedding_dim = 64;
+  Index task_hidden_dim = 128;
+  Index projected_task_embedding_dim = 64;
+  Index num_tasks = 1;
+  Index task = 0;  ///< the one that runs, from 0
+  std::string non_linearity = "swish";
+  bool train_layer_norm = false;  ///< all norms of the model too
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "HYPERFORMER";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("adapter_dim", adapter_dim);
+    v("task_embedding_dim", task_embedding_dim);
+    v("task_hidden_dim", task_hidden_dim);
+    v("projected_task_embedding_dim", projected_task_embedding_dim);
+    v("num_tasks", num_tasks);
+    v("task", task);
+    v("non_linearity", non_linearity);
+    v("train_layer_norm", train_layer_norm);
+    select.fields(v);
+  }
+  /// @throws ValueError for sizes below one, a task that does not exist, an unknown activation.
+  void validate() const {
+    if (adapter_dim < 1 || task_embedding_dim < 1 || task_hidden_dim < 1 ||
+        projected_task_embedding_dim < 1)
+      throw ValueError("HyperFormer: a size is below 1");
+    if (task < 0 || task >= num_tasks)
+      throw ValueError(concat("HyperFormer: task ", task, " of ", num_tasks));
+    detail::require_activation("HyperFormer", non_linearity);
+  }
+};
+struct HyperFormerPlusPlusConfig : HyperFormerConfig {
+  static constexpr const char* kPeftType = "HYPERFORMER_PLUS_PLUS";
+};
+
+/// The adapter of one site, generated from embeddings of task, layer and (++) position.
+template <std::floating_point T>
+class BasicHyperFormer {
+ public:
+  using Scalar = T;
+
+  BasicHyperFormer(const HyperFormerConfig& config, bool with_position,
+                   const HiddenSiteInfo<T>& site, InitContext<T>& context)
+      : r_(config.adapter_dim),
+        d_(site.width),
+        task_(config.task),
+        layer_(site.layer),
+        position_(site.role == HiddenRole::feed_forward ? 0 : 1),
+        with_position_(with_position),
+        activation_(config.non_linearity) {
+    const Index t = config.task_embedding_dim, h = config.task_hidden_dim,
+                p = config.projected_task_embedding_dim;
+    if (layer_ < 0 || layer_ >= site.model.layers)
+      throw ValueError(concat("HyperFormer: ", site.path, " is in no layer of the model"));
+    const auto make = [&](const std::string& name, const Shape& shape, double std,
+                          double mean = 0) {
+      parameters_[name] = context.shared.get("hyper." + name, [&] {
+        auto v = BasicTensor<T>::full(shape, static_cast<T>(mean));
+        if (!context.loading && std > 0) context.generator.normal(v.data(), v.size(), mean, std);
+        return v;
+      });
+    };
+    const auto affine = [&](const std::string& name, Index out, Index in) {
+      make(name + ".weight", {out, in}, 0.01);
+      make(name + ".bias", {out}, 0);
+    };
+    make("task_embeddings", {config.num_tasks, t}, 1);
+    make("layer_embeddings", {site.model.layers, t}, 1);
+    if (with_position) make("position_embeddings", {2, t}, 1);
+    affine("projector.0", h, (with_position ? 3 : 2) * t);
+    affine("projector.2", p, h);
+    make("projector_norm.weight", {p}, 0, 1);
+    make("projector_norm.bias", {p}, 0);
+    set_ = with_position ? "" : position_ == 0 ? "ffn." : "attention.";
+    affine(set_ + "down_weight", r_ * d_, p);
+    affine(set_ + "down_bias", r_, p);
+    affine(set_ + "up_weight", d_ * r_, p);
+    affine(set_ + "up_bias", d_, p);
+    affine(set_ + "norm_weight", d_, p);
+    affine(set_ + "norm_bias", d_, p);
+  }
+  BasicVar<T> apply(const BasicVar<T>&, const BasicVar<T>& output, const BasicVar<T>&) const {
+    auto& tape = output.tape();
+    const auto in = embedding(tape);
+    const auto generate = [&](const char* name, const Shape& shape) {
+      return reshape(affine(tape, set_ + name, in), shape);
+    };
+    const auto h = detail::apply_activation(
+        activation_,
+        add(matmul(output, generate("down_weight", {r_, d_}), Transpose::no, Transpose::yes),
+            generate("down_bias", {r_})));
+    const auto y = add(matmul(h, generate("up_weight", {d_, r_}), Transpose::no, Transpose::yes),
+                       generate("up_bias", {d_}));
+    return add(layer_norm(y, generate("norm_weight", {d_}), generate("norm_bias", {d_}),
+                          static_cast<T>(1e-5)),
+               output);
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    for (const auto& [name, parameter] : parameters_)
+      list.push_back(detail::shared_tensor<T>("hyper." + name, parameter));
+    return list;
+  }
+
+ private:
+  BasicVar<T> affine(BasicTape<T>& tape, const std::string& name, const BasicVar<T>& x) const {
+    return add(
+        matmul(x, tape.parameter(parameters_.at(name + ".weight")), Transpose::no, Transpose::yes),
+        tape.parameter(parameters_.at(name + ".bias")));
+  }
+  BasicVar<T> embedding(BasicTape<T>& tape) const {
+    const auto row = [&](const char* name, Index i) {
+      return slice(tape.parameter(parameters_.at(name)), 0, i, 1);
+    };
+    std::vector<BasicVar<T>> parts = {row("task_embeddings", task_),
+                                      row("layer_embeddings", layer_)};
+    if (with_position_) parts.push_back(row("position_embeddings", position_));
+    const auto h = relu(affine(tape, "projector.0", concat_along(1, parts)));
+    return layer_norm(affine(tape, "projector.2", h),
+                      tape.parameter(parameters_.at("projector_norm.weight")),
+                      tape.parameter(parameters_.at("projector_norm.bias")), static_cast<T>(1e-6));
+  }
+
+  Index r_, d_, task_, layer_, position_;
+  bool with_position_;
+  std::string activation_, set_;
+  std::map<std::string, BasicParameter<T>> parameters_;
+};
+
+/// HyperFormer and HyperFormer++: the Houlsby adapters of all tasks and layers come out of one
+/// small network, I = LN(ReLU([z; l; p] A₁ᵀ + a₁) A₂ᵀ + a₂), D = reshape(I G_Dᵀ + g_D) and so on;
+/// m' = LN_{γ,β}(φ(m Dᵀ + b_D) Uᵀ + b_U) + m at the end of the attention and the feed-forward
+/// sublayer.
+///
+/// z, l, p: embeddings [t] of task, layer and position; HyperFormer has no p and one set of
+/// generators a position. Trained: (1 + k) (2 d r + r + 3 d) a set for I: [k], the projector and
+/// the embeddings, whatever the number of layers. Near the identity at the start (generators N(0,
+/// 0.01)). Not mergeable. Source: Karimi Mahabadi et al. 2021 (arXiv:2106.04489), section 2.
+/// Tensors: shared.hyper.{task, layer, position}_embeddings, projector.{0, 2}, projector_norm,
+/// {ffn., attention.}{down, up, norm}_{weight, bias}.{weight, bias}.
+template <std::floating_point T, class ConfigType>
+struct HyperFormerMethod {
+  using Scalar = T;
+  using Config = ConfigType;
+  static constexpr bool kByRole = true;
+  static constexpr bool kPlusPlus = std::is_same_v<Config, HyperFormerPlusPlusConfig>;
+  static MethodInfo info() {
+    return {.peft_type = Config::kPeftType,
+            .name = kPlusPlus ? "HyperFormer++" : "HyperFormer",
+            .family = "bottleneck",
+            .paper = "arXiv:2106.04489",
+            .sites = "hidden",
+            .parameters = "(1 + k) (2 d r + r + 3 d) in all",
+            .mergeable = false,
+            .in_peft = false};
+  }
+  static bool trains_norms(const Config& config) { return config.train_layer_norm; }
+  static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
+                                               InitContext<T>& context) {
+    if (!detail::placed_at({"attention", "feed_forward"}, site.role)) return nullptr;
+    return hidden_part(BasicHyperFormer<T>(config, kPlusPlus, site, context));
+  }
+  static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
+                                           InitContext<T>&) {
+    return std::make_shared<FullNorm<T>>(site.norm);
+  }
+};
+
+}  // namespace graft

@@ -1,2 +1,0 @@
-// Cases of bottleneck adapters that the general runners do not cover.
-#include "handlers.hpp"
