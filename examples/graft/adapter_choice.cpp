@@ -100,12 +100,17 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
       throw graft::ValueError(concat("--", option, ": method ", type, " has no such setting"));
     if (!known) choice.unused.push_back(option);
   };
-  set("rank", {"r", "init_r"}, s.rank);
+  // OFT has a size of blocks in place of a rank by default, and takes one of the two.
+  if (type != "OFT" || given(command, "rank")) set("rank", {"r", "init_r"}, s.rank);
+  if (type == "OFT" && given(command, "rank")) config["oft_block_size"] = 0;
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
+  const bool other_sites = methods().at(type).info.sites.find("linear") == std::string_view::npos;
   if (type == "ADAPTION_PROMPT") {
     // The name of the attention, not a choice of sites.
     if (given(command, "target-modules")) config["target_modules"] = s.target_modules;
+  } else if (other_sites && !given(command, "target-modules")) {
+    choice.unused.push_back("target-modules");  // the method has modules of its own
   } else if (s.target_modules != "all") {
     set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
   } else if (type != "FULL") {

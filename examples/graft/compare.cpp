@@ -136,9 +136,10 @@ class Comparison {
           return;
         }
     };
-    set("--rank", {"r", "init_r"}, std::to_string(s_.rank));
+    if (type != "OFT") set("--rank", {"r", "init_r"}, std::to_string(s_.rank));
     set("--alpha", {"lora_alpha", "alpha"}, format_number(s_.alpha, "%g"));
-    set("--target-modules", {"target_modules"}, s_.target_modules);
+    if (methods().at(type).info.sites.find("linear") != std::string_view::npos)
+      set("--target-modules", {"target_modules"}, s_.target_modules);
     return arguments;
   }
 

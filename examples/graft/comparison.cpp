@@ -54,7 +54,8 @@ std::vector<std::vector<std::string>> cells(const std::vector<ComparedMethod>& m
   for (const auto& m : methods) {
     if (m.accuracies.empty()) continue;
     rows.push_back({m.name, plus_minus(m.accuracies, "%.2f", 100), plus_minus(m.f1, "%.3f", 1),
-                    format_number(m.trainable, "%.0f"), format_number(m.step_ms, "%.0f"),
+                    format_number(m.trainable, "%.0f"),
+                    format_number(m.step_ms, m.step_ms < 10 ? "%.2f" : "%.0f"),
                     format_number(m.over_frozen, "%.2f"), format_number(m.peak_mib, "%.0f"),
                     kib(m.bytes), merge_text(m), format_number(mean(m.learning_rates), "%g"),
                     format_number(m.steps, "%.0f")});
