@@ -15,11 +15,6 @@ namespace {
 using graft::AdapterModel;
 using graft::Tensor;
 
-graft::ConfigValue::Map config_of(const Json& json) {
-  const auto value = graft::config_value(json);
-  return *value.get_if<graft::ConfigValue::Map>();
-}
-
 /// B A · scaling of every layer of a LoRA against the tensors "<path><suffix>" of the file.
 void check_products(Checker& check, const graft::AdapterSet<float>& set,
                     const SafetensorsFile& file, const std::string& suffix,

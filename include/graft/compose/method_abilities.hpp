@@ -122,7 +122,11 @@ class AbilityProbe {
       p.norm_site_ = NormSite("layers.0.proj", p.norm_);
       t.norm = {&p.norm_site_};
     });
-    if (a.linear) try_linear(a);
+    if (a.linear)
+      holds([&] {
+        try_linear(a);
+        return true;
+      });
     return a;
   }
 
@@ -163,12 +167,11 @@ class AbilityProbe {
   }
   Tensor output(const LinearSite& site, std::vector<std::string> rows = {}) const {
     Tape tape({.gradients = false, .training = false});
-    if (!rows.empty()) {
-      auto context = std::make_shared<ForwardContext>();
-      context->batch = kRows;
-      context->row_adapters = std::move(rows);
-      tape.set_context(std::shared_ptr<const void>(context, context.get()));
-    }
+    auto context = std::make_shared<ForwardContext>();
+    context->batch = kRows;
+    context->task_ids.assign(static_cast<std::size_t>(kRows), 0);
+    context->row_adapters = std::move(rows);
+    tape.set_context(context);
     return site(tape.constant(x_)).value().clone();
   }
   /// Gives an adapter values that are no identity.
