@@ -1,5 +1,5 @@
-// Layers that a module alone does not make: mixtures of adapters that the model has already, routers
-// that are told what they look at, a base that is quantised in groups.
+// Layers that a module alone does not make: mixtures of adapters that the model has already,
+// routers that are told what they look at, a base that is quantised in groups.
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/mixtures/poly.hpp"
 #include "graft/adapters/mixtures/xlora.hpp"
@@ -92,9 +92,10 @@ void compare_layer(Checker& check, const SafetensorsFile& file, graft::LinearPar
                    const std::function<void(graft::Tape&)>& prepare,
                    const std::map<std::string, graft::Parameter>& trained,
                    const graft::DenseLinear* layer = nullptr) {
-  const graft::AnyLinear base{layer != nullptr ? *layer
-                                               : graft::DenseLinear(tensor_of<float>(file, "weight"),
-                                                                    tensor_of<float>(file, "bias"))};
+  const graft::AnyLinear base{
+      layer != nullptr
+          ? *layer
+          : graft::DenseLinear(tensor_of<float>(file, "weight"), tensor_of<float>(file, "bias"))};
   graft::Tape tape;
   prepare(tape);
   const auto x = tape.leaf(tensor_of<float>(file, "x"));
@@ -243,10 +244,10 @@ void run_qalora(Checker& check, const Case& c) {
   }
   const graft::DenseLinear dense(w, tensor_of<float>(file, "bias"));
   auto part = graft::linear_part(method);
-  compare_layer(check, file, *part, [](graft::Tape&) {}, trained, &dense);
+  compare_layer(
+      check, file, *part, [](graft::Tape&) {}, trained, &dense);
   const auto merged = merge_linear(dense, method).dense_weight();
-  check.compare("merged_weight", values_of(merged),
-                graft::io::to_f64(file.at("merged_weight")));
+  check.compare("merged_weight", values_of(merged), graft::io::to_f64(file.at("merged_weight")));
   auto moved = zeros.clone();
   for (Index o = 0; o < out; ++o)
     for (Index k = 0; k < zeros.cols(); ++k)

@@ -14,7 +14,7 @@ namespace {
 using graft::AdapterModel;
 
 std::unique_ptr<graft::Optimizer> make_optimizer(const std::string& name, const Json& options,
-                     const graft::AdapterSet<float>& set) {
+                                                 const graft::AdapterSet<float>& set) {
   const double rate = options.at("lr");
   const graft::AdamWConfig adamw{.learning_rate = rate,
                                  .beta1 = options.value("/betas/0"_json_pointer, 0.9),
