@@ -56,7 +56,7 @@ struct AsymmetricLoRAConfig {
 };
 
 /// Configuration of LoRA-FA.
-struct LoRAFAConfig {
+struct LoRAFAMethodConfig {
   Index rank = 8;
   double alpha = 8;
   double dropout = 0;
@@ -178,7 +178,7 @@ class LoRAFAProcedure final : public Procedure<T> {
 template <std::floating_point T>
 struct LoRAFAMethod {
   using Scalar = T;
-  using Config = LoRAFAConfig;
+  using Config = LoRAFAMethodConfig;
   static MethodInfo info() {
     return {.peft_type = "LORA_FA",
             .name = "LoRA-FA",
