@@ -105,12 +105,19 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   if (type == "OFT" && given(command, "rank")) config["oft_block_size"] = 0;
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
-  const bool other_sites = methods().at(type).info.sites.find("linear") == std::string_view::npos;
+  set("virtual-tokens", {"num_virtual_tokens", "adapter_len"}, s.virtual_tokens);
+  // Methods that are not about linear layers alone have modules of their own.
+  const auto sites_text = methods().at(type).info.sites;
+  const auto speaks_of = [&](std::string_view word) {
+    return sites_text.find(word) != std::string_view::npos;
+  };
+  const bool own_sites = type != "FULL" && (!speaks_of("linear") || speaks_of("hidden") ||
+                                            speaks_of("orm") || speaks_of("blocks"));
   if (type == "ADAPTION_PROMPT") {
     // The name of the attention, not a choice of sites.
     if (given(command, "target-modules")) config["target_modules"] = s.target_modules;
-  } else if (other_sites && !given(command, "target-modules")) {
-    choice.unused.push_back("target-modules");  // the method has modules of its own
+  } else if (own_sites && !given(command, "target-modules")) {
+    choice.unused.push_back("target-modules");
   } else if (s.target_modules != "all") {
     set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
   } else if (type != "FULL") {
@@ -149,6 +156,8 @@ void add_adapter_options(CLI::App& command, AdapterOptions& s) {
   add("--set", s.fields, "FIELD=VALUE of the method's configuration; may be repeated")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add("--rank", s.rank, "Rank of the factors")->check(CLI::PositiveNumber);
+  add("--virtual-tokens", s.virtual_tokens, "Virtual tokens of prompt and prefix methods")
+      ->check(CLI::PositiveNumber);
   add("--alpha", s.alpha, "Scaling is alpha / rank");
   add("--dropout", s.dropout, "On the input of the adapter")->check(CLI::Range(0.0, 0.999));
   command.add_flag("--rslora", s.rslora, "Scaling alpha / sqrt(rank)")->group("Adapter");
