@@ -37,7 +37,7 @@ void check_regulariser(Checker& check, const graft::AdapterSet<float>& set,
 }
 
 void run_allocator(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Toy<float> toy(c.json.value("module", Json()), file, "");
   AdapterModel model(toy.sites(), methods<float>());
   auto config = graft::read_config_file(c.folder / "adapter_config.json");

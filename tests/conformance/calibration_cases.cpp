@@ -31,7 +31,7 @@ void run_calibrated(Checker& check, const Case& c) {
   check.merge(run_layer_case(c), "");
   const auto config = graft::read_config_file(c.folder / "adapter_config.json");
   const std::string init = *config.at("init_lora_weights").get_if<std::string>();
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
   if (c.json.value("values", "") != "as PEFT initialises them" || file.find("x") == nullptr) return;
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
@@ -95,7 +95,7 @@ const Handler lora_ga({.kind = "layer", .peft_type = "LORA", .name = "lora_ga"},
 
 /// LoftQ, round by round.
 void run_loftq(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const Json& config = c.json.at("config");
   const auto w = tensor_of<float>(file, "in.weight");
   const auto rank = config.at("r").get<Index>();

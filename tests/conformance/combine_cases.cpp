@@ -395,7 +395,7 @@ const Handler quantised_cases({.kind = "transform", .method = "merge into a quan
 
 /// PEFT's combination and ours of the same adapters; the exact one too.
 Result run_combination_case(const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Checker check(tolerance_of(c.json));
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
   const auto in = toy.inputs(file);
@@ -440,7 +440,7 @@ Result run_combination_case(const Case& c) {
 
 /// source/ → lora/ by singular values; initial/ and trained/ → converted/ on the original weights.
 Result run_conversion_case(const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Checker check(tolerance_of(c.json));
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
   const auto in = toy.inputs(file);

@@ -20,7 +20,7 @@ std::vector<std::byte> bytes_of(const graft::io::TensorView& view) {
 
 Result run_quant_case(const Case& c) {
   namespace quant = graft::quant;
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Checker check(tolerance_of(c.json));
   const auto expected = graft::io::to_f64(file.at("value"));
   const auto raw = bytes_of(file.at("raw"));

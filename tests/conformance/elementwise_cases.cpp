@@ -63,7 +63,7 @@ struct DiffusionBlock {
 };
 
 void run_diffusion_block(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const std::string text = c.json.value("module", "");
   const auto at = text.find(" heads");
   const auto space = at == std::string::npos ? at : text.rfind(' ', at - 1);

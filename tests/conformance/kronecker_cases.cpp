@@ -9,7 +9,7 @@ namespace {
 
 /// sigma.<name> -> out.rank.<name>: by energy, by the elbow, the chosen one.
 void soka_ranks(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   graft::SoKAConfig config;
   const auto map = graft::read_config_file(c.folder / "adapter_config.json");
   graft::ConfigReader reader(map);
@@ -28,8 +28,8 @@ void soka_ranks(Checker& check, const Case& c) {
 const Handler soka({.kind = "procedure", .peft_type = "SOKA"}, soka_ranks);
 
 void kadaptation_selection(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
-  const auto config = graft::io::read_json(c.folder / "adapter_config.json");
+  const auto file = tensors_of(c);
+  const auto config = config_of(c);
   std::vector<double> dimensions;
   for (int i = 0;; ++i) {
     const auto features = tensor_of<double>(file, concat("features.", i));
@@ -45,7 +45,7 @@ const Handler selection({.kind = "procedure", .peft_type = "KADAPTATION"}, kadap
 
 /// Layer cases in training mode that give the dropout masks of H.
 void kadaptation_layer(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   bool masked = false;
   for (const auto& view : file.tensors()) masked = masked || view.name.starts_with("h_mask.");
   const auto set_masks = [&](graft::AdapterModel& model) {

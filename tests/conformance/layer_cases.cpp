@@ -138,7 +138,7 @@ Result run_layer_case(const Case& c) {
 }
 
 Result run_init_case(const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
   Checker check(1e-5);
   Toy<float> toy(c.json.value("module", Json()), file, single_target(c.folder));
@@ -193,7 +193,7 @@ Result run_init_case(const Case& c) {
 }
 
 Result run_multi_case(const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   if (fs::exists(c.folder / "converted") || fs::exists(c.folder / "lora"))
     return run_conversion_case(c);
   if (!c.json.contains("adapters") && !fs::exists(c.folder / "adapter_config.json"))

@@ -323,7 +323,7 @@ struct LayerSteps {
 /// A layer case in one precision; in double, y, dx and gradients of case_f64.safetensors.
 template <class T>
 void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   // An unknown method is told before anything about the module.
   check_known<T>(c);
   Toy<T> toy(c.json.value("module", Json()), file, single_target(c.folder));

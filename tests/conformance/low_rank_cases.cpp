@@ -13,20 +13,6 @@ namespace {
 using Matrix = BasicTensor<double>;
 using graft::detail::product;
 
-SafetensorsFile tensors_of(const Case& c) {
-  return SafetensorsFile::open(c.folder / "case.safetensors");
-}
-Json config_of(const Case& c) { return graft::io::read_json(c.folder / "adapter_config.json"); }
-
-template <class Config>
-Config read_config_of(const Case& c) {
-  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
-  Config config;
-  graft::ConfigReader reader(map);
-  config.fields(reader);
-  return config;
-}
-
 void run_asymmetric_init(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
   const Index r = config_of(c).at("r").get<Index>();

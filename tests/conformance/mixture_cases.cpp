@@ -26,7 +26,7 @@ void compare(Checker& check, const Case& c, const Toy<float>& toy, AdapterModel&
 
 /// Arrow over the adapters task_0, task_1, … with gks_0, … as general ones.
 void run_arrow(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Toy<float> toy(c.json.value("module", Json()), file, "");
   const auto in = toy.inputs(file);
   check_outputs(check, toy, in, file, "y_base");
@@ -110,7 +110,7 @@ void compare_layer(Checker& check, const SafetensorsFile& file, graft::LinearPar
 
 /// Arrow with given prototypes over stacked experts.
 void run_stacked_arrow(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto path = single_target(c.folder);
   auto terms = stacked_experts(c, path);
   graft::LoRAConfig config;
@@ -143,7 +143,7 @@ void run_stacked_arrow(Checker& check, const Case& c) {
 
 /// X-LoRA at one layer with given hidden states of the first pass.
 void run_stacked_xlora(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
   const auto path = single_target(c.folder);
   graft::XLoRAConfig config;
@@ -177,7 +177,7 @@ void run_stacked_xlora(Checker& check, const Case& c) {
 
 /// Poly with the tasks of the rows and, in training, the uniform numbers that it draws.
 void run_poly(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto path = single_target(c.folder);
   graft::PolyConfig config;
   const auto map = graft::read_config_file(c.folder / "adapter_config.json");
@@ -199,7 +199,7 @@ void run_poly(Checker& check, const Case& c) {
 
 /// What a new task starts from: the mean skill, the mean logits.
 void run_poly_transfer(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto term =
       graft::mean_skill(tensor_of<float>(file, "in.A"), tensor_of<float>(file, "in.B"));
   check.compare("out.lora_A", values_of(term.a.value()), graft::io::to_f64(file.at("out.lora_A")));
@@ -215,7 +215,7 @@ void run_poly_transfer(Checker& check, const Case& c) {
 /// QA-LoRA as PEFT has it on a base quantised in groups, ŵ = σ (q − z): the update goes into the
 /// zeros z, with codes and scales as they are.
 void run_qalora(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
   const auto path = single_target(c.folder);
   const auto codes = graft::io::to_f64(file.at("codes"));

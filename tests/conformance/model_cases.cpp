@@ -184,7 +184,7 @@ Result run_model_case(const Case& c) {
   const fs::path models = model_folder(c);
   const auto model = graft::models::load<float>(models / c.json.at("base").get<std::string>());
   const auto inputs = SafetensorsFile::open(models / c.json.at("inputs").get<std::string>());
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   AdapterModel adapters(model->sites(), methods<float>());
   graft::LoadReport report;
   auto& set = adapters.load("default", c.folder, false, &report);
@@ -265,7 +265,7 @@ void quantise_base(graft::models::Model& model, const Json& format) {
 
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
 Result run_method_model_case(const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   check_known<float>(c);
   const auto base = c.json.at("base").get<std::string>();
   const auto model = graft::models::load<float>(
@@ -283,7 +283,7 @@ Result run_method_model_case(const Case& c) {
   };
   logits("logits_base", check.tolerance());
   if (file.find("logits") != nullptr) logits("y_base", check.tolerance());
-  const Json settings = graft::io::read_json(c.folder / "adapter_config.json");
+  const Json settings = config_of(c);
   if (settings.contains("base_quantisation")) {
     quantise_base(*model, settings.at("base_quantisation"));
     logits("quantised_base_logits", check.tolerance());

@@ -49,7 +49,7 @@ std::unique_ptr<graft::Optimizer> make_optimizer(const std::string& name, const 
 }
 
 void run_optimizer(Checker& check, const Case& c) {
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   Toy<float> toy(c.json.value("module", Json()), file, "");
   AdapterModel model(toy.sites(), methods<float>());
   auto& set = model.load("default", c.folder / "initial");

@@ -85,7 +85,7 @@ Result run_real_case(const Case& c) {
     throw Unsupported{
         concat("skipped: ", model_name(c.json.at("model")), " is not in the model cache")};
   Checker check(c.json.value("tolerance", 1e-4));
-  const auto file = SafetensorsFile::open(c.folder / "case.safetensors");
+  const auto file = tensors_of(c);
   if (c.json.contains("sentences")) {
     check_sentences(check, c, path, file);
     return check.result();

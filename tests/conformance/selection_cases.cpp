@@ -13,18 +13,6 @@ using graft::Shape;
 using graft::selection::Places;
 using Matrix = BasicTensor<double>;
 
-SafetensorsFile tensors_of(const Case& c) {
-  return SafetensorsFile::open(c.folder / "case.safetensors");
-}
-Json config_of(const Case& c) { return graft::io::read_json(c.folder / "adapter_config.json"); }
-template <class Config>
-Config read_config_of(const Case& c) {
-  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
-  Config config;
-  graft::ConfigReader reader(map);
-  config.fields(reader);
-  return config;
-}
 Matrix matrix(const SafetensorsFile& file, const std::string& name) {
   auto m = tensor_of<double>(file, name);
   if (!m) throw graft::IoError(concat("no tensor ", name));

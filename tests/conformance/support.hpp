@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
+#include "graft/compose/config_json.hpp"
 #include "graft/io/json.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/tensor/tensor.hpp"
@@ -148,6 +149,22 @@ inline std::vector<std::int32_t> ids_of(const SafetensorsFile& file, const std::
   if (const auto* view = file.find(name))
     for (std::int64_t id : graft::io::to_i64(*view)) ids.push_back(static_cast<std::int32_t>(id));
   return ids;
+}
+/// Inputs and expected results of a case.
+inline SafetensorsFile tensors_of(const Case& c) {
+  return SafetensorsFile::open(c.folder / "case.safetensors");
+}
+inline Json config_of(const Case& c) {
+  return graft::io::read_json(c.folder / "adapter_config.json");
+}
+/// The configuration of a case, not validated.
+template <class Config>
+Config read_config_of(const Case& c) {
+  const auto map = graft::read_config_file(c.folder / "adapter_config.json");
+  Config config;
+  graft::ConfigReader reader(map);
+  config.fields(reader);
+  return config;
 }
 inline double tolerance_of(const Json& json) { return json.value("tolerance", 1e-5); }
 
