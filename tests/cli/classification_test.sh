@@ -1,32 +1,7 @@
 #!/bin/sh
 # Classification on a tiny random BERT: train, go on, predict, embed, and the errors that a person makes.
 set -eu
-graft=${GRAFT_BIN:?}/graft
-[ -x "$graft" ] || {
-  echo "skipped: the program graft was not built"
-  exit 77
-}
-command -v python3 >/dev/null 2>&1 || {
-  echo "skipped: no python3 to write the tiny model"
-  exit 77
-}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-cd "$folder"
-
-fail() {
-  echo "failed: $*"
-  exit 1
-}
-# expect CODE WORD COMMAND...: the exit code and a word in what it says.
-expect() {
-  code=$1 word=$2
-  shift 2
-  actual=0
-  "$@" >out.txt 2>&1 || actual=$?
-  [ "$actual" = "$code" ] || { cat out.txt; fail "exit code $actual, expected $code: $*"; }
-  grep -q -e "$word" out.txt || { cat out.txt; fail "no '$word' in the output of: $*"; }
-}
+. "${GRAFT_SOURCE_DIR:?}/tests/cli/common.sh"
 check() { # FILE EXPRESSION of d, the JSON object in the file
   python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), (sys.argv[2], d)' "$1" "$2" ||
     fail "not true in $1: $2"

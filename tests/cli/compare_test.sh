@@ -1,23 +1,7 @@
 #!/bin/sh
 # Several methods on a tiny random BERT: tables, an interruption in between, a method that cannot be had.
 set -eu
-graft=${GRAFT_BIN:?}/graft
-[ -x "$graft" ] || {
-  echo "skipped: the program graft was not built"
-  exit 77
-}
-command -v python3 >/dev/null 2>&1 || {
-  echo "skipped: no python3 to write the tiny model"
-  exit 77
-}
-folder=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true; rm -rf "$folder"' EXIT
-cd "$folder"
-fail() {
-  echo "failed: $*"
-  exit 1
-}
+. "${GRAFT_SOURCE_DIR:?}/tests/cli/common.sh"
 
 python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model bert
 python3 - <<'PYTHON'

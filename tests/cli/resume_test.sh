@@ -1,31 +1,7 @@
 #!/bin/sh
 # A run that is killed at any moment goes on from its last checkpoint and ends with the bits of an unbroken one.
 set -eu
-graft=${GRAFT_BIN:?}/graft
-[ -x "$graft" ] || {
-  echo "skipped: the program graft was not built"
-  exit 77
-}
-command -v python3 >/dev/null 2>&1 || {
-  echo "skipped: no python3 to write the tiny model"
-  exit 77
-}
-folder=$(mktemp -d)
-pid=
-trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true; rm -rf "$folder"' EXIT
-cd "$folder"
-fail() {
-  echo "failed: $*"
-  exit 1
-}
-refused() { # WORD COMMAND...
-  word=$1
-  shift
-  code=0
-  "$@" >refused.txt 2>&1 || code=$?
-  [ "$code" = 2 ] || fail "exit code $code, expected 2: $*"
-  grep -q -e "$word" refused.txt || { cat refused.txt; fail "no '$word' in what this says: $*"; }
-}
+. "${GRAFT_SOURCE_DIR:?}/tests/cli/common.sh"
 
 python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model
 for i in $(seq 300); do echo "The seventh cat of number $i sat on the mat and looked at the moon."; done >text.txt
@@ -79,21 +55,21 @@ pid=
 if [ "$code" != 0 ]; then # else it was complete already
   [ "$code" = 130 ] || { cat words.txt; fail "exit code $code after an interrupt, expected 130"; }
   grep -q -e "--resume --output interrupted" words.txt || { cat words.txt; fail "no word on how to go on"; }
-  refused "not complete" "$graft" finetune --config settings.json --output interrupted
-  refused "rank" "$graft" finetune --resume --output interrupted --rank 8
-  refused "learning-rate" "$graft" finetune --resume --output interrupted --learning-rate 0.5
+  expect 2 "not complete" "$graft" finetune --config settings.json --output interrupted
+  expect 2 "rank" "$graft" finetune --resume --output interrupted --rank 8
+  expect 2 "learning-rate" "$graft" finetune --resume --output interrupted --learning-rate 0.5
   echo "more text" >>text.txt
-  refused "data" "$graft" finetune --resume --output interrupted
+  expect 2 "data" "$graft" finetune --resume --output interrupted
   sed -i '$d' text.txt
 fi
 "$graft" finetune --resume --output interrupted --threads 2 --json >/dev/null
 cmp unbroken/adapter_model.safetensors interrupted/adapter_model.safetensors ||
   fail "the interrupted run ended with other bits"
 
-refused "no run to go on with" "$graft" finetune --resume --output nowhere
+expect 2 "no run to go on with" "$graft" finetune --resume --output nowhere
 echo '{"model": "model", "rnak": 3}' >wrong.json
-refused "wrong.json.*rnak" "$graft" finetune --config wrong.json --data text.txt --output none
+expect 2 "wrong.json.*rnak" "$graft" finetune --config wrong.json --data text.txt --output none
 echo '{"model": "model", "rank": {"q": 3}}' >wrong.json
-refused "wrong.json.*rank" "$graft" finetune --config wrong.json --data text.txt --output none
+expect 2 "wrong.json.*rank" "$graft" finetune --config wrong.json --data text.txt --output none
 [ ! -e none ] || fail "a refused command left a folder behind"
 echo "ok: killed $kills times"
