@@ -23,7 +23,6 @@ endif()
 # graft_developer: what every program of ours is compiled with.
 add_library(graft_developer INTERFACE)
 target_link_libraries(graft_developer INTERFACE graft_graft)
-target_compile_definitions(graft_developer INTERFACE GRAFT_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
 target_compile_options(graft_developer INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
 if(GRAFT_WARNINGS_AS_ERRORS)
   target_compile_options(graft_developer INTERFACE -Werror)
