@@ -115,7 +115,8 @@ class Run {
   void load() {
     set_threads(s_.threads);
     const auto& o = s_.task;
-    task_ = o.name == "classification" ? classification_task(o) : language_task(o);
+    for (const auto& [name, make] : tasks())
+      if (name == o.name) task_ = make(o);
     auto& model = task_->model();
     choice_ = choose_adapter(s_.adapter, command_, last_name(o.model), model.sites());
     task_->complete(choice_.config);
@@ -378,13 +379,15 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
   c->add_option("--model", s->task.model, "GGUF file or Hugging Face folder")->required();
   c->add_option("--task", s->task.name,
-                "language (next token) or classification (of labelled texts: CSV, TSV, JSON lines)")
-      ->check(CLI::IsMember({"language", "classification"}));
+                "language (next token), classification or regression (of texts: CSV, TSV, JSON "
+                "lines), token-classification (JSON lines with lists tokens and tags, or CoNLL "
+                "columns), image-classification (CSV or TSV with a column a pixel)")
+      ->check(CLI::IsMember(task_names()));
   add_data_options(*c, s->task.data);
   c->add_option("--held-out-data", s->task.labelled.held_out_data,
-                "Classification: file of rows for evaluation, in place of --held-out");
+                "Labelled tasks: file of rows for evaluation, in place of --held-out");
   c->add_option("--test-data", s->task.labelled.test_data,
-                "Classification: file of rows for a last evaluation");
+                "Labelled tasks: file of rows for a last evaluation");
   add_column_options(*c, s->task.labelled);
   c->add_option("--output", s->output, "Folder for the adapter, its settings and checkpoints")
       ->required();
@@ -402,7 +405,7 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_flag("--json", s->json, "Print one JSON object at the end instead of text")
       ->group("Output");
   c->add_flag("--check-merge", s->task.check_merge,
-              "Classification: compare the outputs with those of merged weights at the end")
+              "Compare the outputs with those of merged weights at the end")
       ->group("Output");
   c->callback([&run, s, unused, c] { run = [s, unused, c] { return Run(*s, *c)(); }; });
 }

@@ -27,6 +27,9 @@ class BasicModel {
   const BasicSiteTable<T>& sites() const { return sites_; }
   const ModelInfo& info() const { return sites_.info; }
 
+  /// The name in files of a module that adapters know by `path`.
+  virtual std::string file_name(const std::string& path) const { return path; }
+
   /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a
   /// classifier [batch, classes] …
   virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
