@@ -5,11 +5,16 @@
 namespace cli {
 namespace {
 
+using graft::concat;
+
 /// Channels and side of the images that a model takes.
 std::pair<graft::Index, graft::Index> image_shape(const std::filesystem::path& model) {
   const auto path = model / "config.json";
   const auto document = graft::io::read_json(path);
   const graft::io::JsonView json(document, path.string());
+  if (const std::string type = json.string_or("model_type", ""); type != "vit")
+    throw graft::ValueError(concat(model.string(), ": architecture '", type,
+                                   "' is not supported for this task; vit is"));
   return {static_cast<graft::Index>(json.integer_or("num_channels", 3, 1, 1 << 10)),
           static_cast<graft::Index>(json.at("image_size").integer(1, 1 << 14))};
 }

@@ -63,7 +63,7 @@ std::optional<Labels> load_labels(const fs::path& folder) {
   labels.columns.text_column = json.string_or("text_column", "text");
   labels.columns.pair_column = json.string_or("pair_column", "");
   labels.columns.label_column = json.string_or("label_column", "label");
-  labels.sequence_length = static_cast<Index>(json.integer_or("sequence_length", 256, 1, 1 << 20));
+  labels.sequence_length = static_cast<Index>(json.integer_or("sequence_length", 256, 0, 1 << 20));
   return labels;
 }
 
