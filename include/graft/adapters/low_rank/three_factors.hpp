@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -85,8 +86,10 @@ struct IntTuneConfig : NLoRAConfig {
 
 namespace detail {
 
-/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero.
-inline BasicTensor<double> pseudo_inverse(const BasicTensor<double>& a) {
+/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero. A template, so that
+/// a program that has no use for it does not compile Eigen's decompositions.
+template <std::same_as<double> T>
+BasicTensor<T> pseudo_inverse(const BasicTensor<T>& a) {
   const Index n = a.rows();
   const auto d = svd(a);
   auto result = BasicTensor<double>::zeros({n, n});
