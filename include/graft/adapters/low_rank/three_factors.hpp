@@ -1,7 +1,7 @@
 #pragma once
 
-#include <concepts>
 #include <algorithm>
+#include <concepts>
 #include <memory>
 #include <string>
 #include <utility>
