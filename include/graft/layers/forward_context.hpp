@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graft/base/types.hpp"
@@ -23,9 +25,12 @@ struct ForwardContext {
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
 
-  /// The same for some rows of the batch, under the active adapters.
-  ForwardContext of_rows(const std::vector<Index>& rows) const {
+  std::optional<std::string> only;  ///< all rows run this adapter alone, whatever is active
+
+  /// The same for some rows of the batch, which run one adapter.
+  ForwardContext of_rows(const std::vector<Index>& rows, std::string adapter) const {
     ForwardContext part;
+    part.only = std::move(adapter);
     part.batch = static_cast<Index>(rows.size());
     part.seq_len = seq_len;
     const auto take = [&](const auto& from, auto& to) {
@@ -37,6 +42,7 @@ struct ForwardContext {
     take(past_ids, part.past_ids);
     take(token_mask, part.token_mask);
     take(task_ids, part.task_ids);
+    take(modality, part.modality);
     return part;
   }
 };
