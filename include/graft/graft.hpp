@@ -201,6 +201,7 @@
 #include "graft/layers/language_head.hpp"
 #include "graft/layers/linear.hpp"
 #include "graft/layers/low_rank_product.hpp"
+#include "graft/layers/low_rank_rows.hpp"
 #include "graft/layers/multihead_attention.hpp"
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/layers/rope.hpp"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "graft/layers/any_linear.hpp"
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/forward_context.hpp"
+#include "graft/layers/low_rank_rows.hpp"
 
 /// The places of a model where adapters may go. A model owns its sites, names them by path and
 /// calls them in its forward pass; adapters are attached from outside and the model knows none of
@@ -36,6 +38,8 @@ class LinearAdapterInterface {
   /// True if several of these, one after the other, change the input in the order of their names;
   /// else each wraps those before it, so that the last one sees the input first.
   virtual bool input_in_order() const { return false; }
+  /// The update of an adapter that adds a low-rank product and nothing else; empty for others.
+  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
 };
 
 /// The rows of a batch by the adapter that they name, in the order of first use.
@@ -289,13 +293,45 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
     const auto y = BasicLinearView<T>(base_, chain)(x);
     return bias ? biases.put(y, bias, base_.bias()) : y;
   }
-  /// One product per adapter that occurs in the batch, over that adapter's rows together.
+  /// Rows under low-rank updates alone go through the base together; else one product per adapter
+  /// that occurs in the batch, over that adapter's rows together.
   BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
     const RowGroups groups(context, this->path(), x.rows());
+    if (auto y = low_rank_rows(x, groups)) return y;
     auto parts = groups.each(x.tape(), context, [&](const RowGroups::Group& group) {
       return run(groups.part(x, group), this->chain_of(group.name), biases.of(group.name));
     });
     return groups.joined(std::move(parts), x.shape().with_last(out_features()));
+  }
+  /// Empty if that is not what the rows need, or if the ranks add up to more than an eighth of the
+  /// inputs, from where on a product per adapter costs less.
+  BasicVar<T> low_rank_rows(const BasicVar<T>& x, const RowGroups& groups) const {
+    std::vector<LowRankTerm<T>> terms;
+    std::vector<LowRankRun> runs(groups.position.size());
+    const Index each = x.rows() / std::ssize(runs);
+    Index ranks = 0;
+    for (const auto& group : groups.groups) {
+      if (biases.of(group.name)) return {};
+      Index number = -1;
+      for (const auto& adapter : this->chain_of(group.name)) {
+        const auto term = adapter->low_rank_term();
+        if (!term || number >= 0 || (term->dropout > 0 && x.tape().training())) return {};
+        number = std::ssize(terms);
+        ranks += term->a.shape()[0];
+        terms.push_back(*term);
+      }
+      for (const Index row : group.rows)
+        runs[static_cast<std::size_t>(row)] = {number, row * each, each};
+    }
+    if (8 * ranks > in_features()) return {};
+    // Neighbours with the same term are one run.
+    std::vector<LowRankRun> merged;
+    for (const auto& run : runs)
+      if (!merged.empty() && merged.back().term == run.term)
+        merged.back().count += run.count;
+      else
+        merged.push_back(run);
+    return linear_low_rank_rows(base_, x, terms, merged);
   }
 
   BasicAnyLinear<T> base_;
