@@ -233,6 +233,8 @@ class BasicAdapterModel {
       std::erase_if(table_->prompt->adapters(), [&](const auto& a) { return a.name == name; });
     if (table_->pass != nullptr)
       std::erase_if(table_->pass->adapters(), [&](const auto& a) { return a.name == name; });
+    if (table_->stack != nullptr)
+      std::erase_if(table_->stack->adapters(), [&](const auto& a) { return a.name == name; });
     const auto drop_bias = [&](auto& sites) {
       for (auto* site : sites)
         std::erase_if(site->biases.list, [&](const auto& bias) { return bias.first == name; });
@@ -428,6 +430,7 @@ class BasicAdapterModel {
     for (auto* s : table_->attention) refuse(*s, names);
     if (table_->prompt != nullptr) refuse(*table_->prompt, names);
     if (table_->pass != nullptr) refuse(*table_->pass, names);
+    if (table_->stack != nullptr) refuse(*table_->stack, names);
     const Switched now(*this, names);
     Folded result;
     for (auto* site : table_->linear) {
@@ -722,6 +725,7 @@ class BasicAdapterModel {
     for (auto* s : table_->attention) s->activate(names);
     if (table_->prompt != nullptr) table_->prompt->activate(names);
     if (table_->pass != nullptr) table_->pass->activate(names);
+    if (table_->stack != nullptr) table_->stack->activate(names);
   }
   template <class Site>
   static void refuse(const Site& site, const std::vector<std::string>& names) {

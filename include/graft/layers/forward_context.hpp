@@ -20,6 +20,8 @@ struct ForwardContext {
   std::vector<std::int32_t> past_ids;     ///< [batch · past], tokens that a cache holds already
   std::vector<unsigned char> token_mask;  ///< [batch · seq_len], 1 = a real token; empty: all are
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
+  std::vector<std::int64_t> labels;       ///< [batch · seq_len], the tokens to be predicted (not
+                                     ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
@@ -43,6 +45,7 @@ struct ForwardContext {
     take(token_mask, part.token_mask);
     take(task_ids, part.task_ids);
     take(modality, part.modality);
+    take(labels, part.labels);
     return part;
   }
 };

@@ -845,6 +845,101 @@ class BasicPassSite : public SiteAdapters<PassAdapterInterface<T>> {
   }
 };
 
+/// Adapter of a stack of blocks behind type erasure: goes along with the hidden states from block
+/// to block. What it carries from one to the next it keeps itself; a pass begins with `begin`.
+template <std::floating_point T>
+class StackAdapterInterface {
+ public:
+  virtual ~StackAdapterInterface() = default;
+  virtual void begin(BasicTape<T>& tape) const = 0;
+  /// Input of block `layer`, [tokens, hidden]; what the block gets instead.
+  virtual BasicVar<T> enter(Index layer, const BasicVar<T>& x) const = 0;
+  /// Output of block `layer`.
+  virtual void leave(Index layer, const BasicVar<T>& x) const = 0;
+};
+
+/// The blocks of a model, one after the other. Kind `stack`.
+template <std::floating_point T>
+class BasicStackSite : public SiteAdapters<StackAdapterInterface<T>> {
+ public:
+  using Scalar = T;
+  using SiteAdapters<StackAdapterInterface<T>>::SiteAdapters;
+
+  void begin(BasicTape<T>& tape) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) adapter->begin(tape);
+      return;
+    }
+    const RowGroups groups(*context, this->path(), context->batch);
+    groups.each(tape, *context, [&](const RowGroups::Group& group) {
+      for (const auto& adapter : this->chain_of(group.name)) adapter->begin(tape);
+      return BasicVar<T>{};
+    });
+  }
+  BasicVar<T> enter(Index layer, BasicVar<T> x) const {
+    if (this->adapters().empty()) return x;
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) x = adapter->enter(layer, x);
+      return x;
+    }
+    const RowGroups groups(*context, this->path(), x.rows());
+    auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+      auto part = flat(groups.part(x, group));
+      for (const auto& adapter : this->chain_of(group.name)) part = adapter->enter(layer, part);
+      const Index rows = std::ssize(group.rows);
+      return reshape(part, {rows, part.rows() / rows, part.cols()});
+    });
+    return groups.joined(std::move(parts), x.shape());
+  }
+  void leave(Index layer, const BasicVar<T>& x) const {
+    if (this->adapters().empty()) return;
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) adapter->leave(layer, x);
+      return;
+    }
+    const RowGroups groups(*context, this->path(), x.rows());
+    groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+      const auto chain = this->chain_of(group.name);
+      const auto part = chain.empty() ? BasicVar<T>{} : flat(groups.part(x, group));
+      for (const auto& adapter : chain) adapter->leave(layer, part);
+      return part;
+    });
+  }
+
+ private:
+  typename BasicStackSite::Chain running(const ForwardContext* context) const {
+    return this->runs_one(context) ? this->chain_of(*context->only) : this->chain();
+  }
+  static BasicVar<T> flat(const BasicVar<T>& x) { return reshape(x, {x.rows(), x.cols()}); }
+};
+
+template <std::floating_point T>
+struct BasicSiteTable;
+
+/// Sizes of a stack of blocks of the model's own kind; what is not given is as in the model.
+struct MirrorSizes {
+  Index layers = 1;
+  std::optional<Index> hidden_size, heads, intermediate_size;
+};
+
+/// A stack of blocks of a model's own kind with weights of its own, for adapters that are a small
+/// network beside the model. Its weights are zeros until parts on its sites give it others; the
+/// sites have the paths that they have below the model's own stack.
+template <std::floating_point T>
+class MirrorStack {
+ public:
+  virtual ~MirrorStack() = default;
+  virtual BasicSiteTable<T>& sites() = 0;
+  /// Rows of its own embedding: [ids, width].
+  virtual BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const = 0;
+  /// x: [batch · tokens, width]; mask: [batch · tokens], 1 = a real token, empty: all are.
+  virtual BasicVar<T> run(const BasicVar<T>& x, Index batch,
+                          const std::vector<unsigned char>& mask) const = 0;
+};
+
 /// Sizes of a model that adapters are made from.
 struct ModelInfo {
   std::string architecture;  ///< "llama", "bert", … as config.json's model_type
@@ -869,6 +964,9 @@ struct BasicSiteTable {
   std::vector<BasicAttentionSite<T>*> attention;
   BasicPromptSite<T>* prompt = nullptr;
   BasicPassSite<T>* pass = nullptr;
+  BasicStackSite<T>* stack = nullptr;
+  /// Makes a stack of blocks like those of the model. Null where the model cannot.
+  std::function<std::unique_ptr<MirrorStack<T>>(const MirrorSizes&)> mirror;
   /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of
   /// their own. Null where the model cannot. All pointers of the table are new afterwards.
   std::function<void(const std::vector<std::pair<Index, Index>>&)> replicate_layers;

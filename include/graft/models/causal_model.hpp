@@ -35,6 +35,7 @@ class BasicCausalModel : public BasicModel<T> {
         const Index rows = batch.batch * batch.seq_len;
         return cache == nullptr ? h : h.slice_rows(h.rows() - rows, rows);
       });
+    if (!stack.adapters().empty()) stack.begin(tape);
     auto x = embed(tape, batch.ids);
     const Index dim = x.cols();
     const bool first = cache == nullptr || cache->length() == 0;
@@ -119,6 +120,7 @@ class BasicCausalModel : public BasicModel<T> {
   BasicEmbeddingSite<T> embed_tokens;
   BasicPromptSite<T> prompt;
   BasicPassSite<T> pass_site;
+  BasicStackSite<T> stack;
   BasicNormSite<T> norm;
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known
@@ -131,6 +133,41 @@ class BasicCausalModel : public BasicModel<T> {
     auto x = embed_tokens(tape, ids);
     return embed_tokens.embed_scale == T{1} ? x : scale(x, embed_tokens.embed_scale);
   }
+
+  /// Runs blocks one after the other; `run(block, x)` is one of them.
+  template <class Block, class Run>
+  BasicVar<T> run_stack(BasicVar<T> x, const std::vector<std::unique_ptr<Block>>& list,
+                        const Run& run) const {
+    for (std::size_t l = 0; l < list.size(); ++l) {
+      x = stack.enter(static_cast<Index>(l), x);
+      const auto one = [run, block = list[l].get()](const BasicVar<T>& in) {
+        return run(*block, in);
+      };
+      x = checkpoint_blocks ? checkpoint(one, x) : one(x);
+      stack.leave(static_cast<Index>(l), x);
+    }
+    return x;
+  }
+  /// A model as a stack of blocks beside another one; sites lose the first part of their paths.
+  class Mirror final : public MirrorStack<T> {
+   public:
+    explicit Mirror(std::unique_ptr<BasicCausalModel> model) : model_(std::move(model)) {}
+    BasicSiteTable<T>& sites() override { return model_->sites(); }
+    BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const override {
+      return model_->embed(tape, ids);
+    }
+    BasicVar<T> run(const BasicVar<T>& x, Index batch,
+                    const std::vector<unsigned char>& mask) const override {
+      DecoderPass<T> pass;
+      pass.batch = batch;
+      pass.tokens = x.rows() / batch;
+      if (!mask.empty()) pass.key_mask = std::make_shared<std::vector<unsigned char>>(mask);
+      return model_->blocks(x, pass);
+    }
+
+   private:
+    std::unique_ptr<BasicCausalModel> model_;
+  };
 
  private:
   void check(const BasicBatch<T>& batch) const {

@@ -116,11 +116,8 @@ class BasicGpt2 final : public BasicCausalModel<T> {
         position.push_back(static_cast<std::int32_t>(std::max<Index>(0, begin + t)));
     }
     x = add(x, positions_(x.tape(), position));
-    for (const auto& block : blocks_) {
-      const auto run = [b = block.get(), pass](const BasicVar<T>& in) { return (*b)(in, pass); };
-      x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
-    }
-    return this->norm(x);
+    return this->norm(this->run_stack(
+        x, blocks_, [pass](const Block& b, const BasicVar<T>& in) { return b(in, pass); }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
@@ -145,6 +142,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
+    table.stack = &this->stack;
     for (const auto& b : blocks_) {
       for (auto* site : {&b->c_attn, &b->c_proj, &b->c_fc, &b->mlp_proj})
         table.linear.push_back(site);

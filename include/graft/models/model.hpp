@@ -50,6 +50,7 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
   context->modality = batch.modality;
+  if (batch.labels.size() == batch.ids.size()) context->labels = batch.labels;
   context->row_adapters = batch.row_adapters;
   tape.set_context(context);
   return context;
