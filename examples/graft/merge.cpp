@@ -80,13 +80,13 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
   std::set<const void*> sites;
   const graft::BasicLinearSite<float>* tied_head = nullptr;
   for (const auto* site : table.linear) {
-    if (touched(site) || site->bias_override) sites.insert(site);
+    if (touched(site) || site->biases.active) sites.insert(site);
     if (graft::is_tied_head(*site, table)) tied_head = site;
   }
   for (const auto* site : table.embedding)
     if (touched(site)) sites.insert(site);
   for (const auto* site : table.norm)
-    if (touched(site) || site->bias_override) sites.insert(site);
+    if (touched(site) || site->biases.active) sites.insert(site);
 
   adapters.merge({.dequantize = true});
   Merged result;
