@@ -1,0 +1,295 @@
+// The cost of every method of the registry over the frozen layer: forward pass, step (forward,
+// gradient of the input and of the parameters) and memory, as ratios measured alternately in one
+// run.
+//
+// Methods of linear layers sit on the layer itself. Others get the layer with what they change: a
+// hidden state, a normalisation, an attention, an embedding or virtual tokens behind or before it,
+// in the frozen map as well.
+#include <map>
+
+#include "adapter_overhead.hpp"
+#include "graft/compose/adapter_model.hpp"
+#include "graft/compose/methods.hpp"
+#include "graft/layers/forward_context.hpp"
+
+namespace {
+
+using namespace graft;
+using bench::LayerSize;
+using bench::Overhead;
+using bench::Subject;
+
+/// A configuration of the registry under a name.
+struct Candidate {
+  std::string name;
+  const MethodEntry<float>* entry;
+  ConfigValue::Map config;
+};
+
+/// What needs more operations than the limit of 1.25 leaves, by definition: written beside the
+/// measurement. A frozen step costs 4 · rows · in · out operations.
+std::string_view bound_of(const std::string& name) {
+  static const std::map<std::string, std::string_view> bounds;
+  const auto it = bounds.find(name);
+  return it == bounds.end() ? std::string_view{} : it->second;
+}
+
+/// The largest number not above `wanted` that divides both.
+Index divisor(Index wanted, Index in, Index out) {
+  while (in % wanted != 0 || out % wanted != 0) --wanted;
+  return wanted;
+}
+
+/// A layer with everything around it that methods may sit on.
+class Bed {
+ public:
+  enum class Kind { linear, hidden, norm, attention, prompt, embedding };
+  static constexpr Kind kKinds[] = {Kind::linear,    Kind::hidden, Kind::norm,
+                                    Kind::attention, Kind::prompt, Kind::embedding};
+
+  Bed(const LayerSize& size, const DenseLinear& layer, Index rows, Kind kind)
+      : kind_(kind), rows_(rows), layer_("model.layers.0.proj", AnyLinear(layer)) {
+    const Index head = size.out % 64 == 0 ? 64 : size.out;
+    table_.info.architecture = "llama";
+    table_.info.layers = 1;
+    table_.info.hidden_size = size.out;
+    table_.info.heads = table_.info.kv_heads = size.out / head;
+    table_.info.head_dim = head;
+    table_.info.vocabulary = kVocabulary;
+    switch (kind) {
+      case Kind::linear:
+        table_.linear = {&layer_};
+        break;
+      case Kind::hidden:
+        hidden_[0] =
+            HiddenSite("model.layers.0.mlp", size.out, HiddenRole::feed_forward, "down_proj");
+        hidden_[1] =
+            HiddenSite("model.layers.0.self_attn", size.out, HiddenRole::attention, "o_proj");
+        hidden_[2] = HiddenSite("model.layers.0", size.out, HiddenRole::block);
+        for (auto& site : hidden_) table_.hidden.push_back(&site);
+        break;
+      case Kind::norm: {
+        BasicNorm<float> norm;
+        norm.weight = Tensor::ones({size.out});
+        norm_ = NormSite("model.layers.0.input_layernorm", norm);
+        table_.norm = {&norm_};
+        break;
+      }
+      case Kind::attention:
+        attention_ =
+            AttentionSite("model.layers.0.self_attn", 0, size.out / head, size.out / head, head);
+        table_.attention = {&attention_};
+        break;
+      case Kind::prompt:
+        table_.info.hidden_size = size.in;
+        prompt_ = PromptSite("", size.in);
+        table_.prompt = &prompt_;
+        [[fallthrough]];
+      case Kind::embedding:
+        embedding_ = EmbeddingSite(
+            "model.embed_tokens",
+            EmbeddingTable(bench::detail::random_tensor({kVocabulary, size.in}, 4, 0.02)));
+        table_.embedding = {&embedding_};
+        break;
+    }
+    context_->batch = 1;
+    context_->seq_len = rows;
+    for (Index i = 0; i < rows; ++i)
+      context_->ids.push_back(static_cast<std::int32_t>(i * 37 % kVocabulary));
+    context_->task_ids = {0};
+  }
+  SiteTable& table() { return table_; }
+  std::shared_ptr<const ForwardContext> context() const { return context_; }
+  Var operator()(const Var& x) {
+    switch (kind_) {
+      case Kind::linear:
+        return layer_(x);
+      case Kind::hidden: {
+        auto y = layer_(x);
+        for (auto& site : hidden_)
+          if (!site.adapters().empty()) return site(y, y, y);
+        return y;
+      }
+      case Kind::norm:
+        return norm_(layer_(x));
+      case Kind::attention: {
+        const auto y = reshape(layer_(x), {1, x.rows(), layer_.out_features()});
+        AttentionCall<float> call;
+        call.input = call.q = call.k = call.v = y;
+        call.options.heads = attention_.heads;
+        call.options.kv_heads = attention_.kv_heads;
+        call.options.scale = 0.125F;
+        return attention_(call);
+      }
+      case Kind::prompt:
+        return layer_(prompt_(reshape(x, {1, x.rows(), x.cols()}), *context_));
+      case Kind::embedding:
+        return layer_(add(embedding_(x.tape(), context_->ids), x));
+    }
+    return x;
+  }
+
+ private:
+  static constexpr Index kVocabulary = 1000;
+  Kind kind_;
+  Index rows_;
+  LinearSite layer_;
+  HiddenSite hidden_[3];
+  NormSite norm_;
+  AttentionSite attention_;
+  PromptSite prompt_;
+  EmbeddingSite embedding_;
+  SiteTable table_;
+  std::shared_ptr<ForwardContext> context_ = std::make_shared<ForwardContext>();
+};
+
+/// Everything that one measurement needs, alive as long as its Subject.
+struct Place {
+  Bed frozen, adapted;
+  BasicAdapterModel<float> model;
+  Place(const LayerSize& size, const DenseLinear& layer, Index rows, Bed::Kind kind)
+      : frozen(size, layer, rows, kind),
+        adapted(size, layer, rows, kind),
+        model(adapted.table(), all_methods<float>()) {}
+};
+
+ConfigValue::Map fitted(const Candidate& candidate, Bed::Kind kind, const LayerSize& size) {
+  auto map = candidate.entry->defaults;
+  for (const auto& [key, value] : candidate.config) map[key] = value;
+  if (kind == Bed::Kind::linear && map.contains("target_modules"))
+    map["target_modules"] = ConfigValue::List{ConfigValue("proj")};
+  if (map.contains("token_indices")) {
+    ConfigValue::List tokens;
+    for (int i = 0; i < 10; ++i) tokens.emplace_back(i);
+    map["token_indices"] = tokens;
+  }
+  if (candidate.entry->info.peft_type == "C3A")
+    map["block_size"] =
+        divisor(static_cast<Index>(map.at("block_size").number()), size.in, size.out);
+  return map;
+}
+
+/// The first place where the method goes, else a Subject with nothing but a remark.
+Subject subject_of(const Candidate& candidate, const LayerSize& size, const DenseLinear& layer,
+                   Index rows) {
+  Subject subject;
+  subject.method = candidate.name;
+  subject.family = std::string(candidate.entry->info.family);
+  std::string reason;
+  for (const auto kind : Bed::kKinds) {
+    try {
+      auto place = std::make_shared<Place>(size, layer, rows, kind);
+      const auto before = MemoryPool::global().stats().bytes_in_use;
+      TorchGenerator generator(7);
+      auto& set = place->model.add("a", fitted(candidate, kind, size), generator);
+      subject.parameters = set.parameters();
+      if (subject.parameters.empty()) continue;
+      // Values that are no identity.
+      for (const auto& p : subject.parameters) {
+        auto value = p.value().clone();
+        const auto noise = bench::detail::random_tensor(value.shape(), 11, 0.01);
+        for (Index i = 0; i < value.size(); ++i) value[i] += noise[i];
+        p.assign(std::move(value));
+      }
+      for (const auto& placed : set.parts()) placed.part->after_load();
+      subject.held_bytes = MemoryPool::global().stats().bytes_in_use - before;
+      Place* raw = place.get();
+      subject.frozen = [raw](const Var& x) { return raw->frozen(x); };
+      subject.adapted = [raw](const Var& x) { return raw->adapted(x); };
+      subject.prepare = [raw](Tape& tape) { tape.set_context(raw->adapted.context()); };
+      subject.loss = [&set](Tape& tape) { return set.auxiliary_loss(tape); };
+      subject.owner = place;
+      constexpr const char* kNames[] = {"",
+                                        "hidden state behind the layer",
+                                        "norm behind the layer",
+                                        "attention behind the layer",
+                                        "virtual tokens before the layer",
+                                        "embedding before the layer"};
+      subject.remark = kNames[static_cast<int>(kind)];
+      const auto bound = bound_of(candidate.name);
+      if (!bound.empty())
+        subject.remark += (subject.remark.empty() ? "" : "; ") + std::string(bound);
+      return subject;
+    } catch (const Error& error) {
+      if (reason.empty() || kind == Bed::Kind::linear) reason = error.what();
+      if (std::string_view(error.what()).find("match none") == std::string_view::npos &&
+          kind != Bed::Kind::linear && reason.find("match none") != std::string::npos)
+        reason = error.what();
+    }
+  }
+  subject.remark = reason;
+  return subject;
+}
+
+std::vector<Candidate> candidates(const std::vector<std::string>& wanted) {
+  std::vector<Candidate> all;
+  const auto& registry = all_methods<float>();
+  for (const auto& entry : registry.entries()) {
+    all.push_back({std::string(entry.info.peft_type), &entry, {}});
+    if (entry.info.peft_type == "LORA") {
+      all.push_back({"DoRA", &entry, {{"use_dora", true}}});
+      all.push_back({"LORA r=16", &entry, {{"r", 16}}});
+      all.push_back({"DoRA r=16", &entry, {{"use_dora", true}, {"r", 16}}});
+    }
+  }
+  if (wanted.empty()) return all;
+  std::vector<Candidate> chosen;
+  for (const auto& name : wanted) {
+    const auto it =
+        std::find_if(all.begin(), all.end(), [&](const auto& c) { return c.name == name; });
+    if (it == all.end()) throw ValueError(concat("--methods: ", name, " is not known"));
+    chosen.push_back(*it);
+  }
+  return chosen;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("The cost of each adapter method over the frozen layer, as ratios.");
+  bench::OverheadOptions options;
+  options.add_to(app);
+  std::vector<std::string> names;
+  app.add_option("--methods", names, "peft_type of methods, separated by commas; all if not given")
+      ->delimiter(',');
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  try {
+    options.finish({"square", "smollm2-q", "smollm2-gate", "bert-base"}, {1, 16, 256});
+    const auto chosen = candidates(names);
+    std::vector<Overhead> list;
+    for (const auto& size : options.layers) {
+      const auto layer = bench::random_layer(size);
+      for (const auto& candidate : chosen) {
+        for (const Index rows : options.rows) {
+          const auto subject = subject_of(candidate, size, layer, rows);
+          Overhead result;
+          result.method = subject.method;
+          result.family = subject.family;
+          result.rows = rows;
+          result.remark = subject.remark;
+          if (subject.owner) {
+            try {
+              result = bench::measure(subject, bench::detail::random_tensor({rows, size.in}, 5),
+                                      options.seconds);
+            } catch (const Error& error) {
+              result.remark = error.what();
+            }
+          }
+          result.layer = size.name;
+          std::fprintf(stderr, "%s, %s, %td rows: %.2f\n", size.name.c_str(), result.method.c_str(),
+                       rows, result.step);
+          list.push_back(std::move(result));
+        }
+      }
+    }
+    options.print(list);
+    return 0;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench_overhead: %s\n", error.what());
+    return 2;
+  }
+}
