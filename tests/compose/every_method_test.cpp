@@ -617,6 +617,27 @@ TEST_CASE("Rows of a batch run their own adapters of every method, or none, in t
   }
 }
 
+TEST_CASE("An adapter that waits for its invocation looks for it in its own rows") {
+  const auto& entry = graft::all_methods<double>().at("LORA");
+  Bench<double> bench(Kind::model);
+  auto config = entry.defaults;
+  config["task_type"] = "CAUSAL_LM";
+  for (const auto* name : {"a", "b"}) {
+    config["alora_invocation_tokens"] = ConfigValue::List{ConfigValue(name[0] == 'a' ? 7 : 5)};
+    disturb(bench.add(entry, config, name), name[0] == 'a' ? 11 : 13);
+  }
+  std::map<std::string, BasicTensor<double>> alone;
+  for (const auto* name : {"a", "b"}) {
+    bench.adapters().activate({name});
+    alone[name] = bench.output();
+  }
+  CHECK(difference(row_of(alone["a"], 0), row_of(alone["b"], 0)) > 1e-6);
+  const std::vector<std::string> rows{"b", "a", "b"};
+  const auto mixed = bench.output(rows);
+  for (Index r = 0; r < kRows; ++r)
+    CHECK(difference(row_of(mixed, r), row_of(alone[rows[static_cast<std::size_t>(r)]], r)) < 1e-9);
+}
+
 TEST_CASE("Every dropout is drawn from the seed and rests outside of training") {
   for (const auto& [kind, kind_name] : kKinds) {
     if (kind == Kind::embedding) continue;  // rows of a table are not dropped
