@@ -174,6 +174,7 @@
 #include "graft/compose/default_targets.hpp"
 #include "graft/compose/parameter_formula.hpp"
 #include "graft/compose/quantised_weight.hpp"
+#include "graft/compose/stated_parameters.hpp"
 #include "graft/compose/task_vectors.hpp"
 #include "graft/compose/tied_head.hpp"
 #include "graft/compose/update_factors.hpp"

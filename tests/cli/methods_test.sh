@@ -57,3 +57,15 @@ no 'no low-rank factors' "$graft" finetune $settings --output x --method ia3 --r
 no 'no factor B' "$graft" finetune $settings --output x --method ia3 --loraplus-ratio 4
 no 'which look at data' "$graft" finetune $settings --output x --calibration-batches 4
 no 'trains B alone' "$graft" finetune $settings --output x --optimizer lora-fa --riemannian
+
+"$graft" methods --model model --json >methods.json
+python3 - methods.json <<'PYTHON'
+import json, sys
+rows = {m["peft_type"]: m["trained"] for m in json.load(open(sys.argv[1]))}
+config = json.load(open("model/config.json"))
+width, layers = config["hidden_size"], config["num_hidden_layers"]
+heads, kv = config["num_attention_heads"], config["num_key_value_heads"]
+head = config.get("head_dim", width // heads)
+assert rows["LORA"] == 8 * layers * (2 * width + (heads + kv) * head), rows["LORA"]
+assert rows["PROMPT_TUNING"] == 4 * width, rows["PROMPT_TUNING"]
+PYTHON
