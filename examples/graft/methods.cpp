@@ -16,6 +16,11 @@ namespace {
 
 std::string text(std::string_view view) { return std::string(view); }
 
+/// A formula as it is read; one without a closed form is its remark.
+std::string formula(const graft::MethodInfo& info) {
+  return text(info.parameters.substr(info.parameters.starts_with("; ") ? 2 : 0));
+}
+
 std::string folded(std::string_view name) {
   std::string result;
   for (const char c : name)
@@ -31,7 +36,7 @@ int show_method(const graft::MethodEntry<float>& entry, bool json) {
     return 0;
   }
   say(graft::concat(i.name, " (", i.peft_type, ")", i.paper.empty() ? "" : ", ", i.paper,
-                    "\nsites: ", i.sites, "\ntrained a site: ", i.parameters, "\n",
+                    "\nsites: ", i.sites, "\ntrained a site: ", formula(i), "\n",
                     i.mergeable ? "can be merged" : "cannot be merged",
                     "\n\nadapter_config.json with its defaults:"));
   print_json(graft::config_json(entry.defaults));
@@ -71,16 +76,15 @@ int list_methods(bool json, graft::SiteTable* sites) {
                     {"name", text(i.name)},
                     {"family", text(i.family)},
                     {"sites", text(i.sites)},
-                    {"parameters", text(i.parameters)},
+                    {"parameters", formula(i)},
                     {"mergeable", i.mergeable},
                     {"peft", i.in_peft},
                     {"paper", text(i.paper)}});
     const auto trained = sites == nullptr ? std::nullopt : trained_on(entry, *sites);
     if (sites != nullptr)
       list.back()["trained"] = trained ? graft::io::Json(*trained) : graft::io::Json();
-    rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites),
-                    text(i.parameters), i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no",
-                    text(i.paper)});
+    rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites), formula(i),
+                    i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no", text(i.paper)});
     if (sites != nullptr)
       rows.back().insert(rows.back().begin() + 5, trained ? std::to_string(*trained) : "-");
   }
