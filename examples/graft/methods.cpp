@@ -80,13 +80,17 @@ int list_methods(bool json, graft::SiteTable* sites) {
                     {"mergeable", i.mergeable},
                     {"peft", i.in_peft},
                     {"paper", text(i.paper)}});
-    const auto trained = sites == nullptr ? std::nullopt : trained_on(entry, *sites);
-    if (sites != nullptr)
-      list.back()["trained"] = trained ? graft::io::Json(*trained) : graft::io::Json();
+    std::string trained = "-";
+    if (sites != nullptr) {
+      list.back()["trained"] = nullptr;
+      if (const auto count = trained_on(entry, *sites)) {
+        trained = std::to_string(*count);
+        list.back()["trained"] = *count;
+      }
+    }
     rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites), formula(i),
                     i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no", text(i.paper)});
-    if (sites != nullptr)
-      rows.back().insert(rows.back().begin() + 5, trained ? std::to_string(*trained) : "-");
+    if (sites != nullptr) rows.back().insert(rows.back().begin() + 5, trained);
   }
   if (sites != nullptr) rows[0].insert(rows[0].begin() + 5, "in the model");
   if (json) {
