@@ -200,6 +200,7 @@
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/encoder_blocks.hpp"
 #include "graft/layers/forward_context.hpp"
+#include "graft/layers/in_out_linear.hpp"
 #include "graft/layers/kv_cache.hpp"
 #include "graft/layers/language_head.hpp"
 #include "graft/layers/linear.hpp"
