@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdio>
+#include <optional>
 
 #include "graft/compose/methods.hpp"
+#include "graft/compose/stated_parameters.hpp"
 #include "session.hpp"
 
 template class graft::BasicAdapterModel<float>;
@@ -13,6 +15,11 @@ namespace cli {
 namespace {
 
 std::string text(std::string_view view) { return std::string(view); }
+
+/// A formula as it is read; one without a closed form is its remark.
+std::string formula(const graft::MethodInfo& info) {
+  return text(info.parameters.substr(info.parameters.starts_with("; ") ? 2 : 0));
+}
 
 std::string folded(std::string_view name) {
   std::string result;
@@ -29,14 +36,37 @@ int show_method(const graft::MethodEntry<float>& entry, bool json) {
     return 0;
   }
   say(graft::concat(i.name, " (", i.peft_type, ")", i.paper.empty() ? "" : ", ", i.paper,
-                    "\nsites: ", i.sites, "\ntrained a site: ", i.parameters, "\n",
+                    "\nsites: ", i.sites, "\ntrained a site: ", formula(i), "\n",
                     i.mergeable ? "can be merged" : "cannot be merged",
                     "\n\nadapter_config.json with its defaults:"));
   print_json(graft::config_json(entry.defaults));
   return 0;
 }
 
-int list_methods(bool json) {
+/// Trained elements of a method with its default configuration on a model; empty where it cannot
+/// be there. By the formula where that is closed: some methods take long to make.
+std::optional<graft::Index> trained_on(const graft::MethodEntry<float>& entry,
+                                       graft::SiteTable& sites) {
+  try {
+    std::vector<std::string> paths;
+    if (entry.places.named) {
+      const auto targets = graft::default_targets(entry.info.peft_type, sites.info.architecture);
+      for (const auto* site : sites.linear)
+        if (targets.all_linear() ? !graft::is_output_layer(*site, sites)
+                                 : graft::matches(targets, site->path()))
+          paths.push_back(site->path());
+      if (const auto stated = stated_parameters(entry.info, entry.example, sites, paths))
+        return stated;
+    }
+    graft::AdapterModel adapters(sites, methods());
+    graft::TorchGenerator generator;
+    return adapters.add("a", entry.example, generator).trainable_elements();
+  } catch (const graft::Error&) {
+    return std::nullopt;
+  }
+}
+
+int list_methods(bool json, graft::SiteTable* sites) {
   graft::io::Json list = graft::io::Json::array();
   std::vector<std::vector<std::string>> rows{
       {"method", "name", "family", "sites", "trained a site", "merges", "PEFT", "paper"}};
@@ -46,14 +76,23 @@ int list_methods(bool json) {
                     {"name", text(i.name)},
                     {"family", text(i.family)},
                     {"sites", text(i.sites)},
-                    {"parameters", text(i.parameters)},
+                    {"parameters", formula(i)},
                     {"mergeable", i.mergeable},
                     {"peft", i.in_peft},
                     {"paper", text(i.paper)}});
-    rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites),
-                    text(i.parameters), i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no",
-                    text(i.paper)});
+    std::string trained = "-";
+    if (sites != nullptr) {
+      list.back()["trained"] = nullptr;
+      if (const auto count = trained_on(entry, *sites)) {
+        trained = std::to_string(*count);
+        list.back()["trained"] = *count;
+      }
+    }
+    rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites), formula(i),
+                    i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no", text(i.paper)});
+    if (sites != nullptr) rows.back().insert(rows.back().begin() + 5, trained);
   }
+  if (sites != nullptr) rows[0].insert(rows[0].begin() + 5, "in the model");
   if (json) {
     print_json(list);
     return 0;
@@ -97,14 +136,18 @@ void add_methods(CLI::App& app, Command& run) {
   auto json = std::make_shared<bool>(false);
   auto peft = std::make_shared<bool>(false);
   auto name = std::make_shared<std::string>();
+  auto model = std::make_shared<std::string>();
   c->add_flag("--peft", *peft, "What of Hugging Face PEFT there is, with the abilities of each");
   c->add_option("name", *name, "A method: its defaults as adapter_config.json");
+  c->add_option("--model", *model, "Also what each trains with its defaults in this model");
   c->add_flag("--json", *json, "Print JSON");
-  c->callback([&run, name, json, peft] {
-    run = [name, json, peft] {
+  c->callback([&run, name, json, peft, model] {
+    run = [name, json, peft, model] {
       if (*peft) return show_parity(*json);
-      return name->empty() ? list_methods(*json)
-                           : show_method(methods().at(method_type(*name)), *json);
+      if (!name->empty()) return show_method(methods().at(method_type(*name)), *json);
+      if (model->empty()) return list_methods(*json, nullptr);
+      const auto loaded = load_model(*model);
+      return list_methods(*json, &loaded->sites());
     };
   });
 }

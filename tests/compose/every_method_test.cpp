@@ -8,7 +8,7 @@
 #include "graft/autograd/ops/reduce.hpp"
 #include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
-#include "graft/compose/parameter_formula.hpp"
+#include "graft/compose/stated_parameters.hpp"
 #include "graft/io/json.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/optim/adamw.hpp"
@@ -343,46 +343,10 @@ void disturb(graft::AdapterSet<T>& set, std::uint64_t seed) {
 template <class T>
 std::optional<Index> stated_elements(const graft::AdapterSet<T>& set,
                                      const graft::BasicSiteTable<T>& table) {
-  const bool table_alone = table.linear.empty() && !table.embedding.empty();
-  const graft::ParameterFormula formula(table_alone && !set.info().embedding_parameters.empty()
-                                            ? set.info().embedding_parameters
-                                            : set.info().parameters);
-  if (!formula.closed()) return std::nullopt;
-  const auto& info = table.info;
-  graft::ParameterFormula::Values values{{"d", info.hidden_size},
-                                         {"layers", info.layers},
-                                         {"heads", info.heads},
-                                         {"kv_heads", info.kv_heads},
-                                         {"head_dim", info.head_dim}};
-  for (const auto& [key, value] : set.config())
-    if (value.is_number()) values[key] = value.number();
-  values["weights"] = 0;
+  std::vector<std::string> paths;
   for (const auto& placed : set.parts())
-    for (const auto* s : table.linear)
-      if (s->path() == placed.path)
-        values["weights"] += static_cast<double>(s->in_features() * s->out_features());
-  double total = formula.once(values);
-  for (const auto& placed : set.parts()) {
-    if (trainable_elements(placed.part->tensors()) == 0) continue;
-    const auto size = [&](double in, double out, bool bias = false) {
-      values["in"] = in;
-      values["out"] = values["width"] = out;
-      values["bias"] = bias ? 1 : 0;
-    };
-    size(static_cast<double>(info.hidden_size), static_cast<double>(info.hidden_size));
-    for (const auto* s : table.linear)
-      if (s->path() == placed.path)
-        size(static_cast<double>(s->in_features()), static_cast<double>(s->out_features()));
-    for (const auto* s : table.embedding)
-      if (s->path() == placed.path && table.prompt == nullptr)
-        size(static_cast<double>(s->table().rows()), static_cast<double>(s->table().dim()));
-    for (const auto* s : table.norm)
-      if (s->path() == placed.path)
-        size(static_cast<double>(s->norm().weight.size()),
-             static_cast<double>(s->norm().weight.size()), static_cast<bool>(s->norm().bias));
-    total += formula.per_site(values);
-  }
-  return static_cast<Index>(total);
+    if (trainable_elements(placed.part->tensors()) > 0) paths.push_back(placed.path);
+  return graft::stated_parameters(set.info(), set.config(), table, paths);
 }
 
 template <class T>
@@ -615,6 +579,27 @@ TEST_CASE("Rows of a batch run their own adapters of every method, or none, in t
       }
     });
   }
+}
+
+TEST_CASE("An adapter that waits for its invocation looks for it in its own rows") {
+  const auto& entry = graft::all_methods<double>().at("LORA");
+  Bench<double> bench(Kind::model);
+  auto config = entry.defaults;
+  config["task_type"] = "CAUSAL_LM";
+  for (const auto* name : {"a", "b"}) {
+    config["alora_invocation_tokens"] = ConfigValue::List{ConfigValue(name[0] == 'a' ? 7 : 5)};
+    disturb(bench.add(entry, config, name), name[0] == 'a' ? 11 : 13);
+  }
+  std::map<std::string, BasicTensor<double>> alone;
+  for (const auto* name : {"a", "b"}) {
+    bench.adapters().activate({name});
+    alone[name] = bench.output();
+  }
+  CHECK(difference(row_of(alone["a"], 0), row_of(alone["b"], 0)) > 1e-6);
+  const std::vector<std::string> rows{"b", "a", "b"};
+  const auto mixed = bench.output(rows);
+  for (Index r = 0; r < kRows; ++r)
+    CHECK(difference(row_of(mixed, r), row_of(alone[rows[static_cast<std::size_t>(r)]], r)) < 1e-9);
 }
 
 TEST_CASE("Every dropout is drawn from the seed and rests outside of training") {

@@ -45,6 +45,9 @@ class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T>
   /// What an output layer that runs on the rows of the same table does with this adapter; null: it
   /// keeps the frozen rows. Its tensors are those of this part.
   virtual std::shared_ptr<LinearPart<T>> tied_head() const { return nullptr; }
+  /// The update of a part that adds rows of (A, B)ᵀ and nothing else, A [rank, rows], B [dim,
+  /// rank]; empty for others.
+  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
 };
 template <std::floating_point T>
 class NormPart : public AdapterPart<T>, public NormAdapterInterface<T> {
@@ -135,6 +138,12 @@ class ErasedEmbedding final : public ErasedPart<EmbeddingPart<typename Method::S
       return this->method_.tied_head();
     else
       return nullptr;
+  }
+  std::optional<LowRankTerm<T>> low_rank_term() const override {
+    if constexpr (requires { this->method_.low_rank_term(); })
+      return this->method_.low_rank_term();
+    else
+      return std::nullopt;
   }
 };
 template <class Method>

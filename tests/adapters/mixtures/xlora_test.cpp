@@ -73,6 +73,48 @@ TEST_CASE("X-LoRA mixes its experts by the classifier, cut to the largest where 
   }
 }
 
+TEST_CASE("Experts of an embedding are mixed token by token too") {
+  const graft::BasicEmbeddingTable<double> table(checks::random_tensor<double>({9, 5}, 1));
+  const auto scalings = std::make_shared<graft::XLoRAScalings<double>>();
+  const auto expert = [](unsigned seed) {
+    return graft::LowRankTerm<double>{
+        graft::BasicParameter<double>(checks::random_tensor<double>({2, 9}, seed)),
+        graft::BasicParameter<double>(checks::random_tensor<double>({5, 2}, seed + 100)), 0.5};
+  };
+  XLoRAConfig config{.use_trainable_adapters = true};
+  config.global_scaling_weight = 3;
+  const std::vector<graft::XLoRAExpert<double>> experts{
+      {"0", expert(1)}, {"1", std::nullopt}, {"2", expert(3)}};
+  const graft::XLoRAEmbedding<double> part(config, experts, 1, scalings);
+  const std::vector<std::int32_t> ids{4, 0, 8, 4};
+  const auto w = checks::random_tensor<double>({4, 6}, 7);
+  const auto run = [&](graft::BasicTape<double>& tape) {
+    scalings->values = tape.constant(w);
+    return part.apply(graft::BasicEmbeddingView<double>(table, {}), tape, ids);
+  };
+  graft::BasicTape<double> tape({.gradients = false, .training = false});
+  const auto y = run(tape).value();
+  for (Index t = 0; t < 4; ++t)
+    for (Index o = 0; o < 5; ++o) {
+      double expected = table.dense()(ids[static_cast<std::size_t>(t)], o);
+      for (const Index e : {0, 2}) {
+        const auto& one = *experts[static_cast<std::size_t>(e)].second;
+        for (Index k = 0; k < 2; ++k)
+          expected += 1.5 * w(t, 3 + e) * one.b.value()(o, k) *
+                      one.a.value()(k, ids[static_cast<std::size_t>(t)]);
+      }
+      CHECK(y(t, o) == Approx(expected));
+    }
+  std::vector<graft::BasicParameter<double>> trained;
+  for (const auto& tensor : part.tensors()) trained.push_back(tensor.parameter);
+  REQUIRE(trained.size() == 4);
+  const auto weights = checks::random_tensor<double>({4, 5}, 9);
+  CHECK(graft::gradient_check(
+            [&](graft::BasicTape<double>& t) { return sum(mul(run(t), t.constant(weights))); },
+            trained)
+            .relative_error < 1e-8);
+}
+
 TEST_CASE("experts with numbers for names keep the order of the numbers") {
   XLoRAConfig config;
   for (const char* name : {"10", "2", "0"}) config.adapters[name] = name;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -7,6 +9,8 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/autograd/low_rank_term.hpp"
+#include "graft/autograd/ops/gather_columns.hpp"
 
 namespace graft {
 
@@ -62,7 +66,7 @@ class BasicLoRAEmbedding {
   }
   /// s · A[:, ids]ᵀ Bᵀ, [ids, dim].
   BasicVar<T> delta(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
-    const auto h = columns(tape.parameter(a_), std::vector<std::int32_t>(ids.begin(), ids.end()));
+    const auto h = gather_columns(tape.parameter(a_), ids, padding_);
     return scale(matmul(h, tape.parameter(b_), Transpose::no, Transpose::yes), scaling_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
@@ -82,26 +86,12 @@ class BasicLoRAEmbedding {
   const BasicParameter<T>& a() const { return a_; }
   const BasicParameter<T>& b() const { return b_; }
   T scaling() const { return scaling_; }
-
- private:
-  /// A[:, ids]ᵀ: [ids, rank].
-  BasicVar<T> columns(const BasicVar<T>& a, std::vector<std::int32_t> ids) const {
-    const Index r = a.rows(), n = a.cols(), count = static_cast<Index>(ids.size());
-    auto y = BasicTensor<T>::empty({count, r});
-    for (Index i = 0; i < count; ++i)
-      for (Index k = 0; k < r; ++k) y(i, k) = a.value()(k, ids[static_cast<std::size_t>(i)]);
-    return a.tape().record(std::move(y), a.requires_grad(),
-                           [ga = a.grad_ref(), ids = std::move(ids), r, n, count,
-                            padding = padding_](const BasicTensor<T>& dy) {
-                             T* da = ga.accumulator();
-                             for (Index i = 0; i < count; ++i) {
-                               const Index id = ids[static_cast<std::size_t>(i)];
-                               if (id == padding) continue;
-                               for (Index k = 0; k < r; ++k) da[k * n + id] += dy(i, k);
-                             }
-                           });
+  /// A [rank, rows] and B [dim, rank] of the update.
+  std::optional<LowRankTerm<T>> low_rank_term() const {
+    return LowRankTerm<T>{a_, b_, scaling_, 0};
   }
 
+ private:
   T scaling_;
   Index padding_;
   BasicParameter<T> a_;

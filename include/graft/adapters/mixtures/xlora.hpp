@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/low_rank_term.hpp"
+#include "graft/autograd/ops/gather_columns.hpp"
 #include "graft/autograd/ops/topk_mixture.hpp"
 
 namespace graft {
@@ -158,6 +160,91 @@ class XLoRAClassifier final : public AdapterPart<T>, public PassAdapterInterface
   std::vector<Layer> stack_;
 };
 
+/// The scalings of one adapted layer, cut to the top_k_lora largest where asked for.
+template <std::floating_point T>
+class XLoRAShares {
+ public:
+  XLoRAShares(const XLoRAConfig& config, Index experts, Index layer,
+              std::shared_ptr<XLoRAScalings<T>> scalings)
+      : config_(config), experts_(experts), layer_(layer), scalings_(std::move(scalings)) {}
+
+  /// […, experts] for tokens of this shape, […, any]; empty in a first pass without experts.
+  BasicVar<T> weights(BasicTape<T>& tape, const Shape& shape) const {
+    const Index n = experts_;
+    BasicVar<T> w;
+    if (scalings_->first_pass) {
+      if (config_.scaling_pass_value == 0) return {};
+      w = tape.constant(
+          BasicTensor<T>::full(shape.with_last(n), static_cast<T>(config_.scaling_pass_value)));
+    } else {
+      auto all = scalings_->values;
+      if (!all)
+        throw ValueError("X-LoRA: the model has no first pass, which the scalings come from");
+      if (&all.tape() != &tape) {
+        if (tape.gradients())
+          throw ValueError(
+              "X-LoRA: gradients of the classifier do not pass a checkpoint; keep "
+              "the activations of the blocks");
+        all = tape.constant(all.value());
+      }
+      if (all.rows() != shape.elements() / shape[shape.rank() - 1])
+        throw ShapeError(
+            concat("X-LoRA: scalings of ", all.rows(), " tokens for the input ", shape.text()));
+      w = reshape(slice(all, -1, layer_ * n, n), shape.with_last(n));
+    }
+    if (config_.top_k_lora) w = mul(w, tape.constant(kept(w.value())));
+    if (config_.enable_softmax_topk) {
+      auto gone = BasicTensor<T>::zeros(w.shape()), there = BasicTensor<T>::full(w.shape(), 1);
+      for (Index i = 0; i < w.size(); ++i)
+        if (w.value()[i] == 0) {
+          gone[i] = std::numeric_limits<T>::lowest() / 2;
+          there[i] = 0;
+        }
+      w = mul(softmax(add(w, tape.constant(gone))), tape.constant(there));
+    }
+    return w;
+  }
+
+ private:
+  /// 1 for the largest of each row.
+  BasicTensor<T> kept(const BasicTensor<T>& w) const {
+    const Index n = w.cols();
+    auto mask = BasicTensor<T>::zeros(w.shape());
+    for (Index r = 0; r < w.rows(); ++r)
+      for (const auto e : largest(w.data() + r * n, n, std::min(*config_.top_k_lora, n)))
+        mask[r * n + e] = 1;
+    return mask;
+  }
+
+  XLoRAConfig config_;
+  Index experts_, layer_;
+  std::shared_ptr<XLoRAScalings<T>> scalings_;
+};
+
+/// Name of an expert with its term; empty where it does not adapt a layer.
+template <std::floating_point T>
+using XLoRAExpert = std::pair<std::string, std::optional<LowRankTerm<T>>>;
+
+/// What of the experts at one layer a `use_trainable_adapters` trains.
+template <std::floating_point T>
+std::vector<AdapterTensor<T>> xlora_tensors(const XLoRAConfig& config,
+                                            const std::vector<XLoRAExpert<T>>& experts,
+                                            const char* a_name, const char* b_name) {
+  std::vector<AdapterTensor<T>> list;
+  if (!config.use_trainable_adapters) return list;
+  for (const auto& [name, term] : experts) {
+    if (!term) continue;
+    for (const bool b : {false, true})
+      list.push_back({.name = concat("xlora.", name, ".", b ? b_name : a_name),
+                      .parameter = b ? term->b : term->a,
+                      .index = {},
+                      .saved = false,
+                      .file_shape = {},
+                      .group = b ? "lora_B" : "lora_A"});
+  }
+  return list;
+}
+
 /// X-LoRA at one layer: y = base(x) + g Σ_e w_e s_e drop(x) A_eᵀ B_eᵀ, w the scalings of the token
 /// and this layer, cut to the top_k_lora largest where asked for, g = global_scaling_weight.
 ///
@@ -166,20 +253,18 @@ class XLoRAClassifier final : public AdapterPart<T>, public PassAdapterInterface
 template <std::floating_point T>
 class XLoRALinear final : public LinearPart<T> {
  public:
-  /// An expert's term, empty where it does not adapt this layer, and its name.
-  using Expert = std::pair<std::string, std::optional<LowRankTerm<T>>>;
+  using Expert = XLoRAExpert<T>;
 
   XLoRALinear(const XLoRAConfig& config, std::vector<Expert> experts, Index layer,
               std::shared_ptr<XLoRAScalings<T>> scalings)
       : config_(config),
         experts_(std::move(experts)),
-        layer_(layer),
-        scalings_(std::move(scalings)) {}
+        shares_(config, std::ssize(experts_), layer, std::move(scalings)) {}
 
   BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
     auto y = linear(base, x);
     auto& tape = x.tape();
-    const auto w = weights(x);
+    const auto w = shares_.weights(tape, x.shape());
     if (!w) return y;
     for (std::size_t e = 0; e < experts_.size(); ++e) {
       if (!experts_[e].second) continue;
@@ -196,80 +281,64 @@ class XLoRALinear final : public LinearPart<T> {
     return y;
   }
   std::vector<AdapterTensor<T>> tensors() const override {
-    std::vector<AdapterTensor<T>> list;
-    if (!config_.use_trainable_adapters) return list;
-    for (const auto& [name, term] : experts_) {
-      if (!term) continue;
-      for (const bool b : {false, true})
-        list.push_back({.name = concat("xlora.", name, b ? ".lora_B.weight" : ".lora_A.weight"),
-                        .parameter = b ? term->b : term->a,
-                        .index = {},
-                        .saved = false,
-                        .file_shape = {},
-                        .group = b ? "lora_B" : "lora_A"});
-    }
-    return list;
+    return xlora_tensors(config_, experts_, "lora_A.weight", "lora_B.weight");
   }
   std::string merge_reason() const override {
     return "X-LoRA mixes its experts anew for every token; a weight cannot hold that";
   }
 
  private:
-  /// […, experts] for the tokens of x; empty in a first pass without experts.
-  BasicVar<T> weights(const BasicVar<T>& x) const {
-    auto& tape = x.tape();
-    const Index n = static_cast<Index>(experts_.size());
-    BasicVar<T> w;
-    if (scalings_->first_pass) {
-      if (config_.scaling_pass_value == 0) return {};
-      w = tape.constant(
-          BasicTensor<T>::full(x.shape().with_last(n), static_cast<T>(config_.scaling_pass_value)));
-    } else {
-      auto all = scalings_->values;
-      if (!all)
-        throw ValueError("X-LoRA: the model has no first pass, which the scalings come from");
-      if (&all.tape() != &tape) {
-        if (tape.gradients())
-          throw ValueError(
-              "X-LoRA: gradients of the classifier do not pass a checkpoint; keep "
-              "the activations of the blocks");
-        all = tape.constant(all.value());
-      }
-      if (all.rows() != x.rows())
-        throw ShapeError(
-            concat("X-LoRA: scalings of ", all.rows(), " tokens for the input ", x.shape().text()));
-      w = reshape(slice(all, -1, layer_ * n, n), x.shape().with_last(n));
-    }
-    if (config_.top_k_lora) w = mul(w, tape.constant(kept(w.value())));
-    if (config_.enable_softmax_topk) {
-      auto gone = BasicTensor<T>::zeros(w.shape()), there = BasicTensor<T>::full(w.shape(), 1);
-      for (Index i = 0; i < w.size(); ++i)
-        if (w.value()[i] == 0) {
-          gone[i] = std::numeric_limits<T>::lowest() / 2;
-          there[i] = 0;
-        }
-      w = mul(softmax(add(w, tape.constant(gone))), tape.constant(there));
-    }
-    return w;
-  }
-  /// 1 for the largest of each row.
-  BasicTensor<T> kept(const BasicTensor<T>& w) const {
-    const Index n = w.cols();
-    auto mask = BasicTensor<T>::zeros(w.shape());
-    for (Index r = 0; r < w.rows(); ++r)
-      for (const auto e : largest(w.data() + r * n, n, std::min(*config_.top_k_lora, n)))
-        mask[r * n + e] = 1;
-    return mask;
-  }
-
   XLoRAConfig config_;
   std::vector<Expert> experts_;
-  Index layer_;
-  std::shared_ptr<XLoRAScalings<T>> scalings_;
+  XLoRAShares<T> shares_;
+};
+
+/// X-LoRA at an embedding: rows of the ids + g Σ_e w_e s_e A_e[:, ids]ᵀ B_eᵀ.
+template <std::floating_point T>
+class XLoRAEmbedding final : public EmbeddingPart<T> {
+ public:
+  using Expert = XLoRAExpert<T>;
+
+  XLoRAEmbedding(const XLoRAConfig& config, std::vector<Expert> experts, Index layer,
+                 std::shared_ptr<XLoRAScalings<T>> scalings)
+      : config_(config),
+        experts_(std::move(experts)),
+        shares_(config, std::ssize(experts_), layer, std::move(scalings)) {}
+
+  BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
+                    std::span<const std::int32_t> ids) const override {
+    auto y = base(tape, ids);
+    const auto w = shares_.weights(tape, Shape{std::ssize(ids), base.dim()});
+    if (!w) return y;
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      if (!experts_[e].second) continue;
+      const auto& term = *experts_[e].second;
+      const auto value = [&](const BasicParameter<T>& p) {
+        return config_.use_trainable_adapters ? tape.parameter(p) : tape.constant(p.value());
+      };
+      const auto h = gather_columns(value(term.a), ids);
+      const auto share = scale(slice(w, -1, static_cast<Index>(e), 1),
+                               term.scaling * static_cast<T>(config_.global_scaling_weight));
+      y = add(y, matmul(mul(h, share), value(term.b), Transpose::no, Transpose::yes));
+    }
+    return y;
+  }
+  std::vector<AdapterTensor<T>> tensors() const override {
+    return xlora_tensors(config_, experts_, "lora_embedding_A", "lora_embedding_B");
+  }
+  std::string merge_reason() const override {
+    return "X-LoRA mixes its experts anew for every token; a table cannot hold that";
+  }
+
+ private:
+  XLoRAConfig config_;
+  std::vector<Expert> experts_;
+  XLoRAShares<T> shares_;
 };
 
 /// X-LoRA: LoRAs of a model mixed token by token by a classifier that sees the hidden states of a
-/// first pass. See XLoRAClassifier and XLoRALinear.
+/// first pass. See XLoRAClassifier, XLoRALinear and
+/// XLoRAEmbedding.
 template <std::floating_point T>
 struct XLoRAMethod {
   using Scalar = T;
@@ -286,7 +355,7 @@ struct XLoRAMethod {
             .name = "X-LoRA",
             .family = "mixtures",
             .paper = "arXiv:2402.07148",
-            .sites = "linear",
+            .sites = "linear, embedding",
             .parameters = "; hidden · experts · layers (+ layers between)",
             .mergeable = false,
             .identity_at_init = false};
@@ -315,35 +384,38 @@ struct XLoRAMethod {
     if (config.adapters.empty()) throw ValueError("X-LoRA: adapters names no expert");
     if (table.pass == nullptr)
       throw ValueError("X-LoRA: the model has no first pass that the scalings could come from");
-    for (auto* site : table.embedding)
-      for (const auto& named : site->adapters())
-        if (config.adapters.contains(named.name))
-          throw ValueError(concat("X-LoRA: the expert '", named.name, "' adapts the embedding ",
-                                  site->path(), "; experts adapt linear layers only"));
     const auto names = expert_names(config);
     const auto scalings = std::make_shared<XLoRAScalings<T>>();
     Index layers = 0;
     std::map<std::string, bool> used;
-    for (auto* site : table.linear) {
-      std::vector<typename XLoRALinear<T>::Expert> list;
+    const auto place = [&]<class Part, class Mixed>(auto& site, const Part*, const Mixed*,
+                                                    bool conv) {
+      std::vector<XLoRAExpert<T>> list;
       bool any = false;
       for (const auto& name : names) {
         std::optional<LowRankTerm<T>> term;
-        for (const auto& named : site->adapters()) {
+        for (const auto& named : site.adapters()) {
           if (named.name != name) continue;
-          const auto* part = dynamic_cast<const LinearPart<T>*>(named.adapter.get());
+          const auto* part = dynamic_cast<const Part*>(named.adapter.get());
           if (part != nullptr) term = part->low_rank_term();
-          if (!term || !site->conv.kernel.empty())
-            throw ValueError(concat("X-LoRA: '", name, "' has no plain LoRA at ", site->path()));
+          if (!term || conv)
+            throw ValueError(concat("X-LoRA: '", name, "' has no plain LoRA at ", site.path(),
+                                    conv ? ", a convolution, whose places are no tokens" : ""));
           used[name] = any = true;
         }
         list.emplace_back(name, term);
       }
-      if (!any) continue;
-      auto part = std::make_shared<XLoRALinear<T>>(config, std::move(list), layers++, scalings);
-      site->adapters().push_back({set.name(), part});
-      set.add_part(site->path(), part);
-    }
+      if (!any) return;
+      auto part = std::make_shared<Mixed>(config, std::move(list), layers++, scalings);
+      site.adapters().push_back({set.name(), part});
+      set.add_part(site.path(), part);
+    };
+    for (auto* site : table.embedding)
+      place(*site, static_cast<const EmbeddingPart<T>*>(nullptr),
+            static_cast<const XLoRAEmbedding<T>*>(nullptr), false);
+    for (auto* site : table.linear)
+      place(*site, static_cast<const LinearPart<T>*>(nullptr),
+            static_cast<const XLoRALinear<T>*>(nullptr), !site->conv.kernel.empty());
     for (const auto& name : names)
       if (!used[name])
         throw ValueError(

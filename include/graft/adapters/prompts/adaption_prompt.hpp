@@ -136,7 +136,7 @@ struct AdaptionPromptMethod {
   static Config example() {
     Config config;
     config.adapter_len = 4;
-    config.adapter_layers = 2;
+    config.adapter_layers = 1;
     return config;
   }
   static MethodInfo info() {

@@ -214,6 +214,13 @@ template <std::floating_point T>
 struct CptMethod {
   using Scalar = T;
   using Config = CptConfig;
+  static Config example() {
+    Config config;
+    config.cpt_token_ids = {5, 6, 7, 8};
+    config.cpt_mask = {1, 1, 1, 1};
+    config.cpt_tokens_type_mask = {1, 2, 3, 4};
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "CPT",
             .name = "Context-aware prompt tuning",

@@ -24,16 +24,16 @@ struct ShadowConfig {
   double dropout = 0.2;
   bool init_weights = true;             ///< W_up starts as zeros
   std::string shadow_model = "mirror";  ///< other values are not supported
-  std::optional<Index> shadow_num_hidden_layers;
-  std::optional<Index> shadow_hidden_size;
-  std::optional<Index> shadow_num_attention_heads;
-  std::optional<Index> shadow_intermediate_size;
+  std::optional<Index> shadow_num_hidden_layers = {};
+  std::optional<Index> shadow_hidden_size = {};
+  std::optional<Index> shadow_num_attention_heads = {};
+  std::optional<Index> shadow_intermediate_size = {};
   bool share_embeddings = true;
-  std::optional<Index> update_hidden_size;
+  std::optional<Index> update_hidden_size = {};
   double auxiliary_loss_weight = 0.05;
-  TargetModules exclude_modules;
-  std::vector<Index> layers_to_transform;
-  std::vector<std::string> layers_pattern, modules_to_save;
+  TargetModules exclude_modules = {};
+  std::vector<Index> layers_to_transform = {};
+  std::vector<std::string> layers_pattern = {}, modules_to_save = {};
 
   static constexpr const char* kPeftType = "SHADOW";
 

@@ -204,7 +204,7 @@ struct SPTMethod {
   using Config = SPTConfig;
   static Config example() {
     Config config;
-    config.structured_modules = {"proj"};
+    config.structured_modules = {"proj", "q_proj"};
     return config;
   }
   static MethodInfo info() {

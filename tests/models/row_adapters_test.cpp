@@ -1,0 +1,105 @@
+#include <catch2/catch.hpp>
+#include <map>
+
+#include "adapters/prompts/tiny_llama.hpp"
+#include "graft/models/bert.hpp"
+#include "graft/models/gpt2.hpp"
+
+// Rows of a batch under prompts and prefixes of their own lengths, on models whose positions are
+// absolute.
+
+using graft::Index;
+using Tensor = graft::BasicTensor<double>;
+
+namespace {
+
+class Weights final : public graft::models::BasicWeights<double> {
+ public:
+  bool has(const std::string&) const override { return true; }
+  Tensor tensor(const std::string& name, const graft::Shape& shape) const override {
+    unsigned seed = 5;
+    for (const char c : name) seed = seed * 31 + static_cast<unsigned char>(c);
+    return checks::random_tensor<double>(shape, seed, 0.4);
+  }
+  graft::BasicAnyLinear<double> linear(const std::string& name, Index out,
+                                       Index in) const override {
+    return graft::BasicDenseLinear<double>(tensor(name + ".weight", {out, in}),
+                                           tensor(name + ".bias", {out}));
+  }
+  graft::BasicEmbeddingTable<double> embedding(const std::string& name, Index rows,
+                                               Index dim) const override {
+    return graft::BasicEmbeddingTable<double>(tensor(name + ".weight", {rows, dim}));
+  }
+};
+
+void check_rows(graft::models::BasicModel<double>& model, bool last_tokens) {
+  graft::MethodRegistry<double> registry;
+  registry.add(graft::PromptMethods<double>{});
+  graft::BasicAdapterModel<double> adapters(model.sites(), registry);
+  graft::PromptTuningConfig prompt;
+  prompt.prompt.num_virtual_tokens = 3;
+  adapters.add("prompt", prompt, 1);
+  prompt.prompt.num_virtual_tokens = 1;
+  adapters.add("short", prompt, 2);
+  graft::PrefixTuningConfig prefix;
+  prefix.prompt.num_virtual_tokens = 2;
+  adapters.add("prefix", prefix, 3);
+
+  graft::models::BasicBatch<double> batch;
+  batch.batch = 5;
+  batch.seq_len = 4;
+  batch.ids = {1, 5, 9, 2, 7, 7, 2, 3, 4, 4, 6, 8, 1, 2, 3, 4, 9, 9, 1, 5};
+  batch.mask = {1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 1};
+  const auto run = [&](const std::vector<std::string>& rows) {
+    auto b = batch;
+    b.row_adapters = rows;
+    graft::BasicTape<double> tape({.gradients = false, .training = false});
+    auto y = model.logits(tape, b);
+    if (last_tokens) y = slice(y, 1, y.dim(1) - b.seq_len, b.seq_len);
+    return y.value().clone();
+  };
+  const std::vector<std::string> rows{"prefix", "__base__", "prompt", "short", "prompt"};
+  const auto mixed = run(rows);
+  const Index each = mixed.size() / batch.batch;
+  for (Index r = 0; r < batch.batch; ++r) {
+    const auto& name = rows[static_cast<std::size_t>(r)];
+    adapters.activate(name == "__base__" ? std::vector<std::string>{}
+                                         : std::vector<std::string>{name});
+    const auto alone = run({});
+    for (Index i = r * each; i < (r + 1) * each; ++i) {
+      INFO(name);
+      CHECK(mixed[i] == Approx(alone[i]).margin(1e-9));
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE("Rows of GPT-2 run prompts and prefixes of their own") {
+  graft::models::Gpt2Config c;
+  c.vocabulary = 11;
+  c.hidden_size = 12;
+  c.intermediate_size = 16;
+  c.layers = 2;
+  c.heads = 3;
+  c.max_positions = 12;
+  graft::models::BasicGpt2<double> model(c, Weights());
+  check_rows(model, true);
+}
+
+TEST_CASE("Rows of BERT run prompts and prefixes of their own") {
+  for (const char* type : {"bert", "roberta"}) {
+    graft::models::BertConfig c;
+    c.model_type = type;
+    c.vocabulary = 11;
+    c.hidden_size = 12;
+    c.intermediate_size = 16;
+    c.layers = 2;
+    c.heads = 3;
+    c.max_positions = 16;
+    c.token_types = 0;
+    c.task = graft::models::Task::sequence_classification;
+    graft::models::BasicBert<double> model(c, Weights());
+    check_rows(model, false);
+  }
+}
