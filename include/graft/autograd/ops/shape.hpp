@@ -7,6 +7,7 @@
 
 #include "graft/autograd/ops/broadcast.hpp"
 #include "graft/autograd/ops/common.hpp"
+#include "graft/kernels/sparse.hpp"
 
 namespace graft {
 
@@ -77,19 +78,31 @@ BasicVar<T> permute(const BasicVar<T>& x, std::initializer_list<int> order) {
                          });
 }
 
+namespace detail {
+
+/// x with its last two axes swapped.
+template <class T>
+BasicTensor<T> swapped(const BasicTensor<T>& x) {
+  Shape shape = x.shape();
+  const int last = shape.rank() - 1;
+  const Index rows = shape[last - 1], cols = shape[last];
+  std::swap(shape[last - 1], shape[last]);
+  auto y = BasicTensor<T>::empty(shape);
+  for (Index i = 0; i < x.size(); i += rows * cols)
+    kernels::transpose(x.data() + i, rows, cols, cols, y.data() + i, rows);
+  return y;
+}
+
+}  // namespace detail
+
 /// The last two axes swapped.
 template <std::floating_point T>
 BasicVar<T> transpose(const BasicVar<T>& x) {
-  const int rank = x.shape().rank();
-  if (rank < 2)
+  if (x.shape().rank() < 2)
     throw ShapeError(concat("transpose: shape ", x.shape().text(), ", expected two axes or more"));
-  std::array<int, Shape::kMaxRank> order{};
-  for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = i;
-  std::swap(order[static_cast<std::size_t>(rank - 1)], order[static_cast<std::size_t>(rank - 2)]);
-  return x.tape().record(detail::permuted(x.value(), order), x.requires_grad(),
-                         [gx = x.grad_ref(), order](const BasicTensor<T>& dy) {
-                           gx.add(detail::permuted(dy, order));
-                         });
+  return x.tape().record(
+      detail::swapped(x.value()), x.requires_grad(),
+      [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(detail::swapped(dy)); });
 }
 
 /// Elements [first, first + count) along an axis (negative axes count from the end).
