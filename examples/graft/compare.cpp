@@ -5,12 +5,14 @@
 #include <cmath>
 #include <csignal>
 #include <map>
+#include <optional>
 
 #include "child.hpp"
 #include "comparison.hpp"
 #include "encoder_commands.hpp"
 #include "graft/io/atomic_file.hpp"
 #include "options.hpp"
+#include "task.hpp"
 #include "texts.hpp"
 
 namespace cli {
@@ -25,7 +27,7 @@ std::atomic<bool> interrupted{false};
 extern "C" void stop_comparing(int) { interrupted = true; }
 
 struct Settings {
-  std::string model, task = "classification", data, output, methods = "all",
+  std::string model, task = "classification", data, output, methods = "all", documents = "file",
                      learning_rates = "1e-3", scheduler = "linear", target_modules = "all-linear",
                      method_settings;
   LabelledOptions labelled;
@@ -69,7 +71,7 @@ class Comparison {
       for (const auto& m : table_) list.push_back(as_json(m));
       print_json(list);
     } else {
-      say("\n" + comparison_markdown(table_));
+      say("\n" + comparison_markdown(measures_of(s_.task), table_));
       say(concat("tables     ", (output_ / "table.md").string(), ", .csv, .html"));
     }
     return 0;
@@ -163,6 +165,7 @@ class Comparison {
         add("task", s_.task);
         add("model", s_.model);
         add("data", s_.data);
+        add("documents", s_.documents);
         add("text-column", s_.labelled.text_column);
         add("label-column", s_.labelled.label_column);
         if (!s_.labelled.pair_column.empty()) add("pair-column", s_.labelled.pair_column);
@@ -229,26 +232,28 @@ class Comparison {
     m.step_ms = step_ms(name + "-timing", name, timing);
     // A trained norm right behind the embeddings: gradients pass through all of the frozen model.
     auto frozen = timing;
-    frozen.insert(frozen.end(),
-                  {"--method", "full", "--target-modules", ".*embeddings\\.LayerNorm"});
+    frozen.insert(frozen.end(), {"--method", "full", "--target-modules",
+                                 ".*(embeddings\\.LayerNorm|layers\\.0\\.(input_layernorm|"
+                                 "layernorm_before)|h\\.0\\.ln_1)"});
     const double frozen_ms = step_ms(name + "-frozen", "probe", frozen);
     m.over_frozen = m.step_ms / std::max(frozen_ms, 1e-9);
     const auto steps = static_cast<Index>(60000 * s_.budget / std::max(m.step_ms, 1e-3));
 
     std::string chosen = rates.front();
-    double best = -1;
+    const Measures measures = measures_of(s_.task);
+    std::optional<double> best;
     for (const auto& rate : rates) {
       const Json result = train(m, 1, rate, steps, rates.size() > 1);
-      const double accuracy = result.at("held_out").at("accuracy").get<double>();
-      if (accuracy <= best) continue;
-      best = accuracy;
+      const double value = value_of(result.at("held_out"), measures.first);
+      if (best && (measures.first.lower_is_better ? value >= *best : value <= *best)) continue;
+      best = value;
       chosen = rate;
     }
     for (Index seed = 1; seed <= s_.seeds; ++seed) {
       const Json result = train(m, seed, chosen, steps, rates.size() > 1 && seed == 1);
       const Json& judged = result.at(result.contains("test") ? "test" : "held_out");
-      m.accuracies.push_back(judged.at("accuracy").get<double>());
-      m.f1.push_back(judged.at("macro_f1").get<double>());
+      m.first.push_back(value_of(judged, measures.first));
+      m.second.push_back(value_of(judged, measures.second));
       m.learning_rates = {rate_of(name, chosen)};
       m.trainable = result.at("trainable").get<double>();
       m.steps = result.at("steps").get<double>();
@@ -258,6 +263,10 @@ class Comparison {
       if (result.contains("merge_max_rel"))
         m.merge = std::max(m.merge.value_or(0), result.at("merge_max_rel").get<double>());
     }
+  }
+
+  static double value_of(const Json& result, const Measure& measure) {
+    return result.at(measure.key).get<double>();
   }
 
   double rate_of(const std::string& name, const std::string& rate) const {
@@ -291,10 +300,12 @@ class Comparison {
     if (known) return result;
     seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     ++done_;
+    const Measure shown = measures_of(s_.task).first;
     if (!s_.json)
-      say(concat("[", done_, "/", total_, "] ", label, ": accuracy ",
-                 percent(result.at("held_out").at("accuracy").get<double>()), " held out, ",
-                 format_number(seconds_ / static_cast<double>(done_), "%.0f"), " s a run"));
+      say(concat("[", done_, "/", total_, "] ", label, ": ", shown.column, " ",
+                 format_number(shown.scale * value_of(result.at("held_out"), shown), shown.format),
+                 " held out, ", format_number(seconds_ / static_cast<double>(done_), "%.0f"),
+                 " s a run"));
     return result;
   }
 
@@ -305,15 +316,16 @@ class Comparison {
       settings.emplace_back(key, value.is_string() ? value.get<std::string>() : value.dump());
     write_comparison(output_,
                      concat("Methods on ", last_name(s_.data), " with ", last_name(s_.model)),
-                     table_, settings);
+                     measures_of(s_.task), table_, settings);
   }
 
-  static Json as_json(const ComparedMethod& m) {
+  Json as_json(const ComparedMethod& m) const {
+    const auto [first, second] = measures_of(s_.task);
     Json json{{"method", m.name},
-              {"accuracies", m.accuracies},
-              {"accuracy", mean(m.accuracies)},
-              {"deviation", deviation(m.accuracies)},
-              {"macro_f1", mean(m.f1)},
+              {concat(first.key, "_values"), m.first},
+              {first.key, mean(m.first)},
+              {"deviation", deviation(m.first)},
+              {second.key, mean(m.second)},
               {"trainable", m.trainable},
               {"step_ms", m.step_ms},
               {"over_frozen", m.over_frozen},
@@ -344,9 +356,11 @@ void add_compare(CLI::App& app, Command& run) {
   const auto positive = CLI::PositiveNumber;
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
-  c->add_option("--model", s->model, "Hugging Face folder of an encoder")->required();
-  c->add_option("--task", s->task, "classification")->check(CLI::IsMember({"classification"}));
-  c->add_option("--data", s->data, "Labelled texts: CSV, TSV, JSON lines")->required();
+  c->add_option("--model", s->model, "As in finetune")->required();
+  c->add_option("--task", s->task, "As in finetune")->check(CLI::IsMember(task_names()));
+  c->add_option("--data", s->data, "As in finetune")->required();
+  c->add_option("--documents", s->documents, "Language: as in finetune")
+      ->check(CLI::IsMember({"file", "blank-line", "line"}));
   c->add_option("--held-out-data", s->labelled.held_out_data,
                 "File of rows for evaluation, in place of --held-out");
   c->add_option("--test-data", s->labelled.test_data,

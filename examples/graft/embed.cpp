@@ -66,8 +66,7 @@ int embed(const Settings& s) {
     throw graft::ValueError(concat("--sequence-length: ", s.sequence_length, ", but the model has ",
                                    encoder.max_tokens, " positions"));
   graft::AdapterModel adapters(encoder.sites, methods());
-  load_adapters(adapters, s.adapters);
-  for (const auto& from : s.adapters) compare_base(from.substr(from.find('=') + 1), s.model);
+  load_adapters(adapters, s.adapters, s.model);
   const Pooling pooling =
       s.pooling.empty() ? pooling_of(s.model) : graft::models::pooling_named(s.pooling);
 

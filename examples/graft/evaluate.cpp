@@ -24,7 +24,7 @@ int evaluate(const Settings& s) {
   const auto model = load_causal(s.model);
   const auto tokenizer = load_tokenizer(s.model);
   graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, s.adapters);
+  load_adapters(adapters, s.adapters, s.model);
   auto data = load_data(s.data, tokenizer);
   if (!s.json) say("data       " + data_line(s.data, data));
   if (s.limit > 0 && std::ssize(data.examples) > s.limit)

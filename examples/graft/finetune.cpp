@@ -5,6 +5,11 @@
 #include <optional>
 
 #include "adapter_choice.hpp"
+#include "graft/compose/calibrate.hpp"
+#include "graft/compose/low_rank_pairs.hpp"
+#include "graft/optim/lora_fa.hpp"
+#include "graft/optim/riemannian.hpp"
+#include "graft/optim/sgd.hpp"
 #include "graft/train/trainer.hpp"
 #include "options.hpp"
 #include "progress.hpp"
@@ -36,7 +41,9 @@ struct Settings {
         checkpoint_interval = 100;
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
-  bool resume = false, overwrite = false, json = false;
+  Index calibration_batches = 8;
+  std::string optimizer = "adamw";
+  bool resume = false, overwrite = false, json = false, riemannian = false;
   int threads = 0;
 };
 
@@ -83,6 +90,10 @@ class Run {
     graft::io::write_file_atomically(output_ / "settings.json",
                                      graft::io::json_text(settings_json(), 2) + "\n");
     task_->save(output_);
+    if (rewritten_ && trainer_->step() == 0) {
+      // What graft convert needs to make a LoRA for the model as it was.
+      adapters_->save(kAdapter, output_ / "initial");
+    }
     fs::remove(output_ / "result.json");  // of a run before this one
     train();
     finish();
@@ -115,7 +126,8 @@ class Run {
   void load() {
     set_threads(s_.threads);
     const auto& o = s_.task;
-    task_ = o.name == "classification" ? classification_task(o) : language_task(o);
+    for (const auto& [name, make] : tasks())
+      if (name == o.name) task_ = make(o);
     auto& model = task_->model();
     choice_ = choose_adapter(s_.adapter, command_, last_name(o.model), model.sites());
     task_->complete(choice_.config);
@@ -125,8 +137,8 @@ class Run {
     adapters_->set_tokenizer([this](const std::string& text, const std::string& name) {
       return load_tokenizer(fs::is_directory(name) ? name : s_.task.model).encode(text);
     });
-    graft::TorchGenerator generator(o.seed);
-    const auto& set = adapters_->add(kAdapter, choice_.config, generator);
+    const auto& set = add_adapter();
+    make_optimizer();
     trainable_ = set.trainable_elements();
     total_ = describe_model(o.model).parameters + trainable_;
     const double share = 100.0 * static_cast<double>(trainable_) / static_cast<double>(total_);
@@ -140,7 +152,7 @@ class Run {
     config.epochs = s_.epochs;
     config.batch_size = o.batch_size;
     config.accumulation = s_.accumulation;
-    config.optimizer = {s_.learning_rate, s_.beta1, s_.beta2, s_.eps, s_.weight_decay};
+    config.optimizer = adamw();
     config.lora_plus_ratio = s_.loraplus_ratio;
     config.schedule = {graft::schedule_named(s_.scheduler), s_.warmup_steps, s_.final_ratio};
     config.max_gradient_norm = s_.clip;
@@ -150,8 +162,83 @@ class Run {
     config.seed = o.seed;
     if (s_.max_steps > 0)
       config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
-    trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config);
+    trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config, optimizer_.get());
     tell(concat("memory     ", format_number(rss_mib(), "%.0f"), " MiB before training"));
+  }
+
+  graft::AdamWConfig adamw() const {
+    return {s_.learning_rate, s_.beta1, s_.beta2, s_.eps, s_.weight_decay};
+  }
+
+  /// Inits that look at data see the first rows of it.
+  const graft::AdapterSet<float>& add_adapter() {
+    const auto& sites = task_->model().sites();
+    std::vector<std::weak_ptr<const void>> before;
+    for (const auto* site : sites.linear) before.push_back(site->base().identity());
+    graft::TorchGenerator generator(s_.task.seed);
+    const auto init = choice_.config.find("init_lora_weights");
+    const auto* word = init == choice_.config.end() ? nullptr : init->second.get_if<std::string>();
+    const bool calibrated =
+        word != nullptr && (*word == "eva" || *word == "corda" || *word == "lora_ga");
+    if (!calibrated && given(command_, "calibration-batches"))
+      throw graft::ValueError(
+          "--calibration-batches: goes with --init eva, corda or lora_ga, which look at data");
+    if (!calibrated) choice_.unused.push_back("calibration-batches");
+    const auto batch_of = [&](Index i) {
+      const auto& rows = task_->rows();
+      std::vector<Index> picked;
+      for (Index k = 0; k < s_.task.batch_size; ++k)
+        picked.push_back((i * s_.task.batch_size + k) % rows.rows);
+      return rows.batch(picked);
+    };
+    graft::CalibrationData<float> data;
+    data.batches = s_.calibration_batches;
+    data.run = [&](graft::Tape& tape, Index i) { return task_->model().loss(tape, batch_of(i)); };
+    if (calibrated)
+      tell(concat("init       ", *word, " from ", s_.calibration_batches, " batches of ",
+                  s_.task.batch_size, " rows"));
+    const auto& set = graft::add_calibrated(*adapters_, kAdapter, choice_.config, generator, data);
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      const auto now = sites.linear[i]->base().identity();
+      rewritten_ = rewritten_ || before[i].owner_before(now) || now.owner_before(before[i]);
+    }
+    return set;
+  }
+
+  /// Another optimiser than AdamW, or one with a preconditioner.
+  void make_optimizer() {
+    const auto& set = adapters_->at(kAdapter);
+    const auto groups = graft::parameter_groups<float>(*adapters_, s_.loraplus_ratio);
+    if (given(command_, "loraplus-ratio") && groups.back().parameters.empty())
+      throw graft::ValueError(concat("--loraplus-ratio: ", set.info().name, " has no factor B"));
+    const auto pairs = [&](const char* option) {
+      auto list = graft::low_rank_pairs(set);
+      if (list.empty())
+        throw graft::ValueError(
+            concat(option, ": ", set.info().name, " has no low-rank factors A and B"));
+      return list;
+    };
+    if (s_.optimizer == "lora-fa") {
+      if (s_.riemannian || given(command_, "loraplus-ratio"))
+        throw graft::ValueError(
+            "--optimizer lora-fa: trains B alone; --riemannian and --loraplus-ratio are for both "
+            "factors");
+      optimizer_ = std::make_unique<graft::LoRAFA>(
+          pairs("--optimizer lora-fa"),
+          graft::LoRAFAConfig{s_.learning_rate, s_.beta1, s_.beta2, s_.eps, s_.weight_decay},
+          set.parameters());
+      return;
+    }
+    if (s_.optimizer == "sgd")
+      optimizer_ = std::make_unique<graft::Sgd>(
+          groups,
+          graft::SgdConfig{.learning_rate = s_.learning_rate, .weight_decay = s_.weight_decay});
+    else if (s_.riemannian)
+      optimizer_ = std::make_unique<graft::AdamW>(groups, adamw());
+    if (s_.riemannian)
+      optimizer_->before_step = [p = graft::RiemannianPreconditioner(pairs("--riemannian"))] {
+        p.apply();
+      };
   }
 
   Json settings_json() const {
@@ -278,6 +365,11 @@ class Run {
     say(concat("memory     ", format_number(peak_, "%.0f"), " MiB at most"));
     say(concat("adapter    ", output_.string(), " (",
                mib(bytes_of(output_ / "adapter_model.safetensors")), ")"));
+    if (rewritten_)
+      say(
+          concat("note       the init changed frozen weights, so the adapter is for the changed "
+                 "model; a LoRA for the model as it was: graft convert --input ",
+                 output_.string(), " --initial ", (output_ / "initial").string(), " --output …"));
     if (!s_.report.empty()) say("report     " + s_.report);
   }
 
@@ -319,7 +411,9 @@ class Run {
   AdapterChoice choice_;
   std::unique_ptr<Task> task_;
   std::optional<graft::AdapterModel> adapters_;
+  std::unique_ptr<graft::Optimizer> optimizer_;  ///< null: the trainer's AdamW
   std::optional<graft::Trainer> trainer_;
+  bool rewritten_ = false;  ///< the init changed frozen weights
   Index trainable_ = 0, total_ = 0;
   double seconds_ = 0;  ///< of training, earlier parts of the run included
   double rate_ = 0, peak_ = 0;
@@ -348,6 +442,15 @@ void add_training_options(CLI::App& command, Settings& s) {
   add("--beta1", s.beta1, "AdamW")->check(CLI::Range(0.0, 0.99999));
   add("--beta2", s.beta2, "AdamW")->check(CLI::Range(0.0, 0.999999));
   add("--eps", s.eps, "AdamW")->check(positive);
+  add("--optimizer", s.optimizer, "adamw, sgd, or lora-fa (B alone, by LoRA-FA's Adam)")
+      ->check(CLI::IsMember({"adamw", "sgd", "lora-fa"}));
+  command
+      .add_flag("--riemannian", s.riemannian,
+                "Precondition the gradients of low-rank factors (Riemannian)")
+      ->group("Training");
+  add("--calibration-batches", s.calibration_batches,
+      "Batches that --init eva, corda and lora_ga look at")
+      ->check(positive);
   add("--loraplus-ratio", s.loraplus_ratio, "Learning rate of B over that of A (LoRA+)")
       ->check(positive);
   add("--max-grad-norm", s.clip, "Clipping by the global norm; 0: none")->check(not_negative);
@@ -378,13 +481,15 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
   c->add_option("--model", s->task.model, "GGUF file or Hugging Face folder")->required();
   c->add_option("--task", s->task.name,
-                "language (next token) or classification (of labelled texts: CSV, TSV, JSON lines)")
-      ->check(CLI::IsMember({"language", "classification"}));
+                "language (next token), classification or regression (of texts: CSV, TSV, JSON "
+                "lines), token-classification (JSON lines with lists tokens and tags, or CoNLL "
+                "columns), image-classification (CSV or TSV with a column a pixel)")
+      ->check(CLI::IsMember(task_names()));
   add_data_options(*c, s->task.data);
   c->add_option("--held-out-data", s->task.labelled.held_out_data,
-                "Classification: file of rows for evaluation, in place of --held-out");
+                "Labelled tasks: file of rows for evaluation, in place of --held-out");
   c->add_option("--test-data", s->task.labelled.test_data,
-                "Classification: file of rows for a last evaluation");
+                "Labelled tasks: file of rows for a last evaluation");
   add_column_options(*c, s->task.labelled);
   c->add_option("--output", s->output, "Folder for the adapter, its settings and checkpoints")
       ->required();
@@ -402,7 +507,7 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_flag("--json", s->json, "Print one JSON object at the end instead of text")
       ->group("Output");
   c->add_flag("--check-merge", s->task.check_merge,
-              "Classification: compare the outputs with those of merged weights at the end")
+              "Compare the outputs with those of merged weights at the end")
       ->group("Output");
   c->callback([&run, s, unused, c] { run = [s, unused, c] { return Run(*s, *c)(); }; });
 }

@@ -41,7 +41,7 @@ class Generator {
         model_(load_causal(settings.model)),
         tokenizer_(load_tokenizer(settings.model)),
         adapters_(model_->sites(), methods()) {
-    load_adapters(adapters_, settings.adapters);
+    load_adapters(adapters_, settings.adapters, settings.model);
     if (!s_.chat_template.empty())
       template_.emplace(graft::text::ChatTemplate::named(s_.chat_template));
   }

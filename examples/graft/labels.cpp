@@ -42,10 +42,11 @@ std::vector<std::vector<std::string>> cells(const ConfusionMatrix& m, const Labe
 }  // namespace
 
 void save_labels(const fs::path& folder, const Labels& labels) {
-  const Json json{{"task", "classification"},
+  const Json json{{"task", labels.task},
                   {"labels", labels.names},
                   {"text_column", labels.columns.text_column},
                   {"pair_column", labels.columns.pair_column},
+                  {"label_column", labels.columns.label_column},
                   {"sequence_length", labels.sequence_length}};
   graft::io::write_file_atomically(folder / kFile, graft::io::json_text(json, 2) + "\n");
 }
@@ -55,16 +56,52 @@ std::optional<Labels> load_labels(const fs::path& folder) {
   const auto document = graft::io::read_json(folder / kFile);
   const graft::io::JsonView json(document, (folder / kFile).string());
   Labels labels;
+  labels.task = json.string_or("task", labels.task);
   labels.names = json.at("labels").strings();
-  if (labels.names.size() < 2) json.at("labels").fail("fewer than two classes");
+  if (labels.names.size() < 2 && labels.task != "regression")
+    json.at("labels").fail("fewer than two classes");
   labels.columns.text_column = json.string_or("text_column", "text");
   labels.columns.pair_column = json.string_or("pair_column", "");
-  labels.sequence_length = static_cast<Index>(json.integer_or("sequence_length", 256, 1, 1 << 20));
+  labels.columns.label_column = json.string_or("label_column", "label");
+  labels.sequence_length = static_cast<Index>(json.integer_or("sequence_length", 256, 0, 1 << 20));
   return labels;
 }
 
+namespace {
+
+constexpr std::pair<std::string_view, std::string_view> kHeads[] = {
+    {"classification", "ForSequenceClassification"},
+    {"regression", "ForSequenceClassification"},
+    {"token-classification", "ForTokenClassification"},
+    {"image-classification", "ForImageClassification"}};
+
+}  // namespace
+
+Classifier load_with_head(const fs::path& path, const Labels& labels, std::uint64_t seed) {
+  const Index classes = std::max<Index>(1, std::ssize(labels.names));
+  if (labels.task == "token-classification") return load_tagger(path, classes, seed);
+  if (labels.task == "image-classification") return load_image_classifier(path, classes, seed);
+  return load_classifier(path, classes, seed);
+}
+
+std::string task_of_architecture(const std::string& name, const std::string& otherwise) {
+  for (const auto& [task, suffix] : kHeads)
+    if (name.ends_with(suffix)) return std::string(task);
+  return otherwise;
+}
+
+std::string architecture_of_task(const std::string& model_type, const std::string& task) {
+  const std::string prefix = model_type == "bert"         ? "Bert"
+                             : model_type == "roberta"    ? "Roberta"
+                             : model_type == "distilbert" ? "DistilBert"
+                                                          : "ViT";
+  for (const auto& [name, suffix] : kHeads)
+    if (name == task) return prefix + std::string(suffix);
+  throw graft::ValueError("no architecture for the task " + task);
+}
+
 graft::text::LabelledData load_labelled(const std::string& path, const LabelledOptions& options,
-                                        const std::vector<std::string>& names) {
+                                        const std::vector<std::string>& names, bool regression) {
   if (!fs::exists(path)) throw graft::IoError(path + ": no such data file");
   graft::text::LabelledDataOptions columns;
   columns.text_column = options.text_column;
@@ -72,7 +109,15 @@ graft::text::LabelledData load_labelled(const std::string& path, const LabelledO
   columns.label_column = options.label_column;
   columns.header = !options.no_header;
   columns.label_names = names;
+  columns.regression = regression;
   return graft::text::load_labelled_data(path, columns);
+}
+
+LabelledOptions word_columns(LabelledOptions columns) {
+  const LabelledOptions texts;
+  if (columns.text_column == texts.text_column) columns.text_column = "tokens";
+  if (columns.label_column == texts.label_column) columns.label_column = "tags";
+  return columns;
 }
 
 Json confusion_json(const ConfusionMatrix& m, const Labels& labels) {

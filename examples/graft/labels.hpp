@@ -16,9 +16,10 @@
 /// Classes, and models that tell them apart.
 namespace cli {
 
-/// What a classifier was trained for: labels.json beside its adapter.
+/// What a head was trained for: labels.json beside its adapter.
 struct Labels {
-  std::vector<std::string> names;
+  std::string task = "classification";  ///< see finetune --task
+  std::vector<std::string> names;       ///< classes; none for regression
   LabelledOptions columns;
   graft::Index sequence_length = 0;
 };
@@ -26,7 +27,7 @@ void save_labels(const std::filesystem::path& folder, const Labels& labels);
 /// Nothing if the folder has no labels.json.
 std::optional<Labels> load_labels(const std::filesystem::path& folder);
 
-/// An encoder with a classification head.
+/// A model with a head that is trained.
 struct Classifier {
   std::unique_ptr<graft::models::Model> model;
   std::vector<std::string> head;   ///< modules of the head that are trained whole
@@ -36,6 +37,19 @@ struct Classifier {
 /// @throws ValueError for a model that is no encoder
 Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
                            std::uint64_t seed);
+/// The same with an output a token.
+Classifier load_tagger(const std::filesystem::path& path, graft::Index classes, std::uint64_t seed);
+/// A vision transformer.
+Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
+                                 std::uint64_t seed);
+
+/// The one of these that a task needs.
+Classifier load_with_head(const std::filesystem::path& path, const Labels& labels,
+                          std::uint64_t seed);
+/// "BertForTokenClassification" -> "token-classification"; `otherwise` for an unknown suffix.
+std::string task_of_architecture(const std::string& name, const std::string& otherwise);
+/// "bert", "regression" -> "BertForSequenceClassification"
+std::string architecture_of_task(const std::string& model_type, const std::string& task);
 
 /// An encoder without a head.
 struct Encoder {
@@ -48,7 +62,11 @@ struct Encoder {
 Encoder load_encoder(const std::filesystem::path& path);
 
 graft::text::LabelledData load_labelled(const std::string& path, const LabelledOptions& options,
-                                        const std::vector<std::string>& names);
+                                        const std::vector<std::string>& names,
+                                        bool regression = false);
+
+/// The same columns, by the names that lists of words and tags have where none are given.
+LabelledOptions word_columns(LabelledOptions columns);
 
 graft::io::Json confusion_json(const graft::ConfusionMatrix& matrix, const Labels& labels);
 std::string confusion_text(const std::string& name, const graft::ConfusionMatrix& matrix,

@@ -1,5 +1,6 @@
 #include "graft/text/sampling.hpp"
 #include "graft/train/generate.hpp"
+#include "merge_check.hpp"
 #include "task.hpp"
 
 namespace cli {
@@ -46,7 +47,10 @@ class LanguageTask final : public Task {
     before_ = sample(stop);
     return wants_sample() ? concat("sample     ", o_.sample_prompt, before_) : "";
   }
-  void look_after(graft::AdapterModel&, const Stop& stop) override { after_ = sample(stop); }
+  void look_after(graft::AdapterModel& adapters, const Stop& stop) override {
+    after_ = sample(stop);
+    if (o_.check_merge) merge_check_.run(*model_, adapters, held_out_, 1);
+  }
   void keep(Json& note) const override { note["sample"] = before_; }
   void restore(const graft::io::JsonView& note) override { before_ = note.string_or("sample", ""); }
 
@@ -59,7 +63,9 @@ class LanguageTask final : public Task {
       result["perplexity_after"] = last.perplexity;
       result["accuracy_before"] = first.accuracy;
       result["accuracy_after"] = last.accuracy;
+      result["held_out"] = {{"perplexity", last.perplexity}, {"accuracy", last.accuracy}};
     }
+    merge_check_.add_to(result);
     if (!wants_sample()) return;
     result["sample_before"] = before_;
     result["sample_after"] = after_;
@@ -115,6 +121,7 @@ class LanguageTask final : public Task {
   std::vector<std::string> lines_;
   graft::Dataset rows_, held_out_;
   std::string before_, after_;
+  MergeCheck merge_check_;
 };
 
 }  // namespace

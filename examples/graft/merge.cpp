@@ -2,12 +2,13 @@
 #include <charconv>
 #include <list>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "files.hpp"
 #include "graft/compose/tied_head.hpp"
 #include "graft/quant/format.hpp"
-#include "session.hpp"
+#include "labels.hpp"
 
 namespace cli {
 namespace {
@@ -47,20 +48,26 @@ Tensor file_weight(const graft::BasicLinearSite<float>& site) {
   return w.reshape(shape);
 }
 
-void add_linear(Weights& weights, const graft::BasicLinearSite<float>& site) {
-  weights[site.path() + ".weight"] = file_weight(site);
-  if (site.base().bias()) weights[site.path() + ".bias"] = site.base().bias();
+void add_linear(Weights& weights, const graft::models::Model& model,
+                const graft::BasicLinearSite<float>& site) {
+  const std::string name = model.file_name(site.path());
+  weights[name + ".weight"] = file_weight(site);
+  if (site.base().bias()) weights[name + ".bias"] = site.base().bias();
 }
-void add_norm(Weights& weights, const graft::BasicNormSite<float>& site) {
-  if (site.norm().weight) weights[site.path() + ".weight"] = site.norm().weight;
-  if (site.norm().bias) weights[site.path() + ".bias"] = site.norm().bias;
+void add_norm(Weights& weights, const graft::models::Model& model,
+              const graft::BasicNormSite<float>& site) {
+  const std::string name = model.file_name(site.path());
+  if (site.norm().weight) weights[name + ".weight"] = site.norm().weight;
+  if (site.norm().bias) weights[name + ".bias"] = site.norm().bias;
 }
 
 /// What a merge changed.
 struct Merged {
   Weights changed;
-  bool was_tied = false;  ///< the head was the embedding table
-  bool tied = false;      ///< it still is
+  std::optional<Labels> labels;    ///< of a model with a head that was trained
+  std::vector<std::string> added;  ///< modules that the model's file may lack
+  bool was_tied = false;           ///< the head was the embedding table
+  bool tied = false;               ///< it still is
 };
 
 Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters) {
@@ -73,25 +80,25 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
   std::set<const void*> sites;
   const graft::BasicLinearSite<float>* tied_head = nullptr;
   for (const auto* site : table.linear) {
-    if (touched(site) || site->bias_override) sites.insert(site);
+    if (touched(site) || site->biases.active) sites.insert(site);
     if (graft::is_tied_head(*site, table)) tied_head = site;
   }
   for (const auto* site : table.embedding)
     if (touched(site)) sites.insert(site);
   for (const auto* site : table.norm)
-    if (touched(site) || site->bias_override) sites.insert(site);
+    if (touched(site) || site->biases.active) sites.insert(site);
 
   adapters.merge({.dequantize = true});
   Merged result;
   for (const auto* site : table.linear)
-    if (sites.contains(site)) add_linear(result.changed, *site);
+    if (sites.contains(site)) add_linear(result.changed, model, *site);
   for (const auto* site : table.embedding)
     if (sites.contains(site)) result.changed[site->path() + ".weight"] = site->table().dense();
   for (const auto* site : table.norm)
-    if (sites.contains(site)) add_norm(result.changed, *site);
+    if (sites.contains(site)) add_norm(result.changed, model, *site);
   result.was_tied = tied_head != nullptr;
   result.tied = tied_head != nullptr && graft::is_tied_head(*tied_head, table);
-  if (result.was_tied && !result.tied) add_linear(result.changed, *tied_head);
+  if (result.was_tied && !result.tied) add_linear(result.changed, model, *tied_head);
   if (result.changed.empty()) throw graft::ValueError("merge: the adapters change no weight");
   return result;
 }
@@ -103,8 +110,8 @@ Weights all_weights(const graft::models::Model& model, bool tied) {
   for (const auto* site : table.embedding)
     weights[site->path() + ".weight"] = site->table().dense();
   for (const auto* site : table.linear)
-    if (!tied || !graft::is_output_layer(*site, table)) add_linear(weights, *site);
-  for (const auto* site : table.norm) add_norm(weights, *site);
+    if (!tied || !graft::is_output_layer(*site, table)) add_linear(weights, model, *site);
+  for (const auto* site : table.norm) add_norm(weights, model, *site);
   return weights;
 }
 
@@ -140,8 +147,8 @@ class Output {
   void add(const std::string& name, const Tensor& t, Format format) {
     add(name, {t.shape().begin(), t.shape().end()}, t.data(), t.size(), format);
   }
-  void copy(const graft::io::TensorView& view) {
-    tensors_.push_back({view.name, view.dtype, view.shape, view.data});
+  void copy(const graft::io::TensorView& view, const std::string& name) {
+    tensors_.push_back({name, view.dtype, view.shape, view.data});
   }
   void write(const fs::path& path) const { graft::io::write_safetensors(path, tensors_); }
 
@@ -174,11 +181,47 @@ void write_config(const fs::path& folder, const Json& config) {
   graft::io::write_file_atomically(folder / "config.json", graft::io::json_text(config, 2) + "\n");
 }
 
+/// The name that a tensor of a file has in a model with a head: "encoder.…" -> "bert.encoder.…".
+std::string name_below_head(const std::string& name, const std::string& model_type,
+                            const std::vector<std::string>& head) {
+  const bool own = name.starts_with(model_type + ".") ||
+                   std::any_of(head.begin(), head.end(), [&](const std::string& module) {
+                     return name.starts_with(module + ".");
+                   });
+  return own ? name : concat(model_type, ".", name);
+}
+
+/// Fields of config.json that say what the head is for.
+void describe_head(Json& config, const Labels& labels) {
+  config["architectures"] =
+      Json::array({architecture_of_task(config.at("model_type").get<std::string>(), labels.task)});
+  Json names = Json::object(), numbers = Json::object();
+  auto list = labels.names;
+  if (list.empty()) list = {"LABEL_0"};
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    names[std::to_string(i)] = list[i];
+    numbers[list[i]] = i;
+  }
+  config["id2label"] = names;
+  config["label2id"] = numbers;
+  if (labels.task == "regression") config["problem_type"] = "regression";
+}
+
 /// A folder from a folder: what did not change is copied byte for byte.
 void write_from_folder(const Settings& s, const Merged& merged, const fs::path& work) {
   const fs::path source = s.model;
   const auto file = graft::io::SafetensorsModel::open(source);
   const bool keep = s.dtype == "auto";
+  Json config = graft::io::read_json(source / "config.json");
+  const auto name_of = [&](const std::string& name) {
+    return merged.labels
+               ? name_below_head(name, config.at("model_type").get<std::string>(), merged.added)
+               : name;
+  };
+  const auto is_added = [&](const std::string& name) {
+    return std::any_of(merged.added.begin(), merged.added.end(),
+                       [&](const std::string& module) { return name.starts_with(module + "."); });
+  };
   Output output;
   std::set<std::string> placed;
   Format common = Format::f32;
@@ -189,27 +232,32 @@ void write_from_folder(const Settings& s, const Merged& merged, const fs::path& 
     const auto it = find_changed(merged.changed, view.name);
     if (it != merged.changed.end()) {
       placed.insert(it->first);
+      if (it->second.size() != view.elements() && is_added(it->first)) {
+        output.add(name_of(view.name), it->second, format);
+        continue;
+      }
       if (it->second.size() != view.elements())
         throw graft::ValueError(concat("merge: ", view.name, " has ", view.elements(),
                                        " elements, the merged weight ", it->second.size()));
-      output.add(view.name, view.shape, it->second.data(), it->second.size(), format);
+      output.add(name_of(view.name), view.shape, it->second.data(), it->second.size(), format);
       common = format;
     } else if (keep || !is_float) {
-      output.copy(view);
+      output.copy(view, name_of(view.name));
     } else {
       const auto values = graft::io::to_f32(view);
-      output.add(view.name, view.shape, values.data(), std::ssize(values), format);
+      output.add(name_of(view.name), view.shape, values.data(), std::ssize(values), format);
     }
   }
   for (const auto& [name, tensor] : merged.changed) {
     if (placed.contains(name)) continue;
-    if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight"))
+    if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight") &&
+        !is_added(name))
       throw graft::ValueError(concat("merge: ", file.name(), " has no tensor for ", name));
     output.add(name, tensor, common);
   }
   output.write(work / "model.safetensors");
 
-  Json config = graft::io::read_json(source / "config.json");
+  if (merged.labels) describe_head(config, *merged.labels);
   if (merged.was_tied) config["tie_word_embeddings"] = merged.tied;
   if (!keep) {
     config.erase("torch_dtype");
@@ -331,10 +379,19 @@ int merge(const Settings& s) {
         concat("--dtype: ", s.dtype, " is for GGUF files; a folder takes f32, f16 or bf16"));
   if (!to_gguf && fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
-  const auto model = load_model(s.model);
+  std::optional<Labels> labels;
+  for (const auto& from : s.adapters)
+    if (auto found = load_labels(adapter_folder(from))) labels = std::move(found);
+  if (labels && to_gguf)
+    throw graft::ValueError("--output: a model with a head for labels is written as a folder");
+  Classifier opened;
+  if (labels) opened = load_with_head(s.model, *labels, 0);
+  const auto model = labels ? std::move(opened.model) : load_model(s.model);
   graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, s.adapters);
-  const Merged merged = merge_adapters(*model, adapters);
+  load_adapters(adapters, s.adapters, s.model);
+  Merged merged = merge_adapters(*model, adapters);
+  merged.labels = labels;
+  merged.added = opened.head;
   if (to_gguf) {
     write_gguf_file(s, *model, merged);
   } else {

@@ -7,20 +7,24 @@
 template class graft::models::BasicCausalModel<float>;
 
 namespace cli {
+namespace {
 
-std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path) {
+void expect_there(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path))
     throw graft::IoError(path.string() + ": no such file or folder");
+}
+
+}  // namespace
+
+std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path) {
+  expect_there(path);
   return graft::models::load<float>(path);
 }
 
-Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
-                           std::uint64_t seed) {
-  if (!std::filesystem::exists(path))
-    throw graft::IoError(path.string() + ": no such file or folder");
-  graft::models::HeadConfig head;
-  head.classes = classes;
-  head.seed = seed;
+namespace {
+
+Classifier load_text_head(const std::filesystem::path& path, graft::models::HeadConfig head) {
+  expect_there(path);
   Classifier result;
   auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
   result.head = {"classifier"};
@@ -31,9 +35,29 @@ Classifier load_classifier(const std::filesystem::path& path, graft::Index class
   return result;
 }
 
+}  // namespace
+
+Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
+                           std::uint64_t seed) {
+  return load_text_head(path, {.classes = classes, .seed = seed});
+}
+Classifier load_tagger(const std::filesystem::path& path, graft::Index classes,
+                       std::uint64_t seed) {
+  return load_text_head(
+      path, {.task = graft::models::Task::token_classification, .classes = classes, .seed = seed});
+}
+Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
+                                 std::uint64_t seed) {
+  expect_there(path);
+  Classifier result;
+  result.head = {"classifier"};
+  result.model = graft::models::load_image_classifier<float>(
+      path, {.classes = classes, .seed = seed}, &result.drawn);
+  return result;
+}
+
 Encoder load_encoder(const std::filesystem::path& path) {
-  if (!std::filesystem::exists(path))
-    throw graft::IoError(path.string() + ": no such file or folder");
+  expect_there(path);
   auto model = std::shared_ptr(
       graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding}));
   return {model->sites(), model->max_tokens(), model,

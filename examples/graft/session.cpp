@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 #include <map>
 #include <optional>
 
@@ -105,16 +106,37 @@ std::string data_line(const DataOptions& options, const graft::text::LanguageDat
   return text;
 }
 
-void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders) {
+fs::path adapter_folder(const std::string& from) {
+  const auto equals = from.find('=');
+  return equals == from.npos ? from : from.substr(equals + 1);
+}
+
+namespace {
+
+/// Warns if the adapter in a folder was trained on a model of another name than that at `base`.
+void compare_base(const fs::path& folder, const fs::path& base) {
+  const auto config = graft::read_config_file(folder / "adapter_config.json");
+  const auto it = config.find("base_model_name_or_path");
+  const auto* name = it == config.end() ? nullptr : it->second.get_if<std::string>();
+  if (name == nullptr || name->empty() || last_name(*name) == last_name(base)) return;
+  std::fprintf(stderr, "graft: warning: %s was trained on '%s', not on '%s'\n", folder.c_str(),
+               name->c_str(), last_name(base).c_str());
+}
+
+}  // namespace
+
+void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders,
+                   const fs::path& base) {
   std::vector<std::string> names;
   for (const auto& from : folders) {
     const auto equals = from.find('=');
-    const bool named = equals != std::string::npos;
-    const std::string name = named ? from.substr(0, equals) : concat("adapter", names.size());
-    const fs::path folder = named ? from.substr(equals + 1) : from;
+    const std::string name =
+        equals != from.npos ? from.substr(0, equals) : concat("adapter", names.size());
+    const fs::path folder = adapter_folder(from);
     if (!fs::is_directory(folder))
       throw graft::IoError(folder.string() + ": no such adapter folder");
     model.load(name, folder);
+    compare_base(folder, base);
     names.push_back(name);
   }
   model.activate(names);

@@ -54,7 +54,11 @@ graft::text::LanguageData load_data(const DataOptions& options,
 /// "text.txt: 1 document, 1201341 tokens in 4693 sequences"
 std::string data_line(const DataOptions& options, const graft::text::LanguageData& data);
 
-/// Loads adapters given as FOLDER or NAME=FOLDER and activates them all.
-void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders);
+/// The folder in FOLDER or NAME=FOLDER.
+std::filesystem::path adapter_folder(const std::string& from);
+/// Loads adapters given as FOLDER or NAME=FOLDER and activates them all. Warns of those that were
+/// trained on a model of another name than that at `base`.
+void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders,
+                   const std::filesystem::path& base);
 
 }  // namespace cli

@@ -58,6 +58,17 @@ class Task {
 };
 
 std::unique_ptr<Task> language_task(const TaskOptions& options);
+/// The class of a text.
 std::unique_ptr<Task> classification_task(const TaskOptions& options);
+/// A number that belongs to a text.
+std::unique_ptr<Task> regression_task(const TaskOptions& options);
+/// A tag for every word.
+std::unique_ptr<Task> tagging_task(const TaskOptions& options);
+/// The class of an image.
+std::unique_ptr<Task> image_task(const TaskOptions& options);
+
+/// Tasks by their names on the command line.
+const std::vector<std::pair<std::string, std::unique_ptr<Task> (*)(const TaskOptions&)>>& tasks();
+std::vector<std::string> task_names();
 
 }  // namespace cli

@@ -41,9 +41,9 @@ void add_column_options(CLI::App& command, LabelledOptions& options) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help)->group("Columns");
   };
-  add("--text-column", options.text_column, "Column of the text");
+  add("--text-column", options.text_column, "Column of the text; lists of words: tokens");
   add("--pair-column", options.pair_column, "Column of a second text; none by default");
-  add("--label-column", options.label_column, "Column of the class");
+  add("--label-column", options.label_column, "Column of the class or number; tags of words: tags");
   command
       .add_flag("--no-header", options.no_header,
                 "CSV and TSV: the first line is a row; columns are called 1, 2, ...")
@@ -60,15 +60,6 @@ void expect_tokenizer_of(const graft::models::Model& model, const graft::text::T
   if (10 * tokenizer.vocab_size() < 9 * known)
     std::fprintf(stderr, "graft: warning: %s: the tokenizer has %td tokens, the model %td\n",
                  path.c_str(), tokenizer.vocab_size(), known);
-}
-
-void compare_base(const fs::path& folder, const fs::path& base) {
-  const auto config = graft::read_config_file(folder / "adapter_config.json");
-  const auto it = config.find("base_model_name_or_path");
-  const auto* name = it == config.end() ? nullptr : it->second.get_if<std::string>();
-  if (name == nullptr || name->empty() || last_name(*name) == last_name(base)) return;
-  std::fprintf(stderr, "graft: warning: %s was trained on '%s', not on '%s'\n", folder.c_str(),
-               name->c_str(), last_name(base).c_str());
 }
 
 Texts read_texts(const std::string& path, const LabelledOptions& columns) {

@@ -22,8 +22,6 @@ void add_column_options(CLI::App& command, LabelledOptions& options);
 /// @throws ValueError if it has many tokens that the model does not know
 void expect_tokenizer_of(const graft::models::Model& model, const graft::text::Tokenizer& tokenizer,
                          const std::filesystem::path& path);
-/// Warns if the adapter in a folder was trained on a model of another name than that at `base`.
-void compare_base(const std::filesystem::path& folder, const std::filesystem::path& base);
 
 /// Texts, or pairs of them. @param path  .csv, .tsv, .jsonl with the columns; any other file, or
 /// "-" for standard input: one text a line

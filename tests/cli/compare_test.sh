@@ -42,7 +42,7 @@ import csv, json
 rows = {r["method"]: r for r in json.load(open("result.json"))}
 assert set(rows) == {"probe", "rslora", "full"}, rows
 for name, r in rows.items():
-    assert len(r["accuracies"]) == 2 and 0.5 <= r["accuracy"] <= 1, r
+    assert len(r["accuracy_values"]) == 2 and 0.5 <= r["accuracy"] <= 1, r
     assert r["steps"] == 20 and r["step_ms"] > 0 and r["over_frozen"] > 0 and r["adapter_bytes"] > 4 * r["trainable"], r
     assert r["merge_max_rel"] < 1e-3, r
 assert rows["probe"]["trainable"] == 2 * 48 + 2 < rows["rslora"]["trainable"] < rows["full"]["trainable"]

@@ -1,6 +1,7 @@
 // Layers that a module alone does not make: mixtures of adapters that the model has already,
 // routers that are told what they look at, a base that is quantised in groups.
 #include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/adapters/low_rank/qa_lora.hpp"
 #include "graft/adapters/mixtures/poly.hpp"
 #include "graft/adapters/mixtures/xlora.hpp"
 #include "handlers.hpp"
@@ -212,15 +213,16 @@ void run_poly_transfer(Checker& check, const Case& c) {
                 graft::io::to_f64(file.at("out.new_task_logits")));
 }
 
-/// QA-LoRA as PEFT has it on a base quantised in groups, ŵ = σ (q − z): the update goes into the
+/// QA-LoRA on a base quantised in groups, ŵ = σ (q − z): the update goes into the
 /// zeros z, with codes and scales as they are.
+template <class Method>
 void run_qalora(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
   const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
   const auto path = single_target(c.folder);
   const auto codes = graft::io::to_f64(file.at("codes"));
   const auto scales = tensor_of<float>(file, "scales"), zeros = tensor_of<float>(file, "zeros");
-  graft::LoRAConfig config;
+  typename Method::Config config;
   const auto map = graft::read_config_file(c.folder / "adapter_config.json");
   graft::ConfigReader reader(map);
   config.fields(reader);
@@ -235,7 +237,7 @@ void run_qalora(Checker& check, const Case& c) {
   site.in_features = in;
   site.out_features = out;
   graft::StandaloneInit<float> init(0);
-  const graft::BasicLoRAQA<float> method(config, site, init.context());
+  const Method method(config, site, init.context());
   std::map<std::string, graft::Parameter> trained;
   for (const auto& tensor : method.tensors()) {
     const std::string key = concat("base_model.model.", path, ".", tensor.name);
@@ -255,7 +257,9 @@ void run_qalora(Checker& check, const Case& c) {
   check.compare("merged_zeros", values_of(moved), graft::io::to_f64(file.at("merged_zeros")));
 }
 
-const Handler qalora({.kind = "layer", .peft_type = "LORA", .method = "QA-LoRA"}, run_qalora);
+const Handler peft_qalora({.kind = "layer", .peft_type = "LORA", .method = "QA-LoRA"},
+                          run_qalora<graft::BasicLoRAQA<float>>);
+const Handler qalora({.kind = "layer", .peft_type = "QA_LORA"}, run_qalora<graft::QALoRA>);
 const Handler poly_transfer({.kind = "transform", .peft_type = "POLY"}, run_poly_transfer);
 const Handler arrow({.kind = "multi", .name = "arrow"}, run_arrow);
 const Handler stacked_arrow({.kind = "layer", .peft_type = "LORA", .method = "Arrow routing"},

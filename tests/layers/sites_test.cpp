@@ -102,11 +102,11 @@ TEST_CASE("A trained bias takes the place of the frozen one") {
   graft::LinearSite site("proj",
                          graft::DenseLinear(Tensor::identity(2), Tensor::from({1, 2}, {2})));
   CHECK(run(site, {0, 0}) == std::vector<float>{1, 2});
-  site.bias_override = graft::Parameter(Tensor::from({5, 7}, {2}));
+  site.biases.active = graft::Parameter(Tensor::from({5, 7}, {2}));
   CHECK(run(site, {1, 1}) == std::vector<float>{6, 8});
   Tape tape;
   tape.backward(sum(site(tape.constant(Tensor::from({0, 0, 0, 0}, {2, 2})))));
-  CHECK(site.bias_override.grad()[0] == 2);
+  CHECK(site.biases.active.grad()[0] == 2);
 }
 
 TEST_CASE("A norm site keeps to its norm, RMSNorm with an offset or LayerNorm") {

@@ -49,3 +49,45 @@ TEST_CASE("rows of a subset are those that were picked, and content shows in the
   CHECK(tiny::data(8).fingerprint != all.fingerprint);
   CHECK_THROWS_AS(graft::subset(all, {9}), graft::ValueError);
 }
+
+namespace {
+
+/// Says class (id mod 3) of every token, behind `extra` virtual ones.
+class TokenClasses final : public graft::models::Model {
+ public:
+  explicit TokenClasses(Index extra) : extra_(extra) {}
+  graft::Var logits(graft::Tape& tape, const graft::models::Batch& batch) const override {
+    const Index tokens = extra_ + batch.seq_len;
+    auto y = graft::Tensor::zeros({batch.batch, tokens, 3});
+    for (Index b = 0; b < batch.batch; ++b)
+      for (Index t = 0; t < batch.seq_len; ++t) {
+        const auto id = batch.ids[static_cast<std::size_t>(b * batch.seq_len + t)];
+        y[(b * tokens + extra_ + t) * 3 + id % 3] = 1;
+      }
+    return tape.constant(y);
+  }
+  graft::Var loss(graft::Tape& tape, const graft::models::Batch&) const override {
+    return tape.constant(graft::Tensor::zeros({1}));
+  }
+
+ private:
+  Index extra_;
+};
+
+}  // namespace
+
+TEST_CASE("of a model with an output a token, the tokens with a label are judged") {
+  std::vector<graft::text::Example> examples(3);
+  examples[0] = {{1, 2, 3}, {}, {-100, 2, 0}};
+  examples[1] = {{4, 5}, {}, {1, -100}};
+  examples[2] = {{6, 7, 8, 9}, {}, {1, 1, 1, -100}};
+  const auto data = graft::text_dataset<float>(examples, 0);
+  for (const Index extra : {0, 2}) {
+    const TokenClasses model(extra);
+    const auto e = graft::evaluate(model, data, 2);
+    CHECK(e->count == 6);
+    CHECK(e->accuracy == Approx(4.0 / 6));  // wrong: 6 and 8 of the last text
+    const auto y = graft::predict(model, data, 2);
+    CHECK(graft::likeliest(*y) == std::vector<Index>{2, 0, 1, 0, 1, 2});
+  }
+}

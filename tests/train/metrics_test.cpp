@@ -33,3 +33,16 @@ TEST_CASE("An empty confusion matrix has zeros") {
   CHECK(m.accuracy() == 0);
   CHECK(m.macro_f1() == 0);
 }
+
+TEST_CASE("A regression score has errors and the correlation") {
+  const std::vector<float> truth{1, 2, 3, 4}, predicted{1, 3, 2, 6};
+  const auto score = graft::regression_score(truth, predicted);
+  CHECK(score.count == 4);
+  CHECK(score.mean_squared_error == Approx(6.0 / 4));
+  CHECK(score.mean_absolute_error == Approx(1));
+  CHECK(score.pearson == Approx(7 / std::sqrt(5.0 * 14)));
+  const std::vector<float> same{2, 2, 2, 2};
+  CHECK(graft::regression_score(truth, same).pearson == 0);
+  CHECK(graft::regression_score({}, {}).count == 0);
+  CHECK_THROWS_AS(graft::regression_score(truth, std::vector<float>{1}), graft::ValueError);
+}

@@ -24,6 +24,21 @@ struct MethodInfo {
   bool in_peft = true;  ///< Hugging Face PEFT reads and writes its files
   /// What files put before the path of a module; prompt methods wrap the model once less.
   std::string_view path_prefix = "base_model.model.";
+  /// With its default configuration a new adapter leaves the results of the model as they are.
+  bool identity_at_init = true;
+  /// The gradients are those of the function that is computed; false: they go through steps and
+  /// masks as if these were not there (straight-through).
+  bool exact_gradient = true;
+  /// Several active adapters of it act together; false: the last one takes the place of the others.
+  bool adds_up = true;
+  /// A new adapter trains nothing before it was told what; see the method.
+  bool starts_empty = false;
+  /// Trained elements of an embedding [in rows, out columns], where these are not `parameters`.
+  std::string_view embedding_parameters = "";
+  /// A dropout of the configuration that has no effect with its defaults, as in PEFT.
+  std::string_view unused_dropout = "";
+  /// What comes out for one row of a batch does not depend on the others.
+  bool rows_apart = true;
 };
 
 /// Steps of a training run, as procedures see them. Steps count from 1.
@@ -104,7 +119,9 @@ struct PromptSiteInfo {
 /// `procedure(config, parts) -> unique_ptr<Procedure>`. With
 /// `trains_norms(config)` in it, `norm` is asked for all norms of the model or for none, whatever
 /// the targets. With a true constant `kByRole` a configuration without target modules means every
-/// site, and the functions choose by what a site is.
+/// site, and the functions choose by what a site is. A true constant `kOwnModules` says that the
+/// modules follow from the method though it takes target modules. `example() -> Config` gives a
+/// configuration for small layers where the default one needs large ones or leaves a choice open.
 template <class M>
 struct LinearMethod {
   using Scalar = typename M::Scalar;
@@ -114,6 +131,11 @@ struct LinearMethod {
                                                     const LinearSiteInfo<Scalar>& site,
                                                     InitContext<Scalar>& context) {
     return linear_part(M(config, site, context));
+  }
+  static Config example()
+    requires requires { M::example(); }
+  {
+    return M::example();
   }
 };
 

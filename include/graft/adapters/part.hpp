@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
-#include "graft/autograd/low_rank_term.hpp"
 
 namespace graft {
 
@@ -39,11 +38,7 @@ class AdapterPart {
 };
 
 template <std::floating_point T>
-class LinearPart : public AdapterPart<T>, public LinearAdapterInterface<T> {
- public:
-  /// The update of a part that adds a low-rank product and nothing else; empty for others.
-  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
-};
+class LinearPart : public AdapterPart<T>, public LinearAdapterInterface<T> {};
 template <std::floating_point T>
 class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T> {
  public:

@@ -233,7 +233,14 @@ class BasicAdapterModel {
       std::erase_if(table_->prompt->adapters(), [&](const auto& a) { return a.name == name; });
     if (table_->pass != nullptr)
       std::erase_if(table_->pass->adapters(), [&](const auto& a) { return a.name == name; });
-    biases_.erase(name);
+    if (table_->stack != nullptr)
+      std::erase_if(table_->stack->adapters(), [&](const auto& a) { return a.name == name; });
+    const auto drop_bias = [&](auto& sites) {
+      for (auto* site : sites)
+        std::erase_if(site->biases.list, [&](const auto& bias) { return bias.first == name; });
+    };
+    drop_bias(table_->linear);
+    drop_bias(table_->norm);
     sets_.erase(it);
     std::erase(active_, name);
     activate(active_);
@@ -423,10 +430,11 @@ class BasicAdapterModel {
     for (auto* s : table_->attention) refuse(*s, names);
     if (table_->prompt != nullptr) refuse(*table_->prompt, names);
     if (table_->pass != nullptr) refuse(*table_->pass, names);
+    if (table_->stack != nullptr) refuse(*table_->stack, names);
     const Switched now(*this, names);
     Folded result;
     for (auto* site : table_->linear) {
-      if (site->chain().empty() && !site->bias_override) continue;
+      if (site->chain().empty() && !site->biases.active) continue;
       if constexpr (std::is_same_v<T, float>) {
         if (!options.dequantize && site->base().template as<QuantizedLinear>() != nullptr)
           throw ValueError(concat("merge: ", site->path(),
@@ -451,8 +459,8 @@ class BasicAdapterModel {
             norm = *merged;
             changed = true;
           }
-      if (site->bias_override) {
-        norm.bias = site->bias_override.value().clone();
+      if (site->biases.active) {
+        norm.bias = site->biases.active.value().clone();
         changed = true;
       }
       if (changed) result.norm[site] = norm;
@@ -673,7 +681,6 @@ class BasicAdapterModel {
     const std::string* mode =
         it == config.end() ? nullptr : it->second.template get_if<std::string>();
     if (mode == nullptr || *mode == "none") return;
-    auto& list = biases_[set.name()];
     std::vector<std::string> whole;
     if (const auto saved = config.find("modules_to_save"); saved != config.end())
       detail::read_config("modules_to_save", saved->second, whole);
@@ -686,7 +693,7 @@ class BasicAdapterModel {
       if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole))
         continue;
       BasicParameter<T> bias(site->base().bias().clone());
-      list.linear.emplace_back(site, bias);
+      site->biases.list.emplace_back(set.name(), bias);
       AdapterTensor<T> tensor;
       tensor.parameter = bias;
       set.add_tensor("base_model.model." + site->path() +
@@ -697,7 +704,7 @@ class BasicAdapterModel {
     for (auto* site : table_->norm) {
       if (!site->norm().bias || inside(site->path(), whole)) continue;
       BasicParameter<T> bias(site->norm().bias.clone());
-      list.norm.emplace_back(site, bias);
+      site->biases.list.emplace_back(set.name(), bias);
       AdapterTensor<T> tensor;
       tensor.parameter = bias;
       set.add_tensor("base_model.model." + site->path() + ".bias", tensor);
@@ -707,23 +714,18 @@ class BasicAdapterModel {
   void apply_active(const std::vector<std::string>& names) {
     for (auto* s : table_->linear) {
       s->activate(names);
-      s->bias_override = {};
+      s->biases.activate(names);
     }
     for (auto* s : table_->embedding) s->activate(names);
     for (auto* s : table_->norm) {
       s->activate(names);
-      s->bias_override = {};
+      s->biases.activate(names);
     }
     for (auto* s : table_->hidden) s->activate(names);
     for (auto* s : table_->attention) s->activate(names);
     if (table_->prompt != nullptr) table_->prompt->activate(names);
     if (table_->pass != nullptr) table_->pass->activate(names);
-    for (const auto& n : names) {
-      const auto it = biases_.find(n);
-      if (it == biases_.end()) continue;
-      for (auto& [site, bias] : it->second.linear) site->bias_override = bias;
-      for (auto& [site, bias] : it->second.norm) site->bias_override = bias;
-    }
+    if (table_->stack != nullptr) table_->stack->activate(names);
   }
   template <class Site>
   static void refuse(const Site& site, const std::vector<std::string>& names) {
@@ -748,8 +750,8 @@ class BasicAdapterModel {
     BasicDenseLinear<T> merged =
         site.chain().empty() ? BasicDenseLinear<T>(site.base().dense_weight(), site.base().bias())
                              : merge_linear(site.base(), Chain{&site});
-    if (!site.bias_override) return merged;
-    auto bias = site.bias_override.value().clone();
+    if (!site.biases.active) return merged;
+    auto bias = site.biases.active.value().clone();
     const auto before = site.base().bias();
     for (Index i = 0; i < bias.size(); ++i)
       bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
@@ -773,17 +775,11 @@ class BasicAdapterModel {
     return bytes;
   }
 
-  struct Biases {
-    std::vector<std::pair<BasicLinearSite<T>*, BasicParameter<T>>> linear;
-    std::vector<std::pair<BasicNormSite<T>*, BasicParameter<T>>> norm;
-  };
-
   BasicSiteTable<T>* table_;
   const MethodRegistry<T>* registry_;
   Sets sets_;
   std::vector<std::string> active_;
   std::function<std::vector<std::int32_t>(const std::string&, const std::string&)> tokenize_;
-  std::map<std::string, Biases> biases_;
   std::vector<std::function<void()>> merged_;
 };
 

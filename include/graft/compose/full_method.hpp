@@ -37,14 +37,14 @@ struct FullMethod {
   using Config = FullConfig;
 
   static MethodInfo info() {
-    return {"FULL",
-            "Full fine-tuning",
-            "compose",
-            "",
-            "linear, embedding, norm, conv",
-            "in · out (+ out)",
-            true,
-            false};
+    return {.peft_type = "FULL",
+            .name = "Full fine-tuning",
+            .family = "compose",
+            .paper = "",
+            .sites = "linear, embedding, norm, conv",
+            .parameters = "; in out (+ out)",
+            .in_peft = false,
+            .adds_up = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
 

@@ -1,8 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "graft/compose/combine.hpp"
@@ -58,42 +64,94 @@ inline constexpr std::array<std::string_view, 45> kPeftTuners{"LORA",
                                                               "CARTRIDGE",
                                                               "SHADOW"};
 
-/// What a method can do, found out by trying it on layers of its own, with its default
-/// configuration.
+/// What a method can do, found out by trying it: on a layer of its own, or on a small language
+/// model where it needs more.
 struct MethodAbilities {
   bool linear = false, conv = false, embedding = false, norm = false;  ///< it goes there
-  bool merge = false;      ///< the merged layer computes the same
-  bool unmerge = false;    ///< the weight comes back bit for bit
-  bool disable = false;    ///< switched off, the frozen layer's bits come out
-  bool several = false;    ///< two adapters of it on one layer, both active
-  bool rows = false;       ///< each row of a batch with an adapter of its own, or none
-  bool weighted = false;   ///< weighted combination with others
-  bool quantised = false;  ///< on a base that stays quantised
-  bool tied = false;       ///< on an embedding whose table the output layer shares
+  bool merge = false;       ///< the merged layer computes the same
+  bool unmerge = false;     ///< the weight comes back bit for bit
+  bool disable = false;     ///< switched off, the frozen layer's bits come out
+  bool several = false;     ///< two adapters of it on one layer, both active
+  bool rows = false;        ///< each row of a batch with an adapter of its own, or none
+  bool weighted = false;    ///< weighted combination with others
+  bool quantised = false;   ///< on a base that stays quantised
+  bool tied = false;        ///< on an embedding whose table the output layer shares
+  bool low_memory = false;  ///< loading draws no values first: those of the file are the only ones
   bool rank_pattern = false, layers = false, modules_to_save = false;  ///< fields of the config
 };
 
 namespace detail {
 
-/// A model of one layer or table for trying methods on.
+inline constexpr Index kProbeWidth = 256, kProbeRows = 3;
+
+}  // namespace detail
+
+/// Something with sites for trying methods on: input and frozen weights are its own.
+class AbilityStage {
+ public:
+  virtual ~AbilityStage() = default;
+  virtual SiteTable& sites() = 0;
+  /// The result for three rows; row i runs the adapter rows[i], none: the active ones. One number
+  /// of results for each row.
+  virtual Var run(Tape& tape, const std::vector<std::string>& rows) const = 0;
+};
+/// Makes a small language model, with frozen weights that stay quantised or not.
+using AbilityModel = std::function<std::unique_ptr<AbilityStage>(bool quantised)>;
+
+namespace detail {
+
+inline Tensor probe_tensor(const Shape& shape, std::uint64_t seed, double scale) {
+  TorchGenerator generator(seed);
+  auto t = Tensor::empty(shape);
+  generator.normal(t.data(), t.size(), 0.0, scale);
+  return t;
+}
+
+/// One linear layer.
+class LinearAbilityStage final : public AbilityStage {
+ public:
+  explicit LinearAbilityStage(bool quantised)
+      : x_(probe_tensor({kProbeRows, kProbeWidth}, 2, 1)),
+        layer_("layers.0.proj", base(quantised)) {
+    table_.info.layers = 1;
+    table_.info.hidden_size = kProbeWidth;
+    table_.linear = {&layer_};
+  }
+  SiteTable& sites() override { return table_; }
+  Var run(Tape& tape, const std::vector<std::string>& rows) const override {
+    auto context = std::make_shared<ForwardContext>();
+    context->batch = kProbeRows;
+    context->task_ids.assign(static_cast<std::size_t>(kProbeRows), 0);
+    context->row_adapters = rows;
+    tape.set_context(context);
+    return layer_(tape.constant(x_));
+  }
+
+ private:
+  AnyLinear base(bool quantised) {
+    if (!quantised)
+      return DenseLinear(probe_tensor({kProbeWidth, kProbeWidth}, 3, 0.1),
+                         probe_tensor({kProbeWidth}, 4, 0.1));
+    // Blocks of Q8_0: a scale in half precision, 2⁻⁷, and 32 codes.
+    blocks_.resize(static_cast<std::size_t>(kProbeWidth * kProbeWidth / 32 * 34));
+    for (std::size_t i = 0; i < blocks_.size(); ++i)
+      blocks_[i] = i % 34 == 0 ? std::int8_t{0}
+                   : i % 34 == 1
+                       ? std::int8_t{0x20}
+                       : static_cast<std::int8_t>(static_cast<int>(i * i * 37 % 255) - 127);
+    return QuantizedLinear(quant::Format::q8_0, blocks_.data(), kProbeWidth, kProbeWidth);
+  }
+  std::vector<std::int8_t> blocks_;
+  Tensor x_;
+  LinearSite layer_;
+  SiteTable table_;
+};
+
 class AbilityProbe {
  public:
-  static constexpr Index kWidth = 256, kRows = 3;
-
-  AbilityProbe(const MethodRegistry<float>& registry, const MethodEntry<float>& entry)
-      : registry_(&registry), entry_(&entry) {
-    TorchGenerator generator(3);
-    weight_ = Tensor::empty({kWidth, kWidth});
-    generator.normal(weight_.data(), weight_.size(), 0.0, 0.1);
-    auto bias = Tensor::empty({kWidth});
-    generator.normal(bias.data(), bias.size(), 0.0, 0.1);
-    x_ = Tensor::empty({kRows, kWidth});
-    generator.normal(x_.data(), x_.size(), 0.0, 1.0);
-    linear_ = LinearSite("layers.0.proj", DenseLinear(weight_, bias));
-    norm_.weight = Tensor::ones({kWidth});
-    norm_.bias = Tensor::zeros({kWidth});
-    norm_.rms = false;
-  }
+  AbilityProbe(const MethodRegistry<float>& registry, const MethodEntry<float>& entry,
+               AbilityModel model)
+      : registry_(&registry), entry_(&entry), model_(std::move(model)) {}
 
   MethodAbilities run() {
     MethodAbilities a;
@@ -101,89 +159,103 @@ class AbilityProbe {
     a.rank_pattern = has("rank_pattern");
     a.layers = has("layers_to_transform");
     a.modules_to_save = has("modules_to_save");
-    a.linear = attaches([](SiteTable& t, AbilityProbe& p) { t.linear = {&p.linear_}; });
-    a.conv = attaches([](SiteTable& t, AbilityProbe& p) {
-      p.conv_ = LinearSite("layers.0.proj", DenseLinear(p.weight_));
-      p.conv_.conv = {.kernel = {2, 2}, .in_channels = kWidth / 4, .groups = 1};
-      t.linear = {&p.conv_};
+    const auto weight = probe_tensor({kProbeWidth, kProbeWidth}, 3, 0.1);
+    EmbeddingSite embedding;
+    LinearSite linear;
+    NormSite norm;
+    a.linear = attaches([&](SiteTable& t) {
+      linear = LinearSite("layers.0.proj", DenseLinear(weight));
+      t.linear = {&linear};
     });
-    a.embedding = attaches([](SiteTable& t, AbilityProbe& p) {
-      p.embedding_ = EmbeddingSite("layers.0.proj", EmbeddingTable(p.weight_));
-      t.embedding = {&p.embedding_};
+    a.conv = attaches([&](SiteTable& t) {
+      linear = LinearSite("layers.0.proj", DenseLinear(weight));
+      linear.conv = {.kernel = {2, 2}, .in_channels = kProbeWidth / 4, .groups = 1};
+      t.linear = {&linear};
     });
-    a.tied = attaches([](SiteTable& t, AbilityProbe& p) {
-      p.embedding_ = EmbeddingSite("layers.0.proj", EmbeddingTable(p.weight_));
-      p.linear_two_ = LinearSite("head", DenseLinear(p.embedding_.table().dense()));
+    a.embedding = attaches([&](SiteTable& t) {
+      embedding = EmbeddingSite("layers.0.proj", EmbeddingTable(weight));
+      t.embedding = {&embedding};
+    });
+    a.tied = attaches([&](SiteTable& t) {
+      embedding = EmbeddingSite("layers.0.proj", EmbeddingTable(weight));
+      linear = LinearSite("head", DenseLinear(embedding.table().dense()));
       t.info.output_layers = {"head"};
-      t.embedding = {&p.embedding_};
-      t.linear = {&p.linear_two_};
+      t.embedding = {&embedding};
+      t.linear = {&linear};
     });
-    a.norm = attaches([](SiteTable& t, AbilityProbe& p) {
-      p.norm_site_ = NormSite("layers.0.proj", p.norm_);
-      t.norm = {&p.norm_site_};
+    a.norm = attaches([&](SiteTable& t) {
+      BasicNorm<float> values;
+      values.weight = Tensor::ones({kProbeWidth});
+      values.bias = Tensor::zeros({kProbeWidth});
+      values.rms = false;
+      norm = NormSite("layers.0.proj", values);
+      t.norm = {&norm};
     });
-    if (a.linear)
-      holds([&] {
-        try_linear(a);
-        return true;
-      });
+    on_layer_ = a.linear && !entry_->places.by_role && !entry_->experts;
+    if (on_layer_ || model_) holds([&] { return try_stage(a); });
     return a;
   }
 
  private:
-  ConfigValue::Map config() const {
-    auto map = entry_->defaults;
-    map["target_modules"] = ConfigValue::List{ConfigValue("proj")};
+  std::unique_ptr<AbilityStage> stage(bool quantised) const {
+    if (on_layer_) return std::make_unique<LinearAbilityStage>(quantised);
+    return model_(quantised);
+  }
+  ConfigValue::Map config(bool single) const {
+    auto map = entry_->example;
+    if (single && map.contains("target_modules"))
+      map["target_modules"] = ConfigValue::List{ConfigValue("proj")};
     if (map.contains("init_weights") && map["init_weights"].get_if<bool>() != nullptr)
       map["init_weights"] = false;
-    if (map.contains("token_indices")) map["token_indices"] = ConfigValue::List{ConfigValue(1)};
+    if (entry_->experts)
+      map["adapters"] = ConfigValue::Map{{"one", ConfigValue("")}, {"other", ConfigValue("")}};
     return map;
   }
   template <class Place>
-  bool attaches(Place&& place) {
-    try {
+  bool attaches(Place&& place) const {
+    return holds([&] {
       SiteTable table;
       table.info.layers = 1;
-      table.info.hidden_size = kWidth;
-      place(table, *this);
-      BasicAdapterModel<float> model(table, *registry_);
+      table.info.hidden_size = kProbeWidth;
+      place(table);
+      AdapterModel model(table, *registry_);
       TorchGenerator generator(5);
-      model.add("a", config(), generator);
+      model.add("a", config(true), generator);
       return !model.at("a").parameters().empty();
-    } catch (const Error&) {
-      return false;
-    }
+    });
   }
-  static bool close(const Tensor& a, const Tensor& b) {
+  static bool close(const Tensor& a, const Tensor& b, float tolerance = 1e-3F) {
     float error = 0, size = 0;
     for (Index i = 0; i < a.size(); ++i) {
       error = std::max(error, std::abs(a[i] - b[i]));
       size = std::max(size, std::abs(b[i]));
     }
-    return error <= 1e-3F * size;
+    return error <= tolerance * size;
   }
   static bool equal(const Tensor& a, const Tensor& b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end());
   }
-  Tensor output(const LinearSite& site, std::vector<std::string> rows = {}) const {
+  static Tensor output(const AbilityStage& stage, const std::vector<std::string>& rows = {}) {
     Tape tape({.gradients = false, .training = false});
-    auto context = std::make_shared<ForwardContext>();
-    context->batch = kRows;
-    context->task_ids.assign(static_cast<std::size_t>(kRows), 0);
-    context->row_adapters = std::move(rows);
-    tape.set_context(context);
-    return site(tape.constant(x_)).value().clone();
+    return stage.run(tape, rows).value().clone();
+  }
+  static Tensor row_of(const Tensor& y, Index row) {
+    const Index each = y.size() / kProbeRows;
+    auto part = Tensor::empty({each});
+    std::copy_n(y.data() + row * each, each, part.data());
+    return part;
+  }
+  static Tensor frozen(AbilityStage& stage) {
+    const auto& t = stage.sites();
+    return t.linear.front()->base().dense_weight().clone();
   }
   /// Gives an adapter values that are no identity.
   static void disturb(AdapterSet<float>& set, std::uint64_t seed) {
-    TorchGenerator generator(seed);
     for (const auto& p : set.parameters()) {
       auto value = p.value().clone();
-      auto noise = Tensor::empty(value.shape());
-      generator.normal(noise.data(), noise.size(), 0.0, 0.02);
+      const auto noise = probe_tensor(value.shape(), seed++, 0.05);
       for (Index i = 0; i < value.size(); ++i) value[i] += noise[i];
-      auto target = p;
-      target.assign(std::move(value));
+      p.assign(std::move(value));
     }
     for (const auto& placed : set.parts()) placed.part->after_load();
   }
@@ -195,53 +267,49 @@ class AbilityProbe {
       return false;
     }
   }
-  void try_linear(MethodAbilities& a) {
-    SiteTable table;
-    table.info.layers = 1;
-    table.info.hidden_size = kWidth;
-    table.linear = {&linear_};
-    BasicAdapterModel<float> model(table, *registry_);
+  void add_experts(AdapterModel& model) const {
+    if (!entry_->experts) return;
+    TorchGenerator generator(3);
+    auto lora = registry_->at("LORA").defaults;
+    lora["init_lora_weights"] = false;
+    model.add("one", lora, generator);
+    model.add("other", lora, generator);
+  }
+  bool try_stage(MethodAbilities& a) const {
+    const auto stage = this->stage(false);
+    const auto untouched = output(*stage);
+    AdapterModel model(stage->sites(), *registry_);
+    add_experts(model);
     TorchGenerator generator(7);
-    disturb(model.add("a", config(), generator), 11);
-    const auto frozen = linear_.base().dense_weight().clone();
-    const auto with_a = output(linear_);
+    disturb(model.add("a", config(on_layer_), generator), 11);
+    const auto weight = frozen(*stage);
+    const auto with_a = output(*stage);
     Tensor base;
     {
       const auto off = model.disabled();
-      base = output(linear_);
+      base = output(*stage);
     }
-    {
-      Tape tape({.gradients = false, .training = false});
-      a.disable = equal(base, linear(linear_.base(), tape.constant(x_)).value());
-    }
+    a.disable = close(base, untouched) && equal(output(*stage), with_a);
     a.merge = holds([&] {
       model.merge();
-      return close(output(linear_), with_a);
+      return close(output(*stage), with_a);
     });
     if (model.merged()) {
       model.unmerge();
-      a.unmerge = equal(frozen, linear_.base().dense_weight()) && equal(with_a, output(linear_));
+      a.unmerge = equal(weight, frozen(*stage)) && equal(with_a, output(*stage));
     }
+    Tensor with_b;
     a.several = holds([&] {
-      disturb(model.add("b", config(), generator), 13);
+      disturb(model.add("b", config(on_layer_), generator), 13);
+      with_b = output(*stage);
       model.activate({"a", "b"});
-      const auto both = output(linear_);
-      model.activate({"b"});
-      const auto with_b = output(linear_);
-      return !close(both, with_a) && !close(both, with_b);
+      return !equal(with_b, with_a) && output(*stage).size() == with_a.size();
     });
+    model.activate({"b"});
     a.rows = holds([&] {
-      model.activate({"b"});
-      const auto with_b = output(linear_);
-      const auto mixed = output(linear_, {"a", "__base__", "b"});
-      for (Index j = 0; j < kWidth; ++j) {
-        const float tolerance = 1e-4F * (1 + std::abs(mixed(0, j)));
-        if (std::abs(mixed(0, j) - with_a(0, j)) > tolerance ||
-            std::abs(mixed(1, j) - base(1, j)) > tolerance ||
-            std::abs(mixed(2, j) - with_b(2, j)) > tolerance)
-          return false;
-      }
-      return true;
+      const auto mixed = output(*stage, {"a", "__base__", "b"});
+      return close(row_of(mixed, 0), row_of(with_a, 0)) &&
+             close(row_of(mixed, 1), row_of(base, 1)) && close(row_of(mixed, 2), row_of(with_b, 2));
     });
     if (registry_->contains("LORA"))
       a.weighted = holds([&] {
@@ -249,39 +317,44 @@ class AbilityProbe {
         return true;
       });
     a.quantised = holds([&] {
-      // Blocks of Q8_0: a scale in half precision, 2⁻⁷, and 32 codes.
-      std::vector<std::int8_t> blocks(static_cast<std::size_t>(kWidth * kWidth / 32 * 34));
-      for (std::size_t i = 0; i < blocks.size(); ++i)
-        blocks[i] = i % 34 == 0 ? std::int8_t{0}
-                    : i % 34 == 1
-                        ? std::int8_t{0x20}
-                        : static_cast<std::int8_t>(static_cast<int>(i * i * 37 % 255) - 127);
-      LinearSite site("layers.0.proj",
-                      QuantizedLinear(quant::Format::q8_0, blocks.data(), kWidth, kWidth));
-      SiteTable own;
-      own.info = table.info;
-      own.linear = {&site};
-      BasicAdapterModel<float> on_blocks(own, *registry_);
+      const auto blocks = this->stage(true);
+      AdapterModel on_blocks(blocks->sites(), *registry_);
+      add_experts(on_blocks);
       TorchGenerator other(5);
-      on_blocks.add("a", config(), other);
-      output(site);
-      return site.base().as<QuantizedLinear>() != nullptr;
+      on_blocks.add("a", config(on_layer_), other);
+      output(*blocks);
+      return blocks->sites().linear.front()->base().as<QuantizedLinear>() != nullptr;
     });
+    a.low_memory = holds([&] {
+      const auto fresh = this->stage(false);
+      AdapterModel loaded(fresh->sites(), *registry_);
+      add_experts(loaded);
+      AdapterSet<float> set("l", entry_->info, config(on_layer_));
+      SharedParameters<float> shared;
+      TorchGenerator drawn(9), still(9);
+      InitContext<float> context{drawn, shared, true, "l"};
+      entry_->build(set, fresh->sites(), context);
+      float one = 0, other = 0;
+      drawn.normal(&one, 1, 0.0, 1.0);
+      still.normal(&other, 1, 0.0, 1.0);
+      return one == other;
+    });
+    return true;
   }
+
   const MethodRegistry<float>* registry_;
   const MethodEntry<float>* entry_;
-  Tensor weight_, x_;
-  BasicNorm<float> norm_;
-  LinearSite linear_, linear_two_, conv_;
-  EmbeddingSite embedding_;
-  NormSite norm_site_;
+  AbilityModel model_;
+  bool on_layer_ = false;
 };
 
 }  // namespace detail
 
+/// `model`: for methods that a layer alone is too little for; what they can do on it stays unknown
+/// (false) without one.
 inline MethodAbilities abilities_of(const MethodRegistry<float>& registry,
-                                    const MethodEntry<float>& entry) {
-  return detail::AbilityProbe(registry, entry).run();
+                                    const MethodEntry<float>& entry, AbilityModel model = {}) {
+  return detail::AbilityProbe(registry, entry, std::move(model)).run();
 }
 
 }  // namespace graft

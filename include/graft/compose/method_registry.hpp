@@ -17,6 +17,17 @@
 
 namespace graft {
 
+/// Where a method goes, as its descriptor says by the functions that it has.
+struct MethodPlaces {
+  bool linear = false, embedding = false, norm = false, hidden = false, attention = false,
+       prompt = false;
+  bool model = false;    ///< it looks at the model as a whole
+  bool by_role = false;  ///< without target modules it chooses sites by what they are
+  /// The configuration names the modules, or the architecture gives them; else the method has
+  /// modules of its own.
+  bool named = false;
+};
+
 /// A method as the registry holds it: its description, its default configuration, and how to put it
 /// on a model.
 template <std::floating_point T>
@@ -29,6 +40,9 @@ struct MethodEntry {
   /// Other adapters that a configuration needs on the model, with the folders of their files; empty
   /// where the method needs none.
   std::function<std::map<std::string, std::string>(const ConfigValue::Map&)> experts;
+  MethodPlaces places;
+  /// A configuration that does something on small layers.
+  ConfigValue::Map example;
 };
 
 namespace detail {
@@ -341,11 +355,35 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
   if (!found && (beside || set.parts().empty())) filter.fail(paths);
 }
 
-/// Fills in configuration fields that the map lacks with the method's defaults.
+template <class Method>
+MethodPlaces places_of() {
+  using T = typename Method::Scalar;
+  using Config = typename Method::Config;
+  using Init = InitContext<T>&;
+  MethodPlaces p;
+  const Config* c = nullptr;
+  p.linear = requires(const LinearSiteInfo<T>& s, Init i) { Method::linear(*c, s, i); };
+  p.embedding = requires(const EmbeddingSiteInfo<T>& s, Init i) { Method::embedding(*c, s, i); };
+  p.norm = requires(const NormSiteInfo<T>& s, Init i) { Method::norm(*c, s, i); };
+  p.hidden = requires(const HiddenSiteInfo<T>& s, Init i) { Method::hidden(*c, s, i); };
+  p.attention = requires(const AttentionSiteInfo<T>& s, Init i) { Method::attention(*c, s, i); };
+  p.prompt = requires(const PromptSiteInfo<T>& s, Init i) { Method::prompt(*c, s, i); };
+  p.model = requires(AdapterSet<T>& set, BasicSiteTable<T>& table, Init i) {
+    Method::finish(*c, set, table, i);
+  };
+  if constexpr (requires { Method::kByRole; }) p.by_role = Method::kByRole;
+  bool own = p.by_role || !p.linear;
+  if constexpr (requires { Method::kOwnModules; }) own = own || Method::kOwnModules;
+  p.named = !own && requires(const Config& config) { config.target_modules; } && !requires {
+    Method::kEverySite;
+  } && !requires(const std::string& path) { Method::targets(*c, path); };
+  return p;
+}
+
+/// A configuration with all fields of the method.
 template <class Config>
-ConfigValue::Map default_config(std::string_view peft_type) {
+ConfigValue::Map default_config(std::string_view peft_type, Config config = {}) {
   ConfigValue::Map map;
-  Config config;
   ConfigWriter writer(map);
   config.fields(writer);
   map["peft_type"] = std::string(peft_type);
@@ -384,9 +422,15 @@ class MethodRegistry {
     entries_.push_back({Method::info(),
                         detail::default_config<typename Method::Config>(Method::info().peft_type),
                         &detail::build_method<Method>,
+                        {},
+                        detail::places_of<Method>(),
                         {}});
+    auto& entry = entries_.back();
+    entry.example = entry.defaults;
+    if constexpr (requires { Method::example(); })
+      entry.example = detail::default_config(entry.info.peft_type, Method::example());
     if constexpr (requires(const typename Method::Config& config) { Method::experts(config); })
-      entries_.back().experts = [](const ConfigValue::Map& map) {
+      entry.experts = [](const ConfigValue::Map& map) {
         return Method::experts(detail::config_from<typename Method::Config>(map));
       };
   }

@@ -10,6 +10,7 @@
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/adapters/prompts/methods.hpp"
+#include "graft/adapters/representation/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
 #include "graft/compose/full_method.hpp"
@@ -41,6 +42,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(MixturesMethods<T>{});
     r.add(OrthogonalMethods<T>{});
     r.add(PromptMethods<T>{});
+    r.add(RepresentationMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
     r.add(FullMethods<T>{});

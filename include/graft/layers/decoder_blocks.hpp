@@ -22,6 +22,19 @@ struct DecoderPass {
       nullptr;                       ///< [batch, tokens], null: all visible
   BasicKvCache<T>* cache = nullptr;  ///< generation: keys and values so far
   Index first_position = 0;
+  /// Tokens that fill each row up in front, where rows have different numbers of virtual tokens;
+  /// they have no position. Empty: none.
+  std::vector<Index> fill = {};
+
+  /// Position of the first token of each row; fillers before position 0 have negative ones. Rows
+  /// start after the keys that adapters of `site` put before them.
+  std::vector<Index> first_positions(const BasicAttentionSite<T>& site,
+                                     const ForwardContext* context) const {
+    auto first = site.virtual_keys(context, batch);
+    for (std::size_t row = 0; row < first.size(); ++row)
+      first[row] += first_position - (fill.empty() ? 0 : fill[row]);
+    return first;
+  }
 };
 
 /// Causal self-attention with rotary positions and grouped key/value heads (LLaMA, Qwen, Gemma).
@@ -49,8 +62,8 @@ struct RotaryAttention {
       call.q = per_head(q_norm, call.q, site.heads);
       call.k = per_head(k_norm, call.k, site.kv_heads);
     }
-    const auto& tables =
-        rope.tables(pass.batch, pass.tokens, pass.first_position + site.virtual_keys());
+    const auto* context = x.tape().template context<ForwardContext>();
+    const auto& tables = rope.tables(pass.first_positions(site, context), pass.tokens);
     call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
     call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
     if (pass.cache != nullptr) {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graft/base/types.hpp"
@@ -18,14 +20,19 @@ struct ForwardContext {
   std::vector<std::int32_t> past_ids;     ///< [batch · past], tokens that a cache holds already
   std::vector<unsigned char> token_mask;  ///< [batch · seq_len], 1 = a real token; empty: all are
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
+  std::vector<std::int64_t> labels;       ///< [batch · seq_len], the tokens to be predicted (not
+                                     ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
 
-  /// The same for some rows of the batch, under the active adapters.
-  ForwardContext of_rows(const std::vector<Index>& rows) const {
+  std::optional<std::string> only;  ///< all rows run this adapter alone, whatever is active
+
+  /// The same for some rows of the batch, which run one adapter.
+  ForwardContext of_rows(const std::vector<Index>& rows, std::string adapter) const {
     ForwardContext part;
+    part.only = std::move(adapter);
     part.batch = static_cast<Index>(rows.size());
     part.seq_len = seq_len;
     const auto take = [&](const auto& from, auto& to) {
@@ -37,6 +44,8 @@ struct ForwardContext {
     take(past_ids, part.past_ids);
     take(token_mask, part.token_mask);
     take(task_ids, part.task_ids);
+    take(modality, part.modality);
+    take(labels, part.labels);
     return part;
   }
 };

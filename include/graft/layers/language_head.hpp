@@ -49,7 +49,21 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
   const T share = counted == 0 ? T{0} : T{1} / static_cast<T>(counted);
   const auto flat = reshape(hidden, {rows, dim});
 
-  const bool frozen = head.chain().empty() && !head.bias_override;
+  const auto* context = tape.template context<ForwardContext>();
+  const bool frozen = !head.adapted(tape);
+  if (!frozen && context != nullptr && !context->row_adapters.empty()) {
+    // Each row runs an adapter of its own: all go through the head together.
+    const auto logits = gather_rows(reshape(head(hidden), {rows, vocabulary}), kept);
+    if (correct != nullptr || losses != nullptr) {
+      auto work = logits.value().clone();
+      auto row_losses = BasicTensor<T>::empty({counted});
+      kernels::cross_entropy_rows(work.data(), counted, vocabulary, vocabulary, kept_labels.data(),
+                                  share, false, row_losses.data(),
+                                  correct == nullptr ? nullptr : correct->data());
+      if (losses != nullptr) losses->assign(row_losses.begin(), row_losses.end());
+    }
+    return cross_entropy(logits, kept_labels, kept_weights);
+  }
   const bool plain = frozen || correct != nullptr || losses != nullptr || !tape.gradients();
   if (!plain) {
     BasicVar<T> total = tape.constant(BasicTensor<T>::scalar(0));

@@ -59,31 +59,40 @@ class BasicRope {
     }
   }
 
-  /// Tables for `batch` rows of `length` tokens at positions first, first + 1, …; kept until asked
-  /// for other sizes.
-  const Tables& tables(Index batch, Index length, Index first) const {
-    if (batch == batch_ && length == length_ && first == first_) return tables_;
-    const auto half = static_cast<Index>(frequencies_.size());
+  /// Tables for rows of `length` tokens, row b at positions first[b], first[b] + 1, …; kept until
+  /// asked for other sizes.
+  const Tables& tables(const std::vector<Index>& first, Index length) const {
+    if (length == length_ && first == first_) return tables_;
+    const auto half = static_cast<Index>(frequencies_.size()), batch = std::ssize(first);
     tables_ = {BasicTensor<T>::empty({batch * length, half}),
                BasicTensor<T>::empty({batch * length, half})};
-    for (Index t = 0; t < length; ++t)
-      for (Index i = 0; i < half; ++i) {
-        const T angle = static_cast<T>(first + t) * frequencies_[static_cast<std::size_t>(i)];
-        for (Index b = 0; b < batch; ++b) {
-          tables_.cos(b * length + t, i) = std::cos(angle);
-          tables_.sin(b * length + t, i) = std::sin(angle);
+    for (Index b = 0; b < batch; ++b)
+      for (Index i = 0; i < length * half; ++i) {
+        const Index row = b * length + i / half, k = i % half;
+        if (b > 0 && first[static_cast<std::size_t>(b)] == first[0]) {
+          tables_.cos(row, k) = tables_.cos[i];
+          tables_.sin(row, k) = tables_.sin[i];
+          continue;
         }
+        const T angle = static_cast<T>(first[static_cast<std::size_t>(b)] + i / half) *
+                        frequencies_[static_cast<std::size_t>(k)];
+        tables_.cos(row, k) = std::cos(angle);
+        tables_.sin(row, k) = std::sin(angle);
       }
-    batch_ = batch;
     length_ = length;
     first_ = first;
     return tables_;
+  }
+  /// The same for `batch` rows that all begin at one position.
+  const Tables& tables(Index batch, Index length, Index first) const {
+    return tables(std::vector<Index>(static_cast<std::size_t>(batch), first), length);
   }
 
  private:
   std::vector<T> frequencies_;
   mutable Tables tables_;
-  mutable Index batch_ = -1, length_ = -1, first_ = -1;
+  mutable Index length_ = -1;
+  mutable std::vector<Index> first_;
 };
 
 }  // namespace graft

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "graft/layers/any_linear.hpp"
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/forward_context.hpp"
+#include "graft/layers/low_rank_rows.hpp"
 
 /// The places of a model where adapters may go. A model owns its sites, names them by path and
 /// calls them in its forward pass; adapters are attached from outside and the model knows none of
@@ -36,6 +38,8 @@ class LinearAdapterInterface {
   /// True if several of these, one after the other, change the input in the order of their names;
   /// else each wraps those before it, so that the last one sees the input first.
   virtual bool input_in_order() const { return false; }
+  /// The update of an adapter that adds a low-rank product and nothing else; empty for others.
+  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
 };
 
 /// The rows of a batch by the adapter that they name, in the order of first use.
@@ -83,7 +87,7 @@ struct RowGroups {
     } restore{tape, tape.shared_context()};
     std::vector<BasicVar<T>> parts;
     for (const auto& group : groups) {
-      tape.set_context(std::make_shared<ForwardContext>(context.of_rows(group.rows)));
+      tape.set_context(std::make_shared<ForwardContext>(context.of_rows(group.rows, group.name)));
       parts.push_back(run(group));
     }
     return parts;
@@ -147,14 +151,9 @@ class SiteAdapters {
   bool runs_by_row(const ForwardContext* context) const {
     return context != nullptr && !context->row_adapters.empty() && !adapters_.empty();
   }
-  /// @throws ValueError if a row names an adapter of this site, for sites that run all rows alike.
-  void refuse_row_adapters(const ForwardContext* context) const {
-    if (!runs_by_row(context)) return;
-    for (const auto& named : adapters_)
-      if (std::find(context->row_adapters.begin(), context->row_adapters.end(), named.name) !=
-          context->row_adapters.end())
-        throw ValueError(concat("site ", path_, ": adapter '", named.name,
-                                "' cannot run for some rows of a batch only"));
+  /// True if all rows run one adapter that the context names.
+  static bool runs_one(const ForwardContext* context) {
+    return context != nullptr && context->only.has_value();
   }
   SiteAdapters(const SiteAdapters&) = default;
   SiteAdapters(SiteAdapters&&) = default;
@@ -167,6 +166,34 @@ class SiteAdapters {
   std::string path_;
   std::vector<NamedAdapter<Interface>> adapters_;
   Chain chain_;
+};
+
+/// Trained biases in place of the frozen one of a layer, by the adapters that they belong to.
+template <std::floating_point T>
+class SiteBiases {
+ public:
+  /// Of the active adapters; empty: the frozen bias.
+  BasicParameter<T> active;
+  std::vector<std::pair<std::string, BasicParameter<T>>> list;
+
+  BasicParameter<T> of(const std::string& name) const {
+    for (const auto& [owner, bias] : list)
+      if (owner == name) return bias;
+    return {};
+  }
+  void activate(const std::vector<std::string>& names) {
+    active = {};
+    for (const auto& name : names)
+      if (auto bias = of(name)) active = bias;
+  }
+  /// y, which has the frozen bias in it, with this one.
+  static BasicVar<T> put(const BasicVar<T>& y, const BasicParameter<T>& bias,
+                         const BasicTensor<T>& frozen) {
+    if (!bias) return y;
+    auto& tape = y.tape();
+    const auto own = tape.parameter(bias);
+    return add(y, frozen ? sub(own, tape.constant(frozen)) : own);
+  }
 };
 
 /// The layer that an adapter of a site wraps: the frozen layer and the adapters below this one.
@@ -238,36 +265,73 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   std::string target_path;
   ConvGeometry conv;
   ExpertGeometry expert;
-  /// A trained bias in place of the base's, or empty.
-  BasicParameter<T> bias_override;
+  SiteBiases<T> biases;
 
+  /// True if what runs for some row is not the frozen layer.
+  bool adapted(const BasicTape<T>& tape) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (by_rows(context)) return true;
+    if (this->runs_one(context))
+      return !this->chain_of(*context->only).empty() || biases.of(*context->only);
+    return !this->chain().empty() || biases.active;
+  }
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto* context = x.tape().template context<ForwardContext>();
-    if (this->runs_by_row(context)) return by_row(x, *context);
-    return with_bias(run(x, this->chain()));
+    if (by_rows(context)) return by_row(x, *context);
+    if (this->runs_one(context))
+      return run(x, this->chain_of(*context->only), biases.of(*context->only));
+    return run(x, this->chain(), biases.active);
   }
 
  private:
-  BasicVar<T> run(const BasicVar<T>& x,
-                  std::span<const std::shared_ptr<const Interface>> chain) const {
-    return BasicLinearView<T>(base_, chain)(x);
+  bool by_rows(const ForwardContext* context) const {
+    return this->runs_by_row(context) ||
+           (context != nullptr && !context->row_adapters.empty() && !biases.list.empty());
   }
-  BasicVar<T> with_bias(const BasicVar<T>& y) const {
-    if (!bias_override) return y;
-    auto& tape = y.tape();
-    return add(y, sub(tape.parameter(bias_override), tape.constant(base_.bias())));
+  BasicVar<T> run(const BasicVar<T>& x, std::span<const std::shared_ptr<const Interface>> chain,
+                  const BasicParameter<T>& bias) const {
+    const auto y = BasicLinearView<T>(base_, chain)(x);
+    return bias ? biases.put(y, bias, base_.bias()) : y;
   }
-  /// One product per adapter that occurs in the batch, over that adapter's rows together.
+  /// Rows under low-rank updates alone go through the base together; else one product per adapter
+  /// that occurs in the batch, over that adapter's rows together.
   BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
-    if (bias_override)
-      throw ValueError(concat("site ", this->path(),
-                              ": a trained bias cannot run for some rows of "
-                              "a batch only"));
     const RowGroups groups(context, this->path(), x.rows());
+    if (auto y = low_rank_rows(x, groups)) return y;
     auto parts = groups.each(x.tape(), context, [&](const RowGroups::Group& group) {
-      return run(groups.part(x, group), this->chain_of(group.name));
+      return run(groups.part(x, group), this->chain_of(group.name), biases.of(group.name));
     });
     return groups.joined(std::move(parts), x.shape().with_last(out_features()));
+  }
+  /// Empty if that is not what the rows need, or if the ranks add up to more than an eighth of the
+  /// inputs, from where on a product per adapter costs less.
+  BasicVar<T> low_rank_rows(const BasicVar<T>& x, const RowGroups& groups) const {
+    std::vector<LowRankTerm<T>> terms;
+    std::vector<LowRankRun> runs(groups.position.size());
+    const Index each = x.rows() / std::ssize(runs);
+    Index ranks = 0;
+    for (const auto& group : groups.groups) {
+      if (biases.of(group.name)) return {};
+      Index number = -1;
+      for (const auto& adapter : this->chain_of(group.name)) {
+        const auto term = adapter->low_rank_term();
+        if (!term || number >= 0 || (term->dropout > 0 && x.tape().training())) return {};
+        number = std::ssize(terms);
+        ranks += term->a.shape()[0];
+        terms.push_back(*term);
+      }
+      for (const Index row : group.rows)
+        runs[static_cast<std::size_t>(row)] = {number, row * each, each};
+    }
+    if (8 * ranks > in_features()) return {};
+    // Neighbours with the same term are one run.
+    std::vector<LowRankRun> merged;
+    for (const auto& run : runs)
+      if (!merged.empty() && merged.back().term == run.term)
+        merged.back().count += run.count;
+      else
+        merged.push_back(run);
+    return linear_low_rank_rows(base_, x, terms, merged);
   }
 
   BasicAnyLinear<T> base_;
@@ -322,6 +386,10 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
   BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
     const auto* context = tape.template context<ForwardContext>();
     if (this->runs_by_row(context)) return by_row(tape, ids, *context);
+    if (this->runs_one(context)) {
+      const auto chain = this->chain_of(*context->only);
+      return BasicEmbeddingView<T>(table_, chain)(tape, ids);
+    }
     return BasicEmbeddingView<T>(table_, this->chain())(tape, ids);
   }
   /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term
@@ -392,27 +460,29 @@ class BasicNormSite : public SiteAdapters<NormAdapterInterface<T>> {
       : SiteAdapters<NormAdapterInterface<T>>(std::move(path)), norm_(std::move(norm)) {}
   const BasicNorm<T>& norm() const { return norm_; }
   void set_norm(BasicNorm<T> norm) { norm_ = std::move(norm); }
-  /// A trained bias in place of the norm's, or empty.
-  BasicParameter<T> bias_override;
+  SiteBiases<T> biases;
   BasicVar<T> operator()(const BasicVar<T>& x) const {
     const auto* context = x.tape().template context<ForwardContext>();
-    if (this->runs_by_row(context)) {
+    if (this->runs_by_row(context) ||
+        (context != nullptr && !context->row_adapters.empty() && !biases.list.empty())) {
       const RowGroups groups(*context, this->path(), x.rows());
       auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
-        const auto chain = this->chain_of(group.name);
-        const auto part = groups.part(x, group);
-        return chain.empty() ? norm_(part) : chain.back()->apply(norm_, part);
+        return run(groups.part(x, group), this->chain_of(group.name), biases.of(group.name));
       });
       return groups.joined(std::move(parts), x.shape());
     }
-    auto y = this->last() != nullptr ? this->last()->apply(norm_, x) : norm_(x);
-    if (!bias_override) return y;
-    auto& tape = y.tape();
-    return add(y, norm_.bias ? sub(tape.parameter(bias_override), tape.constant(norm_.bias))
-                             : tape.parameter(bias_override));
+    if (this->runs_one(context))
+      return run(x, this->chain_of(*context->only), biases.of(*context->only));
+    return run(x, this->chain(), biases.active);
   }
 
  private:
+  BasicVar<T> run(const BasicVar<T>& x, const typename BasicNormSite::Chain& chain,
+                  const BasicParameter<T>& bias) const {
+    const auto y = chain.empty() ? norm_(x) : chain.back()->apply(norm_, x);
+    return bias ? biases.put(y, bias, norm_.bias) : y;
+  }
+
   BasicNorm<T> norm_;
 };
 
@@ -465,8 +535,11 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
       });
       return groups.joined(std::move(parts), output.shape());
     }
-    for (const auto& adapter : this->chain()) output = adapter->apply(input, output, residual);
-    return output;
+    const auto run = [&](const auto& chain) {
+      for (const auto& adapter : chain) output = adapter->apply(input, output, residual);
+      return output;
+    };
+    return this->runs_one(context) ? run(this->chain_of(*context->only)) : run(this->chain());
   }
 
  private:
@@ -530,20 +603,92 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
         role(reads) {}
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
   AttentionRole role = AttentionRole::self;
-  Index virtual_keys() const {
-    Index count = 0;
-    for (const auto& adapter : this->chain()) count += adapter->virtual_keys();
-    return count;
+  /// Keys of the active adapters before those of the text.
+  Index virtual_keys() const { return keys_of(this->chain()); }
+  /// The same for each row of a batch.
+  std::vector<Index> virtual_keys(const ForwardContext* context, Index batch) const {
+    const auto size = static_cast<std::size_t>(batch);
+    if (this->adapters().empty()) return std::vector<Index>(size, 0);
+    if (this->runs_one(context))
+      return std::vector<Index>(size, keys_of(this->chain_of(*context->only)));
+    std::vector<Index> keys(size, keys_of(this->chain()));
+    if (this->runs_by_row(context) && context->row_adapters.size() == size)
+      for (std::size_t row = 0; row < size; ++row)
+        keys[row] = keys_of(this->chain_of(context->row_adapters[row]));
+    return keys;
   }
   BasicVar<T> operator()(AttentionCall<T> call) const {
-    this->refuse_row_adapters(call.q.tape().template context<ForwardContext>());
-    for (const auto& adapter : this->chain()) adapter->before(call);
+    const auto* context = call.q.tape().template context<ForwardContext>();
+    if (this->runs_by_row(context)) return by_row(call, *context);
+    return this->runs_one(context) ? run(call, this->chain_of(*context->only))
+                                   : run(call, this->chain());
+  }
+
+ private:
+  using Chain = typename SiteAdapters<AttentionAdapterInterface<T>>::Chain;
+
+  static Index keys_of(const Chain& chain) {
+    Index count = 0;
+    for (const auto& adapter : chain) count += adapter->virtual_keys();
+    return count;
+  }
+  static BasicVar<T> attend(AttentionCall<T>& call, const Chain& chain) {
+    for (const auto& adapter : chain) adapter->before(call);
     auto out = attention(call.q, call.k, call.v, call.options);
-    for (const auto& adapter : this->chain()) out = adapter->after(call, out);
+    for (const auto& adapter : chain) out = adapter->after(call, out);
+    return out;
+  }
+  static BasicVar<T> run(AttentionCall<T>& call, const Chain& chain) {
+    auto out = attend(call, chain);
     if (call.output == nullptr) return out;
     out = (*call.output)(out);
-    for (const auto& adapter : this->chain()) out = adapter->projected(call, out);
+    for (const auto& adapter : chain) out = adapter->projected(call, out);
     return out;
+  }
+  /// One attention per adapter that occurs in the batch; the output layer, which may have adapters
+  /// of its own, sees all rows.
+  BasicVar<T> by_row(const AttentionCall<T>& call, const ForwardContext& context) const {
+    const RowGroups groups(context, this->path(), call.q.rows());
+    auto& tape = call.q.tape();
+    std::vector<AttentionCall<T>> calls;
+    const auto rows_of = [&](const BasicVar<T>& x, const RowGroups::Group& group) {
+      const auto part = groups.part(x, group);
+      return reshape(part, {part.rows(), part.cols()});
+    };
+    auto parts = groups.each(tape, context, [&](const RowGroups::Group& group) {
+      auto own = call;
+      if (call.input) own.input = rows_of(call.input, group);
+      own.q = rows_of(call.q, group);
+      own.k = rows_of(call.k, group);
+      own.v = rows_of(call.v, group);
+      own.options.batch = std::ssize(group.rows);
+      if (call.options.key_mask) {
+        const auto& mask = *call.options.key_mask;
+        const auto width = std::ssize(mask) / context.batch;
+        std::vector<unsigned char> some;
+        for (const Index row : group.rows)
+          some.insert(some.end(), mask.begin() + row * width, mask.begin() + (row + 1) * width);
+        own.options.key_mask = std::make_shared<std::vector<unsigned char>>(std::move(some));
+      }
+      auto out = attend(own, this->chain_of(group.name));
+      calls.push_back(std::move(own));
+      return reshape(out,
+                     {std::ssize(group.rows), out.rows() / std::ssize(group.rows), out.cols()});
+    });
+    const Index width = parts.front().cols();
+    auto out = groups.joined(std::move(parts), call.q.shape().with_last(width));
+    if (call.output == nullptr) return out;
+    out = (*call.output)(out);
+    std::size_t next = 0;
+    auto projected = groups.each(tape, context, [&](const RowGroups::Group& group) {
+      auto part = rows_of(out, group);
+      for (const auto& adapter : this->chain_of(group.name))
+        part = adapter->projected(calls[next], part);
+      ++next;
+      return reshape(part,
+                     {std::ssize(group.rows), part.rows() / std::ssize(group.rows), part.cols()});
+    });
+    return groups.joined(std::move(projected), out.shape());
   }
 };
 
@@ -575,27 +720,93 @@ class BasicPromptSite : public SiteAdapters<PromptAdapterInterface<T>> {
   BasicPromptSite(std::string path, Index dim)
       : SiteAdapters<PromptAdapterInterface<T>>(std::move(path)), dim_(dim) {}
   Index dim() const { return dim_; }
-  Index virtual_tokens() const {
-    return this->last() != nullptr ? this->last()->virtual_tokens() : 0;
+  /// Virtual tokens of the active adapter.
+  Index virtual_tokens() const { return tokens_of(this->last()); }
+  /// The same for each row of a batch whose rows name their adapters (or not). Rows with fewer than
+  /// others are filled up in front with tokens that nothing may look at.
+  std::vector<Index> virtual_tokens(const std::vector<std::string>& row_adapters,
+                                    Index batch) const {
+    std::vector<Index> tokens(static_cast<std::size_t>(batch), virtual_tokens());
+    if (row_adapters.size() == tokens.size())
+      for (std::size_t row = 0; row < tokens.size(); ++row)
+        tokens[row] = tokens_of(alone(row_adapters[row]));
+    return tokens;
   }
   /// x: [batch, tokens, dim] -> [batch, virtual_tokens + tokens, dim].
   BasicVar<T> operator()(const BasicVar<T>& x, const ForwardContext& context) const {
-    this->refuse_row_adapters(&context);
+    if (this->runs_by_row(&context)) return by_row(x, context);
     if (this->last() == nullptr) return x;
     return concat_along(
         1, std::vector<BasicVar<T>>{this->last()->prompt(x.tape(), x.dim(0), context), x});
   }
   /// The same in front of a decoder, for the adapters that have something to put there.
+  /// @throws ValueError if the rows of the batch name their adapters and one of them has
   BasicVar<T> before_decoder(const BasicVar<T>& x, const ForwardContext& context) const {
+    if (this->runs_by_row(&context)) {
+      for (const auto& name : context.row_adapters)
+        if (const auto* adapter = alone(name);
+            adapter != nullptr && adapter->decoder_prompt(x.tape(), 1, context))
+          throw ValueError(concat("site ", this->path(), ": adapter '", name,
+                                  "' has tokens before the decoder, these cannot be for some rows "
+                                  "of a batch only"));
+      return x;
+    }
     if (this->last() == nullptr) return x;
     const auto rows = this->last()->decoder_prompt(x.tape(), x.dim(0), context);
     return rows ? concat_along(1, std::vector<BasicVar<T>>{rows, x}) : x;
   }
-  void change_labels(Index batch, std::span<std::int64_t> labels, std::vector<T>& weights) const {
-    if (this->last() != nullptr) this->last()->change_labels(batch, labels, weights);
+  void change_labels(Index batch, std::span<std::int64_t> labels, std::vector<T>& weights,
+                     const std::vector<std::string>& row_adapters = {}) const {
+    if (row_adapters.empty()) {
+      if (this->last() != nullptr) this->last()->change_labels(batch, labels, weights);
+      return;
+    }
+    const auto own = virtual_tokens(row_adapters, batch);
+    const Index most = *std::max_element(own.begin(), own.end());
+    const auto width = labels.size() / static_cast<std::size_t>(batch);
+    for (std::size_t row = 0; row < own.size(); ++row) {
+      const auto* adapter = alone(row_adapters[row]);
+      if (adapter == nullptr) continue;
+      const auto skip = static_cast<std::size_t>(most - own[row]);
+      std::vector<T> changed;
+      adapter->change_labels(1, labels.subspan(row * width + skip, width - skip), changed);
+      if (changed.empty()) continue;
+      weights.resize(labels.size(), T{1});
+      std::copy(changed.begin(), changed.end(),
+                weights.begin() + static_cast<std::ptrdiff_t>(row * width + skip));
+    }
   }
 
  private:
+  using Interface = PromptAdapterInterface<T>;
+
+  static Index tokens_of(const Interface* adapter) {
+    return adapter == nullptr ? 0 : adapter->virtual_tokens();
+  }
+  const Interface* alone(const std::string& name) const {
+    for (const auto& named : this->adapters())
+      if (named.name == name) return named.adapter.get();
+    return nullptr;
+  }
+  BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
+    const auto own = virtual_tokens(context.row_adapters, context.batch);
+    const Index most = *std::max_element(own.begin(), own.end());
+    if (most == 0) return x;
+    const RowGroups groups(context, this->path(), x.rows());
+    auto& tape = x.tape();
+    auto parts = groups.each(tape, context, [&](const RowGroups::Group& group) {
+      const auto* adapter = alone(group.name);
+      const Index rows = std::ssize(group.rows), fill = most - tokens_of(adapter);
+      std::vector<BasicVar<T>> list;
+      if (fill > 0) list.push_back(tape.constant(BasicTensor<T>::zeros({rows, fill, dim_})));
+      if (adapter != nullptr)
+        list.push_back(adapter->prompt(tape, rows, *tape.template context<ForwardContext>()));
+      list.push_back(groups.part(x, group));
+      return concat_along(1, list);
+    });
+    return groups.joined(std::move(parts), Shape{x.dim(0), most + x.dim(1), dim_});
+  }
+
   Index dim_ = 0;
 };
 
@@ -610,7 +821,8 @@ class PassAdapterInterface {
                       const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const = 0;
 };
 
-/// The forward pass of a model as a whole. Kind `pass`: adapters that run the model twice.
+/// The forward pass of a model as a whole. Kind `pass`: adapters that run the model twice. They
+/// decide by themselves which other adapters a row runs, so rows cannot name them.
 template <std::floating_point T>
 class BasicPassSite : public SiteAdapters<PassAdapterInterface<T>> {
  public:
@@ -618,8 +830,114 @@ class BasicPassSite : public SiteAdapters<PassAdapterInterface<T>> {
   using SiteAdapters<PassAdapterInterface<T>>::SiteAdapters;
   void operator()(BasicTape<T>& tape,
                   const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (this->runs_by_row(context)) {
+      for (const auto& named : this->adapters())
+        if (std::find(context->row_adapters.begin(), context->row_adapters.end(), named.name) !=
+            context->row_adapters.end())
+          throw ValueError(concat("adapter '", named.name,
+                                  "' mixes other adapters by what the whole batch looks like: it "
+                                  "cannot run for some rows of a batch only; give these rows a "
+                                  "batch of their own"));
+      return;
+    }
     for (const auto& adapter : this->chain()) adapter->before(tape, hidden_states);
   }
+};
+
+/// Adapter of a stack of blocks behind type erasure: goes along with the hidden states from block
+/// to block. What it carries from one to the next it keeps itself; a pass begins with `begin`.
+template <std::floating_point T>
+class StackAdapterInterface {
+ public:
+  virtual ~StackAdapterInterface() = default;
+  virtual void begin(BasicTape<T>& tape) const = 0;
+  /// Input of block `layer`, [tokens, hidden]; what the block gets instead.
+  virtual BasicVar<T> enter(Index layer, const BasicVar<T>& x) const = 0;
+  /// Output of block `layer`.
+  virtual void leave(Index layer, const BasicVar<T>& x) const = 0;
+};
+
+/// The blocks of a model, one after the other. Kind `stack`.
+template <std::floating_point T>
+class BasicStackSite : public SiteAdapters<StackAdapterInterface<T>> {
+ public:
+  using Scalar = T;
+  using SiteAdapters<StackAdapterInterface<T>>::SiteAdapters;
+
+  void begin(BasicTape<T>& tape) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) adapter->begin(tape);
+      return;
+    }
+    const RowGroups groups(*context, this->path(), context->batch);
+    groups.each(tape, *context, [&](const RowGroups::Group& group) {
+      for (const auto& adapter : this->chain_of(group.name)) adapter->begin(tape);
+      return BasicVar<T>{};
+    });
+  }
+  BasicVar<T> enter(Index layer, BasicVar<T> x) const {
+    if (this->adapters().empty()) return x;
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) x = adapter->enter(layer, x);
+      return x;
+    }
+    const RowGroups groups(*context, this->path(), x.rows());
+    auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+      auto part = flat(groups.part(x, group));
+      for (const auto& adapter : this->chain_of(group.name)) part = adapter->enter(layer, part);
+      const Index rows = std::ssize(group.rows);
+      return reshape(part, {rows, part.rows() / rows, part.cols()});
+    });
+    return groups.joined(std::move(parts), x.shape());
+  }
+  void leave(Index layer, const BasicVar<T>& x) const {
+    if (this->adapters().empty()) return;
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      for (const auto& adapter : running(context)) adapter->leave(layer, x);
+      return;
+    }
+    const RowGroups groups(*context, this->path(), x.rows());
+    groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+      const auto chain = this->chain_of(group.name);
+      const auto part = chain.empty() ? BasicVar<T>{} : flat(groups.part(x, group));
+      for (const auto& adapter : chain) adapter->leave(layer, part);
+      return part;
+    });
+  }
+
+ private:
+  typename BasicStackSite::Chain running(const ForwardContext* context) const {
+    return this->runs_one(context) ? this->chain_of(*context->only) : this->chain();
+  }
+  static BasicVar<T> flat(const BasicVar<T>& x) { return reshape(x, {x.rows(), x.cols()}); }
+};
+
+template <std::floating_point T>
+struct BasicSiteTable;
+
+/// Sizes of a stack of blocks of the model's own kind; what is not given is as in the model.
+struct MirrorSizes {
+  Index layers = 1;
+  std::optional<Index> hidden_size, heads, intermediate_size;
+};
+
+/// A stack of blocks of a model's own kind with weights of its own, for adapters that are a small
+/// network beside the model. Its weights are zeros until parts on its sites give it others; the
+/// sites have the paths that they have below the model's own stack.
+template <std::floating_point T>
+class MirrorStack {
+ public:
+  virtual ~MirrorStack() = default;
+  virtual BasicSiteTable<T>& sites() = 0;
+  /// Rows of its own embedding: [ids, width].
+  virtual BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const = 0;
+  /// x: [batch · tokens, width]; mask: [batch · tokens], 1 = a real token, empty: all are.
+  virtual BasicVar<T> run(const BasicVar<T>& x, Index batch,
+                          const std::vector<unsigned char>& mask) const = 0;
 };
 
 /// Sizes of a model that adapters are made from.
@@ -646,6 +964,9 @@ struct BasicSiteTable {
   std::vector<BasicAttentionSite<T>*> attention;
   BasicPromptSite<T>* prompt = nullptr;
   BasicPassSite<T>* pass = nullptr;
+  BasicStackSite<T>* stack = nullptr;
+  /// Makes a stack of blocks like those of the model. Null where the model cannot.
+  std::function<std::unique_ptr<MirrorStack<T>>(const MirrorSizes&)> mirror;
   /// Rebuilds the stack of blocks from ranges [start, end) of the old one: shared weights, sites of
   /// their own. Null where the model cannot. All pointers of the table are new afterwards.
   std::function<void(const std::vector<std::pair<Index, Index>>&)> replicate_layers;

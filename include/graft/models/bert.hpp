@@ -118,6 +118,7 @@ class BasicBert final : public BasicModel<T> {
     const Index d = config_.hidden_size;
     auto x = reshape(word_(tape, batch.ids), {batch.batch, batch.seq_len, d});
     x = prompt_(x, *context);
+    const auto fill = fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch));
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     x = reshape(x, {batch.batch * tokens, d});
     if (type_.table()) {
@@ -128,10 +129,10 @@ class BasicBert final : public BasicModel<T> {
                       types.begin() + b * tokens + extra);
       x = add(x, type_(tape, types));
     }
-    x = add(x, position_(tape, positions(batch, tokens, extra)));
+    x = add(x, position_(tape, positions(batch, tokens, extra, fill, *context)));
     EncoderPass<T> pass;
     pass.batch = batch.batch;
-    pass.key_mask = key_mask(batch, extra);
+    pass.key_mask = key_mask(batch, extra, fill);
     x = embedding_norm_(x);
     for (const auto& block : blocks_) x = (*block)(x, pass);
     return reshape(x, {batch.batch, tokens, d});
@@ -141,7 +142,7 @@ class BasicBert final : public BasicModel<T> {
     const auto h = hidden(tape, batch);
     if (config_.task == Task::token_classification) return classifier_(h);
     if (config_.task == Task::embedding) return h;
-    auto first = reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
+    auto first = first_tokens(h, batch);
     first = pooler_(first);
     return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
   }
@@ -188,19 +189,36 @@ class BasicBert final : public BasicModel<T> {
     return {path, norm};
   }
 
+  /// The first token of each row, which may be a virtual one: [batch, hidden].
+  BasicVar<T> first_tokens(const BasicVar<T>& h, const BasicBatch<T>& batch) const {
+    const auto fill = fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch));
+    if (fill.empty()) return reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
+    std::vector<Index> rows;
+    for (Index b = 0; b < batch.batch; ++b)
+      rows.push_back(b * h.dim(1) + fill[static_cast<std::size_t>(b)]);
+    return gather_rows(reshape(h, {h.rows(), h.cols()}), rows);
+  }
+
   /// RoBERTa counts real tokens from padding_id + 1; the others count all tokens from 0, keys of a
   /// prefix included.
-  std::vector<std::int32_t> positions(const BasicBatch<T>& batch, Index tokens, Index extra) const {
+  std::vector<std::int32_t> positions(const BasicBatch<T>& batch, Index tokens, Index extra,
+                                      const std::vector<Index>& fill,
+                                      const ForwardContext& context) const {
     std::vector<std::int32_t> result(static_cast<std::size_t>(batch.batch * tokens));
-    const Index first = blocks_.empty() ? 0 : blocks_.front()->attention.site.virtual_keys();
+    std::vector<Index> starts(static_cast<std::size_t>(batch.batch), 0);
+    if (!blocks_.empty())
+      starts = blocks_.front()->attention.site.virtual_keys(&context, batch.batch);
     for (Index b = 0; b < batch.batch; ++b) {
+      const Index first = starts[static_cast<std::size_t>(b)];
+      const Index filled = fill.empty() ? 0 : fill[static_cast<std::size_t>(b)];
       Index next = config_.padding_id + 1;
       for (Index t = 0; t < tokens; ++t) {
-        Index position = t + first;
+        Index position = std::max<Index>(0, t - filled) + first;
         if (config_.model_type == "roberta") {
           const bool padding =
-              t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] ==
-                                config_.padding_id;
+              t < filled ||
+              (t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] ==
+                                 config_.padding_id);
           position = padding ? config_.padding_id : first + next++;
         }
         if (position >= config_.max_positions)

@@ -23,7 +23,7 @@ class BasicCausalModel : public BasicModel<T> {
     check(batch);
     const auto context = set_forward_context(
         tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
-    if (!pass_site.chain().empty())
+    if (!pass_site.adapters().empty())
       pass_site(tape, [&](BasicTape<T>& inner) {
         auto whole = batch;
         if (cache != nullptr && !cache->ids.empty()) {
@@ -35,17 +35,20 @@ class BasicCausalModel : public BasicModel<T> {
         const Index rows = batch.batch * batch.seq_len;
         return cache == nullptr ? h : h.slice_rows(h.rows() - rows, rows);
       });
+    if (!stack.adapters().empty()) stack.begin(tape);
     auto x = embed(tape, batch.ids);
     const Index dim = x.cols();
     const bool first = cache == nullptr || cache->length() == 0;
-    const Index extra = first ? prompt.virtual_tokens() : 0;
+    const auto virtual_tokens = prompt.virtual_tokens(batch.row_adapters, batch.batch);
+    const Index extra = first ? *std::max_element(virtual_tokens.begin(), virtual_tokens.end()) : 0;
     if (extra > 0) x = prompt(reshape(x, {batch.batch, batch.seq_len, dim}), *context);
     DecoderPass<T> pass;
     pass.batch = batch.batch;
     pass.tokens = batch.seq_len + extra;
     pass.cache = cache;
     pass.first_position = cache == nullptr ? 0 : cache->length();
-    pass.key_mask = key_mask(batch, extra);
+    if (first) pass.fill = fill_of(virtual_tokens);
+    pass.key_mask = key_mask(batch, extra, pass.fill);
     auto y = blocks(reshape(x, {batch.batch * pass.tokens, dim}), pass);
     if (cache != nullptr) {
       cache->advance(pass.tokens);
@@ -87,12 +90,14 @@ class BasicCausalModel : public BasicModel<T> {
   /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
   /// -100 for nothing; and the factor of the loss of each (empty: one).
   std::vector<std::int64_t> next_tokens(const BasicBatch<T>& batch, std::vector<T>& weights) const {
-    const Index extra = prompt.virtual_tokens(), tokens = extra + batch.seq_len;
+    const auto virtual_tokens = prompt.virtual_tokens(batch.row_adapters, batch.batch);
+    const Index extra = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
+    const Index tokens = extra + batch.seq_len;
     std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
     for (Index b = 0; b < batch.batch; ++b)
       std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
                   labels.begin() + b * tokens + extra);
-    prompt.change_labels(batch.batch, labels, weights);
+    prompt.change_labels(batch.batch, labels, weights, batch.row_adapters);
     // Each row predicts the token after it.
     for (Index b = 0; b < batch.batch; ++b) {
       const auto shift = [&](auto& list, auto last) {
@@ -115,6 +120,7 @@ class BasicCausalModel : public BasicModel<T> {
   BasicEmbeddingSite<T> embed_tokens;
   BasicPromptSite<T> prompt;
   BasicPassSite<T> pass_site;
+  BasicStackSite<T> stack;
   BasicNormSite<T> norm;
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known
@@ -127,6 +133,41 @@ class BasicCausalModel : public BasicModel<T> {
     auto x = embed_tokens(tape, ids);
     return embed_tokens.embed_scale == T{1} ? x : scale(x, embed_tokens.embed_scale);
   }
+
+  /// Runs blocks one after the other; `run(block, x)` is one of them.
+  template <class Block, class Run>
+  BasicVar<T> run_stack(BasicVar<T> x, const std::vector<std::unique_ptr<Block>>& list,
+                        const Run& run) const {
+    for (std::size_t l = 0; l < list.size(); ++l) {
+      x = stack.enter(static_cast<Index>(l), x);
+      const auto one = [run, block = list[l].get()](const BasicVar<T>& in) {
+        return run(*block, in);
+      };
+      x = checkpoint_blocks ? checkpoint(one, x) : one(x);
+      stack.leave(static_cast<Index>(l), x);
+    }
+    return x;
+  }
+  /// A model as a stack of blocks beside another one; sites lose the first part of their paths.
+  class Mirror final : public MirrorStack<T> {
+   public:
+    explicit Mirror(std::unique_ptr<BasicCausalModel> model) : model_(std::move(model)) {}
+    BasicSiteTable<T>& sites() override { return model_->sites(); }
+    BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const override {
+      return model_->embed(tape, ids);
+    }
+    BasicVar<T> run(const BasicVar<T>& x, Index batch,
+                    const std::vector<unsigned char>& mask) const override {
+      DecoderPass<T> pass;
+      pass.batch = batch;
+      pass.tokens = x.rows() / batch;
+      if (!mask.empty()) pass.key_mask = std::make_shared<std::vector<unsigned char>>(mask);
+      return model_->blocks(x, pass);
+    }
+
+   private:
+    std::unique_ptr<BasicCausalModel> model_;
+  };
 
  private:
   void check(const BasicBatch<T>& batch) const {

@@ -103,14 +103,10 @@ class BasicGemma3 final : public BasicCausalModel<T> {
   };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    for (const auto& block : blocks_) {
-      const auto* rope = block->full ? &full_rope_ : &sliding_rope_;
-      const auto run = [b = block.get(), pass, rope](const BasicVar<T>& in) {
-        return (*b)(in, pass, *rope);
-      };
-      x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
-    }
-    return this->norm(x);
+    return this->norm(
+        this->run_stack(x, blocks_, [pass, this](const Block& b, const BasicVar<T>& in) {
+          return b(in, pass, b.full ? full_rope_ : sliding_rope_);
+        }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
@@ -129,6 +125,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
+    table.stack = &this->stack;
     for (const auto& b : blocks_) {
       auto& a = b->attention;
       for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &b->mlp.gate_proj,

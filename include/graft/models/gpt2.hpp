@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -103,21 +104,20 @@ class BasicGpt2 final : public BasicCausalModel<T> {
   };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    const Index first =
-        pass.first_position + (blocks_.empty() ? 0 : blocks_.front()->attention.virtual_keys());
-    if (first + pass.tokens > config_.max_positions)
-      throw ValueError(concat("gpt2: a row of ", first + pass.tokens, " tokens, the model has ",
-                              config_.max_positions, " positions"));
+    const auto* context = x.tape().template context<ForwardContext>();
+    const auto first = blocks_.empty() ? std::vector<Index>(static_cast<std::size_t>(pass.batch), 0)
+                                       : pass.first_positions(blocks_.front()->attention, context);
     std::vector<std::int32_t> position;
-    for (Index b = 0; b < pass.batch; ++b)
+    for (const Index begin : first) {
+      if (begin + pass.tokens > config_.max_positions)
+        throw ValueError(concat("gpt2: a row of ", begin + pass.tokens, " tokens, the model has ",
+                                config_.max_positions, " positions"));
       for (Index t = 0; t < pass.tokens; ++t)
-        position.push_back(static_cast<std::int32_t>(first + t));
-    x = add(x, positions_(x.tape(), position));
-    for (const auto& block : blocks_) {
-      const auto run = [b = block.get(), pass](const BasicVar<T>& in) { return (*b)(in, pass); };
-      x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
+        position.push_back(static_cast<std::int32_t>(std::max<Index>(0, begin + t)));
     }
-    return this->norm(x);
+    x = add(x, positions_(x.tape(), position));
+    return this->norm(this->run_stack(
+        x, blocks_, [pass](const Block& b, const BasicVar<T>& in) { return b(in, pass); }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
@@ -142,6 +142,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
+    table.stack = &this->stack;
     for (const auto& b : blocks_) {
       for (auto* site : {&b->c_attn, &b->c_proj, &b->c_fc, &b->mlp_proj})
         table.linear.push_back(site);

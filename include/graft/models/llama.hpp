@@ -107,13 +107,10 @@ class BasicLlama final : public BasicCausalModel<T> {
   };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    for (const auto& block : blocks_) {
-      const auto run = [b = block.get(), pass, rope = &rope_](const BasicVar<T>& in) {
-        return (*b)(in, pass, *rope);
-      };
-      x = this->checkpoint_blocks ? checkpoint(run, x) : run(x);
-    }
-    return this->norm(x);
+    return this->norm(
+        this->run_stack(x, blocks_, [pass, rope = &rope_](const Block& b, const BasicVar<T>& in) {
+          return b(in, pass, *rope);
+        }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
@@ -133,6 +130,8 @@ class BasicLlama final : public BasicCausalModel<T> {
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
+    table.stack = &this->stack;
+    table.mirror = [this](const MirrorSizes& sizes) { return mirror(sizes); };
     for (const auto& block : blocks_) {
       auto& a = block->attention;
       for (auto* site : {&a.q_proj, &a.k_proj, &a.v_proj, &a.o_proj, &block->mlp.gate_proj,
@@ -154,6 +153,25 @@ class BasicLlama final : public BasicCausalModel<T> {
     table.replicate_layers = [this](const std::vector<std::pair<Index, Index>>& ranges) {
       replicate(ranges);
     };
+  }
+
+  std::unique_ptr<MirrorStack<T>> mirror(const MirrorSizes& sizes) const {
+    auto config = config_;
+    config.layers = sizes.layers;
+    config.hidden_size = sizes.hidden_size.value_or(config.hidden_size);
+    config.heads = sizes.heads.value_or(config.heads);
+    config.intermediate_size = sizes.intermediate_size.value_or(config.intermediate_size);
+    config.tied_head = true;
+    const auto& a = blocks_.front()->attention;
+    const bool qkv_bias = static_cast<bool>(a.q_proj.base().bias()),
+               o_bias = static_cast<bool>(a.o_proj.base().bias());
+    const ZeroWeights<T> weights([=](const std::string& name) {
+      if (name.find("self_attn.") == std::string::npos || name.find("norm") != std::string::npos)
+        return false;
+      return name.find("o_proj") == std::string::npos ? qkv_bias : o_bias;
+    });
+    return std::make_unique<typename BasicCausalModel<T>::Mirror>(
+        std::make_unique<BasicLlama>(config, weights));
   }
 
   void replicate(const std::vector<std::pair<Index, Index>>& ranges) {

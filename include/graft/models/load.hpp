@@ -332,6 +332,31 @@ std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
   return model;
 }
 
+/// Opens a vision transformer from a Hugging Face folder with a classifier, which is drawn where
+/// the file lacks it or has it for another number of classes.
+/// @param drawn  takes the paths of layers that were drawn
+/// @throws IoError that names the file and what is wrong; ValueError for another architecture
+template <std::floating_point T>
+std::unique_ptr<BasicVit<T>> load_image_classifier(const std::filesystem::path& path,
+                                                   const HeadConfig& head,
+                                                   std::vector<std::string>* drawn = nullptr) {
+  if (!std::filesystem::is_directory(path))
+    throw ValueError(concat(path.string(), ": no folder with config.json and safetensors"));
+  const auto document = io::read_json(path / "config.json");
+  const io::JsonView json(document, (path / "config.json").string());
+  const std::string type = json.at("model_type").string();
+  if (type != "vit")
+    throw ValueError(concat(path.string(), ": architecture '", type,
+                            "' is not supported for this task; vit is"));
+  auto config = detail::vit_config(json);
+  config.classes = head.classes;
+  const SafetensorsWeights<T> file(path, {"vit."});
+  const WeightsWithHead<T> weights(file, {"classifier"}, head);
+  auto model = std::make_unique<BasicVit<T>>(config, weights);
+  if (drawn != nullptr) *drawn = weights.drawn();
+  return model;
+}
+
 /// Opens a model: a GGUF file, a Hugging Face folder (config.json and safetensors), with weights
 /// mapped.
 /// @throws IoError that names the file and what is wrong; ValueError for an architecture that is

@@ -27,6 +27,9 @@ class BasicModel {
   const BasicSiteTable<T>& sites() const { return sites_; }
   const ModelInfo& info() const { return sites_.info; }
 
+  /// The name in files of a module that adapters know by `path`.
+  virtual std::string file_name(const std::string& path) const { return path; }
+
   /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a
   /// classifier [batch, classes] …
   virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
@@ -50,23 +53,41 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
   context->modality = batch.modality;
+  if (batch.labels.size() == batch.ids.size()) context->labels = batch.labels;
   context->row_adapters = batch.row_adapters;
   tape.set_context(context);
   return context;
 }
 
+/// What fills each row up in front where rows have different numbers of virtual tokens; empty: all
+/// have the same.
+inline std::vector<Index> fill_of(const std::vector<Index>& virtual_tokens) {
+  const Index most = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
+  std::vector<Index> fill;
+  for (const Index own : virtual_tokens) fill.push_back(most - own);
+  return std::all_of(fill.begin(), fill.end(), [](Index f) { return f == 0; })
+             ? std::vector<Index>()
+             : fill;
+}
+
 /// Which keys attention may see, [batch, extra + seq_len]: the real tokens of a batch, and `extra`
-/// virtual ones before each row. Null if all are real.
+/// virtual ones before each row, without those that fill it up. Null if all are real.
 template <std::floating_point T>
-std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch,
-                                                           Index extra) {
-  if (std::find(batch.mask.begin(), batch.mask.end(), 0) == batch.mask.end()) return nullptr;
+std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch, Index extra,
+                                                           const std::vector<Index>& fill = {}) {
+  const bool padded = std::find(batch.mask.begin(), batch.mask.end(), 0) != batch.mask.end();
+  if (!padded && fill.empty()) return nullptr;
   const Index tokens = extra + batch.seq_len;
   auto mask = std::make_shared<std::vector<unsigned char>>(
       static_cast<std::size_t>(batch.batch * tokens), static_cast<unsigned char>(1));
-  for (Index b = 0; b < batch.batch; ++b)
-    std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
-                mask->begin() + b * tokens + extra);
+  for (Index b = 0; b < batch.batch; ++b) {
+    if (padded)
+      std::copy_n(batch.mask.begin() + b * batch.seq_len, batch.seq_len,
+                  mask->begin() + b * tokens + extra);
+    if (!fill.empty())
+      std::fill_n(mask->begin() + b * tokens, fill[static_cast<std::size_t>(b)],
+                  static_cast<unsigned char>(0));
+  }
   return mask;
 }
 

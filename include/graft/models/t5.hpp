@@ -143,7 +143,7 @@ class BasicT5 final : public BasicModel<T> {
       const auto before = x;
       AttentionOptions<T> options;
       options.causal = stack.decoder;
-      options.bias = position_bias(stack, tokens, b.self.heads.site.virtual_keys());
+      options.bias = position_bias(stack, tokens, same_virtual_keys(b, x.tape(), batch));
       x = sublayer(b.self, x, BasicVar<T>{}, own, std::move(options));
       if (stack.decoder) {
         AttentionOptions<T> cross;
@@ -164,6 +164,16 @@ class BasicT5 final : public BasicModel<T> {
                a.after(n, a.output(a.heads(n, memory ? memory : n, pass, std::move(options))), x));
   }
 
+  /// Keys before those of the text. @throws ValueError if rows of the batch differ in them
+  static Index same_virtual_keys(const Block& b, const BasicTape<T>& tape, Index batch) {
+    const auto keys =
+        b.self.heads.site.virtual_keys(tape.template context<ForwardContext>(), batch);
+    if (std::any_of(keys.begin(), keys.end(), [&](Index k) { return k != keys.front(); }))
+      throw ValueError(
+          "t5: rows of a batch with prefixes of different lengths; the biases of distances are one "
+          "for all rows: give them batches of their own");
+    return keys.front();
+  }
   /// Bias of each head for the distance between query and key, [heads, tokens, first + tokens];
   /// queries start at `first`.
   BasicTensor<T> position_bias(const Stack& stack, Index tokens, Index first) const {
@@ -208,7 +218,8 @@ class BasicT5 final : public BasicModel<T> {
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     EncoderPass<T> pass;
     pass.batch = batch.batch;
-    pass.key_mask = key_mask(batch, extra);
+    pass.key_mask =
+        key_mask(batch, extra, fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch)));
     const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
 
     const auto length = static_cast<Index>(batch.labels.size()) / batch.batch;

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -54,16 +57,16 @@ class BasicVit final : public BasicModel<T> {
       Block& b = *blocks_.back();
       const std::string path = concat("vit.layers.", l, "."),
                         file = concat("vit.encoder.layer.", l, ".");
-      const auto linear = [&](const char* name, const char* file_name, Index out, Index in) {
-        return BasicLinearSite<T>(path + name, weights.linear(file + file_name, out, in));
+      const auto linear = [&](const char* name, Index out, Index in) {
+        return BasicLinearSite<T>(path + name, weights.linear(file_name(path + name), out, in));
       };
-      b.attention.query = linear("attention.q_proj", "attention.attention.query", d, d);
-      b.attention.key = linear("attention.k_proj", "attention.attention.key", d, d);
-      b.attention.value = linear("attention.v_proj", "attention.attention.value", d, d);
+      b.attention.query = linear("attention.q_proj", d, d);
+      b.attention.key = linear("attention.k_proj", d, d);
+      b.attention.value = linear("attention.v_proj", d, d);
       b.attention.site = {path + "attention", l, config.heads, config.heads, d / config.heads};
-      b.attention_output = linear("attention.o_proj", "attention.output.dense", d, d);
-      b.mlp.up = linear("mlp.fc1", "intermediate.dense", config.intermediate_size, d);
-      b.mlp.down = linear("mlp.fc2", "output.dense", d, config.intermediate_size);
+      b.attention_output = linear("attention.o_proj", d, d);
+      b.mlp.up = linear("mlp.fc1", config.intermediate_size, d);
+      b.mlp.down = linear("mlp.fc2", d, config.intermediate_size);
       b.mlp.activation = config.activation;
       b.norm_before = norm_site(weights, path + "layernorm_before", file + "layernorm_before");
       b.norm_after = norm_site(weights, path + "layernorm_after", file + "layernorm_after");
@@ -103,12 +106,31 @@ class BasicVit final : public BasicModel<T> {
     const auto first = reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
     return classifier_.base() ? classifier_(first) : first;
   }
+  std::string file_name(const std::string& path) const override {
+    static constexpr std::string_view kLayers = "vit.layers.";
+    if (!path.starts_with(kLayers)) return path;
+    const auto dot = path.find('.', kLayers.size());
+    const std::string part = path.substr(dot + 1);
+    const auto it = std::find_if(std::begin(kNames), std::end(kNames),
+                                 [&](const auto& name) { return name.first == part; });
+    return concat("vit.encoder.layer.", path.substr(kLayers.size(), dot - kLayers.size()), ".",
+                  it == std::end(kNames) ? part : std::string(it->second));
+  }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     if (!classifier_.base()) throw ValueError("vit: a model without a classifier has no loss");
     return classification_loss(logits(tape, batch), batch);
   }
 
  private:
+  /// Linear layers of a block: paths of transformers 5, names in files.
+  static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"attention.q_proj", "attention.attention.query"},
+      {"attention.k_proj", "attention.attention.key"},
+      {"attention.v_proj", "attention.attention.value"},
+      {"attention.o_proj", "attention.output.dense"},
+      {"mlp.fc1", "intermediate.dense"},
+      {"mlp.fc2", "output.dense"}};
+
   struct Block {
     BasicNormSite<T> norm_before, norm_after;
     MultiHeadAttention<T> attention;

@@ -48,6 +48,33 @@ class BasicWeights {
   }
 };
 
+/// Zeros, for models whose weights come from elsewhere. Norms are ones.
+template <std::floating_point T>
+class ZeroWeights final : public BasicWeights<T> {
+ public:
+  /// `biases`: which layers have one, as another file says.
+  explicit ZeroWeights(std::function<bool(const std::string&)> biases)
+      : biases_(std::move(biases)) {}
+  bool has(const std::string& name) const override {
+    return !name.ends_with(".bias") || biases_(name);
+  }
+  BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
+    return name.find("norm") != std::string::npos && name.ends_with(".weight")
+               ? BasicTensor<T>::ones(shape)
+               : BasicTensor<T>::zeros(shape);
+  }
+  BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
+    return BasicDenseLinear<T>(BasicTensor<T>::zeros({out, in}),
+                               this->optional_tensor(name + ".bias", {out}));
+  }
+  BasicEmbeddingTable<T> embedding(const std::string&, Index rows, Index dim) const override {
+    return BasicEmbeddingTable<T>(BasicTensor<T>::zeros({rows, dim}));
+  }
+
+ private:
+  std::function<bool(const std::string&)> biases_;
+};
+
 /// Weights of a Hugging Face folder (or one safetensors file). f32 is used in place, f16 and bf16
 /// stay so.
 template <std::floating_point T>

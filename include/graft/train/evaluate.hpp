@@ -7,6 +7,7 @@
 #include <numeric>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "graft/train/dataset.hpp"
@@ -28,13 +29,38 @@ Index predictions(const models::BasicModel<T>& model, const models::BasicBatch<T
                                         : batch.batch;  // regression has targets instead of labels
 }
 
+/// Outputs of the head with a true class: rows [count, classes] and their labels. Of a model with
+/// one output a token they are the tokens that have a label, else all rows.
 template <std::floating_point T>
-Index right_rows(const BasicTensor<T>& logits, std::span<const std::int64_t> labels) {
+std::pair<BasicTensor<T>, std::vector<std::int64_t>> labelled_outputs(
+    const BasicTensor<T>& logits, const models::BasicBatch<T>& batch) {
+  const Index classes = logits.cols(), tokens = batch.seq_len;
+  if (logits.rank() < 3) return {logits, batch.labels};
+  if (std::ssize(batch.labels) != batch.batch * tokens)
+    throw ShapeError(concat("outputs of tokens: ", batch.labels.size(), " labels for ", batch.batch,
+                            " x ", tokens, " tokens"));
+  const Index extra = logits.dim(1) - tokens;  // virtual tokens come first
+  std::vector<T> values;
+  std::vector<std::int64_t> labels;
+  for (Index b = 0; b < batch.batch; ++b)
+    for (Index t = 0; t < tokens; ++t) {
+      const auto label = batch.labels[static_cast<std::size_t>(b * tokens + t)];
+      if (label == text::kIgnoredLabel) continue;
+      labels.push_back(label);
+      const auto row = logits.begin() + ((b * (tokens + extra)) + extra + t) * classes;
+      values.insert(values.end(), row, row + classes);
+    }
+  const auto count = std::ssize(labels);
+  return {BasicTensor<T>::from(std::move(values), {count, classes}), std::move(labels)};
+}
+
+template <std::floating_point T>
+Index right_rows(const BasicTensor<T>& logits, const models::BasicBatch<T>& batch) {
+  const auto [rows, labels] = labelled_outputs(logits, batch);
   Index right = 0;
-  const Index classes = logits.cols();
-  if (static_cast<Index>(labels.size()) != logits.rows()) return 0;
-  for (Index i = 0; i < logits.rows(); ++i) {
-    const auto row = logits.begin() + i * classes;
+  const Index classes = rows.cols();
+  for (Index i = 0; i < rows.rows(); ++i) {
+    const auto row = rows.begin() + i * classes;
     if (std::max_element(row, row + classes) - row == labels[static_cast<std::size_t>(i)]) ++right;
   }
   return right;
@@ -73,8 +99,7 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
       const Index count = detail::predictions(model, batch);
       total += static_cast<double>(model.loss(tape, batch).item()) * static_cast<double>(count);
       const auto logits = model.logits(tape, batch).value();
-      if (logits.cols() > 1)
-        right += detail::right_rows(logits, std::span<const std::int64_t>(batch.labels));
+      if (logits.cols() > 1) right += detail::right_rows(logits, batch);
       result.count += count;
     }
   }
@@ -85,27 +110,32 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
   return result;
 }
 
-/// Output of the head for every row, [rows, classes], without dropout, with the adapters that are
-/// active; for models with one output a row. Nothing if `stop` became true in between.
+/// Output of the head for every row, [rows, classes], or for every token that has a label where the
+/// model has one output a token; without dropout, with the adapters that are active. Nothing if
+/// `stop` became true in between.
 template <std::floating_point T>
 std::optional<BasicTensor<T>> predict(const models::BasicModel<T>& model,
                                       const BasicDataset<T>& data, Index batch_size,
                                       const std::function<bool()>& stop = {}) {
   if (batch_size < 1) throw ValueError(concat("predict: batch size ", batch_size));
-  BasicTensor<T> all;
+  std::vector<T> all;
+  Index classes = 0;
   std::vector<Index> rows;
   for (Index first = 0; first < data.rows; first += batch_size) {
     if (stop && stop()) return std::nullopt;
     rows.resize(static_cast<std::size_t>(std::min(batch_size, data.rows - first)));
     std::iota(rows.begin(), rows.end(), first);
     BasicTape<T> tape({.gradients = false, .training = false});
-    const auto y = model.logits(tape, data.batch(rows)).value();
-    if (y.rows() != std::ssize(rows))
+    const auto batch = data.batch(rows);
+    const auto y = model.logits(tape, batch).value();
+    if (y.rank() < 3 && y.rows() != std::ssize(rows))
       throw ShapeError(concat("predict: ", y.rows(), " outputs for ", rows.size(), " rows"));
-    if (!all) all = BasicTensor<T>::empty({data.rows, y.cols()});
-    std::copy(y.begin(), y.end(), all.begin() + first * y.cols());
+    const auto outputs = detail::labelled_outputs(y, batch).first;
+    classes = y.cols();
+    all.insert(all.end(), outputs.begin(), outputs.end());
   }
-  return all;
+  const Index count = classes == 0 ? 0 : std::ssize(all) / classes;
+  return BasicTensor<T>::from(std::move(all), {count, classes});
 }
 
 /// The likeliest class of each row of logits [rows, classes].

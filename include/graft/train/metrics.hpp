@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #include "graft/base/error.hpp"
@@ -77,6 +79,39 @@ class ConfusionMatrix {
   Index classes_;
   std::vector<Index> counts_;
 };
+
+/// How far predicted numbers are from the true ones.
+struct RegressionScore {
+  Index count = 0;
+  double mean_squared_error = 0;
+  double mean_absolute_error = 0;
+  double pearson = 0;  ///< correlation, in [-1, 1]; 0 where one of the two does not vary
+};
+
+/// Errors: ValueError for lists of different lengths.
+inline RegressionScore regression_score(std::span<const float> truth,
+                                        std::span<const float> predicted) {
+  if (truth.size() != predicted.size())
+    throw ValueError(concat("regression score: ", predicted.size(), " predictions for ",
+                            truth.size(), " targets"));
+  RegressionScore score;
+  score.count = std::ssize(truth);
+  if (truth.empty()) return score;
+  const auto n = static_cast<double>(truth.size());
+  const double mean_t = std::accumulate(truth.begin(), truth.end(), 0.0) / n,
+               mean_p = std::accumulate(predicted.begin(), predicted.end(), 0.0) / n;
+  double tt = 0, pp = 0, tp = 0;
+  for (std::size_t i = 0; i < truth.size(); ++i) {
+    const double t = truth[i], p = predicted[i];
+    score.mean_squared_error += (t - p) * (t - p) / n;
+    score.mean_absolute_error += std::abs(t - p) / n;
+    tt += (t - mean_t) * (t - mean_t);
+    pp += (p - mean_p) * (p - mean_p);
+    tp += (t - mean_t) * (p - mean_p);
+  }
+  if (tt > 0 && pp > 0) score.pearson = tp / std::sqrt(tt * pp);
+  return score;
+}
 
 /// What happened in one step.
 struct StepReport {

@@ -114,7 +114,7 @@ struct AdaLinkMethod {
             .family = "bottleneck",
             .paper = "arXiv:2310.12100",
             .sites = "embedding",
-            .parameters = "2 d r a modality",
+            .parameters = "2 out r num_modalities",
             .in_peft = false};
   }
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,

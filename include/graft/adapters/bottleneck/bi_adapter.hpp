@@ -244,9 +244,11 @@ struct BiAdapterMethod {
             .family = "bottleneck",
             .paper = "arXiv:2307.16867",
             .sites = "hidden, linear",
-            .parameters = "r (in + out)",
+            .parameters = "r (in + out), r = adapter_dim",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false,
+            .exact_gradient = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -56,9 +56,10 @@ struct HoulsbyMethod {
             .family = "bottleneck",
             .paper = "arXiv:1902.00751",
             .sites = "hidden, linear",
-            .parameters = "2 d r + r + d",
+            .parameters = "2 d r + r + d, r = adapter_dim",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static bool trains_norms(const Config& config) { return config.train_layer_norm; }
   static SerialAdapter<BasicBottleneck<T>> make(const Config& config, Index width,

@@ -167,9 +167,10 @@ struct HyperFormerMethod {
             .family = "bottleneck",
             .paper = "arXiv:2106.04489",
             .sites = "hidden",
-            .parameters = "(1 + k) (2 d r + r + 3 d) in all",
+            .parameters = "; (1 + k) (2 d r + r + 3 d) in all",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static bool trains_norms(const Config& config) { return config.train_layer_norm; }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,

@@ -150,9 +150,10 @@ struct MAMMethod {
             .family = "bottleneck",
             .paper = "arXiv:2110.04366",
             .sites = "attention, hidden",
-            .parameters = "2 l d + 2 d r + r + d",
+            .parameters = "; prefix, and 2 d r + r + d, r = adapter_dim",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
                                                InitContext<T>& context) {

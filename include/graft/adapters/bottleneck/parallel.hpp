@@ -97,7 +97,7 @@ struct ParallelAdapterMethod {
             .family = "bottleneck",
             .paper = "arXiv:2110.04366",
             .sites = "hidden, linear",
-            .parameters = "r (in + out) + r + out",
+            .parameters = "2 d r + r + d, r = adapter_dim",
             .mergeable = false,
             .in_peft = false};
   }

@@ -83,7 +83,7 @@ struct PETLASTMethod {
             .family = "bottleneck",
             .paper = "arXiv:2312.03694",
             .sites = "hidden",
-            .parameters = "2 d r + r + d",
+            .parameters = "2 d r + r + d, r = adapter_dim",
             .mergeable = false,
             .in_peft = false};
   }

@@ -167,9 +167,10 @@ struct PfeifferMethod {
             .family = "bottleneck",
             .paper = "arXiv:2005.00247",
             .sites = "hidden",
-            .parameters = "2 d r + r + d",
+            .parameters = "2 d r + r + d, r = adapter_dim",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
                                                InitContext<T>& context) {

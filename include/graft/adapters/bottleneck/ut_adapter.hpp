@@ -114,9 +114,10 @@ struct UTAdapterMethod {
             .family = "bottleneck",
             .paper = "arXiv:2303.12745",
             .sites = "hidden",
-            .parameters = "2 d c + 2 c + k c^2 + 5 d",
+            .parameters = "2 d c + 2 c + k c^2 + 5 d, c = channels, k = kernel_size",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -163,9 +163,10 @@ struct VLAdapterMethod {
             .family = "bottleneck",
             .paper = "arXiv:2112.06825",
             .sites = "hidden, linear",
-            .parameters = "2 d r + r + d, a task or shared",
+            .parameters = "2 d r + r + d, r = adapter_dim; a task or shared",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

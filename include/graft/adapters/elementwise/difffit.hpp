@@ -109,7 +109,7 @@ struct DiffFitMethod {
             .family = "elementwise",
             .paper = "arXiv:2304.06648",
             .sites = "blocks, linear, norm, class embedding",
-            .parameters = "2 width a block, out a bias, 2 width a norm",
+            .parameters = "; 2 width a block, out a bias, 2 width a norm",
             .in_peft = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }

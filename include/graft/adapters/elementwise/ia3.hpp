@@ -50,7 +50,7 @@ class BasicIA3 {
             .family = "elementwise",
             .paper = "arXiv:2205.05638",
             .sites = "linear, conv",
-            .parameters = "out, or in where feed-forward"};
+            .parameters = "out; in where feed-forward"};
   }
 
   BasicIA3(const IA3Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

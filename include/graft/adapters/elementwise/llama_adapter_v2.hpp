@@ -90,7 +90,7 @@ struct LlamaAdapterV2Method {
             .family = "elementwise",
             .paper = "arXiv:2304.15010",
             .sites = "linear, norm",
-            .parameters = "in + out, or 2 out",
+            .parameters = "; in + out or 2 out a layer, width a norm",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

@@ -37,7 +37,8 @@ struct LNTuningMethod {
             .family = "elementwise",
             .paper = "arXiv:2312.11420",
             .sites = "norm",
-            .parameters = "width (2 width with a bias)"};
+            .parameters = "width + bias width",
+            .adds_up = false};
   }
   static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
                                            InitContext<T>&) {

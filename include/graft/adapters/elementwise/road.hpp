@@ -58,7 +58,7 @@ class BasicRoAd {
             .family = "elementwise",
             .paper = "arXiv:2409.00119",
             .sites = "linear",
-            .parameters = "out, 2 out or 4 out"};
+            .parameters = "out; 2 out or 4 out by variant"};
   }
 
   /// @throws ValueError if the group size does not divide out.

@@ -163,7 +163,8 @@ struct SSFMethod {
             .paper = "arXiv:2210.08823",
             .sites = "linear, conv, norm, embedding",
             .parameters = "2 out",
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static constexpr bool kEverySite = true;
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

@@ -126,7 +126,7 @@ struct CompacterMethod {
             .family = "kronecker",
             .paper = "arXiv:2106.04647",
             .sites = "hidden, linear",
-            .parameters = "2 k (d + m) + d + m",
+            .parameters = "; 2 k (d + m) + d + m, k = phm_dim phm_rank",
             .mergeable = false,
             .in_peft = false};
   }

@@ -63,7 +63,7 @@ class BasicKAdaptation {
             .family = "kronecker",
             .paper = "arXiv:2203.16329",
             .sites = "linear",
-            .parameters = "in + 2 out",
+            .parameters = "in + 2 out, once 2 n^2, n = phm_dim",
             .in_peft = false};
   }
 

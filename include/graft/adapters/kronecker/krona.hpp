@@ -53,7 +53,7 @@ class BasicKronA {
             .family = "kronecker",
             .paper = "arXiv:2212.10650",
             .sites = "linear",
-            .parameters = "a1 a2 + out in / (a1 a2)",
+            .parameters = "a + out in / a, a = root(out in)",
             .in_peft = false};
   }
 

@@ -89,7 +89,9 @@ class BasicLoKr {
             .family = "kronecker",
             .paper = "arXiv:2309.14859",
             .sites = "linear, conv",
-            .parameters = "ol im + r (ok + in/im)"};
+            .parameters =
+                "o i + r (out / o + in / i), o = floor(root(out)), i = floor(root(in)); factors "
+                "near the root"};
   }
 
   BasicLoKr(const LoKrConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

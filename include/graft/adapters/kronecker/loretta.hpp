@@ -112,7 +112,7 @@ struct LoRETTAAdapterMethod {
             .family = "kronecker",
             .paper = "arXiv:2402.11417",
             .sites = "hidden, linear",
-            .parameters = "cores + m + d",
+            .parameters = "; cores + m + d",
             .mergeable = false,
             .in_peft = false};
   }
@@ -221,7 +221,7 @@ struct LoRETTALowRankMethod {
             .family = "kronecker",
             .paper = "arXiv:2402.11417",
             .sites = "linear",
-            .parameters = "cores of both factors",
+            .parameters = "; cores of both factors",
             .in_peft = false};
   }
   static bool trains_norms(const Config& config) { return config.train_norms; }

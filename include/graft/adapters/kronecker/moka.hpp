@@ -51,13 +51,18 @@ class BasicMoKA {
   using Scalar = T;
   using Config = MoKAConfig;
 
+  static Config example() {
+    Config config;
+    config.a_shapes = {{16, 8}, {32, 16}};
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "MOKA",
             .name = "MoKA",
             .family = "kronecker",
             .paper = "MoKA: Mixture of Kronecker Adapters",
             .sites = "linear",
-            .parameters = "sum (a c + out in / (a c)) + N",
+            .parameters = "; sum (a c + out in / (a c)) + N",
             .in_peft = false};
   }
 

@@ -124,8 +124,10 @@ class BasicPHM {
             .family = "kronecker",
             .paper = kLowRank ? "arXiv:2106.04647" : "arXiv:2102.08597",
             .sites = "linear",
-            .parameters = kLowRank ? "k (in + out) + n^3" : "in out / n + n^3",
-            .in_peft = false};
+            .parameters = kLowRank ? "phm_rank (in + out) + n^3, n = phm_dim"
+                                   : "in out / n + n^3, n = phm_dim",
+            .in_peft = false,
+            .identity_at_init = false};
   }
 
   BasicPHM(const Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

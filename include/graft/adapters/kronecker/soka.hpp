@@ -126,7 +126,7 @@ class BasicSoKA {
             .family = "kronecker",
             .paper = "Singular Value Decomposition on Kronecker Adaptation",
             .sites = "linear",
-            .parameters = "r (m n + out in / (m n))",
+            .parameters = "; r (m n + out in / (m n)), r by energy",
             .in_peft = false};
   }
 

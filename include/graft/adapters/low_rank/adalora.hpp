@@ -432,7 +432,7 @@ struct AdaLoRAMethod {
             .family = "low_rank",
             .paper = "arXiv:2303.10512",
             .sites = "linear, conv",
-            .parameters = "r (in + out + 1)"};
+            .parameters = "r (in + out + 1), r = init_r"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -331,7 +331,7 @@ struct AdaMSSMethod {
             .family = "low_rank",
             .paper = "NeurIPS 2025",
             .sites = "linear",
-            .parameters = "sum of rho (r + n_i)"};
+            .parameters = "; sum of rho (r + n_i)"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

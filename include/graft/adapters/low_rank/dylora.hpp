@@ -9,6 +9,7 @@
 
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/procedure_state.hpp"
 #include "graft/base/splitmix.hpp"
 
 namespace graft {
@@ -83,6 +84,19 @@ struct DyLoRAConfig {
 template <std::floating_point T>
 class RowAdamW {
  public:
+  void keep(detail::ProcedureState& state, const std::string& name) const {
+    detail::keep_values(state, name + ".m1", m1_);
+    detail::keep_values(state, name + ".m2", m2_);
+    if (m1_) state[name + ".steps"].assign(steps_.begin(), steps_.end());
+  }
+  void restore(const detail::ProcedureState& state, const std::string& name, const Shape& shape) {
+    m1_ = detail::kept_values<T>(state, name + ".m1", shape);
+    m2_ = detail::kept_values<T>(state, name + ".m2", shape);
+    steps_.clear();
+    if (!m1_ || !m2_) return;
+    const auto& steps = state.at(name + ".steps");
+    steps_.assign(steps.begin(), steps.end());
+  }
   void step(const BasicTensor<T>& value, const BasicTensor<T>& gradient, bool rows, Index first,
             Index last, double rate, double decay) {
     const Index count = rows ? value.rows() : value.cols();
@@ -204,6 +218,17 @@ class DyLoRAProcedure final : public Procedure<T> {
       }
     for (auto* part : parts_)
       part->set_rank(config_.eval_rank > 0 ? config_.eval_rank : config_.rank);
+  }
+  std::map<std::string, std::vector<double>> state() const override {
+    detail::ProcedureState all;
+    for (std::size_t i = 0; i < adam_.size(); ++i) adam_[i].keep(all, std::to_string(i));
+    return all;
+  }
+  void set_state(const std::map<std::string, std::vector<double>>& all) override {
+    for (std::size_t i = 0; i < adam_.size(); ++i) {
+      const auto& part = *parts_[i / 2];
+      adam_[i].restore(all, std::to_string(i), (i % 2 == 0 ? part.a() : part.b()).shape());
+    }
   }
 
  private:

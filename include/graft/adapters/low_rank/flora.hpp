@@ -51,7 +51,7 @@ class BasicFLoRA {
             .family = "low_rank",
             .paper = "arXiv:2405.14739",
             .sites = "linear, conv",
-            .parameters = "Π r + Σ size r",
+            .parameters = "; Π r + Σ size r",
             .in_peft = false};
   }
 

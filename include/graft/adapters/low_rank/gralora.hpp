@@ -67,7 +67,7 @@ class BasicGraLoRA {
             .family = "low_rank",
             .paper = "arXiv:2505.20355",
             .sites = "linear",
-            .parameters = "(r + h) (in + out)"};
+            .parameters = "(r + hybrid_r) (in + out)"};
   }
 
   /// @throws ValueError if k does not divide in and out.

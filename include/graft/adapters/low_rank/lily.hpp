@@ -60,8 +60,9 @@ class BasicLily {
             .family = "low_rank",
             .paper = "arXiv:2407.09946",
             .sites = "linear",
-            .parameters = "r in / stride_A + num_B r, and num_B r out a kind of layers",
-            .mergeable = false};
+            .parameters = "; r in / stride_A + num_B r, and num_B r out a kind of layers",
+            .mergeable = false,
+            .rows_apart = false};
   }
 
   BasicLily(const LilyConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

@@ -16,6 +16,7 @@
 #include "graft/adapters/low_rank/mos.hpp"
 #include "graft/adapters/low_rank/msplora.hpp"
 #include "graft/adapters/low_rank/peanut.hpp"
+#include "graft/adapters/low_rank/qa_lora.hpp"
 #include "graft/adapters/low_rank/randlora.hpp"
 #include "graft/adapters/low_rank/rosa.hpp"
 #include "graft/adapters/low_rank/switched.hpp"
@@ -39,7 +40,7 @@ using LowRankMethods = MethodList<
     NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
     LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
     LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
-    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicMoS<T>>, RoSAMethod<T>, DyLoRAMethod<T>,
-    LinearMethod<BasicDEFT<T>>>;
+    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicQALoRA<T>>, LinearMethod<BasicMoS<T>>,
+    RoSAMethod<T>, DyLoRAMethod<T>, LinearMethod<BasicDEFT<T>>>;
 
 }  // namespace graft

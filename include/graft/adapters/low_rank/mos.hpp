@@ -74,13 +74,18 @@ class BasicMoS {
   using Scalar = T;
   using Config = MoSConfig;
 
+  static Config example() {
+    Config config;
+    config.equivalent_rank = 8;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "MOS",
             .name = "MoS",
             .family = "low_rank",
             .paper = "arXiv:2410.00938",
             .sites = "linear",
-            .parameters = "e (in + out)",
+            .parameters = "; e (in + out) a layer, in pools of a kind",
             .in_peft = false};
   }
 

@@ -62,7 +62,7 @@ class BasicMSPLoRA {
             .family = "low_rank",
             .paper = "arXiv:2503.21838",
             .sites = "linear",
-            .parameters = "(r/4 + (r + 3 r/2) / L) (in + out)",
+            .parameters = "; (r/4 + (r + 3 r/2) / L) (in + out)",
             .in_peft = false};
   }
 

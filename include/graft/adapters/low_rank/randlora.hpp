@@ -146,7 +146,7 @@ class BasicRandLoRA {
             .family = "low_rank",
             .paper = "arXiv:2502.00987",
             .sites = "linear",
-            .parameters = "n (r + min(in, out)), n = min(in, out) / r"};
+            .parameters = "n (r + min(in, out)), n = ceil(min(in, out) / r)"};
   }
 
   BasicRandLoRA(const RandLoRAConfig& config, const LinearSiteInfo<T>& site,

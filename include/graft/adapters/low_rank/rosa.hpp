@@ -10,6 +10,7 @@
 
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/procedure_state.hpp"
 #include "graft/autograd/ops/observe_linear.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
@@ -115,6 +116,14 @@ class RoSACollector {
     auto m = sum_.clone();
     for (T& v : m) v /= static_cast<T>(std::max<Index>(1, count_));
     return m;
+  }
+  void keep(detail::ProcedureState& state, const std::string& name) const {
+    detail::keep_values(state, name + ".sum", sum_);
+    state[name + ".count"] = {static_cast<double>(count_)};
+  }
+  void restore(const detail::ProcedureState& state, const std::string& name) {
+    sum_ = detail::kept_values<T>(state, name + ".sum", sum_.shape());
+    count_ = static_cast<Index>(detail::kept_number(state, name + ".count", 0));
   }
 
  private:
@@ -227,6 +236,15 @@ class BasicRoSA {
     collector_ = std::make_shared<RoSACollector<T>>(out_, in_, squares);
   }
   bool collecting() const { return collector_ != nullptr; }
+  void keep(detail::ProcedureState& state, const std::string& name) const {
+    if (collector_) collector_->keep(state, name);
+  }
+  void restore(const detail::ProcedureState& state, const std::string& name, bool squares) {
+    collector_.reset();
+    if (!state.contains(name + ".sum")) return;
+    collect(squares);
+    collector_->restore(state, name);
+  }
   bool has_places() const { return values_.size() > 0; }
   /// Chooses the places by what was collected.
   void finish_collecting(double density) {
@@ -273,6 +291,15 @@ class RoSAProcedure final : public Procedure<T> {
     for (auto* part : parts_)
       if (part->collecting()) part->finish_collecting(config_.density);
   }
+  std::map<std::string, std::vector<double>> state() const override {
+    detail::ProcedureState all;
+    for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i]->keep(all, std::to_string(i));
+    return all;
+  }
+  void set_state(const std::map<std::string, std::vector<double>>& all) override {
+    for (std::size_t i = 0; i < parts_.size(); ++i)
+      parts_[i]->restore(all, std::to_string(i), config_.grad_acc_mode == "mean_squared");
+  }
 
  private:
   RoSAConfig config_;
@@ -289,7 +316,7 @@ struct RoSAMethod {
             .family = "low_rank",
             .paper = "arXiv:2401.04679",
             .sites = "linear",
-            .parameters = "r (in + out) + d in out",
+            .parameters = "r (in + out); + floor(d in out) when their places are chosen",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

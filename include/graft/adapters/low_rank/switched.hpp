@@ -113,8 +113,9 @@ class BasicTAPS {
             .family = "low_rank",
             .paper = "arXiv:2203.16708",
             .sites = "linear, conv",
-            .parameters = "out in (+ out) + 1",
-            .in_peft = false};
+            .parameters = "out in + 1; + out with adapt_bias",
+            .in_peft = false,
+            .exact_gradient = false};
   }
 
   BasicTAPS(const TAPSConfig& config, const LinearSiteInfo<T>& site, InitContext<T>&)
@@ -174,7 +175,8 @@ class BasicSelectiveLoRA {
             .paper = "arXiv:2501.15377",
             .sites = "linear",
             .parameters = "r (in + out) + 1",
-            .in_peft = false};
+            .in_peft = false,
+            .exact_gradient = false};
   }
 
   BasicSelectiveLoRA(const SelectiveLoRAConfig& config, const LinearSiteInfo<T>& site,

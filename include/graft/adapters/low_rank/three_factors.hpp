@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <memory>
 #include <string>
 #include <utility>
@@ -85,8 +86,10 @@ struct IntTuneConfig : NLoRAConfig {
 
 namespace detail {
 
-/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero.
-inline BasicTensor<double> pseudo_inverse(const BasicTensor<double>& a) {
+/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero. A template, so that
+/// a program that has no use for it does not compile Eigen's decompositions.
+template <std::same_as<double> T>
+BasicTensor<T> pseudo_inverse(const BasicTensor<T>& a) {
   const Index n = a.rows();
   const auto d = svd(a);
   auto result = BasicTensor<double>::zeros({n, n});
@@ -200,8 +203,9 @@ struct LoRAXSMethod {
             .family = "low_rank",
             .paper = "arXiv:2405.17604",
             .sites = "linear",
-            .parameters = "r²",
-            .in_peft = false};
+            .parameters = "r^2",
+            .in_peft = false,
+            .identity_at_init = false};
   }
   /// @throws ValueError for a rank above min(out, in).
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
@@ -241,7 +245,7 @@ struct SLoRAMethod {
             .family = "low_rank",
             .paper = "arXiv:2502.14482",
             .sites = "linear",
-            .parameters = "r (in + out) + r²",
+            .parameters = "r (in + out) + r^2",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
@@ -273,13 +277,19 @@ struct NystroemMethod {
   using Scalar = T;
   using Config = C;
   static constexpr bool kCoreOnly = std::is_same_v<C, IntTuneConfig>;
+  static Config example() {
+    Config config;
+    config.rank = 4;
+    config.alpha = 4;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = C::kPeftType,
             .name = kCoreOnly ? "IntermediateTune" : "NLoRA",
             .family = "low_rank",
             .paper = "arXiv:2502.14482",
             .sites = "linear",
-            .parameters = kCoreOnly ? "r²" : "r (in + out) + r²",
+            .parameters = kCoreOnly ? "r^2" : "r (in + out) + r^2",
             .in_peft = false};
   }
   /// @throws ValueError for a rank above min(out, in) or an unknown word.

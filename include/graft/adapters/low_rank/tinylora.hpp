@@ -216,7 +216,7 @@ struct TinyLoRAMethod {
             .family = "low_rank",
             .paper = "arXiv:2602.04118",
             .sites = "linear, embedding",
-            .parameters = "u a group of layers"};
+            .parameters = "once u; a group of layers"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

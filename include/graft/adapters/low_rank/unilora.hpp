@@ -86,7 +86,8 @@ class BasicUniLoRA {
             .family = "low_rank",
             .paper = "arXiv:2506.00799",
             .sites = "linear",
-            .parameters = "d once"};
+            .parameters = "once theta_d_length",
+            .identity_at_init = false};
   }
 
   BasicUniLoRA(const UniLoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

@@ -76,7 +76,10 @@ class BasicVBLoRA {
             .family = "low_rank",
             .paper = "arXiv:2405.15179",
             .sites = "linear",
-            .parameters = "r (in + out) / l * h, and h l once"};
+            .parameters =
+                "h r (in + out) / l, h = num_vectors, l = vector_length, once num_vectors "
+                "vector_length",
+            .identity_at_init = false};
   }
 
   /// @throws ValueError if the length of the vectors does not divide in and out.

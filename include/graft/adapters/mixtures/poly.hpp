@@ -166,7 +166,7 @@ class BasicPoly {
             .family = "mixtures",
             .paper = "arXiv:2202.13914",
             .sites = "linear",
-            .parameters = "K r (in + out) + tasks S K",
+            .parameters = "K r (in + out) + n_tasks n_splits K, K = n_skills",
             .mergeable = false};
   }
 

@@ -275,14 +275,21 @@ struct XLoRAMethod {
   using Scalar = T;
   using Config = XLoRAConfig;
 
+  static Config example() {
+    Config config;
+    config.depth = 2;
+    config.size = 16;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "XLORA",
             .name = "X-LoRA",
             .family = "mixtures",
             .paper = "arXiv:2402.07148",
             .sites = "linear",
-            .parameters = "hidden · experts · layers (+ layers between)",
-            .mergeable = false};
+            .parameters = "; hidden · experts · layers (+ layers between)",
+            .mergeable = false,
+            .identity_at_init = false};
   }
   /// Adapters that the model must have, and where their files are.
   static std::map<std::string, std::string> experts(const Config& config) {

@@ -66,7 +66,7 @@ class BasicBOFT {
             .family = "orthogonal",
             .paper = "arXiv:2311.06243",
             .sites = "linear, conv",
-            .parameters = "m in b + out"};
+            .parameters = "m in b + out, m = boft_n_butterfly_factor, b = boft_block_size"};
   }
 
   /// @throws ValueError if blocks do not divide in, or groups of 2^(m−1) half blocks do not.

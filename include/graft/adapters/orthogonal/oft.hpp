@@ -220,7 +220,9 @@ struct OFTMethod {
             .family = "orthogonal",
             .paper = "arXiv:2306.07280",
             .sites = "linear, embedding, conv",
-            .parameters = "in (b - 1) / 2"};
+            .parameters = "in (b - 1) / 2, b = oft_block_size",
+            .embedding_parameters = "out (b - 1) / 2, b = oft_block_size",
+            .unused_dropout = "module_dropout"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

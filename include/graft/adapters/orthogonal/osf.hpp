@@ -69,7 +69,8 @@ class BasicOSF {
             .family = "orthogonal",
             .paper = "arXiv:2504.07097",
             .sites = "linear",
-            .parameters = "(n - k) (in + out + 1), n = min(in, out)"};
+            .parameters = "(n - k) (in + out + 1), n = min(in, out), k = floor(n / 2)",
+            .exact_gradient = false};
   }
 
   /// @throws ValueError if no direction is left to stay, or none to train.

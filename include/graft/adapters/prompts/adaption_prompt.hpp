@@ -133,13 +133,19 @@ template <std::floating_point T>
 struct AdaptionPromptMethod {
   using Scalar = T;
   using Config = AdaptionPromptConfig;
+  static Config example() {
+    Config config;
+    config.adapter_len = 4;
+    config.adapter_layers = 2;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "ADAPTION_PROMPT",
             .name = "Adaption prompt",
             .family = "prompts",
             .paper = "arXiv:2303.16199",
             .sites = "attention",
-            .parameters = "length hidden + 1",
+            .parameters = "adapter_len d + 1",
             .mergeable = false};
   }
   static bool targets(const Config& config, const std::string& path) {

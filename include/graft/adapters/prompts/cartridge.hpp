@@ -77,15 +77,22 @@ template <std::floating_point T>
 struct CartridgeMethod {
   using Scalar = T;
   using Config = CartridgeConfig;
+  static Config example() {
+    Config config;
+    config.prompt.num_virtual_tokens = 4;
+    return config;
+  }
   static MethodInfo info() {
-    return {.peft_type = "CARTRIDGE",
-            .name = "Cartridge",
-            .family = "prompts",
-            .paper = "arXiv:2506.06266",
-            .sites = "attention",
-            .parameters = "(tokens - frozen) 2 layers width",
-            .mergeable = false,
-            .path_prefix = "base_model."};
+    return {
+        .peft_type = "CARTRIDGE",
+        .name = "Cartridge",
+        .family = "prompts",
+        .paper = "arXiv:2506.06266",
+        .sites = "attention",
+        .parameters = "once 2 (num_virtual_tokens - num_frozen_tokens) layers kv_heads head_dim",
+        .mergeable = false,
+        .path_prefix = "base_model.",
+        .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(Config config,

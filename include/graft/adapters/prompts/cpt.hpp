@@ -220,9 +220,12 @@ struct CptMethod {
             .family = "prompts",
             .paper = "arXiv:2410.17222",
             .sites = "prompt",
-            .parameters = "tokens dim",
+            .parameters = "tokens d, tokens = num_virtual_tokens",
             .mergeable = false,
-            .path_prefix = "base_model."};
+            .path_prefix = "base_model.",
+            .identity_at_init = false,
+            .exact_gradient = false,
+            .adds_up = false};
   }
   static std::shared_ptr<PromptPart<T>> prompt(Config config, const PromptSiteInfo<T>& site,
                                                InitContext<T>&) {

@@ -52,7 +52,7 @@ struct LlamaAdapterMethod {
             .family = "prompts",
             .paper = "arXiv:2303.16199",
             .sites = "attention",
-            .parameters = "length hidden + heads",
+            .parameters = "adapter_len d + heads",
             .mergeable = false,
             .in_peft = false};
   }

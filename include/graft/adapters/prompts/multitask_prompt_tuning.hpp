@@ -173,15 +173,23 @@ template <std::floating_point T>
 struct MultitaskPromptTuningMethod {
   using Scalar = T;
   using Config = MultitaskPromptTuningConfig;
+  static Config example() {
+    Config config;
+    config.base.prompt.num_virtual_tokens = 4;
+    return config;
+  }
   static MethodInfo info() {
-    return {.peft_type = "MULTITASK_PROMPT_TUNING",
-            .name = "Multitask prompt tuning",
-            .family = "prompts",
-            .paper = "arXiv:2303.02861",
-            .sites = "prompt",
-            .parameters = "tokens dim + tasks rank (tokens + dim)",
-            .mergeable = false,
-            .path_prefix = "base_model."};
+    return {
+        .peft_type = "MULTITASK_PROMPT_TUNING",
+        .name = "Multitask prompt tuning",
+        .family = "prompts",
+        .paper = "arXiv:2303.02861",
+        .sites = "prompt",
+        .parameters = "tokens d + num_tasks num_ranks (tokens + d), tokens = num_virtual_tokens",
+        .mergeable = false,
+        .path_prefix = "base_model.",
+        .identity_at_init = false,
+        .adds_up = false};
   }
   static std::shared_ptr<PromptPart<T>> prompt(Config config, const PromptSiteInfo<T>& site,
                                                InitContext<T>& context) {

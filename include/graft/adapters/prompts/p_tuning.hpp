@@ -159,15 +159,24 @@ template <std::floating_point T>
 struct PTuningMethod {
   using Scalar = T;
   using Config = PTuningConfig;
+  static Config example() {
+    Config config;
+    config.prompt.num_virtual_tokens = 4;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "P_TUNING",
             .name = "P-tuning",
             .family = "prompts",
             .paper = "arXiv:2103.10385",
             .sites = "prompt",
-            .parameters = "tokens dim + 2 h dim + h^2 + 2 h + dim",
+            .parameters =
+                "t d + 2 h d + h^2 + 2 h + d, h = encoder_hidden_size, t = num_virtual_tokens",
             .mergeable = false,
-            .path_prefix = "base_model."};
+            .path_prefix = "base_model.",
+            .identity_at_init = false,
+            .adds_up = false,
+            .unused_dropout = "encoder_dropout"};
   }
   static std::shared_ptr<PromptPart<T>> prompt(Config config, const PromptSiteInfo<T>& site,
                                                InitContext<T>& context) {

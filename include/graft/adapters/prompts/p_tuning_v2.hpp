@@ -53,9 +53,11 @@ struct PrefixTableMethod {
             .family = "prompts",
             .paper = Mlp ? "arXiv:2101.00190" : "arXiv:2110.07602",
             .sites = "attention",
-            .parameters = "tokens 2 layers width",
+            .parameters = Mlp ? "; 2 tokens layers width when it is done, and its MLP"
+                              : "once 2 num_virtual_tokens layers kv_heads head_dim",
             .mergeable = false,
-            .in_peft = false};
+            .in_peft = false,
+            .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(const Config& config,

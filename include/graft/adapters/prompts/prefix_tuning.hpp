@@ -153,15 +153,21 @@ template <std::floating_point T>
 struct PrefixTuningMethod {
   using Scalar = T;
   using Config = PrefixTuningConfig;
+  static Config example() {
+    Config config;
+    config.prompt.num_virtual_tokens = 4;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "PREFIX_TUNING",
             .name = "Prefix tuning",
             .family = "prompts",
             .paper = "arXiv:2101.00190",
             .sites = "attention",
-            .parameters = "tokens 2 layers width",
+            .parameters = "once 2 tokens layers kv_heads head_dim, tokens = num_virtual_tokens",
             .mergeable = false,
-            .path_prefix = "base_model."};
+            .path_prefix = "base_model.",
+            .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(Config config,

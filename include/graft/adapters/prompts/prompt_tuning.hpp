@@ -96,15 +96,22 @@ template <std::floating_point T>
 struct PromptTuningMethod {
   using Scalar = T;
   using Config = PromptTuningConfig;
+  static Config example() {
+    Config config;
+    config.prompt.num_virtual_tokens = 4;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "PROMPT_TUNING",
             .name = "Prompt tuning",
             .family = "prompts",
             .paper = "arXiv:2104.08691",
             .sites = "prompt",
-            .parameters = "tokens dim",
+            .parameters = "tokens d, tokens = num_virtual_tokens",
             .mergeable = false,
-            .path_prefix = "base_model."};
+            .path_prefix = "base_model.",
+            .identity_at_init = false,
+            .adds_up = false};
   }
   static std::shared_ptr<PromptPart<T>> prompt(Config config, const PromptSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -62,7 +62,7 @@ class BasicDiffPruning {
             .family = "selection",
             .paper = "arXiv:2012.07463",
             .sites = "linear, conv",
-            .parameters = "2 out in (+ 1)",
+            .parameters = "2 out in; + 1 if structured",
             .in_peft = false};
   }
 

@@ -11,6 +11,7 @@
 
 #include "graft/adapters/effective_weight.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/procedure_state.hpp"
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/subnet_linear.hpp"
 
@@ -120,6 +121,14 @@ class Importance {
       mean_[i] = b1 * mean_[i] + (1 - b1) * importance;
       deviation_[i] = b2 * deviation_[i] + (1 - b2) * std::abs(importance - mean_[i]);
     }
+  }
+  void keep(detail::ProcedureState& state, const std::string& name) const {
+    detail::keep_values(state, name + ".mean", mean_);
+    detail::keep_values(state, name + ".deviation", deviation_);
+  }
+  void restore(const detail::ProcedureState& state, const std::string& name) {
+    mean_ = detail::kept_values<T>(state, name + ".mean", mean_.shape());
+    deviation_ = detail::kept_values<T>(state, name + ".deviation", deviation_.shape());
   }
   BasicTensor<T> score() const {
     auto s = BasicTensor<T>::empty(mean_.shape());
@@ -270,7 +279,14 @@ class BasicLoSiA {
     if (!replace_weight_)
       throw ValueError(concat("LoSiA: the weight of ", path_, " cannot take the trained block"));
     replace_weight_(whole_weight());
+    rewritten_ = true;
     place(std::move(subnet), true);
+  }
+  /// The frozen weight, if relocations changed it; empty: it is the one of the model.
+  BasicTensor<T> rewritten_weight() const { return rewritten_ ? weight_() : BasicTensor<T>{}; }
+  void rewrite_weight(BasicTensor<T> weight) {
+    replace_weight_(std::move(weight));
+    rewritten_ = true;
   }
   const BasicParameter<T>& block() const { return block_; }
   Index out_features() const { return out_; }
@@ -304,6 +320,7 @@ class BasicLoSiA {
   std::shared_ptr<const SubnetPlaces> places_;
   BasicParameter<T> block_;
   LinearObserver<T> observer_;
+  bool rewritten_ = false;
 };
 
 /// LoSiA in training: the optimiser of the blocks; one site after the other records the importance
@@ -321,6 +338,7 @@ class LoSiAProcedure final : public Procedure<T> {
     if (t % config_.period == 0 || !recording_) {
       importance_ = selection::Importance<T>(Shape{part.out_features(), part.in_features()});
       recording_ = true;
+      recorded_ = recording(t);
     }
     gradient_ = {};
     part.observe([this](const auto& x, const auto& dy) {
@@ -350,6 +368,43 @@ class LoSiAProcedure final : public Procedure<T> {
     adam_[group].restart();
     recording_ = false;
   }
+  std::map<std::string, std::vector<double>> state() const override {
+    detail::ProcedureState all;
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      const std::string name = std::to_string(i);
+      detail::keep_values(all, name + ".weight", parts_[i]->rewritten_weight());
+      all[name + ".m1"].assign(adam_[i].m1.begin(), adam_[i].m1.end());
+      all[name + ".m2"].assign(adam_[i].m2.begin(), adam_[i].m2.end());
+      all[name + ".steps"] = {static_cast<double>(adam_[i].steps)};
+    }
+    if (recording_) {
+      importance_.keep(all, "importance");
+      all["recording"] = {static_cast<double>(recorded_)};
+    }
+    return all;
+  }
+  void set_state(const std::map<std::string, std::vector<double>>& all) override {
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      const std::string name = std::to_string(i);
+      const Shape shape{parts_[i]->out_features(), parts_[i]->in_features()};
+      if (auto weight = detail::kept_values<T>(all, name + ".weight", shape))
+        parts_[i]->rewrite_weight(std::move(weight));
+      const auto moment = [&](const std::string& key) {
+        const auto it = all.find(key);
+        return it == all.end() ? std::vector<T>()
+                               : std::vector<T>(it->second.begin(), it->second.end());
+      };
+      adam_[i].m1 = moment(name + ".m1");
+      adam_[i].m2 = moment(name + ".m2");
+      adam_[i].steps = static_cast<Index>(detail::kept_number(all, name + ".steps", 0));
+    }
+    recording_ = all.contains("recording");
+    if (!recording_) return;
+    recorded_ = static_cast<std::size_t>(all.at("recording").at(0));
+    const auto& part = *parts_.at(recorded_);
+    importance_ = selection::Importance<T>(Shape{part.out_features(), part.in_features()});
+    importance_.restore(all, "importance");
+  }
 
  private:
   std::size_t recording(Index t) const {
@@ -362,6 +417,7 @@ class LoSiAProcedure final : public Procedure<T> {
   selection::Importance<T> importance_;
   BasicTensor<T> gradient_;
   bool recording_ = false;
+  std::size_t recorded_ = 0;
 };
 
 template <std::floating_point T>
@@ -374,7 +430,7 @@ struct LoSiAMethod {
             .family = "selection",
             .paper = "arXiv:2507.04487",
             .sites = "linear, conv",
-            .parameters = "⌊p out⌋ ⌊p in⌋",
+            .parameters = "floor(p out) floor(p in), p = rank_factor",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

@@ -77,8 +77,9 @@ struct LTSFTMethod {
             .family = "selection",
             .paper = "arXiv:2110.07560",
             .sites = "linear, conv",
-            .parameters = "k of all",
-            .in_peft = false};
+            .parameters = "; num_tunable_weights in all",
+            .in_peft = false,
+            .starts_empty = true};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {

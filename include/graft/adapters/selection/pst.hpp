@@ -164,8 +164,9 @@ struct PSTMethod {
             .family = "selection",
             .paper = "arXiv:2205.11005",
             .sites = "linear, conv",
-            .parameters = "(r1 + r2) (out + in) + out + in",
-            .in_peft = false};
+            .parameters = "(r1 + r2) (in + out) + in + out, r1 = weight_rank, r2 = mask_rank",
+            .in_peft = false,
+            .exact_gradient = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -52,7 +52,8 @@ class BasicRAMT {
             .paper = "arXiv:2307.15049",
             .sites = "linear, conv",
             .parameters = "out in",
-            .in_peft = false};
+            .in_peft = false,
+            .exact_gradient = false};
   }
 
   BasicRAMT(const RAMTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>&)

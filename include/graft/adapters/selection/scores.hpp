@@ -140,6 +140,7 @@ class GradientSum {
     }
   }
   const BasicTensor<T>& sum() const { return sum_; }
+  void set_sum(BasicTensor<T> sum) { sum_ = std::move(sum); }
 
  private:
   BasicTensor<T> sum_;

@@ -402,7 +402,7 @@ struct SpIELMethod {
             .family = "selection",
             .paper = "arXiv:2401.16405",
             .sites = "linear, conv",
-            .parameters = "k",
+            .parameters = "; num_tunable_weights in all",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

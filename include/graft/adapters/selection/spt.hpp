@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graft/adapters/initial_values.hpp"
+#include "graft/adapters/procedure_state.hpp"
 #include "graft/adapters/selection/sparse_delta.hpp"
 #include "graft/adapters/target_match.hpp"
 
@@ -146,14 +147,22 @@ class SPTProcedure final : public Procedure<T> {
     if (info.step > config_.score_steps || !sums_.empty()) return;
     for (const auto* delta : deltas_)
       if (!delta->places().empty()) return;
-    for (auto* delta : deltas_) {
-      sums_.push_back(BasicTensor<T>::zeros({delta->out_features(), delta->in_features()}));
-      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index) {
-        selection::GradientSum<T> one(sum.rows(), sum.cols(), true);
-        one.see(x, dy, 1);
-        kernels::add(sum.data(), one.sum().data(), sum.data(), sum.size());
-      });
-    }
+    begin();
+  }
+  std::map<std::string, std::vector<double>> state() const override {
+    detail::ProcedureState all;
+    for (std::size_t i = 0; i < sums_.size(); ++i)
+      detail::keep_values(all, std::to_string(i), sums_[i]);
+    return all;
+  }
+  void set_state(const std::map<std::string, std::vector<double>>& all) override {
+    for (auto* delta : deltas_) delta->observe({});
+    sums_.clear();
+    if (all.empty()) return;
+    begin();
+    for (std::size_t i = 0; i < sums_.size(); ++i)
+      if (const auto sum = detail::kept_values<T>(all, std::to_string(i), sums_[i].shape()))
+        std::copy_n(sum.data(), sum.size(), sums_[i].data());
   }
   void after_backward(const StepInfo& info) override {
     if (sums_.empty() || info.step < config_.score_steps) return;
@@ -166,6 +175,17 @@ class SPTProcedure final : public Procedure<T> {
   }
 
  private:
+  void begin() {
+    for (auto* delta : deltas_) {
+      sums_.push_back(BasicTensor<T>::zeros({delta->out_features(), delta->in_features()}));
+      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index) {
+        selection::GradientSum<T> one(sum.rows(), sum.cols(), true);
+        one.see(x, dy, 1);
+        kernels::add(sum.data(), one.sum().data(), sum.data(), sum.size());
+      });
+    }
+  }
+
   SPTConfig config_;
   std::vector<BasicSparseDelta<T>*> deltas_;
   std::vector<BasicTensor<T>> sums_;
@@ -182,13 +202,18 @@ template <std::floating_point T>
 struct SPTMethod {
   using Scalar = T;
   using Config = SPTConfig;
+  static Config example() {
+    Config config;
+    config.structured_modules = {"proj"};
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "SPT",
             .name = "SPT",
             .family = "selection",
             .paper = "arXiv:2303.08566",
             .sites = "linear, conv",
-            .parameters = "r (in + out), or the sensitive places",
+            .parameters = "r (in + out); or the sensitive places",
             .in_peft = false};
   }
   static TargetModules target_modules(const Config& config) {

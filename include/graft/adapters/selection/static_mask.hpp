@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/procedure_state.hpp"
 #include "graft/adapters/selection/sparse_delta.hpp"
 
 namespace graft {
@@ -62,14 +63,22 @@ class StaticMaskProcedure final : public Procedure<T> {
 
   void before_step(const StepInfo& info) override {
     if (!config_.by_gradient() || info.step > config_.score_steps || chosen()) return;
-    if (!sums_.empty()) return;
-    for (auto* delta : deltas_) {
-      sums_.push_back(std::make_shared<selection::GradientSum<T>>(
-          delta->out_features(), delta->in_features(), config_.selection == "fisher"));
-      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index examples) {
-        sum->see(x, dy, examples);
-      });
-    }
+    if (sums_.empty()) begin();
+  }
+  std::map<std::string, std::vector<double>> state() const override {
+    detail::ProcedureState all;
+    for (std::size_t i = 0; i < sums_.size(); ++i)
+      detail::keep_values(all, std::to_string(i), sums_[i]->sum());
+    return all;
+  }
+  void set_state(const std::map<std::string, std::vector<double>>& all) override {
+    for (auto* delta : deltas_) delta->observe({});
+    sums_.clear();
+    if (all.empty()) return;
+    begin();
+    for (std::size_t i = 0; i < sums_.size(); ++i)
+      if (auto sum = detail::kept_values<T>(all, std::to_string(i), sums_[i]->sum().shape()))
+        sums_[i]->set_sum(std::move(sum));
   }
   void after_backward(const StepInfo& info) override {
     if (!sums_.empty()) {
@@ -101,6 +110,15 @@ class StaticMaskProcedure final : public Procedure<T> {
   }
 
  private:
+  void begin() {
+    for (auto* delta : deltas_) {
+      sums_.push_back(std::make_shared<selection::GradientSum<T>>(
+          delta->out_features(), delta->in_features(), config_.selection == "fisher"));
+      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index examples) {
+        sum->see(x, dy, examples);
+      });
+    }
+  }
   bool chosen() const {
     for (const auto* delta : deltas_)
       if (!delta->places().empty()) return true;
@@ -129,7 +147,7 @@ struct StaticMaskMethod {
             .family = "selection",
             .paper = "arXiv:2111.09839",
             .sites = "linear, conv",
-            .parameters = "density in out",
+            .parameters = "once floor(density weights)",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config&, const LinearSiteInfo<T>& site,

@@ -218,13 +218,21 @@ template <std::floating_point T>
 struct TrainableTokensMethod {
   using Scalar = T;
   using Config = TrainableTokensConfig;
+  /// Its configuration lists tokens, not modules.
+  static constexpr bool kOwnModules = true;
+  static Config example() {
+    Config config;
+    config.token_indices = {1, 7};
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "TRAINABLE_TOKENS",
             .name = "Trainable tokens",
             .family = "selection",
             .paper = "huggingface/peft",
             .sites = "embedding, output layer",
-            .parameters = "tokens dim"};
+            .parameters = "; tokens dim",
+            .adds_up = false};
   }
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,
                                                      const EmbeddingSiteInfo<T>& site,

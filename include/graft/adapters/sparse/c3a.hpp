@@ -56,7 +56,8 @@ class BasicC3A {
             .family = "sparse",
             .paper = "arXiv:2407.19342",
             .sites = "linear",
-            .parameters = "in out / b"};
+            .parameters = "in out / block_size",
+            .identity_at_init = false};
   }
 
   /// @throws ValueError if the block size does not divide in and out, or for an unknown init.

@@ -62,7 +62,8 @@ class BasicFourierFT {
             .family = "sparse",
             .paper = "arXiv:2405.03003",
             .sites = "linear",
-            .parameters = "n"};
+            .parameters = "n_frequency",
+            .identity_at_init = false};
   }
 
   /// @throws ValueError if n is not in [1, out · in].

@@ -180,7 +180,7 @@ class BasicFRoD {
             .family = "sparse",
             .paper = "doi:10.1609/aaai.v40i31.39813",
             .sites = "linear",
-            .parameters = "in + rate in^2"};
+            .parameters = "in + sparse_rate in^2"};
   }
 
   BasicFRoD(const FRoDConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)

@@ -67,13 +67,18 @@ class BasicSupertuning {
   using Scalar = T;
   using Config = SupertuningConfig;
 
+  static Config example() {
+    Config config;
+    config.rank = 4;
+    return config;
+  }
   static MethodInfo info() {
     return {.peft_type = "SUPERTUNING",
             .name = "Super-tuning",
             .family = "sparse",
             .paper = "arXiv:2607.09287",
             .sites = "linear",
-            .parameters = "in out (1 - sparsity) + r (in + out)"};
+            .parameters = "; in out (1 - sparsity) + r (in + out)"};
   }
 
   /// @throws ValueError if the sparsity leaves no element.

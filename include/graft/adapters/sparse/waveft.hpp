@@ -74,7 +74,7 @@ class BasicWaveFT {
             .family = "sparse",
             .paper = "arXiv:2505.12532",
             .sites = "linear",
-            .parameters = "n"};
+            .parameters = "n_frequency"};
   }
 
   /// @throws ValueError if n is not in [1, out · in], or for an unknown wavelet.

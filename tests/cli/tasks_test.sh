@@ -1,0 +1,98 @@
+#!/bin/sh
+# Tasks with labels beside the classification of texts: numbers, tags of words, images; their heads merged into a
+# model that needs no adapter.
+set -eu
+. "${GRAFT_SOURCE_DIR:?}/tests/cli/common.sh"
+check() { # FILE EXPRESSION of d, the JSON object in the file
+  python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), (sys.argv[2], d)' "$1" "$2" ||
+    fail "not true in $1: $2"
+}
+
+python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model bert
+python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" eyes vit
+python3 - <<'PYTHON'
+import csv, json, random
+rng = random.Random(4)
+values = {"sun": 1.0, "cake": 0.5, "rain": -1.0, "mud": -0.5}
+with open("numbers.csv", "w", newline="") as out:
+    rows = csv.writer(out)
+    rows.writerow(("text", "label"))
+    for i in range(120):
+        words = [rng.choice(list(values)) for _ in range(3)]
+        rows.writerow((" ".join(words), round(sum(values[w] for w in words) / 3, 3)))
+names, things = ["anna", "peter", "maria"], ["sun", "rain", "road", "cake"]
+with open("tags.jsonl", "w") as lines, open("tags.conll", "w") as columns:
+    for i in range(90):
+        words = [rng.choice(names + things) for _ in range(2 + i % 5)]
+        tags = ["B-PER" if w in names else "O" for w in words]
+        lines.write(json.dumps({"tokens": words, "tags": tags}) + "\n")
+        columns.write("".join(f"{w} x {t}\n" for w, t in zip(words, tags)) + "\n")
+with open("images.csv", "w", newline="") as out:
+    rows = csv.writer(out)
+    rows.writerow([f"p{i}" for i in range(64)] + ["label"])
+    for i in range(120):
+        side = "left" if i % 2 else "right"
+        rows.writerow([(rng.randint(10, 16) if (j % 8 < 4) == (side == "left") else rng.randint(0, 4)) for j in range(64)] + [side])
+PYTHON
+settings="--batch-size 8 --epochs 8 --learning-rate 1e-2 --seed 3 --held-out 0.2 --check-merge --json"
+gentle="--learning-rate 2e-3 --epochs 20"
+
+# shellcheck disable=SC2086 # words are meant to split
+{
+  # A number that belongs to a text.
+  "$graft" finetune --task regression --model model --data numbers.csv --output number $settings >number.json
+  check number.json 'd["held_out"]["pearson"] > 0.9 and d["held_out"]["mean_squared_error"] < 0.2'
+  check number.json 'd["merge_max_rel"] < 1e-4'
+  check number/labels.json 'd["task"] == "regression" and d["labels"] == []'
+  printf 'sun sun sun\nrain rain rain\n' >new.txt
+  "$graft" predict --model model --adapter number --data new.txt >new.csv
+  python3 -c 'import csv; r = list(csv.DictReader(open("new.csv"))); assert float(r[0]["value"]) > 0.3 > -0.3 > float(r[1]["value"]), r'
+  printf 'text,label\na,high\n' >words.csv
+  expect 2 "words.csv:2: the target 'high' is not a finite number" "$graft" finetune --task regression --model model \
+    --data words.csv --output none
+
+  # The head goes into the model: nothing but the folder is needed, and Python's names are in it.
+  "$graft" merge --model model --adapter number --output whole >/dev/null
+  "$graft" predict --model whole --data new.txt >whole.csv
+  python3 - <<'PYTHON'
+import csv
+a, b = ([float(r["value"]) for r in csv.DictReader(open(name))] for name in ("new.csv", "whole.csv"))
+assert all(abs(x - y) < 1e-4 for x, y in zip(a, b)), (a, b)
+PYTHON
+  check whole/config.json 'd["architectures"] == ["BertForSequenceClassification"] and d["problem_type"] == "regression"'
+
+  # A tag for every word; the same from both kinds of files.
+  "$graft" finetune --task token-classification --model model --data tags.jsonl --output tags $settings $gentle >tags.json
+  check tags.json 'd["held_out"]["accuracy"] > 0.95 and d["held_out"]["entities"]["f1"] > 0.9'
+  check tags.json 'd["held_out"]["rows"] > d["held_out"]["entities"]["truth"] > 0'
+  check tags/adapter_config.json 'd["task_type"] == "TOKEN_CLS" and d["modules_to_save"] == ["classifier"]'
+  "$graft" finetune --task token-classification --model model --data tags.conll --output columns $settings $gentle >columns.json
+  cmp tags/adapter_model.safetensors columns/adapter_model.safetensors || fail "CoNLL columns gave another adapter"
+  printf 'peter rain anna\n' >words.txt
+  "$graft" predict --model model --adapter tags --data words.txt >words.tsv
+  [ "$(cut -f2 words.tsv | tr '\n' ' ')" = "B-PER O B-PER  " ] || { cat words.tsv; fail "other tags expected"; }
+  "$graft" merge --model model --adapter tags --output tagger >/dev/null
+  "$graft" predict --model tagger --data words.txt --json >words.jsonl
+  check words.jsonl 'd == {"tokens": ["peter", "rain", "anna"], "tags": ["B-PER", "O", "B-PER"]}'
+  expect 0 "accuracy" "$graft" predict --model tagger --data tags.jsonl --label-column tags --output labelled.tsv
+
+  # Images.
+  "$graft" finetune --task image-classification --model eyes --data images.csv --output seen $settings $gentle >seen.json
+  check seen.json 'd["held_out"]["accuracy"] > 0.9 and d["held_out"]["labels"] == ["left", "right"]'
+  "$graft" merge --model eyes --adapter seen --output seeing >/dev/null
+  "$graft" predict --model eyes --adapter seen --data images.csv --label-column label >one.csv
+  "$graft" predict --model seeing --data images.csv --label-column label >two.csv
+  python3 - <<'PYTHON'
+import csv
+a, b = (list(csv.DictReader(open(name))) for name in ("one.csv", "two.csv"))
+assert len(a) == len(b) == 120 and all(x["label"] == y["label"] for x, y in zip(a, b))
+assert all(abs(float(x["probability"]) - float(y["probability"])) < 2e-4 for x, y in zip(a, b))
+PYTHON
+  check seeing/config.json 'd["architectures"] == ["ViTForImageClassification"] and d["id2label"] == {"0": "left", "1": "right"}'
+  expect 2 "63 pixel columns; the model takes 1 x 8 x 8 = 64" sh -c \
+    "cut -d, -f2- images.csv >few.csv; '$graft' finetune --task image-classification --model eyes --data few.csv --output none"
+  expect 2 "is not supported for this task; vit is" "$graft" finetune --task image-classification --model model \
+    --data images.csv --output none
+  [ ! -e none ] || fail "a refused command left a folder behind"
+}
+echo "ok"

@@ -1,0 +1,67 @@
+#include "graft/layers/low_rank_rows.hpp"
+
+#include <catch2/catch.hpp>
+#include <random>
+
+#include "graft/autograd/gradient_check.hpp"
+#include "graft/autograd/ops/matmul.hpp"
+#include "graft/autograd/ops/reduce.hpp"
+#include "graft/layers/dense_linear.hpp"
+
+using graft::Index;
+using Tensor = graft::BasicTensor<double>;
+using Tape = graft::BasicTape<double>;
+using Parameter = graft::BasicParameter<double>;
+
+namespace {
+
+Tensor random_tensor(const graft::Shape& shape, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<double> normal;
+  auto t = Tensor::empty(shape);
+  for (double& v : t) v = normal(generator);
+  return t;
+}
+
+}  // namespace
+
+TEST_CASE("Runs of rows get their own low-rank terms, or none, in one product") {
+  const graft::BasicAnyLinear<double> base{
+      graft::BasicDenseLinear<double>(random_tensor({5, 7}, 1), random_tensor({5}, 2))};
+  const Parameter x(random_tensor({9, 7}, 3));
+  const std::vector<graft::LowRankTerm<double>> terms{
+      {Parameter(random_tensor({2, 7}, 4)), Parameter(random_tensor({5, 2}, 5)), 0.5},
+      {Parameter(random_tensor({3, 7}, 6)), Parameter(random_tensor({5, 3}, 7)), -2.0}};
+  const std::vector<graft::LowRankRun> runs{{1, 0, 2}, {-1, 2, 1}, {0, 3, 4}, {1, 7, 2}};
+  Tape tape({.gradients = false});
+  const auto y = linear_low_rank_rows(base, tape.parameter(x), terms, runs).value();
+  for (const auto& run : runs) {
+    const auto rows = tape.constant(x.value().slice_rows(run.first, run.count));
+    auto expected = linear(base, rows);
+    if (run.term >= 0) {
+      const auto& t = terms[static_cast<std::size_t>(run.term)];
+      expected = graft::linear_low_rank(base, rows, rows, tape.parameter(t.a), tape.parameter(t.b),
+                                        t.scaling);
+    }
+    for (Index i = 0; i < expected.value().size(); ++i)
+      CHECK(y[run.first * 5 + i] == Approx(expected.value()[i]).margin(1e-12));
+  }
+  const auto weights = random_tensor({9, 5}, 8);
+  const auto check = graft::gradient_check(
+      [&](Tape& t) {
+        return sum(
+            mul(linear_low_rank_rows(base, t.parameter(x), terms, runs), t.constant(weights)));
+      },
+      {x, terms[0].a, terms[0].b, terms[1].a, terms[1].b});
+  CHECK(check.relative_error < 1e-8);
+}
+
+TEST_CASE("Factors that do not fit the layer are refused") {
+  const graft::BasicAnyLinear<double> base{
+      graft::BasicDenseLinear<double>(random_tensor({5, 7}, 1))};
+  Tape tape;
+  const auto x = tape.constant(random_tensor({2, 7}, 3));
+  const std::vector<graft::LowRankTerm<double>> terms{
+      {Parameter(random_tensor({2, 6}, 4)), Parameter(random_tensor({5, 2}, 5))}};
+  CHECK_THROWS_AS(linear_low_rank_rows(base, x, terms, {{0, 0, 2}}), graft::ShapeError);
+}
