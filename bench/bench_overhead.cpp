@@ -51,12 +51,13 @@ std::string_view bound_of(const std::string& name) {
       {"SOKA", "terms to 90 % of the energy: hundreds for a random weight"},
       {"PHM",
        "bound 2.50: n = 4 blocks of a quarter of the weight each, for each of 4 parts of a row"},
+      {"KADAPTATION", "bound 1.50: its dropout is on the elements of H, so H is written out"},
       {"LOHA", "bound 1.19: rank r² = 64"},
       {"VERA", "bound 1.50: rank 256, frozen"},
       {"PVERA", "bound 1.75: rank 256, frozen, twice on one side"},
-      {"MSPLORA", "rank by the layers below"},
+      {"MSPLORA", "bound 1.33: rank 112"},
       {"SLORA", "bound 1.39: rank 136"},
-      {"NLORA", "rank 136 and a square factor"},
+      {"NLORA", "bound 1.42: rank 136 and a square factor"},
       {"PARALLEL_ADAPTER", "bound 2.50: width 512"},
       {"MAM", "bound 2.50: width 512"},
       {"HYPERFORMER", "weights of the adapter from a network in each step"},
@@ -188,10 +189,14 @@ struct Place {
         model(adapted.table(), all_methods<float>()) {}
 };
 
-ConfigValue::Map fitted(const Candidate& candidate, Bed::Kind kind, const LayerSize& size) {
-  auto map = candidate.entry->example;
+/// The configuration of a candidate at a place: the method's defaults, or its example where they
+/// leave something open.
+ConfigValue::Map fitted(const Candidate& candidate, bool example, Bed::Kind kind,
+                        const LayerSize& size) {
+  auto map = example ? candidate.entry->example : candidate.entry->defaults;
   for (const auto& [key, value] : candidate.config) map[key] = value;
-  if (kind == Bed::Kind::linear && map.contains("target_modules"))
+  if (kind == Bed::Kind::linear && map.contains("target_modules") &&
+      candidate.entry->info.family != "prompts")
     map["target_modules"] = ConfigValue::List{ConfigValue("proj")};
   if (map.contains("token_indices")) {
     ConfigValue::List tokens;
@@ -211,12 +216,15 @@ Subject subject_of(const Candidate& candidate, const LayerSize& size, const Dens
   subject.method = candidate.name;
   subject.family = std::string(candidate.entry->info.family);
   std::string reason;
-  for (const auto kind : Bed::kKinds) {
+  constexpr Index kPlaces = std::ssize(Bed::kKinds);
+  for (Index attempt = 0; attempt < 2 * kPlaces; ++attempt) {
+    const auto kind = Bed::kKinds[attempt % kPlaces];
     try {
       auto place = std::make_shared<Place>(size, layer, rows, kind);
       const auto before = MemoryPool::global().stats().bytes_in_use;
       TorchGenerator generator(7);
-      auto& set = place->model.add("a", fitted(candidate, kind, size), generator);
+      auto& set =
+          place->model.add("a", fitted(candidate, attempt >= kPlaces, kind, size), generator);
       subject.parameters = set.parameters();
       if (subject.parameters.empty()) continue;
       // Values that are no identity.
