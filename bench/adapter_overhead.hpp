@@ -249,6 +249,44 @@ inline io::Json overhead_json(const std::vector<Overhead>& list) {
   return all;
 }
 
+inline std::vector<Overhead> overhead_from(const io::Json& list) {
+  std::vector<Overhead> all;
+  for (const auto& one : list) {
+    Overhead o;
+    o.method = one.at("method").get<std::string>();
+    o.family = one.at("family").get<std::string>();
+    o.layer = one.at("layer").get<std::string>();
+    o.rows = one.at("rows").get<Index>();
+    o.trained = one.at("trained").get<Index>();
+    o.remark = one.value("remark", "");
+    o.measured = one.contains("step");
+    if (o.measured) {
+      o.forward = one.at("forward").get<double>();
+      o.step = one.at("step").get<double>();
+      o.frozen_forward_ms = one.at("frozen_forward_ms").get<double>();
+      o.frozen_step_ms = one.at("frozen_step_ms").get<double>();
+      o.extra_mib = one.at("extra_mib").get<double>();
+    }
+    all.push_back(std::move(o));
+  }
+  return all;
+}
+
+/// Method, forward and step, by tabs, at the first layer and its most rows, sorted by the step.
+inline std::string overhead_plot_data(std::vector<Overhead> list) {
+  Index most = 0;
+  for (const auto& o : list)
+    if (o.layer == list.front().layer) most = std::max(most, o.rows);
+  std::erase_if(list, [layer = list.empty() ? "" : list.front().layer, most](const Overhead& o) {
+    return !o.measured || o.layer != layer || o.rows != most;
+  });
+  std::stable_sort(list.begin(), list.end(),
+                   [](const auto& a, const auto& b) { return a.step < b.step; });
+  std::string text;
+  for (const auto& o : list) text += concat(o.method, "\t", o.forward, "\t", o.step, "\n");
+  return text;
+}
+
 /// Options that the programs have in common.
 struct OverheadOptions {
   std::vector<LayerSize> layers;

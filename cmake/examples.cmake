@@ -23,3 +23,14 @@ foreach(source IN LISTS _sources)
              WORKING_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
   endif()
 endforeach()
+
+# examples/families/*.cpp: one program a family of methods, run by ctest.
+file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/examples/families/*.cpp")
+foreach(source IN LISTS _sources)
+  get_filename_component(name ${source} NAME_WE)
+  graft_program(example_family_${name} ${source})
+  if(GRAFT_BUILD_TESTS)
+    add_test(NAME examples/families/${name} COMMAND example_family_${name}
+             WORKING_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+  endif()
+endforeach()

@@ -11,5 +11,6 @@
 #include "graft/kernels/optimizer.hpp"
 #include "graft/kernels/packed_weights.hpp"
 #include "graft/kernels/rotary.hpp"
+#include "graft/kernels/sparse.hpp"
 #include "graft/tensor/decompositions.hpp"
 #include "graft/tensor/fft.hpp"

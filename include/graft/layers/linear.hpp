@@ -4,6 +4,7 @@
 
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
+#include "graft/kernels/sparse.hpp"
 #include "graft/layers/concepts.hpp"
 
 /// The operations that adapters ask of the layer they wrap, the same for every `Linear`.
@@ -72,8 +73,7 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(),
                   in, T{0}, h.data(), rank);
     auto bt = BasicTensor<T>::empty({rank, out});
-    for (Index o = 0; o < out; ++o)
-      for (Index r = 0; r < rank; ++r) bt(r, o) = b.value()(o, r);
+    kernels::transpose(b.value().data(), out, rank, rank, bt.data(), out);
     auto y = BasicTensor<T>::empty(x.shape().with_last(out));
     const LowRankProduct<T> term{h.matrix(), bt.matrix()};
     base.forward(x.value().matrix(), y.matrix(), &term);

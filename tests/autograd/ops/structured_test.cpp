@@ -4,7 +4,10 @@
 #include "adapters/method_checks.hpp"
 #include "graft/autograd/ops/block_circulant.hpp"
 #include "graft/autograd/ops/orthonormal.hpp"
+#include "graft/autograd/ops/rotate_pairs.hpp"
+#include "graft/autograd/ops/row_products.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
+#include "graft/autograd/ops/spectrum.hpp"
 #include "graft/autograd/ops/wavelet.hpp"
 
 using graft::BasicParameter;
@@ -82,15 +85,15 @@ TEST_CASE("wavelet analysis and synthesis are transposes, and inverses inside of
   level->high = {(1 - s) / n, -(3 - s) / n, (3 + s) / n, -(1 + s) / n};
   level->half = 6;
   level->shift = 2;
-  const auto x = checks::random_tensor<double>({4, 9}, 1);
+  const auto x = checks::random_tensor<double>({9, 4}, 1);
   BasicTape<double> tape;
   const auto back =
       wavelet_synthesis<double>(wavelet_analysis<double>(tape.constant(x), level), level);
   CHECK(checks::relative_error(back.value(), x) < 1e-14);
-  CHECK(gradient_error({{2, 9}}, {2, 12}, [&](const auto& v) {
+  CHECK(gradient_error({{9, 2}}, {12, 2}, [&](const auto& v) {
           return wavelet_analysis<double>(v[0], level);
         }) < 1e-8);
-  CHECK(gradient_error({{2, 12}}, {2, 9}, [&](const auto& v) {
+  CHECK(gradient_error({{12, 2}}, {9, 2}, [&](const auto& v) {
           return wavelet_synthesis<double>(v[0], level);
         }) < 1e-8);
   CHECK_THROWS_AS(wavelet_synthesis<double>(tape.constant(x), level), graft::ShapeError);
@@ -101,4 +104,104 @@ TEST_CASE("orthonormal gives Q with its gradient") {
   BasicTape<double> tape;
   CHECK_THROWS_AS(orthonormal(tape.constant(BasicTensor<double>::zeros({2, 3}))),
                   graft::ShapeError);
+}
+
+TEST_CASE("sparse_columns is sparse_matmul feature by feature, in float over odd widths too") {
+  auto pattern = std::make_shared<graft::SparsePattern>();
+  pattern->rows = 9;
+  pattern->cols = 13;
+  std::mt19937 generator(6);
+  for (int i = 0; i < 40; ++i) {
+    pattern->row.push_back(static_cast<std::int32_t>(generator() % 9));
+    pattern->col.push_back(static_cast<std::int32_t>(generator() % 13));
+  }
+  for (const Index n : {1, 5, 16, 77, 150}) {
+    const auto x = checks::random_tensor<float>({n, 13}, 1);
+    const auto values = checks::random_tensor<float>({40}, 2);
+    BasicTape<float> tape;
+    const auto columns =
+        sparse_columns(transpose(tape.constant(x)), tape.constant(values), pattern);
+    const auto rows = sparse_matmul(tape.constant(x), tape.constant(values), pattern);
+    CHECK(checks::relative_error(transpose(columns).value(), rows.value()) == 0);
+    auto dense = BasicTensor<float>::zeros({9, 13});
+    for (std::size_t i = 0; i < 40; ++i)
+      dense(pattern->row[i], pattern->col[i]) += values[static_cast<Index>(i)];
+    CHECK(checks::relative_error(rows.value(), matmul(tape.constant(x), tape.constant(dense),
+                                                      graft::Transpose::no, graft::Transpose::yes)
+                                                   .value()) < 1e-5);
+  }
+  CHECK(gradient_error({{13, 5}, {40}}, {9, 5}, [&](const auto& v) {
+          return sparse_columns<double>(v[0], v[1], pattern);
+        }) < 1e-8);
+  BasicTape<double> tape;
+  const auto wrong = tape.constant(BasicTensor<double>::zeros({12, 5}));
+  CHECK_THROWS_AS(sparse_columns<double>(wrong, wrong, pattern), graft::ShapeError);
+}
+
+TEST_CASE("real_spectrum and inverse_spectrum undo each other and differentiate") {
+  for (const Index n : {1, 2, 3, 8, 9, 12}) {
+    INFO(n);
+    const auto x = checks::random_tensor<double>({2, 3, n}, 1);
+    BasicTape<double> tape;
+    const auto z = real_spectrum(tape.constant(x));
+    CHECK(z.shape() == Shape{2 * (n / 2 + 1), 6});
+    CHECK(checks::relative_error(inverse_spectrum(z, x.shape()).value(), x) < 1e-14);
+    CHECK(gradient_error({{3, n}}, {2 * (n / 2 + 1), 3},
+                         [](const auto& v) { return real_spectrum(v[0]); }) < 1e-8);
+    CHECK(gradient_error({{2 * (n / 2 + 1), 3}}, {3, n}, [&](const auto& v) {
+            return inverse_spectrum(v[0], Shape{3, n});
+          }) < 1e-8);
+    CHECK_THROWS_AS(inverse_spectrum(z, Shape{5, n}), graft::ShapeError);
+  }
+}
+
+TEST_CASE("row_products turns a Hadamard product of low-rank matrices into one of rank r²") {
+  const auto b1 = checks::random_tensor<double>({3, 7}, 1),
+             b2 = checks::random_tensor<double>({2, 7}, 2);
+  const auto a1 = checks::random_tensor<double>({3, 5}, 3),
+             a2 = checks::random_tensor<double>({2, 5}, 4);
+  BasicTape<double> tape;
+  const auto c = [&](const BasicTensor<double>& t) { return tape.constant(t); };
+  const auto yes = graft::Transpose::yes, no = graft::Transpose::no;
+  const auto dense = mul(matmul(c(b1), c(a1), yes, no), matmul(c(b2), c(a2), yes, no));
+  const auto low = matmul(row_products(c(b1), c(b2)), row_products(c(a1), c(a2)), yes, no);
+  CHECK(checks::relative_error(low.value(), dense.value()) < 1e-14);
+  CHECK(gradient_error({{3, 5}, {2, 5}}, {6, 5},
+                       [](const auto& v) { return row_products(v[0], v[1]); }) < 1e-8);
+  CHECK_THROWS_AS(row_products(c(b1), c(a2)), graft::ShapeError);
+}
+
+TEST_CASE("rotate_pairs meets the other half of a group and differentiates") {
+  BasicTape<double> tape;
+  const auto x = BasicTensor<double>::from({1, 2, 3, 4, 5, 6, 7, 8}, {1, 8});
+  const auto one = BasicTensor<double>::full({8}, 10), two = BasicTensor<double>::full({8}, 1);
+  const auto y = rotate_pairs(tape.constant(x), tape.constant(one), tape.constant(two), 4).value();
+  const double expected[] = {13, 24, 31, 42, 57, 68, 75, 86};
+  CHECK(std::equal(y.begin(), y.end(), std::begin(expected)));
+  CHECK(gradient_error({{2, 19, 6}, {6}, {6}}, {2, 19, 6},
+                       [](const auto& v) { return rotate_pairs(v[0], v[1], v[2], 2); }) < 1e-8);
+  CHECK_THROWS_AS(rotate_pairs(tape.constant(x), tape.constant(one), tape.constant(two), 3),
+                  graft::ShapeError);
+}
+
+TEST_CASE("add, sub and mul repeat an operand over rows in float, whatever its leading ones") {
+  const auto x = checks::random_tensor<float>({3, 5, 7}, 1);
+  for (const Shape& shape : {Shape{7}, Shape{1, 7}, Shape{5, 7}, Shape{1, 1, 7}, Shape{5, 1}}) {
+    INFO(shape.text());
+    const auto v = checks::random_tensor<float>(shape, 2);
+    BasicTape<float> tape;
+    const auto a = tape.leaf(x), b = tape.leaf(v);
+    const auto sum_of = add(a, b).value(), less = sub(a, b).value(), times = mul(a, b).value();
+    auto slope = BasicTensor<float>::zeros(shape);
+    for (Index i = 0; i < 15; ++i)
+      for (Index j = 0; j < 7; ++j) {
+        const Index k = v.size() == 7 ? j : v.size() == 35 ? i % 5 * 7 + j : i % 5;
+        CHECK(sum_of[i * 7 + j] == x[i * 7 + j] + v[k]);
+        CHECK(less[i * 7 + j] == x[i * 7 + j] - v[k]);
+        CHECK(times[i * 7 + j] == x[i * 7 + j] * v[k]);
+        slope[k] += x[i * 7 + j];
+      }
+    tape.backward(sum(mul(a, b)));
+    CHECK(checks::relative_error(b.grad(), slope) < 1e-5);
+  }
 }

@@ -5,6 +5,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/autograd/ops/rotate_pairs.hpp"
 
 namespace graft {
 
@@ -89,19 +90,19 @@ class BasicRoAd {
     auto& tape = x.tape();
     const auto theta = tape.parameter(theta_), alpha = tape.parameter(alpha_);
     const Index half = group_ / 2, out = group_ * groups_;
-    const auto z = linear(base, x);
-    const auto pairs = reshape(z, {z.rows(), groups_, 2, half});
     auto c = mul(alpha, cos(theta)), s = mul(alpha, sin(theta));
     if (kind_ == 4) {
       c = slice(reshape(c, {groups_, 2, group_}), 1, 0, 1);
       s = slice(reshape(s, {groups_, 2, group_}), 1, 1, 1);
     }
+    // One factor an output, the sines of the first halves negative.
     const Index sets = kind_ == 1 ? 1 : 2;
     c = reshape(c, {groups_, sets, half});
     s = reshape(s, {groups_, sets, half});
-    const auto first = slice(pairs, 2, 0, 1), second = slice(pairs, 2, 1, 1);
-    const auto swapped = concat_along(2, std::vector<BasicVar<T>>{scale(second, T{-1}), first});
-    return reshape(add(mul(pairs, c), mul(swapped, s)), x.shape().with_last(out));
+    if (kind_ == 1) c = concat_along(1, std::vector<BasicVar<T>>{c, c});
+    const auto first = slice(s, 1, 0, 1), second = slice(s, 1, sets - 1, 1);
+    s = concat_along(1, std::vector<BasicVar<T>>{scale(first, T{-1}), second});
+    return rotate_pairs(linear(base, x), reshape(c, {out}), reshape(s, {out}), group_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;

@@ -5,6 +5,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/autograd/ops/block_matmul.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
 namespace graft {
@@ -113,9 +114,7 @@ class BasicBOFT {
     auto z = reshape(x, {rows, blocks_ * size_});
     for (Index i = factors_; i-- > 0;) {
       z = swap_halves(z, i, false);
-      const auto by_block = permute(reshape(z, {rows, blocks_, size_}), {1, 0, 2});
-      z = reshape(permute(matmul(by_block, slice(r, 0, i * blocks_, blocks_)), {1, 0, 2}),
-                  {rows, blocks_ * size_});
+      z = block_matmul(z, slice(r, 0, i * blocks_, blocks_));
       z = swap_halves(z, i, true);
     }
     const auto y = linear(base, reshape(z, x.shape()));

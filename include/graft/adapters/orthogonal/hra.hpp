@@ -5,6 +5,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/autograd/ops/linalg.hpp"
 
 namespace graft {
 
@@ -37,10 +38,10 @@ struct HRAConfig {
 /// HRA: y = base(x Hᵀ), H = H_0 H_1 … H_{r−1}, H_i = I − 2 u_i u_iᵀ with u_i of length one.
 ///
 /// u: [in, rank] as columns; trained: rank · in. With apply_GS the columns are made orthonormal
-/// first (Gram and Schmidt), and H = I − 2 Σ u_i u_iᵀ. The reflections act on x one after another,
-/// no in × in matrix appears. The identity at the start for an even rank without apply_GS (pairs
-/// cancel). Merges: W H. Source: Yuan et al. 2024 (arXiv:2405.17484), eq. 4; deviation: no
-/// regularisation, as in PEFT. Tensor: hra_u.
+/// first (Gram and Schmidt), and H = I − 2 Σ u_i u_iᵀ. The reflections act on x together, as
+/// I − Uᵀ T U (Schreiber & Van Loan 1989); no in × in matrix appears. The identity at the start for
+/// an even rank without apply_GS (pairs cancel). Merges: W H. Source: Yuan et al. 2024
+/// (arXiv:2405.17484), eq. 4; deviation: no regularisation, as in PEFT. Tensor: hra_u.
 template <std::floating_point T>
 class BasicHRA {
  public:
@@ -91,10 +92,21 @@ class BasicHRA {
       }
       return linear(base, reflect(x, basis));
     }
+    // H_0 … H_{r−1} = I − Uᵀ T U with rows u_i of U and T⁻¹ = I / 2 + the part of U Uᵀ above the
+    // diagonal: two products of r columns in place of r reflections one after another.
     const auto units = unit(u);
-    auto z = x;
-    for (Index i = r; i-- > 0;) z = reflect(z, slice(units, 0, i, 1));
-    return linear(base, z);
+    const auto gram = matmul(units, units, Transpose::no, Transpose::yes);
+    auto above = BasicTensor<T>::zeros({r, r}), half = BasicTensor<T>::zeros({r, r});
+    for (Index i = 0; i < r; ++i) {
+      half(i, i) = T{0.5};
+      for (Index j = i + 1; j < r; ++j) above(i, j) = T{1};
+    }
+    auto& tape = x.tape();
+    const auto t = inverse(add(mul(gram, tape.constant(above)), tape.constant(half)));
+    // x Hᵀ = x − (x Uᵀ) Tᵀ U.
+    const auto h =
+        matmul(matmul(x, units, Transpose::no, Transpose::yes), t, Transpose::no, Transpose::yes);
+    return linear(base, sub(x, matmul(h, units)));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;

@@ -367,7 +367,7 @@ class SpIELProcedure final : public Procedure<T> {
       state.choose(g);
       return;
     }
-    const auto xt = detail::swapped(x), dyt = detail::swapped(dy);
+    const auto xt = detail::swapped(detail::as_rows(x)), dyt = detail::swapped(detail::as_rows(dy));
     state.accumulate([&](std::int64_t place) {
       return kernels::dot(dyt.data() + place / in * rows, xt.data() + place % in * rows, rows);
     });

@@ -1,14 +1,16 @@
 #pragma once
 
-#include <cmath>
 #include <map>
-#include <numbers>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
+#include "graft/autograd/ops/sparse_matmul.hpp"
+#include "graft/autograd/ops/spectrum.hpp"
 
 namespace graft {
 
@@ -43,10 +45,11 @@ struct FourierFTConfig {
 /// FourierFT: y = base(x) + x ΔWᵀ, ΔW_oi = scaling / (out in) · Σ_k c_k cos 2π(u_k o / out + v_k i
 /// / in).
 ///
-/// c: [n]; trained: n. (u, v): the first n of a random permutation of all out · in positions. By
-/// the sum rule of the cosine ΔW has 2 n separable terms, so that it acts on x in n (in + out)
-/// steps a row without being written out. The identity at the start with init_weights alone;
-/// merges. Source: Gao et al. 2024 (arXiv:2405.03003), eq. 2–4. Tensor: fourierft_spectrum.
+/// c: [n]; trained: n. (u, v): the first n of a random permutation of all out · in positions. ΔW is
+/// not written out: x goes to its spectrum along the inputs, through a sparse matrix that takes
+/// frequency v_k to u_k, and back along the outputs, O(in log in + out log out + n) a row. The
+/// identity at the start with init_weights alone; merges. Source: Gao et al. 2024
+/// (arXiv:2405.03003), eq. 2–4. Tensor: fourierft_spectrum.
 template <std::floating_point T>
 class BasicFourierFT {
  public:
@@ -72,16 +75,29 @@ class BasicFourierFT {
     if (n < 1 || n > in * out)
       throw ValueError(
           concat("FourierFT: n_frequency ", n, ", expected 1 to ", in * out, " at ", site.path));
-    factor_ = static_cast<T>(config.scaling / (static_cast<double>(in) * static_cast<double>(out)));
     const auto order =
         TorchGenerator(static_cast<std::uint64_t>(config.random_loc_seed)).randperm(in * out);
-    in_waves_ = BasicTensor<T>::empty({2 * n, in});
-    out_waves_ = BasicTensor<T>::empty({2 * n, out});
+    // y_o = Re Σ_k c_k X̄_{v_k} e^{2πi u_k o / out}: half of it at u_k and half, conjugated, at its
+    // mirror, so that the spectrum of y is that of real numbers. `inverse_spectrum` divides by out.
+    const double factor = config.scaling / static_cast<double>(in);
+    const Index from = in / 2 + 1, to = out / 2 + 1;
+    auto pattern = std::make_shared<SparsePattern>();
+    pattern->rows = 2 * to;
+    pattern->cols = 2 * from;
+    factors_ = BasicTensor<T>::empty({2, n});
     for (Index k = 0; k < n; ++k) {
-      const Index position = static_cast<Index>(order[static_cast<std::size_t>(k)]);
-      fill(in_waves_, k, n, position % in, T{1});
-      fill(out_waves_, k, n, position / in, T{-1});
+      const auto position = static_cast<Index>(order[static_cast<std::size_t>(k)]);
+      const Index u = position / in, v = position % in;
+      const bool high_in = 2 * v > in, high_out = 2 * u > out, alone = u == 0 || 2 * u == out;
+      const Index f = high_in ? in - v : v, g = high_out ? out - u : u;
+      for (const Index part : {Index{0}, Index{1}}) {
+        pattern->row.push_back(static_cast<std::int32_t>(g + part * to));
+        pattern->col.push_back(static_cast<std::int32_t>(f + part * from));
+      }
+      factors_(0, k) = static_cast<T>(alone ? factor : factor / 2);
+      factors_(1, k) = static_cast<T>(alone ? 0 : high_in == high_out ? -factor / 2 : factor / 2);
     }
+    pattern_ = std::move(pattern);
     auto c = BasicTensor<T>::zeros({n});
     if (!config.init_weights && !context.loading) context.generator.normal(c.data(), n, 0, 1);
     c_ = BasicParameter<T>(std::move(c));
@@ -94,10 +110,9 @@ class BasicFourierFT {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
-    const auto c = scale(tape.parameter(c_), factor_);
-    const auto h = matmul(x, tape.constant(in_waves_), Transpose::no, Transpose::yes);
-    const auto weighted = mul(h, concat_along(0, std::vector<BasicVar<T>>{c, c}));
-    return add(linear(base, x), matmul(weighted, tape.constant(out_waves_)));
+    const auto values = transpose(mul(tape.constant(factors_), tape.parameter(c_)));
+    const auto y = linear(base, x);
+    return add(y, inverse_spectrum(sparse_columns(real_spectrum(x), values, pattern_), y.shape()));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
@@ -106,19 +121,8 @@ class BasicFourierFT {
   }
 
  private:
-  /// Row k: cosine, row n + k: `sign` times the sine.
-  static void fill(BasicTensor<T>& waves, Index k, Index n, Index frequency, T sign) {
-    const Index width = waves.cols();
-    for (Index i = 0; i < width; ++i) {
-      const double angle = 2 * std::numbers::pi * static_cast<double>((frequency * i) % width) /
-                           static_cast<double>(width);
-      waves(k, i) = static_cast<T>(std::cos(angle));
-      waves(n + k, i) = sign * static_cast<T>(std::sin(angle));
-    }
-  }
-
-  T factor_ = 1;
-  BasicTensor<T> in_waves_, out_waves_;
+  BasicTensor<T> factors_;  ///< [2, n], of the real and the imaginary part of each element
+  std::shared_ptr<const SparsePattern> pattern_;
   BasicParameter<T> c_;
 };
 

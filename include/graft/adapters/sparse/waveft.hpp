@@ -125,9 +125,12 @@ class BasicWaveFT {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     const auto c = scale(x.tape().parameter(c_), scaling_);
-    auto z = sparse_matmul(in_level_ ? wavelet_analysis(x, in_level_) : x, c, pattern_);
-    if (out_level_) z = wavelet_synthesis(z, out_level_);
-    return add(linear(base, x), z);
+    const auto y = linear(base, x);
+    if (!in_level_) return add(y, sparse_matmul(x, c, pattern_));
+    const auto columns = transpose(reshape(x, {x.rows(), x.cols()}));
+    const auto z = wavelet_synthesis(
+        sparse_columns(wavelet_analysis(columns, in_level_), c, pattern_), out_level_);
+    return add(y, reshape(transpose(z), y.shape()));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(1);

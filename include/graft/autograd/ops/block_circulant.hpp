@@ -10,62 +10,56 @@ namespace graft {
 
 namespace detail {
 
-/// Spectra of vectors of length n: re and im [n / 2 + 1, count].
+/// Spectra of blocks of length b, frequency by frequency as a real matrix [2 blocks, rows]: real
+/// parts of all blocks, then imaginary parts. `x` holds rows of `blocks` · b numbers.
 template <class T>
-struct Spectra {
-  BasicTensor<T> re, im;
-  Index n = 0;
-
-  Spectra(Index length, Index count)
-      : re(BasicTensor<T>::empty({length / 2 + 1, count})),
-        im(BasicTensor<T>::empty({length / 2 + 1, count})),
-        n(length) {}
-  /// Of the vectors one after the other in x.
-  Spectra(const BasicTensor<T>& x, Index length) : Spectra(length, x.size() / length) {
-    each_chunk([&](Index first, Index count) {
-      real_fft(x.data() + first * n, count, n, re.data() + first, im.data() + first, re.cols());
-    });
-  }
-  BasicTensor<T> back(const Shape& shape) const {
-    auto x = BasicTensor<T>::empty(shape);
-    each_chunk([&](Index first, Index count) {
-      inverse_real_fft(re.data() + first, im.data() + first, re.cols(), count, n,
-                       x.data() + first * n);
-    });
-    return x;
-  }
-  Index frequencies() const { return re.rows(); }
-
- private:
-  template <class F>
-  void each_chunk(F&& f) const {
-    constexpr Index kChunk = 256;
-    const Index all = re.cols();
-    ThreadPool::global().parallel_for((all + kChunk - 1) / kChunk, [&](Index k) {
-      f(k * kChunk, std::min(kChunk, all - k * kChunk));
-    });
-  }
-};
-
-/// c = op(a) op(b) frequency by frequency, with b conjugated (then c.im takes the signs of a b̄) or
-/// not; a: m × k, b: k × n as `ta` and `tb` see them.
+BasicTensor<T> block_spectra(const T* x, Index rows, Index blocks, Index b) {
+  const Index frequencies = b / 2 + 1, stride = 2 * blocks * rows;
+  auto z = BasicTensor<T>::empty({frequencies, 2 * blocks, rows});
+  constexpr Index kRows = 256;
+  const Index chunks = (rows + kRows - 1) / kRows;
+  ThreadPool::global().parallel_for(blocks * chunks, [&](Index task) {
+    const Index block = task / chunks, first = task % chunks * kRows;
+    T* re = z.data() + block * rows + first;
+    real_fft(x + first * blocks * b + block * b, blocks * b, std::min(kRows, rows - first), b, re,
+             re + blocks * rows, stride);
+  });
+  return z;
+}
+/// The way back.
 template <class T>
-void spectral_product(bool ta, bool tb, bool conjugate, Index m, Index n, Index k,
-                      const Spectra<T>& a, const Spectra<T>& b, Spectra<T>& c) {
-  const T sign = conjugate ? T{1} : T{-1};
-  const Index lda = ta ? m : k, ldb = tb ? k : n;
-  for (Index f = 0; f < c.frequencies(); ++f) {
-    const T* ar = a.re.data() + f * m * k;
-    const T* ai = a.im.data() + f * m * k;
-    const T* br = b.re.data() + f * k * n;
-    const T* bi = b.im.data() + f * k * n;
-    T* cr = c.re.data() + f * m * n;
-    T* ci = c.im.data() + f * m * n;
-    kernels::gemm(ta, tb, m, n, k, T{1}, ar, lda, br, ldb, T{0}, cr, n);
-    kernels::gemm(ta, tb, m, n, k, sign, ai, lda, bi, ldb, T{1}, cr, n);
-    kernels::gemm(ta, tb, m, n, k, T{1}, ai, lda, br, ldb, T{0}, ci, n);
-    kernels::gemm(ta, tb, m, n, k, -sign, ar, lda, bi, ldb, T{1}, ci, n);
-  }
+void from_block_spectra(const BasicTensor<T>& z, Index blocks, Index b, T* x) {
+  const Index rows = z.cols(), stride = 2 * blocks * rows;
+  constexpr Index kRows = 256;
+  const Index chunks = (rows + kRows - 1) / kRows;
+  ThreadPool::global().parallel_for(blocks * chunks, [&](Index task) {
+    const Index block = task / chunks, first = task % chunks * kRows;
+    const T* re = z.data() + block * rows + first;
+    inverse_real_fft(re, re + blocks * rows, stride, std::min(kRows, rows - first), b,
+                     x + first * blocks * b + block * b, blocks * b);
+  });
+}
+
+/// The matrices that take spectra of x to those of y: Y = W̄ X with real and imaginary parts apart,
+/// [[Wr, Wi], [−Wi, Wr]] for each frequency. w: [M, N, b], result [b / 2 + 1, 2 M, 2 N].
+template <class T>
+BasicTensor<T> spectral_weights(const BasicTensor<T>& w) {
+  const Index m = w.dim(0), n = w.dim(1), b = w.dim(2), frequencies = b / 2 + 1;
+  auto re = BasicTensor<T>::empty({frequencies, m * n});
+  auto im = BasicTensor<T>::empty({frequencies, m * n});
+  real_fft(w.data(), b, m * n, b, re.data(), im.data(), m * n);
+  auto z = BasicTensor<T>::empty({frequencies, 2 * m, 2 * n});
+  for (Index f = 0; f < frequencies; ++f)
+    for (Index i = 0; i < m; ++i)
+      for (Index j = 0; j < n; ++j) {
+        const T r = re(f, i * n + j), c = im(f, i * n + j);
+        T* top = z.data() + (f * 2 * m + i) * 2 * n + j;
+        T* bottom = top + m * 2 * n;
+        top[0] = bottom[n] = r;
+        top[n] = c;
+        bottom[0] = -c;
+      }
+  return z;
 }
 
 }  // namespace detail
@@ -82,32 +76,54 @@ BasicVar<T> block_circulant(const BasicVar<T>& x, const BasicVar<T>& w) {
     throw ShapeError(
         concat("block_circulant: ", x.shape().text(), " times blocks ", w.shape().text()));
   const Index m = w.dim(0), n = w.dim(1), b = w.dim(2), rows = x.rows();
-  detail::Spectra<T> out(b, rows * m);
+  const Index frequencies = b / 2 + 1;
+  auto y = BasicTensor<T>::empty(x.shape().with_last(m * b));
   {
-    const detail::Spectra<T> from(x.value(), b), weights(w.value(), b);
-    detail::spectral_product(false, true, true, rows, m, n, from, weights, out);
+    const auto from = detail::block_spectra(x.value().data(), rows, n, b);
+    const auto weights = detail::spectral_weights(w.value());
+    auto to = BasicTensor<T>::empty({frequencies, 2 * m, rows});
+    for (Index f = 0; f < frequencies; ++f)
+      kernels::gemm(false, false, 2 * m, rows, 2 * n, T{1}, weights.data() + f * 4 * m * n, 2 * n,
+                    from.data() + f * 2 * n * rows, rows, T{0}, to.data() + f * 2 * m * rows, rows);
+    detail::from_block_spectra(to, m, b, y.data());
   }
-  return tape.record(out.back(x.shape().with_last(m * b)), x.requires_grad() || w.requires_grad(),
-                     [=, gx = x.grad_ref(), gw = w.grad_ref(),
-                      kept = w.requires_grad() ? x.saved() : BasicSaved<T>{},
-                      vw = w.value()](const BasicTensor<T>& dy) {
-                       const detail::Spectra<T> back(dy, b);
-                       if (gx) {
-                         const detail::Spectra<T> weights(vw, b);
-                         detail::Spectra<T> dx(b, rows * n);
-                         detail::spectral_product(false, false, false, rows, n, m, back, weights,
-                                                  dx);
-                         gx.add(dx.back(gx.shape()));
-                       }
-                       if (gw) {
-                         // dYᵀ X̄ is the conjugate of what is wanted.
-                         const detail::Spectra<T> from(kept.get(), b);
-                         detail::Spectra<T> dw(b, m * n);
-                         detail::spectral_product(true, false, true, m, n, rows, back, from, dw);
-                         for (T& v : dw.im) v = -v;
-                         gw.add(dw.back(gw.shape()));
-                       }
-                     });
+  return tape.record(
+      std::move(y), x.requires_grad() || w.requires_grad(),
+      [=, gx = x.grad_ref(), gw = w.grad_ref(),
+       kept = w.requires_grad() ? x.saved() : BasicSaved<T>{},
+       vw = w.value()](const BasicTensor<T>& dy) {
+        const auto back = detail::block_spectra(dy.data(), rows, m, b);
+        if (gx) {
+          const auto weights = detail::spectral_weights(vw);
+          auto to = BasicTensor<T>::empty({frequencies, 2 * n, rows});
+          for (Index f = 0; f < frequencies; ++f)
+            kernels::gemm(true, false, 2 * n, rows, 2 * m, T{1}, weights.data() + f * 4 * m * n,
+                          2 * n, back.data() + f * 2 * m * rows, rows, T{0},
+                          to.data() + f * 2 * n * rows, rows);
+          auto dx = BasicTensor<T>::empty(gx.shape());
+          detail::from_block_spectra(to, n, b, dx.data());
+          gx.add(dx);
+        }
+        if (gw) {
+          // dW = Σ dȲ X over the rows, from the products of all parts.
+          const auto from = detail::block_spectra(kept.get().data(), rows, n, b);
+          auto parts = BasicTensor<T>::empty({2 * m, 2 * n});
+          auto re = BasicTensor<T>::empty({frequencies, m * n});
+          auto im = BasicTensor<T>::empty({frequencies, m * n});
+          for (Index f = 0; f < frequencies; ++f) {
+            kernels::gemm(false, true, 2 * m, 2 * n, rows, T{1}, back.data() + f * 2 * m * rows,
+                          rows, from.data() + f * 2 * n * rows, rows, T{0}, parts.data(), 2 * n);
+            for (Index i = 0; i < m; ++i)
+              for (Index j = 0; j < n; ++j) {
+                re(f, i * n + j) = parts(i, j) + parts(m + i, n + j);
+                im(f, i * n + j) = parts(i, n + j) - parts(m + i, j);
+              }
+          }
+          auto dw = BasicTensor<T>::empty(gw.shape());
+          detail::inverse_real_fft(re.data(), im.data(), m * n, m * n, b, dw.data(), b);
+          gw.add(dw);
+        }
+      });
 }
 
 }  // namespace graft

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "graft/base/shape.hpp"
+#include "graft/kernels/elementwise.hpp"
 #include "graft/tensor/tensor.hpp"
 
 namespace graft {
@@ -55,12 +56,29 @@ void for_each_broadcast(const Shape& out, const Shape& in, F&& f) {
   }
 }
 
+/// True if an array of shape `part` stands for every run of its size in one of shape `whole`: its
+/// axes are the last ones, those before them missing or of size one.
+inline bool repeats(const Shape& whole, const Shape& part) {
+  if (part.rank() > whole.rank()) return false;
+  int axis = 0;
+  while (axis < part.rank() && part[axis] == 1) ++axis;
+  for (; axis < part.rank(); ++axis)
+    if (part[axis] != whole[whole.rank() - part.rank() + axis]) return false;
+  return true;
+}
+
 /// Sum of `g` (of shape out) over the axes along which `shape` was repeated.
 template <class T>
 BasicTensor<T> reduce_to(const BasicTensor<T>& g, const Shape& shape) {
   if (g.shape() == shape) return g;
   if (g.size() == shape.elements()) return g.reshape(shape);
   BasicTensor<T> sum = BasicTensor<T>::zeros(shape);
+  const Index n = sum.size();
+  if (n > 1 && repeats(g.shape(), shape)) {
+    for (Index r = 0; r < g.size() / n; ++r)
+      kernels::add(sum.data(), g.data() + r * n, sum.data(), n);
+    return sum;
+  }
   for_each_broadcast(g.shape(), shape, [&](Index i, Index j) { sum[j] += g[i]; });
   return sum;
 }

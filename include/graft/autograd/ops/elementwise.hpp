@@ -27,15 +27,56 @@ BasicTensor<T> broadcast_apply(const char* operation, const BasicTensor<T>& a,
   if (shape == a.shape() && b.size() == 1) {
     const T value = b[0];
     for (Index i = 0; i < y.size(); ++i) y[i] = f(a[i], value);
-  } else if (shape == a.shape() && b.size() == shape.cols() && b.cols() == shape.cols()) {
-    const Index n = shape.cols();
-    for (Index r = 0; r < shape.rows(); ++r)
+  } else if (shape == a.shape() && repeats(shape, b.shape())) {
+    const Index n = b.size();
+    for (Index r = 0; r < shape.elements() / n; ++r)
       for (Index j = 0; j < n; ++j) y[r * n + j] = f(a[r * n + j], b[j]);
   } else {
     for_each_broadcast(shape, a.shape(), [&](Index i, Index j) { y[i] = a[j]; });
     for_each_broadcast(shape, b.shape(), [&](Index i, Index j) { y[i] = f(y[i], b[j]); });
   }
   return y;
+}
+
+/// The same by a kernel `f(a, b, y, n)`, where the operands lie so that one can be used; by `g`, of
+/// two numbers, where they do not.
+template <class T, class F, class G>
+BasicTensor<T> broadcast_kernel(const char* operation, const BasicTensor<T>& a,
+                                const BasicTensor<T>& b, F f, G g) {
+  const bool same = a.shape() == b.shape();
+  if (!same && (b.size() < 2 || broadcast_shape(operation, a.shape(), b.shape()) != a.shape() ||
+                !repeats(a.shape(), b.shape())))
+    return broadcast_apply(operation, a, b, g);
+  BasicTensor<T> y = BasicTensor<T>::empty(a.shape());
+  const Index n = b.size(), rows = n == 0 ? 0 : a.size() / n;
+  if (rows == 1) {
+    f(a.data(), b.data(), y.data(), n);
+  } else {
+    const Index group = std::max<Index>(1, (Index{1} << 14) / std::max<Index>(1, n));
+    ThreadPool::global().parallel_for((rows + group - 1) / group, [&](Index k) {
+      for (Index r = k * group; r < std::min(rows, (k + 1) * group); ++r)
+        f(a.data() + r * n, b.data(), y.data() + r * n, n);
+    });
+  }
+  return y;
+}
+template <class T>
+BasicTensor<T> broadcast_add(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+  return broadcast_kernel(
+      "add", a, b, [](const T* u, const T* v, T* y, Index n) { kernels::add(u, v, y, n); },
+      [](T u, T v) { return u + v; });
+}
+template <class T>
+BasicTensor<T> broadcast_sub(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+  return broadcast_kernel(
+      "sub", a, b, [](const T* u, const T* v, T* y, Index n) { kernels::sub(u, v, y, n); },
+      [](T u, T v) { return u - v; });
+}
+template <class T>
+BasicTensor<T> broadcast_mul(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+  return broadcast_kernel(
+      "mul", a, b, [](const T* u, const T* v, T* y, Index n) { kernels::mul(u, v, y, n); },
+      [](T u, T v) { return u * v; });
 }
 
 template <class T>
@@ -51,7 +92,7 @@ BasicTensor<T> scaled(const BasicTensor<T>& x, T factor) {
 template <std::floating_point T>
 BasicVar<T> add(const BasicVar<T>& a, const BasicVar<T>& b) {
   auto& tape = detail::common_tape("add", a, b);
-  auto y = detail::broadcast_apply("add", a.value(), b.value(), [](T u, T v) { return u + v; });
+  auto y = detail::broadcast_add(a.value(), b.value());
   return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
                      [ga = a.grad_ref(), gb = b.grad_ref()](const BasicTensor<T>& dy) {
                        if (ga) ga.add(detail::reduce_to(dy, ga.shape()));
@@ -63,7 +104,7 @@ BasicVar<T> add(const BasicVar<T>& a, const BasicVar<T>& b) {
 template <std::floating_point T>
 BasicVar<T> sub(const BasicVar<T>& a, const BasicVar<T>& b) {
   auto& tape = detail::common_tape("sub", a, b);
-  auto y = detail::broadcast_apply("sub", a.value(), b.value(), [](T u, T v) { return u - v; });
+  auto y = detail::broadcast_sub(a.value(), b.value());
   return tape.record(std::move(y), a.requires_grad() || b.requires_grad(),
                      [ga = a.grad_ref(), gb = b.grad_ref()](const BasicTensor<T>& dy) {
                        if (ga) ga.add(detail::reduce_to(dy, ga.shape()));
@@ -75,17 +116,13 @@ BasicVar<T> sub(const BasicVar<T>& a, const BasicVar<T>& b) {
 template <std::floating_point T>
 BasicVar<T> mul(const BasicVar<T>& a, const BasicVar<T>& b) {
   auto& tape = detail::common_tape("mul", a, b);
-  auto times = [](T u, T v) { return u * v; };
-  auto y = detail::broadcast_apply("mul", a.value(), b.value(), times);
+  auto y = detail::broadcast_mul(a.value(), b.value());
   return tape.record(
       std::move(y), a.requires_grad() || b.requires_grad(),
-      [ga = a.grad_ref(), gb = b.grad_ref(), times,
-       va = b.requires_grad() ? a.value() : BasicTensor<T>{},
+      [ga = a.grad_ref(), gb = b.grad_ref(), va = b.requires_grad() ? a.value() : BasicTensor<T>{},
        vb = a.requires_grad() ? b.value() : BasicTensor<T>{}](const BasicTensor<T>& dy) {
-        if (ga)
-          ga.add(detail::reduce_to(detail::broadcast_apply("mul", dy, vb, times), ga.shape()));
-        if (gb)
-          gb.add(detail::reduce_to(detail::broadcast_apply("mul", dy, va, times), gb.shape()));
+        if (ga) ga.add(detail::reduce_to(detail::broadcast_mul(dy, vb), ga.shape()));
+        if (gb) gb.add(detail::reduce_to(detail::broadcast_mul(dy, va), gb.shape()));
       });
 }
 

@@ -7,6 +7,7 @@
 
 #include "graft/autograd/ops/broadcast.hpp"
 #include "graft/autograd/ops/common.hpp"
+#include "graft/kernels/sparse.hpp"
 
 namespace graft {
 
@@ -38,20 +39,41 @@ BasicTensor<T> permuted(const BasicTensor<T>& x, const std::array<int, Shape::kM
     stride[static_cast<std::size_t>(i)] = in_stride[static_cast<std::size_t>(from)];
   }
   BasicTensor<T> y = BasicTensor<T>::empty(shape);
-  const Index inner = shape.cols();
-  const Index inner_stride = rank == 0 ? 0 : stride[static_cast<std::size_t>(rank - 1)];
-  const Index outer = inner == 0 ? 0 : y.size() / inner;
-  std::array<Index, Shape::kMaxRank> at{};
-  Index base = 0;
-  T* out = y.data();
-  for (Index o = 0; o < outer; ++o) {
-    for (Index j = 0; j < inner; ++j) *out++ = x[base + j * inner_stride];
+  if (y.size() == 0) return y;
+  if (rank == 0) {
+    y[0] = x[0];
+    return y;
+  }
+  // The last axis is copied run by run, or with the axis that was the last one as a matrix.
+  const auto last = static_cast<std::size_t>(rank - 1);
+  const Index inner = shape.cols(), inner_stride = stride[last];
+  std::size_t runs = last;
+  for (std::size_t i = 0; i < last && inner_stride != 1; ++i)
+    if (stride[i] == 1 && (runs == last || shape[static_cast<int>(i)] > 1)) runs = i;
+  std::array<Index, Shape::kMaxRank> out_stride{}, at{};
+  step = 1;
+  for (int i = rank - 1; i >= 0; --i) {
+    out_stride[static_cast<std::size_t>(i)] = step;
+    step *= shape[i];
+  }
+  Index count = y.size() / inner, from = 0, to = 0;
+  if (runs != last) count /= shape[static_cast<int>(runs)];
+  for (; count > 0; --count) {
+    if (runs != last) {
+      kernels::transpose(x.data() + from, inner, shape[static_cast<int>(runs)], inner_stride,
+                         y.data() + to, out_stride[runs]);
+    } else {
+      for (Index j = 0; j < inner; ++j) y.data()[to + j] = x.data()[from + j * inner_stride];
+    }
     for (int axis = rank - 2; axis >= 0; --axis) {
-      const auto s = static_cast<std::size_t>(axis);
-      base += stride[s];
-      if (++at[s] < shape[axis]) break;
-      base -= stride[s] * shape[axis];
-      at[s] = 0;
+      const auto i = static_cast<std::size_t>(axis);
+      if (i == runs) continue;
+      from += stride[i];
+      to += out_stride[i];
+      if (++at[i] < shape[axis]) break;
+      from -= stride[i] * shape[axis];
+      to -= out_stride[i] * shape[axis];
+      at[i] = 0;
     }
   }
   return y;
@@ -77,19 +99,31 @@ BasicVar<T> permute(const BasicVar<T>& x, std::initializer_list<int> order) {
                          });
 }
 
+namespace detail {
+
+/// x with its last two axes swapped.
+template <class T>
+BasicTensor<T> swapped(const BasicTensor<T>& x) {
+  Shape shape = x.shape();
+  const int last = shape.rank() - 1;
+  const Index rows = shape[last - 1], cols = shape[last];
+  std::swap(shape[last - 1], shape[last]);
+  auto y = BasicTensor<T>::empty(shape);
+  for (Index i = 0; i < x.size(); i += rows * cols)
+    kernels::transpose(x.data() + i, rows, cols, cols, y.data() + i, rows);
+  return y;
+}
+
+}  // namespace detail
+
 /// The last two axes swapped.
 template <std::floating_point T>
 BasicVar<T> transpose(const BasicVar<T>& x) {
-  const int rank = x.shape().rank();
-  if (rank < 2)
+  if (x.shape().rank() < 2)
     throw ShapeError(concat("transpose: shape ", x.shape().text(), ", expected two axes or more"));
-  std::array<int, Shape::kMaxRank> order{};
-  for (int i = 0; i < rank; ++i) order[static_cast<std::size_t>(i)] = i;
-  std::swap(order[static_cast<std::size_t>(rank - 1)], order[static_cast<std::size_t>(rank - 2)]);
-  return x.tape().record(detail::permuted(x.value(), order), x.requires_grad(),
-                         [gx = x.grad_ref(), order](const BasicTensor<T>& dy) {
-                           gx.add(detail::permuted(dy, order));
-                         });
+  return x.tape().record(
+      detail::swapped(x.value()), x.requires_grad(),
+      [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(detail::swapped(dy)); });
 }
 
 /// Elements [first, first + count) along an axis (negative axes count from the end).

@@ -2,54 +2,73 @@
 
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/common.hpp"
+#include "graft/autograd/ops/shape.hpp"
+#include "graft/kernels/sparse.hpp"
 
 namespace graft {
 
 /// Where the elements of a sparse matrix [rows, cols] are; a place that occurs twice counts twice.
+/// Filled once, not changed after its first use.
 struct SparsePattern {
   Index rows = 0, cols = 0;
   std::vector<std::int32_t> row, col;
 
   Index size() const { return static_cast<Index>(row.size()); }
+  /// The elements row by row, and column by column; each in order.
+  kernels::SparseGroups by_row() const {
+    std::call_once(by_row_.once, [&] { by_row_.fill(row, col, rows); });
+    return by_row_.view();
+  }
+  kernels::SparseGroups by_col() const {
+    std::call_once(by_col_.once, [&] { by_col_.fill(col, row, cols); });
+    return by_col_.view();
+  }
+
+ private:
+  struct Order {
+    std::once_flag once;
+    std::vector<std::int32_t> start, element, other;
+
+    void fill(const std::vector<std::int32_t>& of, const std::vector<std::int32_t>& with,
+              Index groups) {
+      start.assign(static_cast<std::size_t>(groups) + 1, 0);
+      for (const std::int32_t g : of) ++start[static_cast<std::size_t>(g) + 1];
+      for (std::size_t g = 1; g < start.size(); ++g) start[g] += start[g - 1];
+      element.resize(of.size());
+      other.resize(of.size());
+      auto next = start;
+      for (std::size_t e = 0; e < of.size(); ++e) {
+        const auto at = static_cast<std::size_t>(next[static_cast<std::size_t>(of[e])]++);
+        element[at] = static_cast<std::int32_t>(e);
+        other[at] = with[e];
+      }
+    }
+    kernels::SparseGroups view() const {
+      return {static_cast<Index>(start.size()) - 1, start.data(), element.data(), other.data()};
+    }
+  };
+  mutable Order by_row_, by_col_;
 };
 
 namespace detail {
 
-/// x: [rows, cols] with the axes swapped.
 template <class T>
-BasicTensor<T> swapped(const BasicTensor<T>& x) {
-  const Index rows = x.rows(), cols = x.cols();
-  auto y = BasicTensor<T>::empty({cols, rows});
-  constexpr Index kTile = 16;
-  for (Index i = 0; i < rows; i += kTile)
-    for (Index j = 0; j < cols; j += kTile)
-      for (Index k = i; k < std::min(rows, i + kTile); ++k)
-        for (Index l = j; l < std::min(cols, j + kTile); ++l) y[l * rows + k] = x[k * cols + l];
-  return y;
+BasicTensor<T> as_rows(const BasicTensor<T>& x) {
+  return x.reshape({x.rows(), x.cols()});
 }
 
-/// result[to_i, :] += values_i · source[from_i, :] over the elements i in order, threads taking
-/// columns. The result has `rows` rows.
+/// Rows [groups, n] of a sparse product with x: [.., n].
 template <class T>
-BasicTensor<T> scatter_products(const BasicTensor<T>& source, const BasicTensor<T>& values,
-                                const std::vector<std::int32_t>& from,
-                                const std::vector<std::int32_t>& to, Index rows) {
-  const Index width = source.cols();
-  auto result = BasicTensor<T>::zeros({rows, width});
-  constexpr Index kSlice = 64;
-  ThreadPool::global().parallel_for((width + kSlice - 1) / kSlice, [&](Index k) {
-    const Index first = k * kSlice, count = std::min(kSlice, width - first);
-    for (Index i = 0; i < values.size(); ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      kernels::axpy(values[i], source.data() + from[at] * width + first,
-                    result.data() + to[at] * width + first, count);
-    }
-  });
-  return result;
+BasicTensor<T> sparse_product(const kernels::SparseGroups& groups, const BasicTensor<T>& values,
+                              const BasicTensor<T>& x) {
+  auto y = BasicTensor<T>::empty({groups.groups, x.cols()});
+  kernels::sparse_rows(groups, values.data(), x.data(), x.cols(), y.data());
+  return y;
 }
 
 }  // namespace detail
@@ -67,28 +86,45 @@ BasicVar<T> sparse_matmul(const BasicVar<T>& x, const BasicVar<T>& values,
                             pattern->cols, "]ᵀ of ", pattern->size(), " elements, ",
                             values.shape().text(), " values"));
   const auto v = values.value();
-  const auto y = detail::swapped(detail::scatter_products(
-      detail::swapped(x.value()), v, pattern->col, pattern->row, pattern->rows));
+  const auto y = detail::swapped(
+      detail::sparse_product(pattern->by_row(), v, detail::swapped(detail::as_rows(x.value()))));
   return tape.record(
       y.reshape(x.shape().with_last(pattern->rows)), x.requires_grad() || values.requires_grad(),
       [=, gx = x.grad_ref(), gv = values.grad_ref(),
        kept = values.requires_grad() ? x.saved() : BasicSaved<T>{}](const BasicTensor<T>& dy) {
-        const auto dyt = detail::swapped(dy);
+        const auto dyt = detail::swapped(detail::as_rows(dy));
         if (gx)
-          gx.add(detail::swapped(
-                     detail::scatter_products(dyt, v, pattern->row, pattern->col, pattern->cols))
+          gx.add(detail::swapped(detail::sparse_product(pattern->by_col(), v, dyt))
                      .reshape(gx.shape()));
         if (!gv) return;
-        const auto xt = detail::swapped(kept.get());
-        const Index rows = xt.cols();
+        const auto xt = detail::swapped(detail::as_rows(kept.get()));
         auto dv = BasicTensor<T>::empty(gv.shape());
-        detail::parallel_chunks(dv.size(), [&](Index first, Index last) {
-          for (Index i = first; i < last; ++i) {
-            const auto at = static_cast<std::size_t>(i);
-            dv[i] = kernels::dot(dyt.data() + pattern->row[at] * rows,
-                                 xt.data() + pattern->col[at] * rows, rows);
-          }
-        });
+        kernels::sparse_dots(pattern->by_row(), dyt.data(), xt.data(), xt.cols(), dv.data());
+        gv.add(dv);
+      });
+}
+
+/// S x for a sparse S and vectors that are the columns of x: [cols, n] to [rows, n]. As
+/// `sparse_matmul`, between operations that work feature by feature. Keeps x.
+/// @throws ShapeError if the sizes do not fit. Places are not checked.
+template <std::floating_point T>
+BasicVar<T> sparse_columns(const BasicVar<T>& x, const BasicVar<T>& values,
+                           std::shared_ptr<const SparsePattern> pattern) {
+  auto& tape = detail::common_tape("sparse_columns", x, values);
+  if (x.shape().rank() != 2 || x.dim(0) != pattern->cols || values.size() != pattern->size())
+    throw ShapeError(concat("sparse_columns: [", pattern->rows, ", ", pattern->cols, "] of ",
+                            pattern->size(), " elements, ", values.shape().text(),
+                            " values, times ", x.shape().text()));
+  const auto v = values.value();
+  return tape.record(
+      detail::sparse_product(pattern->by_row(), v, x.value()),
+      x.requires_grad() || values.requires_grad(),
+      [=, gx = x.grad_ref(), gv = values.grad_ref(),
+       kept = values.requires_grad() ? x.saved() : BasicSaved<T>{}](const BasicTensor<T>& dy) {
+        if (gx) gx.add(detail::sparse_product(pattern->by_col(), v, dy));
+        if (!gv) return;
+        auto dv = BasicTensor<T>::empty(gv.shape());
+        kernels::sparse_dots(pattern->by_row(), dy.data(), kept.get().data(), dy.cols(), dv.data());
         gv.add(dv);
       });
 }

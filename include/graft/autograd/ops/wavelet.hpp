@@ -30,22 +30,19 @@ struct WaveletLevel {
 
 namespace detail {
 
-/// Signals [..., length] to coefficients [..., 2 half], or back with the transposed map.
+/// Signals [length, n] to coefficients [2 half, n], or back with the transposed map.
 template <class T>
-BasicTensor<T> wavelet_rows(const BasicTensor<T>& x, const WaveletLevel& level, bool back) {
-  const Index width = 2 * level.half, rows = x.rows(), to = back ? level.length : width;
-  auto y = BasicTensor<T>::zeros(x.shape().with_last(to));
-  ThreadPool::global().parallel_for((rows + 7) / 8, [&](Index k) {
-    for (Index i = 8 * k; i < std::min(rows, 8 * k + 8); ++i) {
-      const T* from = x.data() + i * x.cols();
-      T* result = y.data() + i * to;
-      level.each([&](Index position, Index coefficient, double factor) {
-        if (back)
-          result[position] += static_cast<T>(factor) * from[coefficient];
-        else
-          result[coefficient] += static_cast<T>(factor) * from[position];
-      });
-    }
+BasicTensor<T> wavelet_columns(const BasicTensor<T>& x, const WaveletLevel& level, bool back) {
+  const Index n = x.cols();
+  auto y = BasicTensor<T>::zeros({back ? level.length : 2 * level.half, n});
+  constexpr Index kSlice = 256;
+  ThreadPool::global().parallel_for((n + kSlice - 1) / kSlice, [&](Index k) {
+    const Index first = k * kSlice, count = std::min(kSlice, n - first);
+    level.each([&](Index position, Index coefficient, double factor) {
+      const Index from = back ? coefficient : position, to = back ? position : coefficient;
+      kernels::axpy(static_cast<T>(factor), x.data() + from * n + first, y.data() + to * n + first,
+                    count);
+    });
   });
   return y;
 }
@@ -53,26 +50,26 @@ BasicTensor<T> wavelet_rows(const BasicTensor<T>& x, const WaveletLevel& level, 
 template <class T>
 BasicVar<T> wavelet_op(const BasicVar<T>& x, std::shared_ptr<const WaveletLevel> level, bool back) {
   const Index expected = back ? 2 * level->half : level->length;
-  if (x.cols() != expected)
+  if (x.shape().rank() != 2 || x.dim(0) != expected)
     throw ShapeError(concat(back ? "wavelet_synthesis: " : "wavelet_analysis: ", x.shape().text(),
-                            ", expected [..., ", expected, "]"));
-  auto y = wavelet_rows(x.value(), *level, back);
+                            ", expected [", expected, ", n]"));
+  auto y = wavelet_columns(x.value(), *level, back);
   return x.tape().record(
       std::move(y), x.requires_grad(),
       [gx = x.grad_ref(), level = std::move(level), back](const BasicTensor<T>& dy) {
-        gx.add(wavelet_rows(dy, *level, !back));
+        gx.add(wavelet_columns(dy, *level, !back));
       });
 }
 
 }  // namespace detail
 
-/// Coefficients c_{p, l} = Σ_i f_p[i + shift − 2 l] x_i of the last axis: [..., length] to [..., 2
-/// half]. The transpose of the synthesis. @throws ShapeError
+/// Coefficients c_{p, l} = Σ_i f_p[i + shift − 2 l] x_i of signals that are the columns of x:
+/// [length, n] to [2 half, n]. The transpose of the synthesis. @throws ShapeError
 template <std::floating_point T>
 BasicVar<T> wavelet_analysis(const BasicVar<T>& x, std::shared_ptr<const WaveletLevel> level) {
   return detail::wavelet_op(x, std::move(level), false);
 }
-/// Signals x_i = Σ_{p, l} f_p[i + shift − 2 l] c_{p, l}: [..., 2 half] to [..., length].
+/// Signals x_i = Σ_{p, l} f_p[i + shift − 2 l] c_{p, l}: [2 half, n] to [length, n].
 /// @throws ShapeError
 template <std::floating_point T>
 BasicVar<T> wavelet_synthesis(const BasicVar<T>& x, std::shared_ptr<const WaveletLevel> level) {
