@@ -4,11 +4,14 @@
 #include <chrono>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 #include <random>
 
+#include "graft/base/profile.hpp"
 #include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
 #include "graft/io/json.hpp"
+#include "graft/models/compute.hpp"
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
 
@@ -29,10 +32,10 @@ double peak_rss_mib() {
 
 int main(int argc, char** argv) {
   using graft::Index;
-  std::string file, method = "LORA", targets = "all-linear", compute = "f32";
+  std::string file, method = "LORA", targets = "all-linear", compute = "f32", trace;
   Index rank = 16, batch_size = 4, tokens = 256, steps = 5;
   int threads = 0;
-  bool full = false, json = false, checkpointing = false;
+  bool full = false, json = false, checkpointing = false, profiled = false;
   CLI::App app("Times the training step of a language model.");
   app.add_option("--model", file, "GGUF file or Hugging Face folder")->required();
   app.add_option("--method", method, "peft_type of the method");
@@ -42,9 +45,11 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", tokens)->check(CLI::PositiveNumber);
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
   app.add_option("--steps", steps)->check(CLI::PositiveNumber);
-  app.add_option("--compute", compute)->check(CLI::IsMember({"f32"}));
+  app.add_option("--compute", compute)->check(CLI::IsMember({"auto", "f32", "bf16"}));
   app.add_flag("--checkpoint", checkpointing, "Recompute blocks instead of keeping activations");
   app.add_flag("--full", full, "Train all linear weights whole");
+  app.add_flag("--profile", profiled, "Print the last step kernel by kernel (to stderr)");
+  app.add_option("--trace", trace, "Write the last step to this file, for chrome://tracing");
   app.add_flag("--json", json);
   try {
     app.parse(argc, argv);
@@ -57,6 +62,7 @@ int main(int argc, char** argv) {
     auto* model = dynamic_cast<graft::models::CausalModel*>(loaded.get());
     if (model == nullptr) throw graft::ValueError(file + ": no language model");
     model->checkpoint_blocks = checkpointing;
+    graft::models::set_compute(*model, graft::models::compute_named(compute));
     graft::AdapterModel adapters(model->sites(), graft::all_methods<float>());
     for (char& c : method) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     auto config = adapters.registry().at(method).defaults;
@@ -97,7 +103,10 @@ int main(int argc, char** argv) {
     batch.labels.assign(batch.ids.begin(), batch.ids.end());
     std::vector<double> times;
     double first = 0, last = 0;
+    graft::Profile profile;
     for (Index step = 0; step < steps; ++step) {
+      std::optional<graft::Profile::Recording> recording;
+      if ((profiled || !trace.empty()) && step + 1 == steps) recording.emplace(&profile);
       const auto begin = std::chrono::steady_clock::now();
       graft::Tape tape({.seed = static_cast<std::uint64_t>(step)});
       auto loss = model->loss(tape, batch);
@@ -110,6 +119,9 @@ int main(int argc, char** argv) {
       times.push_back(
           1000 * std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
     }
+    if (profiled) std::fputs(profile.table().c_str(), stderr);
+    if (!trace.empty() && !(std::ofstream(trace) << profile.chrome_trace()))
+      throw graft::IoError(trace + ": cannot be written");
     if (times.size() > 1) times.erase(times.begin());  // the first step warms up
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];

@@ -5,8 +5,10 @@
 #include <optional>
 
 #include "adapter_choice.hpp"
+#include "graft/base/profile.hpp"
 #include "graft/compose/calibrate.hpp"
 #include "graft/compose/low_rank_pairs.hpp"
+#include "graft/models/compute.hpp"
 #include "graft/optim/lora_fa.hpp"
 #include "graft/optim/riemannian.hpp"
 #include "graft/optim/sgd.hpp"
@@ -42,8 +44,8 @@ struct Settings {
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
   Index calibration_batches = 8;
-  std::string optimizer = "adamw";
-  bool resume = false, overwrite = false, json = false, riemannian = false;
+  std::string optimizer = "adamw", compute = "f32";
+  bool resume = false, overwrite = false, json = false, riemannian = false, profile = false;
   int threads = 0;
 };
 
@@ -55,7 +57,7 @@ bool may_change(const std::string& key) {
                                               "sample-prompt", "sample-tokens",
                                               "time-limit",    "activation-checkpointing",
                                               "held-out-data", "test-data",
-                                              "check-merge"};
+                                              "check-merge",   "profile"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -132,6 +134,7 @@ class Run {
     choice_ = choose_adapter(s_.adapter, command_, last_name(o.model), model.sites());
     task_->complete(choice_.config);
     for (const auto& line : task_->lines()) tell(line);
+    set_compute(model);
 
     adapters_.emplace(model.sites(), methods());
     adapters_->set_tokenizer([this](const std::string& text, const std::string& name) {
@@ -164,6 +167,16 @@ class Run {
       config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
     trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config, optimizer_.get());
     tell(concat("memory     ", format_number(rss_mib(), "%.0f"), " MiB before training"));
+  }
+
+  void set_compute(graft::models::Model& model) const {
+    const auto compute = graft::models::compute_named(s_.compute);
+    const auto layers = graft::models::set_compute(model, compute);
+    if (compute == graft::kernels::Compute::bf16)
+      tell(concat("compute    frozen products of ", layers, " layers in bf16 with f32 sums",
+                  s_.compute == "auto" ? ", which this processor does fast" : ""));
+    else if (s_.compute == "auto")
+      tell("compute    f32: this processor has no fast bf16 dot products");
   }
 
   graft::AdamWConfig adamw() const {
@@ -278,7 +291,12 @@ class Run {
     std::optional<Progress> progress;
     if (!s_.json) progress.emplace(trainer_->steps(), trainer_->step());
     graft::TrainCallbacks callbacks;
+    // The first step warms memory up: the second one is measured.
+    std::optional<graft::Profile::Recording> recording;
+    const auto first_step = trainer_->step() + 1;
     callbacks.on_step = [&](const graft::StepReport& r) {
+      recording.reset();
+      if (s_.profile && r.step == first_step) recording.emplace(&profile_);
       if (progress) progress->step(r);
     };
     callbacks.on_evaluation = [&](const graft::EvaluationReport& e) {
@@ -325,6 +343,12 @@ class Run {
     rate_ = time > 0 ? tokens / time : 0;
     peak_ = peak_rss_mib();
     if (!s_.report.empty()) write_html();
+    if (!profile_.events().empty()) {
+      const auto file = output_ / "profile.json";
+      graft::io::write_file_atomically(file, profile_.chrome_trace());
+      tell(concat("one step, kernel by kernel (also in ", file.string(),
+                  ", for chrome://tracing):\n", profile_.table()));
+    }
     adapters_->save(kAdapter, output_);
     Json result = result_json();
     result["step_ms"] = Json::array();
@@ -467,6 +491,11 @@ void add_training_options(CLI::App& command, Settings& s) {
       .add_flag("--activation-checkpointing", s.task.activation_checkpointing,
                 "Recompute blocks instead of keeping activations")
       ->group("Training");
+  add("--compute", s.compute,
+      "Products with frozen weights: f32, bf16 (rounded factors, f32 sums), or auto: bf16 where "
+      "the "
+      "processor has it fast")
+      ->check(CLI::IsMember({"auto", "f32", "bf16"}));
   add("--seed", s.task.seed, "Of data order, split, initial values, dropout, sample");
   add("--threads", s.threads, "0: all cores")->check(not_negative);
 }
@@ -505,6 +534,9 @@ void add_finetune(CLI::App& app, Command& run) {
       ->group("Output");
   c->add_option("--report", s->report, "Write an HTML page with curves")->group("Output");
   c->add_flag("--json", s->json, "Print one JSON object at the end instead of text")
+      ->group("Output");
+  c->add_flag("--profile", s->profile,
+              "Measure one step: a table at the end, and a trace in OUTPUT/profile.json")
       ->group("Output");
   c->add_flag("--check-merge", s->task.check_merge,
               "Compare the outputs with those of merged weights at the end")

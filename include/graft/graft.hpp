@@ -168,6 +168,7 @@
 #include "graft/base/aligned_buffer.hpp"
 #include "graft/base/error.hpp"
 #include "graft/base/matrix_view.hpp"
+#include "graft/base/profile.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/base/shape.hpp"
 #include "graft/base/splitmix.hpp"

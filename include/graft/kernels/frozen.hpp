@@ -6,12 +6,20 @@
 
 namespace graft::kernels {
 
+/// True if products with Compute::bf16 run faster than those in f32 with the active instruction
+/// set: bf16 dot products do on AMD's cores (twice the rate), on Intel's cores they have half the
+/// rate of f32.
+GRAFT_KERNEL bool bf16_is_fast();
+
 /// y (+)= x Wᵀ + bias + H P for a frozen W.
 ///
 /// x is m × in (rows ldx apart), y is m × out (rows ldy apart), bias has `out` values or is null. H
 /// is m × rank and P is rank × out: the term is added to each tile while it is in registers. With
 /// `accumulate`, y is added to. y must not overlap an operand. Sizes are not checked. The result
 /// does not depend on the number of threads.
+///
+/// With Compute::bf16, x and W are rounded to bf16 as they are packed; bias, H P and all sums stay
+/// in f32. Forward products of a few rows (up to 24), which memory bounds, run in f32 all the same.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,
                                  const LowRankTerm* low_rank = nullptr,

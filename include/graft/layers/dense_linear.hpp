@@ -57,7 +57,7 @@ class BasicDenseLinear {
     if constexpr (std::is_same_v<T, float>) {
       const auto low = detail::kernel_term(term);
       kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
-                              y.row_stride(), false, term ? &low : nullptr);
+                              y.row_stride(), false, term ? &low : nullptr, compute_);
     } else {
       kernels::gemm(false, true, x.rows(), out_features(), in_features(), T{1}, x.data(),
                     x.row_stride(), view_.data(), view_.row_stride(), T{0}, y.data(),
@@ -74,7 +74,7 @@ class BasicDenseLinear {
     if constexpr (std::is_same_v<T, float>) {
       const auto low = detail::kernel_term(term);
       kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
-                                     dx.row_stride(), accumulate, term ? &low : nullptr);
+                                     dx.row_stride(), accumulate, term ? &low : nullptr, compute_);
     } else {
       kernels::gemm(false, false, dy.rows(), in_features(), out_features(), T{1}, dy.data(),
                     dy.row_stride(), view_.data(), view_.row_stride(), accumulate ? T{1} : T{0},
@@ -88,7 +88,19 @@ class BasicDenseLinear {
   void pack()
     requires std::is_same_v<T, float>
   {
-    packed_ = std::make_shared<const kernels::PackedWeights>(frozen());
+    packed_ = std::make_shared<const kernels::PackedWeights>(frozen(), false, compute_);
+  }
+
+  /// How products with the layer round their factors (float only).
+  kernels::Compute compute() const { return compute_; }
+  /// The same layer, sharing the weight, that multiplies by `compute`; not packed.
+  BasicDenseLinear with_compute(kernels::Compute compute) const
+    requires std::is_same_v<T, float>
+  {
+    BasicDenseLinear layer = *this;
+    layer.compute_ = compute;
+    layer.packed_ = nullptr;
+    return layer;
   }
 
  private:
@@ -112,6 +124,7 @@ class BasicDenseLinear {
   MatrixView<const T> view_;
   BasicTensor<T> bias_;
   std::shared_ptr<const kernels::PackedWeights> packed_;
+  kernels::Compute compute_ = kernels::Compute::f32;
 };
 
 template <std::floating_point T>

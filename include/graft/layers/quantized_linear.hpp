@@ -43,6 +43,15 @@ class QuantizedLinear {
   Index weight_bytes() const { return row_bytes_ * out_; }
   const void* blocks() const { return blocks_; }
 
+  /// How products with the layer round their factors.
+  kernels::Compute compute() const { return compute_; }
+  /// The same layer, with the same blocks, that multiplies by `compute`.
+  QuantizedLinear with_compute(kernels::Compute compute) const {
+    QuantizedLinear layer = *this;
+    layer.compute_ = compute;
+    return layer;
+  }
+
   void write_weight(Index first, MatrixView<float> rows) const {
     const auto decode = quant::row_decoder(format_);
     for (Index i = 0; i < rows.rows(); ++i)
@@ -52,13 +61,13 @@ class QuantizedLinear {
                const LowRankProduct<float>* term = nullptr) const {
     const auto low = detail::kernel_term(term);
     kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
-                            y.row_stride(), false, term ? &low : nullptr);
+                            y.row_stride(), false, term ? &low : nullptr, compute_);
   }
   void backward_input(MatrixView<const float> dy, MatrixView<float> dx,
                       const LowRankProduct<float>* term = nullptr, bool accumulate = true) const {
     const auto low = detail::kernel_term(term);
     kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
-                                   dx.row_stride(), accumulate, term ? &low : nullptr);
+                                   dx.row_stride(), accumulate, term ? &low : nullptr, compute_);
   }
 
  private:
@@ -78,6 +87,7 @@ class QuantizedLinear {
   Index row_bytes_;
   Tensor bias_;
   std::shared_ptr<const void> keep_alive_;
+  kernels::Compute compute_ = kernels::Compute::f32;
 };
 
 }  // namespace graft

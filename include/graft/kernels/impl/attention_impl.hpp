@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/attention.hpp"
 #include "graft/kernels/gemm.hpp"
 #include "graft/kernels/impl/chunks.hpp"
@@ -316,6 +317,7 @@ void attention_forward(const AttentionArgs<T>& args, std::type_identity_t<T>* ou
                        std::type_identity_t<T>* lse) {
   if (args.q_len <= 0 || args.batch <= 0) return;
   auto plan = detail::attention_plan(args);
+  const ProfileScope profile("attention", detail::attention_operations(plan), 0);
   plan.out = out;
   plan.ldo = ldo;
   plan.lse = lse;
@@ -330,6 +332,7 @@ void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t
                         Index lddv) {
   if (args.q_len <= 0 || args.batch <= 0) return;
   auto plan = detail::attention_plan(args);
+  const ProfileScope profile("attention gradient", 2.5 * detail::attention_operations(plan), 0);
   plan.y = out;
   plan.ldo = ldo;
   plan.lse = const_cast<T*>(lse);  // read only here

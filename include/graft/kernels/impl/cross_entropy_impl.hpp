@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/cross_entropy.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/elementwise_impl.hpp"
@@ -51,6 +52,8 @@ template <class T>
 void cross_entropy_rows(T* logits, Index rows, Index vocab, Index ld, const std::int64_t* labels,
                         std::type_identity_t<T> grad_scale, bool write_gradient,
                         std::type_identity_t<T>* loss, unsigned char* correct) {
+  const ProfileScope profile(
+      "cross entropy", 0, static_cast<double>(rows * vocab) * (write_gradient ? 2 : 1) * sizeof(T));
   detail::for_rows(rows, vocab, [&](Index first, Index count) {
     for (Index r = first; r < first + count; ++r) {
       T* const x = logits + r * ld;

@@ -4,6 +4,7 @@
 #include <limits>
 #include <utility>
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/elementwise.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
@@ -191,35 +192,41 @@ namespace graft::kernels {
 
 template <class T>
 void add(const T* a, const std::type_identity_t<T>* b, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("add", 0, 3.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::binary_block<detail::Binary::add>(a + i, b + i, T{1}, y + i, count);
   });
 }
 template <class T>
 void sub(const T* a, const std::type_identity_t<T>* b, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("subtract", 0, 3.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::binary_block<detail::Binary::sub>(a + i, b + i, T{1}, y + i, count);
   });
 }
 template <class T>
 void mul(const T* a, const std::type_identity_t<T>* b, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("multiply", 0, 3.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::binary_block<detail::Binary::mul>(a + i, b + i, T{1}, y + i, count);
   });
 }
 template <class T>
 void axpy(std::type_identity_t<T> alpha, const T* x, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("add scaled", 0, 3.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::binary_block<detail::Binary::axpy>(x + i, y + i, alpha, y + i, count);
   });
 }
 template <class T>
 void scale(std::type_identity_t<T> alpha, const T* x, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("scale", 0, 2.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(
       n, [&](Index i, Index count) { detail::scale_block(alpha, x + i, y + i, count); });
 }
 template <class T>
 void fill(std::type_identity_t<T> value, T* y, Index n) {
+  const ProfileScope profile("fill", 0, 1.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) { detail::fill_block(value, y + i, count); });
 }
 template <class T>
@@ -235,6 +242,7 @@ T dot(const T* a, const std::type_identity_t<T>* b, Index n) {
 
 template <class T>
 void activation_forward(Activation act, const T* x, std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("activation", 0, 2.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(
       n, [&](Index i, Index count) { detail::activation_block(act, x + i, y + i, count); });
 }
@@ -242,6 +250,7 @@ template <class T>
 void activation_backward(Activation act, const T* x, const std::type_identity_t<T>* dy,
                          std::type_identity_t<T>* dx, Index n) {
   if (dx == nullptr) return;
+  const ProfileScope profile("activation gradient", 0, 4.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::activation_backward_block(act, x + i, dy + i, dx + i, count);
   });
@@ -250,6 +259,7 @@ void activation_backward(Activation act, const T* x, const std::type_identity_t<
 template <class T>
 void swiglu_forward(Activation act, const T* gate, const std::type_identity_t<T>* up,
                     std::type_identity_t<T>* y, Index n) {
+  const ProfileScope profile("gated activation", 0, 3.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(
       n, [&](Index i, Index count) { detail::gated_block(act, gate + i, up + i, y + i, count); });
 }
@@ -257,6 +267,8 @@ template <class T>
 void swiglu_backward(Activation act, const T* gate, const std::type_identity_t<T>* up,
                      const std::type_identity_t<T>* dy, std::type_identity_t<T>* dgate,
                      std::type_identity_t<T>* dup, Index n) {
+  const ProfileScope profile("gated activation gradient", 0,
+                             7.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) {
     detail::gated_backward_block(act, gate + i, up + i, dy + i,
                                  dgate == nullptr ? nullptr : dgate + i,
@@ -266,6 +278,7 @@ void swiglu_backward(Activation act, const T* gate, const std::type_identity_t<T
 
 template <class T>
 void softmax_forward(const T* x, std::type_identity_t<T>* y, Index rows, Index n) {
+  const ProfileScope profile("softmax", 0, 2.0 * sizeof(T) * static_cast<double>(rows * n));
   detail::for_rows(rows, n, [&](Index first, Index count) {
     detail::softmax_rows(x + first * n, y + first * n, count, n);
   });
@@ -274,6 +287,8 @@ template <class T>
 void softmax_backward(const T* y, const std::type_identity_t<T>* dy, std::type_identity_t<T>* dx,
                       Index rows, Index n) {
   if (dx == nullptr) return;
+  const ProfileScope profile("softmax gradient", 0,
+                             4.0 * sizeof(T) * static_cast<double>(rows * n));
   detail::for_rows(rows, n, [&](Index first, Index count) {
     detail::softmax_backward_rows(y + first * n, dy + first * n, dx + first * n, count, n);
   });

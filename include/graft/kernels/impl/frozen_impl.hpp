@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/frozen.hpp"
 #include "graft/kernels/impl/bf16_impl.hpp"
 #include "graft/kernels/impl/gemm_impl.hpp"
@@ -24,6 +25,15 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
   q.n = backward ? w.in : w.out;
   q.k = backward ? w.out : w.in;
   if (q.m <= 0 || q.n <= 0) return;
+  const double md = static_cast<double>(q.m), nd = static_cast<double>(q.n),
+               kd = static_cast<double>(q.k);
+  const double rank = low_rank == nullptr ? 0 : static_cast<double>(low_rank->rank);
+  const double weight_bytes = w.dense == nullptr && w.decode != nullptr
+                                  ? static_cast<double>(w.row_bytes * w.out)
+                                  : 4 * nd * kd;
+  const ProfileScope profile(backward ? "frozen input gradient" : "frozen forward",
+                             2 * md * nd * (kd + rank),
+                             4 * md * (kd + (accumulate ? 2 : 1) * nd) + weight_bytes);
   q.a = a;
   q.a_row = lda;
   q.c = c;
@@ -67,6 +77,14 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
 }
 
 }  // namespace detail
+
+GRAFT_KERNEL bool bf16_is_fast() {
+#if GRAFT_X86
+  return detail::has_fast_bf16_dot();
+#else
+  return false;
+#endif
+}
 
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate,

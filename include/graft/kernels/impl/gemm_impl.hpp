@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/gemm.hpp"
 #include "graft/kernels/impl/gemm_problem.hpp"
 
@@ -91,6 +92,10 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, fl
                        const float* a, Index lda, const float* b, Index ldb, float beta, float* c,
                        Index ldc) {
   if (m <= 0 || n <= 0) return;
+  const double md = static_cast<double>(m), nd = static_cast<double>(n),
+               kd = static_cast<double>(k);
+  const ProfileScope profile("product", 2 * md * nd * kd,
+                             4 * (md * kd + kd * nd + (beta == 0.0f ? 1 : 2) * md * nd));
   if (k <= 0 || alpha == 0.0f) return detail::scale_matrix(m, n, beta, c, ldc);
   using Form = detail::RightOperand::Form;
   detail::Product q;

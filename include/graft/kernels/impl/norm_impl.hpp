@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
 #include "graft/kernels/norm.hpp"
@@ -89,6 +90,7 @@ void norm_backward_rows(const NormRows<double>& a, const double* mean, const dou
 template <bool kCentred, class T>
 void norm_forward(const NormRows<T>& a, Index rows, T eps, const T* bias, T* y, Index ldy, T* mean,
                   T* inv) {
+  const ProfileScope profile("norm", 0, 2.0 * sizeof(T) * static_cast<double>(rows * a.n));
   for_rows(rows, a.n, [&](Index first, Index count) {
     norm_forward_rows<kCentred>(a, eps, bias, y, ldy, mean, inv, first, count);
   });
@@ -100,6 +102,7 @@ template <bool kCentred, class T>
 void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv, const T* dy,
                    Index lddy, T* dx, Index lddx, T* dweight, T* dbias) {
   if (rows <= 0) return;
+  const ProfileScope profile("norm gradient", 0, 4.0 * sizeof(T) * static_cast<double>(rows * a.n));
   if (dweight == nullptr && dbias == nullptr) {
     if (dx == nullptr) return;
     for_rows(rows, a.n, [&](Index first, Index count) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
 #include "graft/kernels/optimizer.hpp"
@@ -66,6 +67,7 @@ void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identit
                 std::type_identity_t<T>* v, Index n, double lr, double beta1, double beta2,
                 double eps, double weight_decay, double bias_correction1, double bias_correction2,
                 double grad_scale) {
+  const ProfileScope profile("AdamW", 0, 7.0 * sizeof(T) * static_cast<double>(n));
   const auto t = [](double value) { return static_cast<T>(value); };
   const detail::AdamFactors<T> f{.grad_scale = t(grad_scale),
                                  .one_minus_beta1 = t(1 - beta1),
@@ -84,6 +86,8 @@ template <class T>
 void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* buffer,
               Index n, double lr, double momentum, double dampening, double weight_decay,
               bool nesterov, bool first_step, double grad_scale) {
+  const ProfileScope profile("SGD", 0,
+                             (buffer == nullptr ? 3.0 : 5.0) * sizeof(T) * static_cast<double>(n));
   const auto t = [](double value) { return static_cast<T>(value); };
   const detail::SgdFactors<T> f{t(lr),         t(momentum), t(1 - dampening), t(weight_decay),
                                 t(grad_scale), nesterov,    first_step};

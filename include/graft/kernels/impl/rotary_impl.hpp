@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
 #include "graft/kernels/rotary.hpp"
@@ -39,6 +40,8 @@ template <class T>
 void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
             const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
             Index rotary_dim, RotaryStyle style, bool inverse) {
+  const ProfileScope profile("rotary", 0,
+                             2.0 * sizeof(T) * static_cast<double>(rows * heads * rotary_dim));
   const Index pairs = rotary_dim / 2;
   const T sign = inverse ? T{-1} : T{1};
   const auto rotate = detail::rotate_function(style, T{});

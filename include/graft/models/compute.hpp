@@ -1,0 +1,43 @@
+#pragma once
+
+#include <string_view>
+
+#include "graft/layers/dense_linear.hpp"
+#include "graft/layers/quantized_linear.hpp"
+#include "graft/models/model.hpp"
+
+namespace graft::models {
+
+/// The way to multiply that a setting names: f32, bf16, or auto, which is bf16 where the processor
+/// has it fast. @throws ValueError for another name
+inline kernels::Compute compute_named(std::string_view name) {
+  using kernels::Compute;
+  if (name == "f32") return Compute::f32;
+  if (name == "bf16") return Compute::bf16;
+  if (name == "auto") return kernels::bf16_is_fast() ? Compute::bf16 : Compute::f32;
+  throw ValueError(concat("compute: expected auto, f32 or bf16, got '", name, "'"));
+}
+
+/// Sets how the frozen linear layers of a model multiply, head included, forward and for the
+/// gradient of the input. Returns how many layers were set.
+///
+/// With Compute::bf16 the factors of these products are rounded to bf16 and their sums stay f32;
+/// weights stay in memory as they are. Adapters, norms, attention and optimiser stay f32. Call it
+/// before adapters are added: a base that an adapter's init rewrites is a new layer, in f32. Layers
+/// of a class of one's own are left alone.
+inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
+  Index count = 0;
+  for (auto* site : model.sites().linear) {
+    if (const auto* quantised = site->base().as<QuantizedLinear>()) {
+      site->set_base(quantised->with_compute(compute));
+    } else if (const auto* dense = site->base().as<DenseLinear>()) {
+      site->set_base(dense->with_compute(compute));
+    } else {
+      continue;
+    }
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace graft::models
