@@ -2,6 +2,7 @@
 #   graft::graft    headers: Eigen and threads
 #   graft::io       + model and adapter files (nlohmann_json)
 #   graft::text     + tokenizers (PCRE2, ICU)
+#   graft::xtensor  + xtensor, for graft/interop/xtensor.hpp
 #   graft::kernels  + the SIMD kernels, compiled once for all instruction sets instead of in every user
 set(GRAFT_TARGETS graft_graft)
 add_library(graft_graft INTERFACE)
@@ -20,6 +21,12 @@ if(TARGET graft_io AND TARGET PCRE2::8BIT AND TARGET ICU::uc)
   add_library(graft_text INTERFACE)
   target_link_libraries(graft_text INTERFACE graft_io PCRE2::8BIT ICU::uc)
   list(APPEND GRAFT_TARGETS graft_text)
+endif()
+
+if(TARGET xtensor)
+  add_library(graft_xtensor INTERFACE)
+  target_link_libraries(graft_xtensor INTERFACE graft_graft xtensor)
+  list(APPEND GRAFT_TARGETS graft_xtensor)
 endif()
 
 if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")

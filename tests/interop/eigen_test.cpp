@@ -17,6 +17,8 @@ using ColMajor = Eigen::MatrixXf;
 
 template <class M>
 concept HasLayer = requires(M&& m) { interop::out_by_in(std::forward<M>(m)); };
+template <class M>
+concept HasRows = requires(M&& m) { interop::rows(std::forward<M>(m)); };
 
 /// Largest difference between what a layer gives and x Wᵀ + b, and its way back.
 template <class Layer>
@@ -72,7 +74,8 @@ TEST_CASE("Matrices of either order, maps and blocks become layers without a cop
 TEST_CASE("What cannot be pointed into does not compile, what lies apart is refused") {
   static_assert(HasLayer<const ColMajor&>);
   static_assert(HasLayer<Eigen::Map<ColMajor>>);
-  static_assert(!HasLayer<ColMajor>);                                // a temporary
+  static_assert(!HasLayer<ColMajor>);  // a temporary
+  static_assert(HasRows<const RowMajor&> && !HasRows<RowMajor>);
   static_assert(!HasLayer<decltype(2.0F * ColMajor())>);             // an expression
   static_assert(!HasLayer<const Eigen::Matrix<int, 2, 2>&>);         // whole numbers
   static_assert(!HasLayer<const Eigen::DiagonalMatrix<float, 3>&>);  // no matrix in memory

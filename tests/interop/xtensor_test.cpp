@@ -19,6 +19,8 @@ using Matrix = xt::xtensor<float, 2>;
 
 template <class E>
 concept HasLayer = requires(E&& e) { interop::out_by_in(std::forward<E>(e)); };
+template <class E>
+concept HasTensor = requires(E&& e) { interop::tensor(std::forward<E>(e)); };
 
 /// Largest difference between what a layer gives and Σ_i x(r, i) w(o, i).
 template <class Layer>
@@ -66,6 +68,7 @@ TEST_CASE("Containers and views of xtensor become layers without a copy") {
 TEST_CASE("Expressions do not compile, other axes and strides are refused") {
   static_assert(HasLayer<const Matrix&>);
   static_assert(!HasLayer<Matrix>);
+  static_assert(HasTensor<const Matrix&> && !HasTensor<Matrix>);
   static_assert(!HasLayer<decltype(2.0F * std::declval<const Matrix&>())>);
   static_assert(!HasLayer<const xt::xtensor<int, 2>&>);
   const xt::xarray<float> cube = xt::zeros<float>({2, 3, 4});

@@ -35,6 +35,9 @@ if [ -n "$(find "$prefix" -name 'libgraft_kernels.a')" ]; then
   configure_build_run find_package_components -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" \
     "-DCOMPONENTS=io;text;kernels"
 fi
+if grep -q graft::xtensor -r "$prefix/lib" --include=graftTargets.cmake; then
+  configure_build_run find_package_xtensor -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" -DCOMPONENTS=xtensor
+fi
 configure_build_run add_subdirectory -DWAY=add_subdirectory -DGRAFT_SOURCE="$GRAFT_SOURCE_DIR"
 configure_build_run fetch_content -DWAY=fetch_content -DGRAFT_SOURCE="$GRAFT_SOURCE_DIR"
 

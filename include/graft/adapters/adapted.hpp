@@ -12,11 +12,23 @@ namespace graft {
 /// The base is held by value (graft's layers are handles that share their weight); hold a large
 /// layer of your own through `std::shared_ptr` and `AnyLinear`, or wrap a small handle to it. Move
 /// it only before it is used on a tape.
-template <Linear Base, LinearAdapter Adapter>
-  requires std::same_as<ScalarOf<Base>, typename Adapter::Scalar>
+template <class Base, class Adapter>
 class Adapted {
+  // Values, not constraints: compilers then say in a few lines what a type should have, also where
+  // the types are deduced. static_assert(graft::FrozenLinear<Layer>) names what is missing.
+  static constexpr bool kBaseIsLinear = Linear<Base>;
+  static_assert(kBaseIsLinear,
+                "the layer must model graft::FrozenLinear (in_features(), out_features(), "
+                "forward(x, y), backward_input(dy, dx)) or graft::TapeLinear");
+  static constexpr bool kIsLinearAdapter = LinearAdapter<Adapter>;
+  static_assert(kIsLinearAdapter,
+                "the adapter must model graft::LinearAdapter (Scalar; apply(base, x) that gives "
+                "a BasicVar<Scalar>; tensors() that gives a vector of AdapterTensor<Scalar>)");
+
  public:
   using Scalar = ScalarOf<Base>;
+  static_assert(std::same_as<Scalar, typename Adapter::Scalar>,
+                "layer and adapter must have the same Scalar");
 
   Adapted(Base base, Adapter adapter) : base_(std::move(base)), adapter_(std::move(adapter)) {}
 

@@ -101,6 +101,12 @@ BasicTensor<typename M::Scalar> rows(const M& x) {
   return BasicTensor<T>::borrow(const_cast<T*>(view.data()), {x.rows(), x.cols()});
 }
 
+// Tensors of a matrix that goes away would outlive it.
+template <class S, int R, int C, int O, int MR, int MC>
+void rows(Eigen::Matrix<S, R, C, O, MR, MC>&&) = delete;
+template <class S, int R, int C, int O, int MR, int MC>
+void vector(Eigen::Matrix<S, R, C, O, MR, MC>&&) = delete;
+
 /// A copy of any expression as a tensor, [rows, columns].
 template <class Derived>
 BasicTensor<typename Derived::Scalar> copy(const Eigen::DenseBase<Derived>& x) {

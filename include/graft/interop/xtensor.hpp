@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 #include <xtensor/xadapt.hpp>
+#include <xtensor/xarray.hpp>
 #include <xtensor/xlayout.hpp>
 #include <xtensor/xtensor.hpp>
 
@@ -127,6 +128,12 @@ BasicTensor<typename E::value_type> tensor(const E& x) {
   }
   return BasicTensor<T>::borrow(const_cast<T*>(x.data() + x.data_offset()), shape);
 }
+
+// Tensors of a container that goes away would outlive it.
+template <class T, std::size_t N, xt::layout_type L>
+void tensor(xt::xtensor<T, N, L>&&) = delete;
+template <class T, xt::layout_type L>
+void tensor(xt::xarray<T, L>&&) = delete;
 
 /// A copy of any expression as a tensor.
 template <class E>
