@@ -21,7 +21,7 @@ struct ForwardContext {
   std::vector<unsigned char> token_mask;  ///< [batch · seq_len], 1 = a real token; empty: all are
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
   std::vector<std::int64_t> labels;       ///< [batch · seq_len], the tokens to be predicted (not
-                                     ///< shifted; -100: none), where a loss is computed
+                                          ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);

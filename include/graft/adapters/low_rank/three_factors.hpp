@@ -86,8 +86,8 @@ struct IntTuneConfig : NLoRAConfig {
 
 namespace detail {
 
-/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero. A template, so that
-/// a program that has no use for it does not compile Eigen's decompositions.
+/// Pseudo-inverse of a square matrix, singular values below n ε σ₁ seen as zero. A template, so
+/// that a program that has no use for it does not compile Eigen's decompositions.
 template <std::same_as<double> T>
 BasicTensor<T> pseudo_inverse(const BasicTensor<T>& a) {
   const Index n = a.rows();
