@@ -441,6 +441,7 @@ class Run {
   Index trainable_ = 0, total_ = 0;
   double seconds_ = 0;  ///< of training, earlier parts of the run included
   double rate_ = 0, peak_ = 0;
+  graft::Profile profile_;
 };
 
 void add_training_options(CLI::App& command, Settings& s) {
