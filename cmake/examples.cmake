@@ -1,4 +1,5 @@
-# examples/graft/*.cpp is the program graft; every examples/NN_name.cpp is a program of its own, run by ctest.
+# examples/graft/*.cpp is the program graft; every examples/NN_name.cpp is a program of its own, run by ctest
+# in the folder of the sources, where examples/data lies; files go to the folder that GRAFT_EXAMPLE_FOLDER names.
 file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/examples/graft/*.cpp")
 if(_sources)
   if(TARGET graft_text AND TARGET CLI11::CLI11)
@@ -17,10 +18,16 @@ foreach(source IN LISTS _sources)
     message(STATUS "graft: example ${name} needs xtensor: left out")
     continue()
   endif()
+  file(STRINGS ${source} _includes REGEX "^ *#include \"graft/(io|compose|train)/")
+  if(_includes AND NOT TARGET graft_text)
+    message(STATUS "graft: example ${name} needs nlohmann_json, PCRE2 and ICU: left out")
+    continue()
+  endif()
   graft_program(example_${name} ${source})
   if(GRAFT_BUILD_TESTS)
-    add_test(NAME examples/${name} COMMAND example_${name}
-             WORKING_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+    add_test(NAME examples/${name} COMMAND example_${name} WORKING_DIRECTORY "${PROJECT_SOURCE_DIR}")
+    set_tests_properties(examples/${name} PROPERTIES ENVIRONMENT
+                         "GRAFT_EXAMPLE_FOLDER=${PROJECT_BINARY_DIR}/examples/${name}")
   endif()
 endforeach()
 
