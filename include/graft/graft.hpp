@@ -131,6 +131,7 @@
 #include "graft/adapters/sparse/wavelet_filters.hpp"
 #include "graft/adapters/sublayer.hpp"
 #include "graft/autograd/checkpoint.hpp"
+#include "graft/autograd/custom_op.hpp"
 #include "graft/autograd/gradient_check.hpp"
 #include "graft/autograd/low_rank_term.hpp"
 #include "graft/autograd/ops/attention.hpp"
