@@ -1,6 +1,8 @@
 // A small network of one's own, pre-trained on the digits 0 to 4 and adapted to 5 to 9 with LoRA.
 //
 // Arguments: the data file. See data/README.md for its source and licence.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <vector>

@@ -3,7 +3,9 @@
 //
 // The operation is the pinball loss, whose minimum is a quantile: the model learns the value that
 // 90 % of the data stay below, not their mean.
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 
 #include "graft/autograd/custom_op.hpp"

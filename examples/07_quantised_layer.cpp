@@ -10,7 +10,6 @@
 #include "graft/layers/dense_linear.hpp"
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/optim/adamw.hpp"
-#include "graft/quant/encode.hpp"
 
 int main() {
   constexpr graft::Index in = 128, out = 64, rows = 128;
@@ -27,7 +26,7 @@ int main() {
   const auto format = graft::quant::Format::q4_0;
   std::vector<std::byte> blocks(
       static_cast<std::size_t>(graft::quant::row_bytes(format, in) * out));
-  graft::quant::encode_q4_0(weight.data(), weight.size() / 32, blocks.data());
+  graft::quant::encode(format, weight.data(), weight.size(), blocks.data());
   const graft::QuantizedLinear frozen(format, blocks.data(), out, in);
   const auto before_training = blocks;
 
