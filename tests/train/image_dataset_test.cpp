@@ -20,9 +20,10 @@ graft::LabelledImages load(const std::string& text, graft::PixelTableOptions opt
 TEST_CASE("Images are read by channel, row and column, and scaled") {
   const std::string text =
       "a,b,c,d,label,e,f,g,h\n0,1,2,3,cat,4,5,6,7\n10,11,12,13,ant,14,15,16,17\n";
-  const auto images =
-      load(text,
-           {.channels = 2, .size = 2, .scale = {.rescale = 0.5, .mean = {1, 2}, .deviation = {2}}});
+  graft::PixelTableOptions options;
+  options.channels = options.size = 2;
+  options.scale = {0.5, {1, 2}, {2}};
+  const auto images = load(text, options);
   CHECK(images.rows == 2);
   CHECK(images.label_names == std::vector<std::string>{"ant", "cat"});
   CHECK(images.labels == std::vector<std::int64_t>{1, 0});
