@@ -32,7 +32,8 @@ double peak_rss_mib() {
 
 int main(int argc, char** argv) {
   using graft::Index;
-  std::string file, method = "LORA", targets = "all-linear", compute = "f32", trace;
+  std::string file, method = "LORA", targets = "all-linear", compute = "f32", storage = "f32",
+                    trace;
   Index rank = 16, batch_size = 4, tokens = 256, steps = 5;
   int threads = 0;
   bool full = false, json = false, checkpointing = false, profiled = false;
@@ -46,6 +47,8 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
   app.add_option("--steps", steps)->check(CLI::PositiveNumber);
   app.add_option("--compute", compute)->check(CLI::IsMember({"auto", "f32", "bf16"}));
+  app.add_option("--activations", storage, "How values are kept for the backward pass")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_flag("--checkpoint", checkpointing, "Recompute blocks instead of keeping activations");
   app.add_flag("--full", full, "Train all linear weights whole");
   app.add_flag("--profile", profiled, "Print the last step kernel by kernel (to stderr)");
@@ -108,7 +111,7 @@ int main(int argc, char** argv) {
       std::optional<graft::Profile::Recording> recording;
       if ((profiled || !trace.empty()) && step + 1 == steps) recording.emplace(&profile);
       const auto begin = std::chrono::steady_clock::now();
-      graft::Tape tape({.seed = static_cast<std::uint64_t>(step)});
+      graft::Tape tape({.seed = static_cast<std::uint64_t>(step), .bf16_saved = storage == "bf16"});
       auto loss = model->loss(tape, batch);
       last = loss.item();
       if (step == 0) first = last;

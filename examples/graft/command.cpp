@@ -20,9 +20,9 @@ std::string last_name(const fs::path& path) {
 
 namespace {
 
-/// A field of /proc/self/status in KiB, 0 if there is none.
-double status_kib(const std::string& key) {
-  std::ifstream status("/proc/self/status");
+/// A field of /proc/self/status, or of another such file, in KiB, 0 if there is none.
+double status_kib(const std::string& key, const char* file = "/proc/self/status") {
+  std::ifstream status(file);
   for (std::string word; status >> word;)
     if (word == key) {
       double kib = 0;
@@ -43,6 +43,7 @@ double peak_rss_mib() {
 }
 
 double rss_mib() { return status_kib("VmRSS:") / 1024; }
+double available_mib() { return status_kib("MemAvailable:", "/proc/meminfo") / 1024; }
 
 std::uintmax_t bytes_of(const fs::path& path) {
   if (!fs::is_directory(path)) return fs::file_size(path);

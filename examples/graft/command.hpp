@@ -38,6 +38,8 @@ std::string last_name(const std::filesystem::path& path);
 double peak_rss_mib();
 /// Memory of the process now.
 double rss_mib();
+/// Memory that new allocations can have, 0 if that is not known.
+double available_mib();
 std::uintmax_t bytes_of(const std::filesystem::path& path);
 std::string mib(std::uintmax_t bytes);
 /// "134.5 M"

@@ -3,12 +3,14 @@
 #include <chrono>
 #include <csignal>
 #include <optional>
+#include <span>
 
 #include "adapter_choice.hpp"
 #include "graft/base/profile.hpp"
 #include "graft/compose/calibrate.hpp"
 #include "graft/compose/low_rank_pairs.hpp"
 #include "graft/models/compute.hpp"
+#include "graft/models/memory.hpp"
 #include "graft/optim/lora_fa.hpp"
 #include "graft/optim/riemannian.hpp"
 #include "graft/optim/sgd.hpp"
@@ -44,8 +46,9 @@ struct Settings {
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
          beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
   Index calibration_batches = 8;
-  std::string optimizer = "adamw", compute = "f32";
-  bool resume = false, overwrite = false, json = false, riemannian = false, profile = false;
+  std::string optimizer = "adamw", compute = "f32", storage = "f32";
+  bool resume = false, overwrite = false, json = false, riemannian = false, profile = false,
+       ignore_memory = false;
   int threads = 0;
 };
 
@@ -57,7 +60,8 @@ bool may_change(const std::string& key) {
                                               "sample-prompt", "sample-tokens",
                                               "time-limit",    "activation-checkpointing",
                                               "held-out-data", "test-data",
-                                              "check-merge",   "profile"};
+                                              "check-merge",   "ignore-memory",
+                                              "profile"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -163,10 +167,46 @@ class Run {
     config.checkpoint_interval = s_.checkpoint_interval;
     config.checkpoints = checkpoints();
     config.seed = o.seed;
+    config.bf16_saved = s_.storage == "bf16";
     if (s_.max_steps > 0)
       config.steps = std::min(graft::steps_of(config, task_->rows().rows), s_.max_steps);
     trainer_.emplace(model, *adapters_, task_->rows(), task_->held_out(), config, optimizer_.get());
     tell(concat("memory     ", format_number(rss_mib(), "%.0f"), " MiB before training"));
+    predict_memory();
+  }
+
+  /// Says what a step will take, and refuses one that does not fit in the memory that is free.
+  void predict_memory() {
+    const auto* model = dynamic_cast<const graft::models::Llama*>(&task_->model());
+    if (model == nullptr) return;
+    graft::models::StepSizes step;
+    step.batch = s_.task.batch_size;
+    const auto& rows = task_->rows();
+    for (Index i = 0; i < rows.rows; ++i)
+      step.tokens = std::max(step.tokens, rows.batch(std::span(&i, 1)).seq_len);
+    step.trained = trainable_;
+    if (const auto r = choice_.config.find("r"); r != choice_.config.end())
+      if (const auto* rank = r->second.get_if<Index>()) step.rank = 7 * *rank;
+    step.checkpointing = s_.task.activation_checkpointing;
+    step.bf16_saved = s_.storage == "bf16";
+    // What the pool keeps ready comes on top.
+    const auto need = [&](Index batch) {
+      step.batch = batch;
+      return 1.15 * graft::models::step_bytes(model->config(), step);
+    };
+    const double whole = need(s_.task.batch_size), free = available_mib() * 1048576;
+    const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
+    tell(concat("memory     about ", mib_text(whole), " more in training, for batches of ",
+                s_.task.batch_size, " x ", step.tokens, " tokens"));
+    if (free <= 0 || whole <= free || s_.ignore_memory) return;
+    Index fits = s_.task.batch_size - 1;
+    while (fits > 0 && need(fits) > free) --fits;
+    throw graft::ValueError(
+        concat("--batch-size ", s_.task.batch_size, ": a step on rows of ", step.tokens,
+               " tokens takes about ", mib_text(whole), ", and ", mib_text(free), " are free; ",
+               fits > 0 ? concat("--batch-size ", fits, " fits") : "no batch fits",
+               step.checkpointing ? "" : ", --activation-checkpointing takes less",
+               "; --ignore-memory starts all the same"));
   }
 
   void set_compute(graft::models::Model& model) const {
@@ -437,6 +477,7 @@ class Run {
   std::optional<graft::AdapterModel> adapters_;
   std::unique_ptr<graft::Optimizer> optimizer_;  ///< null: the trainer's AdamW
   std::optional<graft::Trainer> trainer_;
+  graft::Profile profile_;
   bool rewritten_ = false;  ///< the init changed frozen weights
   Index trainable_ = 0, total_ = 0;
   double seconds_ = 0;  ///< of training, earlier parts of the run included
@@ -492,6 +533,9 @@ void add_training_options(CLI::App& command, Settings& s) {
       .add_flag("--activation-checkpointing", s.task.activation_checkpointing,
                 "Recompute blocks instead of keeping activations")
       ->group("Training");
+  add("--activation-storage", s.storage,
+      "What the backward pass needs is kept in f32, or rounded to bf16 in half the memory")
+      ->check(CLI::IsMember({"f32", "bf16"}));
   add("--compute", s.compute,
       "Products with frozen weights: f32, bf16 (rounded factors, f32 sums), or auto: bf16 where "
       "the "
@@ -536,6 +580,9 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_option("--report", s->report, "Write an HTML page with curves")->group("Output");
   c->add_flag("--json", s->json, "Print one JSON object at the end instead of text")
       ->group("Output");
+  c->add_flag("--ignore-memory", s->ignore_memory,
+              "Start also if more memory is predicted to be needed than is free")
+      ->group("Training");
   c->add_flag("--profile", s->profile,
               "Measure one step: a table at the end, and a trace in OUTPUT/profile.json")
       ->group("Output");

@@ -7,6 +7,7 @@
 #include "graft/autograd/gradient_check.hpp"
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
+#include "graft/autograd/ops/norm.hpp"
 #include "graft/autograd/ops/reduce.hpp"
 
 using graft::Index;
@@ -185,4 +186,44 @@ TEST_CASE("a wrong gradient is found by the gradient check") {
       },
       {p});
   CHECK(wrong.relative_error > 0.1);
+}
+
+TEST_CASE("values kept in bf16 take half the memory and change gradients by their rounding only") {
+  const Index rows = 64, width = 96;
+  auto start = Tensor::empty({rows, width});
+  for (Index i = 0; i < start.size(); ++i)
+    start[i] = 0.01F * static_cast<float>((i * 37) % 301) - 1.4F;
+  struct Result {
+    float value;
+    Tensor gradient;
+    std::int64_t bytes;
+  };
+  const auto run = [&](bool bf16, bool checkpointed) {
+    Tape tape({.bf16_saved = bf16});
+    const auto x = tape.leaf(start);
+    const auto before = graft::MemoryPool::global().stats().bytes_in_use;
+    const auto block = [](const Var& in) {
+      const auto u = graft::scale(in, 1.1F), v = graft::scale(in, 0.7F);
+      return graft::rms_norm(graft::gated(graft::kernels::Activation::silu, u, v), {}, 1e-5F);
+    };
+    auto y = x;
+    for (int i = 0; i < 4; ++i) y = checkpointed ? graft::checkpoint(block, y) : block(y);
+    const auto loss = sum(mul(y, tape.constant(start)));
+    y = {};
+    const auto kept = graft::MemoryPool::global().stats().bytes_in_use - before;
+    tape.backward(loss);
+    return Result{loss.item(), x.grad().clone(), kept};
+  };
+  for (bool checkpointed : {false, true}) {
+    const auto exact = run(false, checkpointed), rounded = run(true, checkpointed);
+    CHECK(rounded.value == exact.value);
+    CHECK(static_cast<double>(rounded.bytes) < 0.75 * static_cast<double>(exact.bytes));
+    double error = 0, size = 0;
+    for (Index i = 0; i < start.size(); ++i) {
+      error = std::max(error, std::abs(double{rounded.gradient[i]} - double{exact.gradient[i]}));
+      size = std::max(size, std::abs(double{exact.gradient[i]}));
+    }
+    CHECK(error > 0);
+    CHECK(error < 0.02 * size);
+  }
 }

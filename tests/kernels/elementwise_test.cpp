@@ -1,12 +1,15 @@
 #include "graft/kernels/elementwise.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <vector>
 
+#include "graft/quant/half.hpp"
 #include "kernels/support.hpp"
 
 using graft::Index;
@@ -74,6 +77,40 @@ TEST_CASE("sums, differences, products and multiples are exact for every size") 
       for (std::size_t i = 0; i < size; ++i) same = same && y[i] == 3;
       CHECK(same);
       CHECK(y[size] == 9);
+    }
+  });
+}
+
+TEST_CASE("values are packed as the nearest bf16 and come back exactly") {
+  for_each_isa([](const char* isa) {
+    CAPTURE(isa);
+    for (Index n : kSizes) {
+      CAPTURE(n);
+      auto x = normal_values<float>(n + 1, 4);
+      const float special[] = {0.0F,
+                               -0.0F,
+                               std::numeric_limits<float>::infinity(),
+                               -std::numeric_limits<float>::infinity(),
+                               std::numeric_limits<float>::quiet_NaN(),
+                               std::numeric_limits<float>::denorm_min(),
+                               1e-40F,
+                               std::numeric_limits<float>::max(),
+                               1.00390625F,
+                               1.01171875F};
+      for (Index i = 0; i < n && i < 10; ++i) x[static_cast<std::size_t>(n - i)] = special[i];
+      std::vector<std::uint16_t> halves(static_cast<std::size_t>(n) + 1, 77);
+      std::vector<float> back(static_cast<std::size_t>(n) + 1, 9);
+      kernels::pack_bf16(x.data() + 1, halves.data(), n);
+      kernels::unpack_bf16(halves.data(), back.data(), n);
+      bool same = true;
+      for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) {
+        same = same && halves[i] == graft::quant::f32_to_bf16(x[i + 1]);
+        same = same &&
+               std::bit_cast<std::uint32_t>(back[i]) == static_cast<std::uint32_t>(halves[i]) << 16;
+      }
+      CHECK(same);
+      CHECK(halves.back() == 77);
+      CHECK(back.back() == 9);
     }
   });
 }

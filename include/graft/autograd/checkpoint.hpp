@@ -28,12 +28,12 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
   }
   options.gradients = true;
   return tape.record(std::move(y), true,
-                     [f = std::move(f), options, calls, context, vx = x.value(),
+                     [f = std::move(f), options, calls, context, kept = x.saved(),
                       gx = x.grad_ref()](const BasicTensor<T>& dy) {
                        BasicTape<T> inner(options);
                        inner.set_random_calls(calls);
                        inner.set_context(context);
-                       const auto leaf = gx ? inner.leaf(vx) : inner.constant(vx);
+                       const auto leaf = gx ? inner.leaf(kept.get()) : inner.constant(kept.get());
                        const auto again = f(leaf);
                        if (!again.requires_grad()) return;
                        inner.backward(again, dy);

@@ -71,6 +71,39 @@ class RecipeRef {
   Recipe<T>* recipe_ = nullptr;
 };
 
+/// A recipe that calls `compute`.
+template <class T, class Compute>
+RecipeRef<T> make_recipe(Compute&& compute) {
+  using Function = std::decay_t<Compute>;
+  struct Again final : Recipe<T> {
+    explicit Again(Function&& f) : function(std::move(f)) {}
+    BasicTensor<T> compute() override { return function(); }
+    Function function;
+  };
+  Function function(std::forward<Compute>(compute));
+  static_assert(alignof(Again) <= kAlignment);
+  MemoryPool::Block* block = MemoryPool::global().acquire(sizeof(Again));
+  auto* recipe = ::new (static_cast<void*>(reinterpret_cast<std::byte*>(block) + kAlignment))
+      Again(std::move(function));
+  recipe->block = block;
+  return RecipeRef<T>(recipe);
+}
+
+/// Values of fewer elements are not worth rounding.
+inline constexpr Index kSmallSaved = 1024;
+
+/// A recipe for `value` rounded to bf16, which it keeps in half the bytes.
+inline RecipeRef<float> bf16_recipe(const BasicTensor<float>& value) {
+  const auto halves = BasicTensor<float>::empty({(value.size() + 1) / 2});
+  kernels::pack_bf16(value.data(), reinterpret_cast<std::uint16_t*>(halves.data()), value.size());
+  return make_recipe<float>([halves, shape = value.shape()] {
+    auto again = BasicTensor<float>::empty(shape);
+    kernels::unpack_bf16(reinterpret_cast<const std::uint16_t*>(halves.data()), again.data(),
+                         again.size());
+    return again;
+  });
+}
+
 }  // namespace detail
 
 /// A value that an operation keeps for its backward pass: the tensor itself or, where that is
@@ -81,6 +114,7 @@ class BasicSaved {
   BasicSaved() = default;
   explicit BasicSaved(BasicTensor<T> value) : value_(std::move(value)) {}
   explicit BasicSaved(detail::RecipeRef<T> recipe) : recipe_(std::move(recipe)) {}
+  const detail::RecipeRef<T>& recipe() const { return recipe_; }
   const BasicTensor<T>& get() const {
     if (!recipe_) return value_;
     if (!recipe_->value) recipe_->value = recipe_->compute();
@@ -175,15 +209,23 @@ class BasicVar {
   BasicVar detach() const { return {tape_, value_, nullptr}; }
   /// True if the backward pass can compute the value again instead of keeping it.
   bool is_recomputable() const { return static_cast<bool>(recipe_); }
-  /// The value as a backward pass should keep it.
-  BasicSaved<T> saved() const { return recipe_ ? BasicSaved<T>(recipe_) : BasicSaved<T>(value_); }
+  /// The value as a backward pass should keep it: computed again, or rounded to bf16 if the tape
+  /// says so and nobody else keeps it, or itself.
+  BasicSaved<T> saved() const {
+    if constexpr (std::is_same_v<T, float>)
+      if (computed_ && !recipe_ && tape_->options().bf16_saved &&
+          value_.size() >= detail::kSmallSaved)
+        recipe_ = detail::bf16_recipe(value_);
+    return recipe_ ? BasicSaved<T>(recipe_) : BasicSaved<T>(value_);
+  }
 
  private:
   friend class BasicTape<T>;
   BasicTensor<T> value_;
   BasicTape<T>* tape_ = nullptr;
   detail::GradSlot<T>* slot_ = nullptr;
-  detail::RecipeRef<T> recipe_;
+  mutable detail::RecipeRef<T> recipe_;  // saved() may give it one
+  bool computed_ = false;                // by an operation on the tape
 };
 
 /// Reverse-mode record of one computation.
@@ -206,6 +248,10 @@ class BasicTape {
     bool training = true;    ///< false: dropout is off
     std::uint64_t seed = 0;  ///< of dropout and other random operations
     bool merging = false;    ///< the result is read as a merged weight, where that differs
+    /// What operations keep for their backward pass is rounded to bf16, in half the memory: inputs
+    /// of adapters, norms, gated activations and attention, and of checkpoints. The forward pass is
+    /// not changed; gradients are, by about 2⁻⁹ of their size. Tapes of double ignore it.
+    bool bf16_saved = false;
   };
 
   BasicTape() = default;
@@ -247,7 +293,9 @@ class BasicTape {
         Operation(slot, std::move(function));
     node->previous = last_;
     last_ = node;
-    return {this, std::move(value), slot};
+    Var result{this, std::move(value), slot};
+    result.computed_ = true;
+    return result;
   }
 
   /// The same value, which operations after this one need not keep: `compute()` gives it again in
@@ -255,19 +303,20 @@ class BasicTape {
   template <class Compute>
   Var recomputable(Var var, Compute&& compute) {
     if (!options_.gradients) return var;
-    using Function = std::decay_t<Compute>;
-    struct Again final : detail::Recipe<T> {
-      explicit Again(Function&& f) : function(std::move(f)) {}
-      Tensor compute() override { return function(); }
-      Function function;
-    };
-    Function function(std::forward<Compute>(compute));
-    static_assert(alignof(Again) <= kAlignment);
-    MemoryPool::Block* block = MemoryPool::global().acquire(sizeof(Again));
-    auto* recipe = ::new (static_cast<void*>(reinterpret_cast<std::byte*>(block) + kAlignment))
-        Again(std::move(function));
-    recipe->block = block;
-    var.recipe_ = detail::RecipeRef<T>(recipe);
+    var.recipe_ = detail::make_recipe<T>(std::forward<Compute>(compute));
+    return var;
+  }
+
+  /// A result that its own operation keeps for its backward pass, as saved() would keep it; share()
+  /// makes operations that take the result keep the same.
+  BasicSaved<T> keep(const Tensor& value) const {
+    if constexpr (std::is_same_v<T, float>)
+      if (options_.gradients && options_.bf16_saved && value.size() >= detail::kSmallSaved)
+        return BasicSaved<T>(detail::bf16_recipe(value));
+    return BasicSaved<T>(value);
+  }
+  Var share(Var var, const BasicSaved<T>& saved) const {
+    if (saved.recipe()) var.recipe_ = saved.recipe();
     return var;
   }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <type_traits>
 
 #include "graft/kernels/isa.hpp"
@@ -27,6 +28,10 @@ void scale(std::type_identity_t<T> alpha, const T* x, std::type_identity_t<T>* y
 /// y = value.
 template <class T>
 void fill(std::type_identity_t<T> value, T* y, Index n);
+/// y = x rounded to the nearest bf16, ties to even, as the 16 bits that bf16 has; NaN stays NaN.
+GRAFT_KERNEL void pack_bf16(const float* x, std::uint16_t* y, Index n);
+/// y = x, from bf16.
+GRAFT_KERNEL void unpack_bf16(const std::uint16_t* x, float* y, Index n);
 /// Σ x, in blocks of a size that depends on n alone.
 template <class T>
 T sum(const T* x, Index n);

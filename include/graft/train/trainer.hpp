@@ -47,7 +47,8 @@ struct TrainConfig {
   Index checkpoint_interval = 0;           ///< steps between checkpoints; 0: only when stopped
   std::filesystem::path checkpoints = {};  ///< folder for them; empty: none are written
   std::size_t keep_checkpoints = 2;
-  std::uint64_t seed = 0;  ///< of the order of rows and of dropout
+  std::uint64_t seed = 0;   ///< of the order of rows and of dropout
+  bool bf16_saved = false;  ///< BasicTape::Options::bf16_saved, for less memory
 };
 
 /// Steps of a run over so many rows.
@@ -233,7 +234,8 @@ class BasicTrainer {
       const double share = static_cast<double>(detail::predictions(*model_, batches[part])) /
                            static_cast<double>(predictions);
       if (share == 0) continue;
-      BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number)});
+      BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number),
+                         .bf16_saved = config_.bf16_saved});
       auto loss = model_->loss(tape, batches[part]);
       report.loss += share * static_cast<double>(loss.item());
       if (const auto extra = adapters_->auxiliary_loss(tape)) {

@@ -70,15 +70,23 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   auto y = BasicTensor<T>::empty(q.shape().with_last(width));
   auto lse = BasicTensor<T>::empty({options.batch * options.heads * args.q_len});
   kernels::attention_forward(args, y.data(), width, lse.data());
-  return tape.record(y, q.requires_grad() || k.requires_grad() || v.requires_grad(),
-                     [args, y, lse, width, bias = options.bias, mask = options.key_mask,
-                      vq = q.value(), vk = k.value(), vv = v.value(), gq = q.grad_ref(),
-                      gk = k.grad_ref(), gv = v.grad_ref()](const BasicTensor<T>& dy) {
-                       kernels::attention_backward(args, y.data(), width, lse.data(), dy.data(),
-                                                   width, gq ? gq.accumulator() : nullptr, args.ldq,
-                                                   gk ? gk.accumulator() : nullptr, args.ldk,
-                                                   gv ? gv.accumulator() : nullptr, args.ldv);
-                     });
+  const bool wanted = q.requires_grad() || k.requires_grad() || v.requires_grad();
+  const auto kept_y = wanted ? tape.keep(y) : BasicSaved<T>{};
+  auto result =
+      tape.record(y, wanted,
+                  [args, kept_y, lse, width, bias = options.bias, mask = options.key_mask,
+                   kept_q = q.saved(), kept_k = k.saved(), kept_v = v.saved(), gq = q.grad_ref(),
+                   gk = k.grad_ref(), gv = v.grad_ref()](const BasicTensor<T>& dy) {
+                    auto again = args;
+                    again.q = kept_q.get().data();
+                    again.k = kept_k.get().data();
+                    again.v = kept_v.get().data();
+                    kernels::attention_backward(again, kept_y.get().data(), width, lse.data(),
+                                                dy.data(), width, gq ? gq.accumulator() : nullptr,
+                                                args.ldq, gk ? gk.accumulator() : nullptr, args.ldk,
+                                                gv ? gv.accumulator() : nullptr, args.ldv);
+                  });
+  return tape.share(std::move(result), kept_y);
 }
 
 }  // namespace graft

@@ -233,15 +233,16 @@ template <std::floating_point T>
 BasicVar<T> activation(kernels::Activation kind, const BasicVar<T>& x) {
   auto y = BasicTensor<T>::empty(x.shape());
   kernels::activation_forward(kind, x.value().data(), y.data(), y.size());
-  const auto vx = x.value();
-  auto result = x.tape().record(
-      std::move(y), x.requires_grad(), [gx = x.grad_ref(), vx, kind](const BasicTensor<T>& dy) {
-        kernels::activation_backward(kind, vx.data(), dy.data(), gx.accumulator(), vx.size());
-      });
+  const auto kept = x.saved();
+  auto result = x.tape().record(std::move(y), x.requires_grad(),
+                                [gx = x.grad_ref(), kept, kind](const BasicTensor<T>& dy) {
+                                  kernels::activation_backward(kind, kept.get().data(), dy.data(),
+                                                               gx.accumulator(), dy.size());
+                                });
   if (!x.requires_grad()) return result;
-  return x.tape().recomputable(std::move(result), [vx, kind] {
-    auto again = BasicTensor<T>::empty(vx.shape());
-    kernels::activation_forward(kind, vx.data(), again.data(), again.size());
+  return x.tape().recomputable(std::move(result), [kept, kind] {
+    auto again = BasicTensor<T>::empty(kept.get().shape());
+    kernels::activation_forward(kind, kept.get().data(), again.data(), again.size());
     return again;
   });
 }
@@ -275,22 +276,24 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
         concat("gated: shapes ", gate.shape().text(), " and ", up.shape().text(), " differ"));
   auto y = BasicTensor<T>::empty(gate.shape());
   kernels::swiglu_forward(kind, gate.value().data(), up.value().data(), y.data(), y.size());
-  const auto vg = gate.value(), vu = up.value();
-  auto result = tape.record(
-      std::move(y), gate.requires_grad() || up.requires_grad(),
-      [gg = gate.grad_ref(), gu = up.grad_ref(), vg, vu, kind](const BasicTensor<T>& dy) {
-        BasicTensor<T> unused;
-        auto target = [&](const BasicGradRef<T>& g) {
-          if (g) return g.accumulator();
-          unused = BasicTensor<T>::zeros(dy.shape());
-          return unused.data();
-        };
-        kernels::swiglu_backward(kind, vg.data(), vu.data(), dy.data(), target(gg), target(gu),
-                                 dy.size());
-      });
-  return tape.recomputable(std::move(result), [vg, vu, kind] {
-    auto again = BasicTensor<T>::empty(vg.shape());
-    kernels::swiglu_forward(kind, vg.data(), vu.data(), again.data(), again.size());
+  const auto kept_gate = gate.saved(), kept_up = up.saved();
+  auto result =
+      tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
+                  [gg = gate.grad_ref(), gu = up.grad_ref(), kept_gate, kept_up,
+                   kind](const BasicTensor<T>& dy) {
+                    BasicTensor<T> unused;
+                    auto target = [&](const BasicGradRef<T>& g) {
+                      if (g) return g.accumulator();
+                      unused = BasicTensor<T>::zeros(dy.shape());
+                      return unused.data();
+                    };
+                    kernels::swiglu_backward(kind, kept_gate.get().data(), kept_up.get().data(),
+                                             dy.data(), target(gg), target(gu), dy.size());
+                  });
+  return tape.recomputable(std::move(result), [kept_gate, kept_up, kind] {
+    const auto &g = kept_gate.get(), &u = kept_up.get();
+    auto again = BasicTensor<T>::empty(g.shape());
+    kernels::swiglu_forward(kind, g.data(), u.data(), again.data(), again.size());
     return again;
   });
 }

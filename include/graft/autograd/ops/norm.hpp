@@ -20,19 +20,19 @@ BasicVar<T> rms_norm(const BasicVar<T>& x, const BasicVar<T>& weight, std::type_
   const auto vw = weight ? weight.value() : BasicTensor<T>{};
   kernels::rms_norm_forward(x.value().data(), rows, n, n, vw.data(), eps, weight_offset, y.data(),
                             n, inv.data());
-  const auto vx = x.value();
-  auto result =
-      x.tape().record(std::move(y), x.requires_grad() || weight.requires_grad(),
-                      [=, gx = x.grad_ref(), gw = weight.grad_ref()](const BasicTensor<T>& dy) {
-                        kernels::rms_norm_backward(
-                            vx.data(), rows, n, n, vw.data(), weight_offset, inv.data(), dy.data(),
-                            n, gx ? gx.accumulator() : nullptr, n, gw ? gw.accumulator() : nullptr);
-                      });
+  const auto kept = x.saved();
+  auto result = x.tape().record(
+      std::move(y), x.requires_grad() || weight.requires_grad(),
+      [=, gx = x.grad_ref(), gw = weight.grad_ref()](const BasicTensor<T>& dy) {
+        kernels::rms_norm_backward(kept.get().data(), rows, n, n, vw.data(), weight_offset,
+                                   inv.data(), dy.data(), n, gx ? gx.accumulator() : nullptr, n,
+                                   gw ? gw.accumulator() : nullptr);
+      });
   return x.tape().recomputable(std::move(result), [=] {
-    auto again = BasicTensor<T>::empty(vx.shape());
+    auto again = BasicTensor<T>::empty(kept.get().shape());
     auto scratch = BasicTensor<T>::empty({rows});
-    kernels::rms_norm_forward(vx.data(), rows, n, n, vw.data(), eps, weight_offset, again.data(), n,
-                              scratch.data());
+    kernels::rms_norm_forward(kept.get().data(), rows, n, n, vw.data(), eps, weight_offset,
+                              again.data(), n, scratch.data());
     return again;
   });
 }
@@ -53,21 +53,21 @@ BasicVar<T> layer_norm(const BasicVar<T>& x, const BasicVar<T>& weight, const Ba
   const auto vb = bias ? bias.value() : BasicTensor<T>{};
   kernels::layer_norm_forward(x.value().data(), rows, n, n, vw.data(), vb.data(), eps, y.data(), n,
                               mean.data(), inv.data());
-  const auto vx = x.value();
+  const auto kept = x.saved();
   auto result = x.tape().record(
       std::move(y), x.requires_grad() || weight.requires_grad() || bias.requires_grad(),
       [=, gx = x.grad_ref(), gw = weight.grad_ref(),
        gb = bias.grad_ref()](const BasicTensor<T>& dy) {
-        kernels::layer_norm_backward(vx.data(), rows, n, n, vw.data(), mean.data(), inv.data(),
-                                     dy.data(), n, gx ? gx.accumulator() : nullptr, n,
+        kernels::layer_norm_backward(kept.get().data(), rows, n, n, vw.data(), mean.data(),
+                                     inv.data(), dy.data(), n, gx ? gx.accumulator() : nullptr, n,
                                      gw ? gw.accumulator() : nullptr,
                                      gb ? gb.accumulator() : nullptr);
       });
   return x.tape().recomputable(std::move(result), [=] {
-    auto again = BasicTensor<T>::empty(vx.shape());
+    auto again = BasicTensor<T>::empty(kept.get().shape());
     auto scratch = BasicTensor<T>::empty({2 * rows});
-    kernels::layer_norm_forward(vx.data(), rows, n, n, vw.data(), vb.data(), eps, again.data(), n,
-                                scratch.data(), scratch.data() + rows);
+    kernels::layer_norm_forward(kept.get().data(), rows, n, n, vw.data(), vb.data(), eps,
+                                again.data(), n, scratch.data(), scratch.data() + rows);
     return again;
   });
 }

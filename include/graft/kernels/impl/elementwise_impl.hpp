@@ -229,6 +229,16 @@ void fill(std::type_identity_t<T> value, T* y, Index n) {
   const ProfileScope profile("fill", 0, 1.0 * sizeof(T) * static_cast<double>(n));
   detail::for_chunks(n, [&](Index i, Index count) { detail::fill_block(value, y + i, count); });
 }
+GRAFT_KERNEL void pack_bf16(const float* x, std::uint16_t* y, Index n) {
+  const ProfileScope profile("round to bf16", 0, 6.0 * static_cast<double>(n));
+  const auto pack = GRAFT_DISPATCH(pack_bf16_block);
+  detail::for_chunks(n, [&](Index i, Index count) { pack(x + i, y + i, count); });
+}
+GRAFT_KERNEL void unpack_bf16(const std::uint16_t* x, float* y, Index n) {
+  const ProfileScope profile("expand bf16", 0, 6.0 * static_cast<double>(n));
+  const auto unpack = GRAFT_DISPATCH(unpack_bf16_block);
+  detail::for_chunks(n, [&](Index i, Index count) { unpack(x + i, y + i, count); });
+}
 template <class T>
 T sum(const T* x, Index n) {
   return static_cast<T>(detail::blocked_sum(

@@ -42,6 +42,34 @@ GRAFT_SIMD_FN inline void fill_block(float value, float* y, Index n) noexcept {
   if (i < n) store_partial(y + i, v, n - i);
 }
 
+/// The upper halves of x rounded to bf16.
+GRAFT_SIMD_FN inline void pack_bf16_block(const float* x, std::uint16_t* y, Index n) noexcept {
+  using Halves = Vec<std::uint16_t, kLanes>;
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const auto halves = __builtin_convertvector(round_to_bf16(load(x + i)) >> 16, Halves);
+    __builtin_memcpy(y + i, &halves, sizeof halves);
+  }
+  if (i < n) {
+    const Ints bits = round_to_bf16(load_partial(x + i, n - i)) >> 16;
+    for (Index j = 0; i + j < n; ++j) y[i + j] = static_cast<std::uint16_t>(bits[j]);
+  }
+}
+GRAFT_SIMD_FN inline void unpack_bf16_block(const std::uint16_t* x, float* y, Index n) noexcept {
+  using Halves = Vec<std::uint16_t, kLanes>;
+  Index i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    Halves halves;
+    __builtin_memcpy(&halves, x + i, sizeof halves);
+    store(y + i, floats_of_bits(__builtin_convertvector(halves, Ints) << 16));
+  }
+  if (i < n) {
+    Ints bits{};
+    for (Index j = 0; i + j < n; ++j) bits[j] = static_cast<std::int32_t>(x[i + j]) << 16;
+    store_partial(y + i, floats_of_bits(bits), n - i);
+  }
+}
+
 // Four running sums hide the latency of the additions.
 GRAFT_SIMD_FN inline float sum_block(const float* x, Index n) noexcept {
   Floats s[4] = {};

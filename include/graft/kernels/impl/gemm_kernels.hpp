@@ -333,13 +333,6 @@ GRAFT_SIMD_FN inline void transpose_packed(const RightOperand& b, Index first_n,
     for (Index j = n; j < kPanel; ++j) to[l * kPanel + j] = 0.0f;
 }
 
-/// x rounded to the nearest bf16, ties to even, in the upper half of each lane; NaN stays NaN.
-GRAFT_SIMD_INLINE Ints round_to_bf16(Floats x) noexcept {
-  const Ints bits = bits_of(x);
-  const Ints rounded = bits + 0x7fff + ((bits >> 16) & 1);
-  return select(x == x, rounded, bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000u);
-}
-
 /// Pairs of rows of a panel of bf16 values, [⌈rows / 2⌉][32], as f32 [rows][32]. A pair has its
 /// first value in the low half of the word.
 GRAFT_SIMD_FN inline void expand_words(const std::uint32_t* from, Index rows, float* to) noexcept {

@@ -77,6 +77,13 @@ GRAFT_SIMD_INLINE Doubles min(Doubles a, Doubles b) noexcept { return a < b ? a 
 
 GRAFT_SIMD_INLINE Ints bits_of(Floats v) noexcept { return reinterpret_cast<Ints>(v); }
 GRAFT_SIMD_INLINE Floats floats_of_bits(Ints v) noexcept { return reinterpret_cast<Floats>(v); }
+/// x rounded to the nearest bf16, ties to even, in the upper half of each lane; NaN stays NaN.
+GRAFT_SIMD_INLINE Ints round_to_bf16(Floats x) noexcept {
+  const Ints bits = bits_of(x);
+  const Ints rounded = bits + 0x7fff + ((bits >> 16) & 1);
+  return select(x == x, rounded, bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000u);
+}
+
 /// Truncates towards zero.
 GRAFT_SIMD_INLINE Ints to_ints(Floats v) noexcept { return __builtin_convertvector(v, Ints); }
 GRAFT_SIMD_INLINE Floats to_floats(Ints v) noexcept { return __builtin_convertvector(v, Floats); }

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <algorithm>
+
+#include "graft/models/llama.hpp"
+
+namespace graft::models {
+
+/// One training step, as far as memory depends on it.
+struct StepSizes {
+  Index batch = 1;
+  Index tokens = 1;            ///< a row
+  Index trained = 0;           ///< trained elements
+  Index rank = 0;              ///< sum of the ranks at the linear layers of a block
+  bool checkpointing = false;  ///< BasicCausalModel::checkpoint_blocks
+  bool bf16_saved = false;     ///< BasicTape::Options::bf16_saved
+  Index head_rows = 128;       ///< rows of logits at a time
+};
+
+/// Highest number of bytes that tensors of a step with low-rank adapters and AdamW take at once.
+///
+/// With N = batch · tokens, h = hidden_size, f = intermediate_size, q, k = heads and kv_heads times
+/// head_dim, L layers, and e = 4 bytes (2 with bf16_saved), a block keeps for each token
+///
+///     K = e (2 h + q + 2 k + q + 2 f) + 4 (heads + 2 + rank) bytes:
+///
+/// the inputs of its two norms, queries, keys, values, the attention's result, gate and up; and in
+/// f32 the log-sums of the softmax, the norms' factors and x Aᵀ of each adapter. Norms and the
+/// gated product are computed again. While the backward pass is in a block, W = 4 N (2 f + 2 h)
+/// bytes of gradients are alive, and 8 N f more with bf16_saved (gate and up in f32).
+///
+///     kept   = N L K                                     without checkpoints
+///              N L e h, and N K for the block in work    with them
+///     peak   = 12 · trained + 12 N h + kept + max(4 · min(head_rows, N) · vocabulary, W)
+///
+/// 12 bytes a trained element: value and two moments; gradients take the place of what the backward
+/// pass has let go. Frozen weights are not counted: they stay in their file, mapped. The pool holds
+/// blocks of other sizes ready besides, 5 to 30 % more.
+inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
+  const auto d = [](Index i) { return static_cast<double>(i); };
+  const double n = d(step.batch) * d(step.tokens), h = d(model.hidden_size),
+               f = d(model.intermediate_size), q = d(model.heads * model.head_dim),
+               k = d(model.kv_heads * model.head_dim), element = step.bf16_saved ? 2 : 4;
+  const double block =
+      element * (2 * h + 2 * q + 2 * k + 2 * f) + 4 * (d(model.heads) + 2 + d(step.rank));
+  const double work = 4 * n * (2 * f + 2 * h) + (step.bf16_saved ? 8 * n * f : 0);
+  const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
+  const double always = 12 * d(step.trained) + 12 * n * h;
+  if (!step.checkpointing) return always + n * d(model.layers) * block + std::max(logits, work);
+  return always + n * d(model.layers) * element * h + std::max(logits, n * block + work);
+}
+
+}  // namespace graft::models
