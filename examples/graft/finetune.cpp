@@ -477,7 +477,6 @@ class Run {
   std::optional<graft::AdapterModel> adapters_;
   std::unique_ptr<graft::Optimizer> optimizer_;  ///< null: the trainer's AdamW
   std::optional<graft::Trainer> trainer_;
-  graft::Profile profile_;
   bool rewritten_ = false;  ///< the init changed frozen weights
   Index trainable_ = 0, total_ = 0;
   double seconds_ = 0;  ///< of training, earlier parts of the run included
