@@ -38,7 +38,7 @@ struct Network {
 };
 
 float task(const std::string& name, const float* x) {
-  return name == "product" ? x[0] * x[1] : std::sin(x[2]);
+  return name == "step" ? std::tanh(2 * (x[0] - x[1])) : std::sin(x[2]);
 }
 
 }  // namespace
@@ -50,7 +50,7 @@ int main() {
   registry.add(graft::MethodList<graft::LoRAMethod<float>>{});
   graft::BasicAdapterModel<float> adapters(network.sites, registry);
 
-  const std::vector<std::string> tasks{"product", "sine"};
+  const std::vector<std::string> tasks{"step", "sine"};
   for (const auto& name : tasks) {
     graft::LoRAConfig config;
     config.rank = 4;
@@ -99,6 +99,6 @@ int main() {
     std::printf("%-8s mean squared error %.3f, without its adapter %.3f\n", tasks[k].c_str(),
                 error[k], base_error[k]);
   std::printf("rows without adapters differ by %.1e from the frozen network\n", base_difference);
-  const bool good = error[0] < 0.6 * base_error[0] && error[1] < 0.3 * base_error[1];
+  const bool good = error[0] < 0.3 * base_error[0] && error[1] < 0.3 * base_error[1];
   return good && base_difference < 1e-5 ? 0 : 1;
 }
