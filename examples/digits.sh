@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 . cmake/setup.sh
 folder=${1:-graft-digits}
-methods=${2:-lora,dora,adalora,vera,oft,ia3,ssf,bitfit,ln_tuning,loha,fourierft,houlsby,prefix_tuning,probe,full}
+methods=${2:-lora,dora,adalora,vera,oft,ia3,ssf,bitfit,loha,houlsby,prefix_tuning,probe,full}
 
 # shellcheck disable=SC2086 # words are meant to split
 graft_install $GRAFT_BUILD_PACKAGES python3 gnuplot-nox
