@@ -201,6 +201,8 @@ Method* method_of(Part* part) {
   using T = typename Method::Scalar;
   if (auto* linear = dynamic_cast<detail::ErasedPart<LinearPart<T>, Method>*>(part))
     return &linear->method();
+  if (auto* hidden = dynamic_cast<detail::ErasedPart<HiddenPart<T>, Method>*>(part))
+    return &hidden->method();
   return nullptr;
 }
 
