@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "graft/adapters/bottleneck/parallel.hpp"
-#include "graft/layers/forward_context.hpp"
 
 namespace graft {
 
