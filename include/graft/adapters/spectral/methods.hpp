@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/spectral/soda.hpp"
 #include "graft/adapters/spectral/svfit.hpp"
 #include "graft/adapters/spectral/svft.hpp"
 
@@ -8,6 +9,7 @@ namespace graft {
 
 /// Methods in the basis of the singular vectors of a weight.
 template <std::floating_point T>
-using SpectralMethods = MethodList<LinearMethod<BasicSVFT<T>>, LinearMethod<BasicSVFit<T>>>;
+using SpectralMethods =
+    MethodList<LinearMethod<BasicSVFT<T>>, LinearMethod<BasicSVFit<T>>, SODAMethod<T>>;
 
 }  // namespace graft
