@@ -10,6 +10,7 @@
 #include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
+#include "graft/adapters/spectral/methods.hpp"
 
 // Methods that are one class for linear layers are used without a registry too: Adapted<Layer, M>.
 
@@ -100,4 +101,5 @@ TEST_CASE("Static and erased use of a method give the same bits") {
   CHECK(compare_all(graft::OrthogonalMethods<float>{}) > 0);
   CHECK(compare_all(graft::SelectionMethods<float>{}) > 0);
   CHECK(compare_all(graft::SparseMethods<float>{}) > 0);
+  CHECK(compare_all(graft::SpectralMethods<float>{}) > 0);
 }

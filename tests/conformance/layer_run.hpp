@@ -259,11 +259,12 @@ void check_known(const Case& c) {
   const auto& entry = methods<T>().at(*name);
   if (!c.json.contains("card")) return;  // PEFT writes fields that do not concern a method
   for (const auto& [field, value] : config) {
+    // Fields of no method, and those that defaults leave out.
     static const std::vector<std::string> others = {
-        "peft_type",        "task_type",     "auto_mapping",
-        "peft_version",     "revision",      "inference_mode",
-        "megatron_config",  "megatron_core", "base_model_name_or_path",
-        "base_quantisation"};
+        "peft_type",         "task_type",     "auto_mapping",
+        "peft_version",      "revision",      "inference_mode",
+        "megatron_config",   "megatron_core", "base_model_name_or_path",
+        "base_quantisation", "cayley_sign"};
     if (!entry.defaults.contains(field) && !value.is_null() &&
         std::find(others.begin(), others.end(), field) == others.end())
       throw Unsupported{concat(*name, " without ", field)};

@@ -264,7 +264,7 @@ void quantise_base(graft::models::Model& model, const Json& format) {
 }
 
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
-Result run_method_model_case(const Case& c) {
+Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare) {
   const auto file = tensors_of(c);
   check_known<float>(c);
   const auto base = c.json.at("base").get<std::string>();
@@ -290,6 +290,7 @@ Result run_method_model_case(const Case& c) {
   }
   AdapterModel adapters(model->sites(), methods<float>());
   auto& set = adapters.load("default", c.folder);
+  if (prepare) prepare(adapters);
   logits("logits", check.tolerance());
   Tape tape;
   const auto loss = model->loss(tape, batches[0]);

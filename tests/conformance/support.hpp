@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,11 @@
 #include "graft/io/json.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/tensor/tensor.hpp"
+
+namespace graft {
+template <std::floating_point T>
+class BasicAdapterModel;
+}  // namespace graft
 
 /// What the parts of the conformance program share.
 namespace conformance {
@@ -179,6 +185,8 @@ Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);
 Result run_tokenizer_case(const Case& c);
-Result run_method_model_case(const Case& c);
+/// `prepare` is told the adapters once they are loaded.
+Result run_method_model_case(
+    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {});
 
 }  // namespace conformance

@@ -13,6 +13,7 @@
 #include "graft/adapters/representation/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
+#include "graft/adapters/spectral/methods.hpp"
 #include "graft/compose/full_method.hpp"
 #endif
 
@@ -45,6 +46,7 @@ const MethodRegistry<T>& all_methods() {
     r.add(RepresentationMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
+    r.add(SpectralMethods<T>{});
     r.add(FullMethods<T>{});
     return r;
   }();

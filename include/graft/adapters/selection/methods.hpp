@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/selection/apet.hpp"
 #include "graft/adapters/selection/diff_pruning.hpp"
 #include "graft/adapters/selection/losia.hpp"
 #include "graft/adapters/selection/lt_sft.hpp"
@@ -20,6 +21,7 @@ template <std::floating_point T>
 using SelectionMethods =
     MethodList<TrainableTokensMethod<T>, StaticMaskMethod<T>, NeuroAdaMethod<T>, LoSiAMethod<T>,
                SPTMethod<T>, SpIELMethod<T>, LTSFTMethod<T>, LinearMethod<BasicRAMT<T>>,
-               PSTMethod<T>, LinearMethod<BasicPERP<T>>, LinearMethod<BasicDiffPruning<T>>>;
+               PSTMethod<T>, LinearMethod<BasicPERP<T>>, LinearMethod<BasicDiffPruning<T>>,
+               LinearMethod<BasicAPET<T>>>;
 
 }  // namespace graft
