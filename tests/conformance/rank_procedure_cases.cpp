@@ -1,5 +1,5 @@
-// Cases of low-rank methods whose ranks, groups or optimisers act during training, and of those with
-// inputs, outputs or losses of their own.
+// Cases of low-rank methods whose ranks, groups or optimisers act during training, and of those
+// with inputs, outputs or losses of their own.
 #include "graft/adapters/low_rank/aslora.hpp"
 #include "graft/adapters/low_rank/dsee.hpp"
 #include "graft/adapters/low_rank/gradnormlorp.hpp"
@@ -97,8 +97,7 @@ void run_lora_plus(Checker& check, const Case& c) {
       for (const auto& [key, parameter] : parameters)
         for (const auto& g : groups)
           if (key == member && std::count(g.parameters.begin(), g.parameters.end(), parameter) == 1)
-            found = std::abs(g.learning_rate_ratio * rate - expected_rate) <
-                        1e-9 * expected_rate &&
+            found = std::abs(g.learning_rate_ratio * rate - expected_rate) < 1e-9 * expected_rate &&
                     g.weight_decay.value_or(decay) == expected_decay;
       check.require(found, concat(member.get<std::string>(), " is in another group than ", name));
     }
@@ -130,8 +129,8 @@ void run_adalora(Checker& check, const Case& c) {
     for (const auto& view : file.tensors()) {
       static const std::string prefix = "initial.", suffix = ".lora_A";
       if (!view.name.starts_with(prefix) || !view.name.ends_with(suffix)) continue;
-      const auto name = view.name.substr(
-          prefix.size(), view.name.size() - prefix.size() - suffix.size());
+      const auto name =
+          view.name.substr(prefix.size(), view.name.size() - prefix.size() - suffix.size());
       const Index in = get(file, view.name).cols(),
                   out = get(file, prefix + name + ".lora_B").rows();
       sites.push_back(std::make_unique<graft::BasicLinearSite<double>>(
@@ -157,8 +156,7 @@ void run_adalora(Checker& check, const Case& c) {
   };
   build(true, [](auto&, auto&) {});
   build(false, [&](auto& set, auto& parameters) {
-    const auto* procedure =
-        dynamic_cast<const graft::AdaLoRAProcedure<double>*>(set.procedure());
+    const auto* procedure = dynamic_cast<const graft::AdaLoRAProcedure<double>*>(set.procedure());
     const auto& trace = c.json.at("trace");
     const Index total = static_cast<Index>(trace.size());
     for (const auto& entry : trace) {
@@ -169,9 +167,8 @@ void run_adalora(Checker& check, const Case& c) {
       }
       set.procedure()->after_step({t, total, rate});
       if (procedure != nullptr)
-        check.require(
-            procedure->budget_at(t, total) == entry.at("budget").template get<Index>(),
-            concat("another budget at step ", t));
+        check.require(procedure->budget_at(t, total) == entry.at("budget").template get<Index>(),
+                      concat("another budget at step ", t));
       for (const auto& [site, kept] : entry.at("kept").items()) {
         const auto& e = parameters.at(site + ".lora_E").value();
         std::vector<int> found;
@@ -219,8 +216,7 @@ void run_portllm(Checker& check, const Case& c) {
   // The patches with these strengths on a weight.
   const auto patched = [&](const std::string& weight, std::vector<double> with) {
     config.strengths = std::move(with);
-    graft::BasicLinearSite<double> site("proj",
-                                        graft::BasicDenseLinear<double>(get(file, weight)));
+    graft::BasicLinearSite<double> site("proj", graft::BasicDenseLinear<double>(get(file, weight)));
     graft::BasicSiteTable<double> table;
     table.linear = {&site};
     Model model(table, methods<double>());
@@ -357,8 +353,7 @@ void run_psec(Checker& check, const Case& c) {
   AdapterModel model(toy.sites(), methods<float>());
   auto& set = model.load("default", c.folder);
   set_context(model);
-  const auto& method =
-      *graft::method_of<graft::PSEC>(set.parts().front().part.get());
+  const auto& method = *graft::method_of<graft::PSEC>(set.parts().front().part.get());
   const auto in = toy.inputs(file);
   graft::Tape tape;
   check.compare("coefficients", values_of(method.coefficients(tape).value()),
@@ -390,8 +385,8 @@ void run_mtlora(Checker& check, const Case& c) {
   check.compare("y", values_of(y.shared.value()), graft::io::to_f64(file.at("y")));
   for (const auto& [task, output] : y.tasks) {
     check.compare("y." + task, values_of(output.value()), graft::io::to_f64(file.at("y." + task)));
-    objective = add(objective,
-                    sum(mul(output, tape.constant(tensor_of<float>(file, "dy." + task)))));
+    objective =
+        add(objective, sum(mul(output, tape.constant(tensor_of<float>(file, "dy." + task)))));
   }
   tape.backward(objective);
   check.compare("dx", values_of(x.grad()), graft::io::to_f64(file.at("dx")));
@@ -401,8 +396,7 @@ void run_mtlora(Checker& check, const Case& c) {
                     vanishing_gradients(c.json));
   for (const auto& [task, output] : y.tasks)
     if (const auto* view = file.find("merged_weight." + task))
-      check.compare(view->name,
-                    values_of(merge_linear(base, method.task(task)).dense_weight()),
+      check.compare(view->name, values_of(merge_linear(base, method.task(task)).dense_weight()),
                     graft::io::to_f64(*view), std::max(check.tolerance(), 1e-5));
   check_round_trip(check, toy, model, file, in, false);
   const bool merges = c.json.at("merge").at("supported").get<bool>();
@@ -428,11 +422,10 @@ void run_mtlora(Checker& check, const Case& c) {
 void run_triadapt_layer(Checker& check, const Case& c) {
   LayerSteps<float> steps;
   steps.after = [&](AdapterModel& model, const SafetensorsFile& file) {
-    const auto& method = *graft::method_of<graft::TriAdaptLoRA>(
-        model.at("default").parts().front().part.get());
+    const auto& method =
+        *graft::method_of<graft::TriAdaptLoRA>(model.at("default").parts().front().part.get());
     graft::Tape tape({.gradients = false});
-    check.compare("core", values_of(method.core(tape).value()),
-                  graft::io::to_f64(file.at("core")));
+    check.compare("core", values_of(method.core(tape).value()), graft::io::to_f64(file.at("core")));
     for (const std::string normaliser : {"blocks", "rank", "sqrt_params"})
       check.compare("norm_" + normaliser, std::vector<double>{method.core_norm(normaliser)},
                     graft::io::to_f64(file.at("norm_" + normaliser)));
@@ -482,9 +475,9 @@ void run_triadapt_growth(Checker& check, const Case& c) {
       check.require(parts[i]->rank() == entry.at("ranks").at(name).get<Index>(),
                     concat("step ", t, ": another rank of ", name));
       if (entry.contains("scores") && !growth.scores().empty())
-        check.require(std::abs(growth.scores()[i] - entry.at("scores").at(name).get<double>()) <
-                          1e-4,
-                      concat("step ", t, ": another score of ", name));
+        check.require(
+            std::abs(growth.scores()[i] - entry.at("scores").at(name).get<double>()) < 1e-4,
+            concat("step ", t, ": another score of ", name));
       graft::BasicTape<double> tape({.gradients = false});
       compare(check, concat("step", t, ".core.", name), parts[i]->core(tape).value(),
               get(file, concat("step", t, ".core.", name)));
@@ -524,8 +517,9 @@ void run_increlora_layer(Checker& check, const Case& c) {
 
 /// One side of all components, one after the other.
 Matrix joined(const graft::BasicIncreLoRA<double>& method, char side) {
-  const Index ranks = method.components_rank(),
-              width = side == 'A' ? method.in_features() : side == 'E' ? 1 : method.out_features();
+  const Index ranks = method.components_rank(), width = side == 'A'   ? method.in_features()
+                                                        : side == 'E' ? 1
+                                                                      : method.out_features();
   auto whole = Matrix::empty(side == 'B' ? Shape{width, ranks} : Shape{ranks, width});
   Index first = 0;
   for (const auto& component : method.components()) {
@@ -569,8 +563,7 @@ void run_increlora_growth(Checker& check, const Case& c) {
       ranks.push_back(method.rank());
       if (!growth.stopped()) scores.push_back(method.score());
       for (const auto& tensor : method.tensors())
-        if (tensor.parameter && tensor.parameter.trainable())
-          moving[i].push_back(tensor.parameter);
+        if (tensor.parameter && tensor.parameter.trainable()) moving[i].push_back(tensor.parameter);
     }
     const auto decision = growth.step(t, ranks, scores);
     std::vector<std::string> grown;
@@ -596,13 +589,12 @@ void run_increlora_growth(Checker& check, const Case& c) {
       const std::string& name = names[i];
       const auto& method = *modules[i];
       check.require(method.rank() == entry.at("ranks").at(name).get<Index>() &&
-                        method.components_rank() ==
-                            entry.at("components").at(name).get<Index>(),
+                        method.components_rank() == entry.at("components").at(name).get<Index>(),
                     concat("step ", t, ": another rank of ", name));
       if (entry.contains("score") && entry.at("score").contains(name) && !scores.empty())
-        check.require(std::abs(scores[i] - entry.at("score").at(name).get<double>()) <
-                          1e-4 * (1 + scores[i]),
-                      concat("step ", t, ": another score of ", name));
+        check.require(
+            std::abs(scores[i] - entry.at("score").at(name).get<double>()) < 1e-4 * (1 + scores[i]),
+            concat("step ", t, ": another score of ", name));
       for (const char side : {'A', 'E', 'B'}) {
         const std::string key = concat("step", t, ".", side, ".", name);
         compare(check, key, joined(method, side), get(file, key));
@@ -748,8 +740,7 @@ void run_recursive_init(Checker& check, const Case& c) {
     std::vector<Matrix> shared;
     for (Index j = 0; j < blocks; ++j) {
       shared.push_back(graft::recursive_block(weights, j, blocks, init));
-      compare(check, "shared_weight", shared.back(),
-              get(file, concat(init, ".shared_weight.", j)));
+      compare(check, "shared_weight", shared.back(), get(file, concat(init, ".shared_weight.", j)));
       compare(check, "shared_bias", graft::recursive_block(biases, j, blocks, init),
               get(file, concat(init, ".shared_bias.", j)));
     }
@@ -802,8 +793,7 @@ void run_pela(Checker& check, const Case& c) {
       const graft::BasicPELA<double> fresh(config, graft::site_info(layer), init.context());
       const auto found = product(fresh.second().value(), fresh.first().value());
       compare(check, "init_product", found, get(file, "init_product." + placed.path));
-      check.require(fresh.first().shape()[0] ==
-                        c.json.at("ranks").at(placed.path).get<Index>(),
+      check.require(fresh.first().shape()[0] == c.json.at("ranks").at(placed.path).get<Index>(),
                     "another rank of " + placed.path);
     }
   };

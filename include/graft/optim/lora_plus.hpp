@@ -32,8 +32,8 @@ inline bool names_norm(const std::string& name) {
 }  // namespace detail
 
 /// The groups of LoRA+: B and everything with one axis learn `ratio` times as fast as A; biases and
-/// norms do not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any optimiser,
-/// with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
+/// norms do not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any
+/// optimiser, with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
 /// @throws ValueError for a learning rate or a ratio that is not positive.
 template <std::floating_point T>
 std::vector<BasicParameterGroup<T>> lora_plus_groups(

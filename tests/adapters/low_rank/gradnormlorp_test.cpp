@@ -20,8 +20,8 @@ TEST_CASE("the exact gradient of a direction is perpendicular to it") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
   const auto x = checks::random_tensor<double>({4, 6}, 2);
   const auto largest = [&](bool exact) {
-    const auto method = checks::make<Method>({.rank = 2, .exact_gradient = exact},
-                                             checks::site_of(layer));
+    const auto method =
+        checks::make<Method>({.rank = 2, .exact_gradient = exact}, checks::site_of(layer));
     graft::BasicTape<double> tape;
     tape.backward(sum(square(method.apply(layer, tape.constant(x)))));
     const auto &v = method.direction().value(), &g = method.direction().grad();

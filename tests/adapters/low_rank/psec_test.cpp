@@ -21,8 +21,8 @@ TEST_CASE("a skill in training is LoRA with its own scale; the others rest") {
 }
 
 TEST_CASE("skills are mixed row by row by a network of the context") {
-  graft::PSECConfig config{.rank = 2, .alpha = 1.5, .skills = 3, .phase = 2, .context_features = 4,
-                           .hidden = {5}};
+  graft::PSECConfig config{
+      .rank = 2, .alpha = 1.5, .skills = 3, .phase = 2, .context_features = 4, .hidden = {5}};
   const auto layer = checks::random_layer<double>(5, 6, 1);
   const auto method = checks::make<Method>(config, checks::site_of(layer));
   CHECK(graft::trainable_elements(method.tensors()) == 4 * 5 + 5 + 5 * 3 + 3);
@@ -40,9 +40,9 @@ TEST_CASE("skills are mixed row by row by a network of the context") {
   const auto c = method.coefficients(tape).value();
   auto expected = checks::base_output(layer, x).clone();
   for (graft::Index i = 0; i < 3; ++i) {
-    const auto term = graft::detail::product(
-        graft::detail::product(x, method.a(i).value(), 1.0, false, true), method.b(i).value(), 1.0,
-        false, true);
+    const auto term =
+        graft::detail::product(graft::detail::product(x, method.a(i).value(), 1.0, false, true),
+                               method.b(i).value(), 1.0, false, true);
     for (graft::Index row = 0; row < 6; ++row)
       for (graft::Index o = 0; o < 5; ++o) expected(row, o) += c(row / 2, i) * term(row, o);
   }
@@ -54,8 +54,7 @@ TEST_CASE("skills are mixed row by row by a network of the context") {
     if (t.parameter.trainable()) parameters.push_back(t.parameter);
   CHECK(graft::gradient_check(
             [&](graft::BasicTape<double>& t) {
-              return add(sum(square(method.apply(layer, t.constant(x)))),
-                         method.auxiliary_loss(t));
+              return add(sum(square(method.apply(layer, t.constant(x)))), method.auxiliary_loss(t));
             },
             parameters)
             .relative_error < 1e-6);

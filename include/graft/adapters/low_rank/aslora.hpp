@@ -99,8 +99,8 @@ class ASLoRAType {
     for (std::size_t g = 0; g < b_.size(); ++g)
       if (b_[g].grad()) moments_[g].step(b_[g], rate, decay);
   }
-  /// The two groups that differ least: ‖B_a − B_b‖ / (½ (‖B_a‖ + ‖B_b‖) + 10⁻¹²), neighbours or any;
-  /// of equal pairs the first.
+  /// The two groups that differ least: ‖B_a − B_b‖ / (½ (‖B_a‖ + ‖B_b‖) + 10⁻¹²), neighbours or
+  /// any; of equal pairs the first.
   std::pair<Index, Index> closest(bool adjacent) const {
     std::pair<Index, Index> best{0, 1};
     double least = std::numeric_limits<double>::infinity();
@@ -124,8 +124,8 @@ class ASLoRAType {
     }
     return std::sqrt(difference) / (0.5 * (std::sqrt(xx) + std::sqrt(yy)) + 1e-12);
   }
-  /// Group j joins group i < j: B and its moments are the means over their layers; later groups move
-  /// down.
+  /// Group j joins group i < j: B and its moments are the means over their layers; later groups
+  /// move down.
   void merge(Index i, Index j) {
     const auto size = [&](Index g) {
       return static_cast<double>(
@@ -146,8 +146,7 @@ class ASLoRAType {
     for (auto& g : group_->values) g = g == j ? i : g > j ? g - 1 : g;
   }
   void keep(detail::ProcedureState& state, const std::string& name) const {
-    for (std::size_t g = 0; g < moments_.size(); ++g)
-      moments_[g].keep(state, concat(name, ".", g));
+    for (std::size_t g = 0; g < moments_.size(); ++g) moments_[g].keep(state, concat(name, ".", g));
   }
   void restore(const detail::ProcedureState& state, const std::string& name) {
     for (std::size_t g = 0; g < moments_.size(); ++g)
@@ -161,8 +160,8 @@ class ASLoRAType {
   std::shared_ptr<IndexTensor> group_;
 };
 
-/// ASLoRA: y = base(x) + s · (drop(x) Aᵀ) B_gᵀ, s = alpha / r: one A for all layers of a type, and a
-/// B for each group of them; groups with similar B merge while a run goes on.
+/// ASLoRA: y = base(x) + s · (drop(x) Aᵀ) B_gᵀ, s = alpha / r: one A for all layers of a type, and
+/// a B for each group of them; groups with similar B merge while a run goes on.
 ///
 /// A: [r, in] ~ U(±1/√in), B_g: [out, r], zero; trained for a type: r in + groups · r out, at first
 /// a group for each layer. The identity at the start; merges. Source: Hu et al. 2024
@@ -184,9 +183,8 @@ class BasicASLoRA {
     const Index r = config.rank, in = site.in_features, out = site.out_features;
     number_ = static_cast<std::size_t>(number);
     shared_ = context.shared.object("aslora." + type_, [&, layers = count] {
-      auto a = context.loading
-                   ? BasicTensor<T>::zeros({r, in})
-                   : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in);
+      auto a = context.loading ? BasicTensor<T>::zeros({r, in})
+                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in);
       return ASLoRAType<T>(std::move(a), out, layers);
     });
     if (shared_->a().shape() != Shape{r, in} || shared_->b().front().shape() != Shape{out, r})
@@ -205,8 +203,7 @@ class BasicASLoRA {
     std::vector<AdapterTensor<T>> list;
     list.push_back(detail::type_tensor(type_, "lora_A.weight", shared_->a()));
     for (std::size_t g = 0; g < shared_->b().size(); ++g)
-      list.push_back(
-          detail::type_tensor(type_, concat("lora_B.", g, ".weight"), shared_->b()[g]));
+      list.push_back(detail::type_tensor(type_, concat("lora_B.", g, ".weight"), shared_->b()[g]));
     list.push_back(detail::type_tensor(type_, "group_of_layer", BasicParameter<T>()));
     list.back().index = shared_->group_of_layer();
     return list;
@@ -221,8 +218,8 @@ class BasicASLoRA {
   void after_load() {
     for (const auto g : shared_->group_of_layer()->values)
       if (g < 0 || g >= shared_->groups())
-        throw ValueError(concat("group_of_layer of ", type_, ": group ", g, " of ",
-                                shared_->groups()));
+        throw ValueError(
+            concat("group_of_layer of ", type_, ": group ", g, " of ", shared_->groups()));
   }
   const std::string& type() const { return type_; }
   const std::shared_ptr<ASLoRAType<T>>& shared() const { return shared_; }

@@ -21,14 +21,14 @@ struct DSEEConfig {
   Index rank = 16;
   double alpha = 32;
   double dropout = 0;
-  Index num_sparse = 64;     ///< values of the sparse part
-  double prune_ratio = 0;    ///< share of the frozen weights that are left out
-  bool global_pruning = false;  ///< of all adapted layers together, not layer by layer
+  Index num_sparse = 64;               ///< values of the sparse part
+  double prune_ratio = 0;              ///< share of the frozen weights that are left out
+  bool global_pruning = false;         ///< of all adapted layers together, not layer by layer
   std::string support = "decomposed";  ///< places of the sparse part: decomposed, magnitude, random
-  Index rounds = 100;        ///< of the decomposition; fewer before its rank fills the layer
+  Index rounds = 100;  ///< of the decomposition; fewer before its rank fills the layer
   Index inner_steps = 2;
   Index rank_step = 5;
-  double threshold = 0.01;   ///< below it, an entry is no sparse one
+  double threshold = 0.01;  ///< below it, an entry is no sparse one
   double head_prune_ratio = 0.25;
   double head_loss_weight = 1e-4;
   TargetModules target_modules = {};
@@ -83,8 +83,7 @@ template <std::same_as<double> T>
 DSEEDecomposition dsee_decomposition(const BasicTensor<T>& w, const DSEEConfig& config,
                                      BasicTensor<T> v) {
   const Index out = w.rows(), in = w.cols(), full = std::min(out, in);
-  const Index rounds =
-      std::min(config.rounds, 1 + std::max<Index>(0, full - 2) / config.rank_step);
+  const Index rounds = std::min(config.rounds, 1 + std::max<Index>(0, full - 2) / config.rank_step);
   DSEEDecomposition d;
   for (Index round = 0; round < rounds; ++round) {
     d.sparse = BasicTensor<T>::zeros({out, in});
@@ -129,8 +128,8 @@ std::vector<std::int64_t> largest_places(const BasicTensor<T>& w, Index count) {
   return order;
 }
 
-/// 1 for what stays of the weights, 0 for the round(ratio · n) smallest |w| of all of them together;
-/// of equal ones the last go first.
+/// 1 for what stays of the weights, 0 for the round(ratio · n) smallest |w| of all of them
+/// together; of equal ones the last go first.
 template <std::floating_point T>
 std::vector<std::vector<std::int64_t>> prune_masks(const std::vector<BasicTensor<T>>& weights,
                                                    double ratio) {
@@ -211,8 +210,7 @@ class BasicDSEE {
     config.validate();
     const Index r = config.rank, n = config.num_sparse;
     if (n > in_ * out_)
-      throw ValueError(
-          concat("DSEE: num_sparse ", n, " of ", path_, " [", out_, ", ", in_, "]"));
+      throw ValueError(concat("DSEE: num_sparse ", n, " of ", path_, " [", out_, ", ", in_, "]"));
     a_ = BasicParameter<T>(context.loading
                                ? BasicTensor<T>::zeros({r, in_})
                                : detail::normal_tensor<T>(context.generator, {r, in_}, 0.02));
@@ -248,13 +246,13 @@ class BasicDSEE {
     const auto a = tape.parameter(a_), b = tape.parameter(b_);
     BasicVar<T> y;
     if (mask_) {
-      y = detail::effective_weight(
-          base, x, [mask = mask_, root = &detail::root_of(base)](BasicTape<T>& t) {
-            auto w = weight_of(*root).clone();
-            for (Index i = 0; i < w.size(); ++i)
-              if (mask->values[static_cast<std::size_t>(i)] == 0) w[i] = 0;
-            return t.constant(std::move(w));
-          });
+      y = detail::effective_weight(base, x,
+                                   [mask = mask_, root = &detail::root_of(base)](BasicTape<T>& t) {
+                                     auto w = weight_of(*root).clone();
+                                     for (Index i = 0; i < w.size(); ++i)
+                                       if (mask->values[static_cast<std::size_t>(i)] == 0) w[i] = 0;
+                                     return t.constant(std::move(w));
+                                   });
       const auto h = scale(matmul(dropped, a, Transpose::no, Transpose::yes), scaling_);
       y = add(y, matmul(h, b, Transpose::no, Transpose::yes));
     } else {

@@ -18,10 +18,10 @@ namespace graft {
 
 /// Configuration of GradNormLoRP.
 struct GradNormLoRPConfig {
-  Index rank = 8;                 ///< of the space that the direction's optimiser works in
+  Index rank = 8;                   ///< of the space that the direction's optimiser works in
   Index projection_interval = 500;  ///< update_proj_gap: steps with one projector
-  double scale = 4;               ///< of the steps of the direction
-  double learning_rate = 3e-5;    ///< lr, where the run names none
+  double scale = 4;                 ///< of the steps of the direction
+  double learning_rate = 3e-5;      ///< lr, where the run names none
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-6;
@@ -74,8 +74,7 @@ BasicTensor<T> gradient_projector(const BasicTensor<T>& gradient, Index r) {
     for (Index i = 1; i < vectors.rows(); ++i)
       if (std::abs(vectors(i, k)) > std::abs(vectors(largest, k))) largest = i;
     const T sign = vectors(largest, k) < 0 ? T{-1} : T{1};
-    for (Index i = 0; i < vectors.rows(); ++i)
-      (tall ? p(k, i) : p(i, k)) = sign * vectors(i, k);
+    for (Index i = 0; i < vectors.rows(); ++i) (tall ? p(k, i) : p(i, k)) = sign * vectors(i, k);
   }
   return p;
 }
@@ -93,9 +92,9 @@ class GradNormOptimizer {
     const bool tall = v.rows() >= v.cols();
     const auto low = tall ? detail::product(dv, projector_, T{1}, false, true)
                           : detail::product(projector_, dv, T{1}, true);
-    const double t = static_cast<double>(steps_),
-                 size = rate * std::sqrt(1 - std::pow(config.beta2, t)) /
-                        (1 - std::pow(config.beta1, t));
+    const double t = static_cast<double>(steps_), size = rate *
+                                                         std::sqrt(1 - std::pow(config.beta2, t)) /
+                                                         (1 - std::pow(config.beta1, t));
     const auto u = direction_.update(low, config);
     const auto back = tall ? detail::product(u, projector_) : detail::product(projector_, u);
     const auto ug = magnitude_.update(dg, config);
@@ -167,8 +166,8 @@ class GradNormOptimizer {
 /// 2 r max(in, out) + 2 out moments. With D = ∂L/∂W: ∂g_o = D_o · v̂_o and ∂v_o = g_o / ‖v_o‖ (D_o −
 /// (D_o · v̂_o) v̂_o), or without the second term. The identity at the start; merges. The procedure
 /// moves v and g itself. Source: Huang et al. 2024 (arXiv:2412.19616), algorithm 1. The released
-/// code sets g to ‖v‖ before every step, which undoes its update; here g is kept. Tensors: weight_v,
-/// weight_g.
+/// code sets g to ‖v‖ before every step, which undoes its update; here g is kept. Tensors:
+/// weight_v, weight_g.
 template <std::floating_point T>
 class BasicGradNormLoRP {
  public:
@@ -247,8 +246,7 @@ class GradNormLoRPProcedure final : public Procedure<T> {
   }
   void set_state(const std::map<std::string, std::vector<double>>& all) override {
     for (std::size_t i = 0; i < optimizers_.size(); ++i)
-      optimizers_[i].restore(all, std::to_string(i), config_.rank,
-                             parts_[i]->direction().shape());
+      optimizers_[i].restore(all, std::to_string(i), config_.rank, parts_[i]->direction().shape());
   }
 
  private:

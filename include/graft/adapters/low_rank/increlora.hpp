@@ -28,9 +28,9 @@ struct IncreLoRAConfig {
   Index interval = 1000;             ///< incre_interval: steps between growths
   double alpha = 16;
   double dropout = 0;
-  double beta1 = 0.85;        ///< of the moving average of the score
-  double beta2 = 0.85;        ///< of its uncertainty
-  bool advance_learn = true;  ///< the reserve's vectors learn before they are needed
+  double beta1 = 0.85;                ///< of the moving average of the score
+  double beta2 = 0.85;                ///< of its uncertainty
+  bool advance_learn = true;          ///< the reserve's vectors learn before they are needed
   double orthogonality_weight = 0.1;  ///< orth_reg_weight
   std::string score = "sqrt";         ///< over √(out in), or mean: over out in
   double weight_decay = 0;            ///< of what grew
@@ -64,8 +64,8 @@ struct IncreLoRAConfig {
   void validate() const {
     if (init_rank < 1 || target_rank < 1 || reserve() < 1 || top < 1 || interval < 1)
       throw ValueError(concat("IncreLoRA: init_r ", init_rank, ", target_r ", target_rank,
-                              ", incre_rank_num ", reserve(), ", top_h ", top,
-                              ", incre_interval ", interval, ", expected at least 1"));
+                              ", incre_rank_num ", reserve(), ", top_h ", top, ", incre_interval ",
+                              interval, ", expected at least 1"));
     if (score != "sqrt" && score != "mean")
       throw ValueError(concat("IncreLoRA: score '", score, "', expected sqrt or mean"));
   }
@@ -76,14 +76,14 @@ struct IncreLoRAConfig {
 /// IncreLoRA: y = base(x) + c · (drop(x) (A ⊙ E)ᵀ) Bᵀ, c = alpha / (R + 10⁻⁵), over components that
 /// are added while a run goes on.
 ///
-/// Component 0 is a block of init_r, A₀: [r, in], B₀: [out, r] ~ N(0, 0.02²), E₀: [r, 1], zero; later
-/// ones are single vectors. The last `incre_rank_num` components are the reserve, which R does not
-/// count: e = 10⁻⁵, frozen, while a and b learn, or all frozen and e = 0. Trained:
-/// init_r (in + out + 1) at first. The identity at the start; merges. Loss: orth_reg_weight · mean
-/// over all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023
-/// (arXiv:2308.12043), section 3. Score over √(out in) as in the authors' code; the end is when the
-/// total rank reaches the target or passes it, where their code never stops. Tensors: lora_A.k,
-/// lora_E.k, lora_B.k, ranknum.
+/// Component 0 is a block of init_r, A₀: [r, in], B₀: [out, r] ~ N(0, 0.02²), E₀: [r, 1], zero;
+/// later ones are single vectors. The last `incre_rank_num` components are the reserve, which R
+/// does not count: e = 10⁻⁵, frozen, while a and b learn, or all frozen and e = 0. Trained: init_r
+/// (in + out + 1) at first. The identity at the start; merges. Loss: orth_reg_weight · mean over
+/// all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023 (arXiv:2308.12043),
+/// section 3. Score over √(out in) as in the authors' code; the end is when the total rank reaches
+/// the target or passes it, where their code never stops. Tensors: lora_A.k, lora_E.k, lora_B.k,
+/// ranknum.
 template <std::floating_point T>
 class BasicIncreLoRA {
  public:
@@ -137,15 +137,15 @@ class BasicIncreLoRA {
     for (const auto& c : components_) {
       const auto a = tape.parameter(c.a), b = tape.parameter(c.b);
       const auto one = tape.constant(BasicTensor<T>::identity(a.rows()));
-      const auto both = add(
-          detail::frobenius(sub(matmul(a, a, Transpose::no, Transpose::yes), one), false),
-          detail::frobenius(sub(matmul(b, b, Transpose::yes, Transpose::no), one), false));
+      const auto both =
+          add(detail::frobenius(sub(matmul(a, a, Transpose::no, Transpose::yes), one), false),
+              detail::frobenius(sub(matmul(b, b, Transpose::yes, Transpose::no), one), false));
       total = total ? add(total, both) : both;
     }
     Index entries = 0;
     for (const auto& [path, count] : *entries_) entries += count;
-    return scale(total, static_cast<T>(config_.orthogonality_weight /
-                                       static_cast<double>(2 * entries)));
+    return scale(total,
+                 static_cast<T>(config_.orthogonality_weight / static_cast<double>(2 * entries)));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
@@ -173,7 +173,7 @@ class BasicIncreLoRA {
     components_.clear();
     for (const Index r : sizes)
       append(BasicTensor<T>::zeros({r, in_}), BasicTensor<T>::zeros({r, 1}),
-          BasicTensor<T>::zeros({out_, r}));
+             BasicTensor<T>::zeros({out_, r}));
   }
   /// @throws ValueError if ranknum is none of the ranks that the components add up to.
   void after_load() {
@@ -195,8 +195,8 @@ class BasicIncreLoRA {
       auto column = BasicTensor<T>::empty({out_, 1});
       for (Index o = 0; o < out_; ++o) column[o] = b(o, k);
       append(a.slice_rows(k, 1).clone(),
-          BasicTensor<T>::full({1, 1}, static_cast<T>(config_.advance_learn ? 1e-5 : 0)),
-          std::move(column));
+             BasicTensor<T>::full({1, 1}, static_cast<T>(config_.advance_learn ? 1e-5 : 0)),
+             std::move(column));
     }
     mark();
   }
@@ -271,7 +271,7 @@ class BasicIncreLoRA {
   std::string path_;
   IncreLoRAConfig config_;
   Index in_, out_;
-  std::shared_ptr<IndexTensor> active_;  ///< R
+  std::shared_ptr<IndexTensor> active_;                    ///< R
   std::shared_ptr<std::map<std::string, Index>> entries_;  ///< components of all layers
   std::vector<Component> components_;
   std::shared_ptr<BasicTensor<T>> gradient_;
@@ -297,8 +297,7 @@ class IncreLoRAGrowth {
     if (stopped_) return d;
     Index total = 0;
     for (const Index r : ranks) total += r;
-    const Index modules = static_cast<Index>(ranks.size()),
-                target = config_.target_rank * modules;
+    const Index modules = static_cast<Index>(ranks.size()), target = config_.target_rank * modules;
     if (total < target) {
       for (std::size_t i = 0; i < scores.size(); ++i) {
         mean_[i] = config_.beta1 * mean_[i] + (1 - config_.beta1) * scores[i];
@@ -371,8 +370,8 @@ class IncreLoRAProcedure final : public Procedure<T> {
     const auto decision = growth_.step(info.step - 1, ranks, scores);
     // Gradients are those from before the growth: what is new has none yet.
     for (std::size_t i = 0; i < parts_.size(); ++i) {
-      const bool grows = std::find(decision.grown.begin(), decision.grown.end(), i) !=
-                         decision.grown.end();
+      const bool grows =
+          std::find(decision.grown.begin(), decision.grown.end(), i) != decision.grown.end();
       const bool waits = parts_[i]->components_rank() > parts_[i]->rank();
       if (grows) parts_[i]->activate();
       if (grows || (decision.first_reserve && !waits)) add_reserve(i);
@@ -402,8 +401,8 @@ class IncreLoRAProcedure final : public Procedure<T> {
     const auto first = part.components().size();
     const Index q = config_.reserve();
     const auto draw = [&](std::uint64_t side, const Shape& shape) {
-      return detail::drawn_factor<T>(static_cast<std::uint64_t>(config_.seed), i,
-                                     2 * first + side, shape);
+      return detail::drawn_factor<T>(static_cast<std::uint64_t>(config_.seed), i, 2 * first + side,
+                                     shape);
     };
     part.add_reserve(draw(0, {q, part.in_features()}), draw(1, {part.out_features(), q}));
     for (std::size_t k = first; k < part.components().size(); ++k)

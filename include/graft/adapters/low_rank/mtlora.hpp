@@ -41,8 +41,8 @@ struct MTLoRAConfig {
     for (const auto& [name, r] : ranks)
       if (r < 1) throw ValueError(concat("MTLoRA: r ", r, " of ", name, ", expected at least 1"));
     if (shared_mode != "matrix" && shared_mode != "matrixv2" && shared_mode != "addition")
-      throw ValueError(concat("MTLoRA: shared_mode '", shared_mode,
-                              "', expected matrix, matrixv2 or addition"));
+      throw ValueError(
+          concat("MTLoRA: shared_mode '", shared_mode, "', expected matrix, matrixv2 or addition"));
     if (shared_mode != "addition" && !ranks.contains("shared"))
       throw ValueError("MTLoRA: r has no entry 'shared'");
     if (shared_mode == "addition" && ranks.size() == ranks.count("shared"))
@@ -57,13 +57,13 @@ struct MTLoRAConfig {
 ///     addition:  y = p + LayerNorm(Σ_t y_t), y_t as in matrix, no shared pair
 ///
 /// A: [r, in] ~ U(±1/√in), B: [out, r], zero, scales as numbers or trained; trained: (r + Σ_t
-/// r_t)(in + out), and a scalar for each scale, or (Σ_t r_t)(in + out) + 2 out with addition. `apply`
-/// gives the shared output, `outputs` all; x_t is the task's own input where it has one (not dropped
-/// again), else drop(x). The shared output starts as the identity and merges but with addition; a
-/// task's path on the shared input merges as `task`. Source: Agiza et al. 2024 (arXiv:2403.20320),
-/// section 3, and the authors' code for the modes. Tensors: lora_shared_A, lora_shared_B,
-/// lora_tasks_A.TASK, lora_tasks_B.TASK, lora_shared_scale, lora_task_scale.TASK, lora_norm.weight,
-/// lora_norm.bias.
+/// r_t)(in + out), and a scalar for each scale, or (Σ_t r_t)(in + out) + 2 out with addition.
+/// `apply` gives the shared output, `outputs` all; x_t is the task's own input where it has one
+/// (not dropped again), else drop(x). The shared output starts as the identity and merges but with
+/// addition; a task's path on the shared input merges as `task`. Source: Agiza et al. 2024
+/// (arXiv:2403.20320), section 3, and the authors' code for the modes. Tensors: lora_shared_A,
+/// lora_shared_B, lora_tasks_A.TASK, lora_tasks_B.TASK, lora_shared_scale, lora_task_scale.TASK,
+/// lora_norm.weight, lora_norm.bias.
 template <std::floating_point T>
 class BasicMTLoRA {
  public:

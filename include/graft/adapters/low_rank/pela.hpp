@@ -40,8 +40,7 @@ struct PELAConfig {
   /// @throws ValueError for a ratio that is not positive.
   void validate() const {
     if (!(compress_ratio > 0))
-      throw ValueError(
-          concat("PELA: compress_ratio ", compress_ratio, ", expected more than 0"));
+      throw ValueError(concat("PELA: compress_ratio ", compress_ratio, ", expected more than 0"));
   }
   /// ⌊in out / (c (in + out))⌋, at least one and at most min(in, out).
   Index rank(Index in, Index out) const {
@@ -58,8 +57,8 @@ BasicVar<T> pela_feature_loss(const std::vector<BasicVar<T>>& student,
                               const std::vector<BasicTensor<T>>& teacher,
                               const PELAConfig& config) {
   if (student.empty() || student.size() != teacher.size())
-    throw ValueError(concat("PELA: ", student.size(), " features of the student, ",
-                            teacher.size(), " of the teacher"));
+    throw ValueError(concat("PELA: ", student.size(), " features of the student, ", teacher.size(),
+                            " of the teacher"));
   BasicVar<T> total;
   for (std::size_t k = 0; k < student.size(); ++k) {
     const auto term = mse(student[k], student[k].tape().constant(teacher[k]));
@@ -115,10 +114,10 @@ class BasicPELA {
     for (Index i = 1; i < w.size(); ++i)
       if (std::abs(product[i] - w[i]) > std::abs(product[largest] - w[largest])) largest = i;
     const Index o = largest / w.cols(), c = largest % w.cols();
-    const auto entry = matmul(slice(tape.parameter(second_), 0, o, 1),
-                              slice(tape.parameter(first_), 1, c, 1));
-    const auto excess = add_scalar(abs(add_scalar(entry, -w[largest])),
-                                   static_cast<T>(-config_.bound_epsilon));
+    const auto entry =
+        matmul(slice(tape.parameter(second_), 0, o, 1), slice(tape.parameter(first_), 1, c, 1));
+    const auto excess =
+        add_scalar(abs(add_scalar(entry, -w[largest])), static_cast<T>(-config_.bound_epsilon));
     return scale(sum(square(excess)),
                  static_cast<T>(config_.bound_weight / static_cast<double>(layers_)));
   }
@@ -149,16 +148,16 @@ struct PELAMethod {
   using Scalar = T;
   using Config = PELAConfig;
   static MethodInfo info() {
-    return {.peft_type = "PELA",
-            .name = "PELA",
-            .family = "low_rank",
-            .paper = "arXiv:2310.10700",
-            .sites = "linear",
-            .parameters =
-                "k (in + out) + bias out, k = floor(in out / (compress_ratio (in + out)))",
-            .in_peft = false,
-            .identity_at_init = false,
-            .adds_up = false};
+    return {
+        .peft_type = "PELA",
+        .name = "PELA",
+        .family = "low_rank",
+        .paper = "arXiv:2310.10700",
+        .sites = "linear",
+        .parameters = "k (in + out) + bias out, k = floor(in out / (compress_ratio (in + out)))",
+        .in_peft = false,
+        .identity_at_init = false,
+        .adds_up = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {

@@ -40,8 +40,8 @@ struct PortLLMConfig {
 ///
 /// A_k: [r, in], B_k: [out, r], frozen; nothing is trained. As many patches as a file holds; made
 /// new, one for each strength, all zero. Merging is the method: merged, unmerged and removed as any
-/// adapter. Loading refuses modules and shapes that differ, and lists them. Source: Khan et al. 2024
-/// (arXiv:2410.10870), eq. 5. Tensors: patch<k>.lora_A.weight, patch<k>.lora_B.weight.
+/// adapter. Loading refuses modules and shapes that differ, and lists them. Source: Khan et al.
+/// 2024 (arXiv:2410.10870), eq. 5. Tensors: patch<k>.lora_A.weight, patch<k>.lora_B.weight.
 template <std::floating_point T>
 class BasicPortLLM {
  public:
@@ -72,8 +72,8 @@ class BasicPortLLM {
     const double scaling = config_.alpha / static_cast<double>(config_.rank);
     for (std::size_t k = 0; k < patches_.size(); ++k) {
       a.push_back(tape.parameter(patches_[k].first));
-      b.push_back(scale(tape.parameter(patches_[k].second),
-                        static_cast<T>(config_.strength(k) * scaling)));
+      b.push_back(
+          scale(tape.parameter(patches_[k].second), static_cast<T>(config_.strength(k) * scaling)));
     }
     return linear_low_rank(base, x, x, concat_along(0, a), concat_along(1, b), T{1});
   }
@@ -98,9 +98,8 @@ class BasicPortLLM {
   void make(std::size_t count) {
     patches_.clear();
     for (std::size_t k = 0; k < count; ++k)
-      patches_.emplace_back(
-          BasicParameter<T>(BasicTensor<T>::zeros({config_.rank, in_}), false),
-          BasicParameter<T>(BasicTensor<T>::zeros({out_, config_.rank}), false));
+      patches_.emplace_back(BasicParameter<T>(BasicTensor<T>::zeros({config_.rank, in_}), false),
+                            BasicParameter<T>(BasicTensor<T>::zeros({out_, config_.rank}), false));
   }
 
   PortLLMConfig config_;

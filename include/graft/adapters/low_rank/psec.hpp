@@ -14,12 +14,12 @@ namespace graft {
 /// Configuration of PSEC.
 struct PSECConfig {
   Index rank = 8;
-  double alpha = 16;       ///< the coefficient of a skill that is trained, as it is
+  double alpha = 16;  ///< the coefficient of a skill that is trained, as it is
   double dropout = 0;
   Index skills = 1;
-  Index phase = 1;         ///< 1: a skill is trained; 2: the composition of all
-  Index active_skill = -1;  ///< of phase 1; -1: the last one
-  Index context_features = 0;           ///< of phase 2
+  Index phase = 1;                       ///< 1: a skill is trained; 2: the composition of all
+  Index active_skill = -1;               ///< of phase 1; -1: the last one
+  Index context_features = 0;            ///< of phase 2
   std::vector<Index> hidden = {64, 64};  ///< widths of the composition's layers
   TargetModules target_modules = {};
   Selection select = {};
@@ -47,8 +47,8 @@ struct PSECConfig {
     if (phase != 1 && phase != 2)
       throw ValueError(concat("PSEC: phase ", phase, ", expected 1 or 2"));
     if (phase == 2 && context_features < 1)
-      throw ValueError(concat("PSEC: context_features ", context_features,
-                              " in phase 2, expected at least 1"));
+      throw ValueError(
+          concat("PSEC: context_features ", context_features, " in phase 2, expected at least 1"));
     for (const Index width : hidden)
       if (width < 1) throw ValueError(concat("PSEC: hidden ", width, ", expected at least 1"));
   }
@@ -57,14 +57,14 @@ struct PSECConfig {
 
 /// PSEC: y = base(x) + Σ_i a_i(c) · (drop(x) A_iᵀ) B_iᵀ: a library of low-rank skills on one layer.
 ///
-/// A_i: [r, in], N(0, 1/in) cut off at two deviations, B_i: [out, r], zero. Phase 1 trains one skill
-/// alone with a = alpha, the others rest: r (in + out). Phase 2 trains a = MLP(c), [rows, skills],
-/// of a context, shared by all layers, with ReLU between its layers; its loss is (mean a −
+/// A_i: [r, in], N(0, 1/in) cut off at two deviations, B_i: [out, r], zero. Phase 1 trains one
+/// skill alone with a = alpha, the others rest: r (in + out). Phase 2 trains a = MLP(c), [rows,
+/// skills], of a context, shared by all layers, with ReLU between its layers; its loss is (mean a −
 /// alpha / 2)² + (mean a_last − alpha)². The identity at the start; merges in phase 1. The context
 /// of the batch is set before a forward pass (`set_context`): one row for each of x, or for equal
-/// groups of neighbouring rows. Source: Liu et al. 2025 (arXiv:2502.05932), section 4; truncation and
-/// loss are those of the authors' code. Tensors: lora_A.i, lora_B.i, shared.composition.2k.weight,
-/// .bias.
+/// groups of neighbouring rows. Source: Liu et al. 2025 (arXiv:2502.05932), section 4; truncation
+/// and loss are those of the authors' code. Tensors: lora_A.i, lora_B.i,
+/// shared.composition.2k.weight, .bias.
 template <std::floating_point T>
 class BasicPSEC {
  public:
@@ -102,7 +102,11 @@ class BasicPSEC {
     }
     if (config.phase == 1) return;
     context_ = context.shared.get(
-        "psec.context", [&] { return BasicTensor<T>::zeros({0, config.context_features}); }, false);
+        "psec.context",
+        [&] {
+          return BasicTensor<T>::zeros({0, config.context_features});
+        },
+        false);
     Index width = config.context_features;
     for (std::size_t k = 0; k <= config.hidden.size(); ++k) {
       const Index next = k < config.hidden.size() ? config.hidden[k] : config.skills;
@@ -134,14 +138,13 @@ class BasicPSEC {
     }
     const auto c = coefficients(tape);
     if (x.rows() % c.rows() != 0)
-      throw ShapeError(concat("PSEC: a context of ", c.rows(), " rows for an input ",
-                              x.shape().text()));
+      throw ShapeError(
+          concat("PSEC: a context of ", c.rows(), " rows for an input ", x.shape().text()));
     const Index rows = c.rows(), each = x.rows() / rows, n = config_.skills, r = config_.rank;
     const auto h = matmul(dropped, concat_along(0, a), Transpose::no, Transpose::yes);
-    const auto mixed =
-        mul(reshape(h, {rows, each, n, r}), reshape(c, {rows, 1, n, 1}));
-    return add(linear(base, x), matmul(reshape(mixed, h.shape()), concat_along(1, b),
-                                       Transpose::no, Transpose::yes));
+    const auto mixed = mul(reshape(h, {rows, each, n, r}), reshape(c, {rows, 1, n, 1}));
+    return add(linear(base, x), matmul(reshape(mixed, h.shape()), concat_along(1, b), Transpose::no,
+                                       Transpose::yes));
   }
   /// a(c): [rows of the context, skills], in phase 2. @throws ValueError if no context is set.
   BasicVar<T> coefficients(BasicTape<T>& tape) const {
@@ -188,8 +191,7 @@ class BasicPSEC {
     for (std::size_t k = 0; k < composition_.size(); ++k)
       for (const bool weight : {true, false}) {
         list.emplace_back();
-        list.back().name =
-            concat("model.shared.composition.", 2 * k, weight ? ".weight" : ".bias");
+        list.back().name = concat("model.shared.composition.", 2 * k, weight ? ".weight" : ".bias");
         list.back().parameter = weight ? composition_[k].first : composition_[k].second;
         list.back().scope = AdapterTensor<T>::Scope::model;
       }

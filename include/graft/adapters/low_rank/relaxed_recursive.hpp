@@ -43,15 +43,14 @@ struct RelaxedRecursiveConfig {
       throw ValueError(concat("relaxed recursive: r ", rank, ", shared_blocks ",
                               shared_blocks.value_or(1), ", expected at least 1"));
     if (init != "average" && init != "stepwise" && init != "lower")
-      throw ValueError(concat("relaxed recursive: init '", init,
-                              "', expected average, stepwise or lower"));
+      throw ValueError(
+          concat("relaxed recursive: init '", init, "', expected average, stepwise or lower"));
   }
   /// @throws ValueError for more blocks than layers.
   Index blocks(Index layers) const {
     const Index k = shared_blocks.value_or(std::max<Index>(1, layers / 2));
     if (k > layers)
-      throw ValueError(
-          concat("relaxed recursive: shared_blocks ", k, " of ", layers, " layers"));
+      throw ValueError(concat("relaxed recursive: shared_blocks ", k, " of ", layers, " layers"));
     return k;
   }
 };
@@ -60,9 +59,8 @@ struct RelaxedRecursiveConfig {
 inline Index recursive_source(const std::string& init, Index block, Index blocks, Index layers) {
   if (init == "lower") return block;
   if (blocks == 1) return 0;
-  return static_cast<Index>(std::floor(static_cast<double>(block * (layers - 1)) /
-                                           static_cast<double>(blocks - 1) +
-                                       0.5));
+  return static_cast<Index>(std::floor(
+      static_cast<double>(block * (layers - 1)) / static_cast<double>(blocks - 1) + 0.5));
 }
 /// A tensor of looped block j from those of the layers: the mean over the layers that run it (every
 /// K-th from j), or a copy of one of them.
@@ -218,10 +216,11 @@ class RecursiveNorm {
 /// Every linear layer and norm with a layer number in its path runs the tensors of its block; those
 /// of the target modules have factors A: [r, in], B: [out, r], from the singular values of W − W̄_j.
 /// Trained: r (in + out) a target, with train_shared also the K blocks. Frozen blocks are made from
-/// the model again when a file is loaded, and exist once for all depths that run them; switched off,
-/// the model is the original one. No identity at the start unless r reaches the rank of what sharing
-/// lost; merges depth by depth, which undoes the sharing. Source: Bae et al. 2024
-/// (arXiv:2410.20672), section 3. Tensors: lora_A.weight, lora_B.weight, shared.j.NAME.weight, .bias.
+/// the model again when a file is loaded, and exist once for all depths that run them; switched
+/// off, the model is the original one. No identity at the start unless r reaches the rank of what
+/// sharing lost; merges depth by depth, which undoes the sharing. Source: Bae et al. 2024
+/// (arXiv:2410.20672), section 3. Tensors: lora_A.weight, lora_B.weight, shared.j.NAME.weight,
+/// .bias.
 template <std::floating_point T>
 struct RelaxedRecursiveMethod {
   using Scalar = T;
@@ -256,7 +255,8 @@ struct RelaxedRecursiveMethod {
   template <class Set>
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table,
                      InitContext<T>& context) {
-    for (const auto& [name, depths] : by_depth(table.linear)) loop(config, set, name, depths, context);
+    for (const auto& [name, depths] : by_depth(table.linear))
+      loop(config, set, name, depths, context);
     for (const auto& [name, depths] : by_depth(table.norm)) loop(config, set, name, depths);
   }
 
@@ -298,8 +298,8 @@ struct RelaxedRecursiveMethod {
     for (Index j = 0; j < blocks; ++j) {
       auto w = recursive_block(weights, j, blocks, config.init);
       auto b = biases.empty() ? BasicTensor<T>{} : recursive_block(biases, j, blocks, config.init);
-      auto layer = std::make_shared<RecursiveLayer<T>>(RecursiveLayer<T>{
-          concat("shared.", j, ".", name), BasicDenseLinear<T>(w, b), {}, {}});
+      auto layer = std::make_shared<RecursiveLayer<T>>(
+          RecursiveLayer<T>{concat("shared.", j, ".", name), BasicDenseLinear<T>(w, b), {}, {}});
       if (config.train_shared) {
         layer->weight = BasicParameter<T>(w.clone());
         if (b) layer->bias = BasicParameter<T>(b.clone());

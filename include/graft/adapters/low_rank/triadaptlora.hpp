@@ -27,7 +27,7 @@ struct TriAdaptLoRAConfig {
   Index interval = 1;                     ///< incre_interval: steps between growths
   std::optional<Index> total_steps = {};  ///< total_step; nothing: those of the run
   std::string growth_model = "linear";    ///< rank_growth_model: linear or non-linear
-  std::string normaliser = "blocks";  ///< of a core's norm: blocks, rank or sqrt_params
+  std::string normaliser = "blocks";      ///< of a core's norm: blocks, rank or sqrt_params
   double alpha = 8;
   double dropout = 0;
   double orthogonality_weight = 0.5;  ///< orth_reg_weight
@@ -76,8 +76,8 @@ struct TriAdaptLoRAConfig {
     const double share =
         static_cast<double>(t - warmup) / static_cast<double>(std::max<Index>(1, total - warmup));
     const double missing = static_cast<double>(gap);
-    const double k = growth_model == "linear" ? missing * share
-                                              : std::exp(share * std::log(missing));
+    const double k =
+        growth_model == "linear" ? missing * share : std::exp(share * std::log(missing));
     return std::clamp<Index>(static_cast<Index>(std::floor(k)), 1, modules);
   }
 };
@@ -89,9 +89,9 @@ struct TriAdaptLoRAConfig {
 /// zero, R_i the rank up to it; row goes into the rows of the block and col into its columns, both
 /// from zero, so that the block's own square gets both. Trained: R (in + out) + 2 Σ q R_i. The
 /// identity at the start; merges. Loss: orth_reg_weight · mean over layers of ‖A Aᵀ − I‖_F and
-/// ‖Bᵀ B − I‖_F. Source: Liang et al. 2025 (arXiv:2501.08008). A published implementation starts new
-/// blocks with zeros alone, which no gradient leaves; here A and B of a block are random. Tensors:
-/// lora_A.k, lora_B.k, lora_C_row.k, lora_C_col.k.
+/// ‖Bᵀ B − I‖_F. Source: Liang et al. 2025 (arXiv:2501.08008). A published implementation starts
+/// new blocks with zeros alone, which no gradient leaves; here A and B of a block are random.
+/// Tensors: lora_A.k, lora_B.k, lora_C_row.k, lora_C_col.k.
 template <std::floating_point T>
 class BasicTriAdaptLoRA {
  public:
@@ -162,7 +162,8 @@ class BasicTriAdaptLoRA {
   double core_norm(const std::string& normaliser) const {
     BasicTape<T> tape({.gradients = false});
     double square = 0, values = 0;
-    for (const T c : core(tape).value()) square += static_cast<double>(c) * static_cast<double>(c);
+    const auto whole = core(tape).value();
+    for (const T c : whole) square += static_cast<double>(c) * static_cast<double>(c);
     for (const auto& block : blocks_)
       values += static_cast<double>(block.row.size() + block.col.size());
     return std::sqrt(square) / (normaliser == "blocks" ? static_cast<double>(blocks_.size())
