@@ -38,6 +38,8 @@ Batch batch_of(const SafetensorsFile& file, const std::string& prefix) {
   }
   if (const auto* tasks = file.find(prefix + "task_ids"))
     batch.task_ids = graft::io::to_i64(*tasks);
+  for (const auto length : ids_of(file, prefix + "prompt_lengths"))
+    batch.prompt_lengths.push_back(length);
   if (const auto* modality = file.find(prefix + "modality"))
     batch.modality = graft::io::to_i64(*modality);
   if (const auto pixels = named({"pixel_values", "pixels"}); !pixels.empty()) {
