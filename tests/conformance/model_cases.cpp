@@ -304,6 +304,10 @@ Result run_method_model_case(const Case& c) {
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.",
                     vanishing_gradients(c.json));
+  check_auxiliary<float>(check, adapters, file, [&](Tape& other) {
+    model->loss(other, batches[0]);
+    return adapters.auxiliary_loss(other);
+  });
   const Json merge = c.json.value("merge", Json::object());
   if (merge.is_object() && merge.value("supported", false))
     check_merged_model(check, *model, adapters, batches[0]);
