@@ -98,7 +98,7 @@ inline std::vector<std::pair<Index, std::filesystem::path>> list_checkpoints(
   return list;
 }
 
-/// Writes checkpoint-<step> with the active adapters, the optimiser and `state` into `folder`;
+/// Writes `checkpoint-<step>` with the active adapters, the optimiser and `state` into `folder`;
 /// removes all but the newest `keep`, and what a run that was killed while writing left. Returns
 /// its path. @throws IoError; an older checkpoint is kept then.
 template <std::floating_point T>

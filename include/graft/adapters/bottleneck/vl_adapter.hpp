@@ -150,7 +150,7 @@ class BasicVLAdapterModule {
 ///
 /// D: [r, d], U: [d, r]; trained a site: (1 or N) (d r + r) + (1 or N) (d r + d). Near the identity
 /// at the start (N(0, 0.02), biases 0). Not mergeable. Source: Sung et al. 2022 (arXiv:2112.06825),
-/// section 3.2. Tensors: vl_adapter.{shared, task<τ>}.{adapter_down, adapter_up}.{weight, bias}.
+/// section 3.2. Tensors: vl_adapter.{shared, `task<τ>`}.{adapter_down, adapter_up}.{weight, bias}.
 template <std::floating_point T>
 struct VLAdapterMethod {
   using Scalar = T;
