@@ -188,7 +188,8 @@ class BasicReft {
   }
   BasicVar<T> dropped(const BasicVar<T>& edited, const std::vector<Index>& index) const {
     if (!mask_ || !edited.tape().training()) return graft::dropout(edited, dropout_);
-    return mul(edited, gather_rows(edited.tape().constant(mask_), index));
+    const auto mask = mask_.reshape({mask_.size() / edited.cols(), edited.cols()});
+    return mul(edited, gather_rows(edited.tape().constant(mask), index));
   }
 
   EditPositions positions_;
