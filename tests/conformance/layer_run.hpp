@@ -337,6 +337,8 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
   context->batch = in.x[0] ? in.x[0].dim(0) : in.ids_shape[0];
   context->ids = in.ids;
   if (const auto* tasks = file.find("task_ids")) context->task_ids = graft::io::to_i64(*tasks);
+  for (const auto length : ids_of(file, "prompt_lengths"))
+    context->prompt_lengths.push_back(length);
   for (const auto& view : file.tensors())
     if (view.name.starts_with("in.") && !steps.before && !steps.after)
       throw Unsupported{concat("input ", view.name)};

@@ -38,6 +38,8 @@ Batch batch_of(const SafetensorsFile& file, const std::string& prefix) {
   }
   if (const auto* tasks = file.find(prefix + "task_ids"))
     batch.task_ids = graft::io::to_i64(*tasks);
+  for (const auto length : ids_of(file, prefix + "prompt_lengths"))
+    batch.prompt_lengths.push_back(length);
   if (const auto* modality = file.find(prefix + "modality"))
     batch.modality = graft::io::to_i64(*modality);
   if (const auto pixels = named({"pixel_values", "pixels"}); !pixels.empty()) {
@@ -303,6 +305,10 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.",
                     vanishing_gradients(c.json));
+  check_auxiliary<float>(check, adapters, file, [&](Tape& other) {
+    model->loss(other, batches[0]);
+    return adapters.auxiliary_loss(other);
+  });
   const Json merge = c.json.value("merge", Json::object());
   if (merge.is_object() && merge.value("supported", false))
     check_merged_model(check, *model, adapters, batches[0]);

@@ -103,6 +103,7 @@ struct LinearSiteInfo {
   BasicTensor<T> bias;
   /// The same of another site of this adapter, by its path; null outside of a model.
   std::function<BasicTensor<T>(const std::string& path)> weight_at;
+  ModelInfo model = {};  ///< of the model, if there is one
   /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null
   /// where that cannot be.
   std::function<void(BasicTensor<T>)> replace_weight;

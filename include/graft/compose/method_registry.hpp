@@ -169,6 +169,7 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.expert = site.expert;
   info.layer = layer_of(site.path());
   info.layers = table.info.layers;
+  info.model = table.info;
   info.weight = [&site] { return site.base().dense_weight(); };
   info.bias = site.base().bias();
   info.weight_at = [linear = table.linear](const std::string& path) {

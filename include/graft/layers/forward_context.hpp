@@ -24,6 +24,8 @@ struct ForwardContext {
                                           ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
+  /// [batch], tokens of each row that are its prompt, padding not counted; empty: all are.
+  std::vector<Index> prompt_lengths;
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
 
@@ -46,6 +48,7 @@ struct ForwardContext {
     take(task_ids, part.task_ids);
     take(modality, part.modality);
     take(labels, part.labels);
+    take(prompt_lengths, part.prompt_lengths);
     return part;
   }
 };

@@ -951,6 +951,7 @@ struct ModelInfo {
   Index vocabulary = 0;
   std::vector<std::string> output_layers = {};  ///< paths of heads that "all-linear" leaves out
   bool encoder_decoder = false;
+  kernels::Activation activation = kernels::Activation::silu;  ///< of the feed-forward blocks
 };
 
 /// All sites of a model, in the order of its modules.

@@ -23,6 +23,7 @@ struct BasicBatch {
   std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
   std::vector<std::int64_t> modality;     ///< [batch, seq_len], see ForwardContext
   std::vector<std::string> row_adapters;  ///< [batch], see ForwardContext
+  std::vector<Index> prompt_lengths;      ///< [batch], see ForwardContext
 };
 
 using Batch = BasicBatch<float>;

@@ -238,6 +238,7 @@ class BasicBert final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.vocabulary = config_.vocabulary;
+    table.info.activation = config_.activation;
     table.info.output_layers = {"classifier", "classifier.out_proj"};
     table.embedding = {&word_, &position_};
     if (type_.table()) table.embedding.push_back(&type_);

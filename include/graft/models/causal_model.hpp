@@ -22,7 +22,8 @@ class BasicCausalModel : public BasicModel<T> {
                      BasicKvCache<T>* cache = nullptr) const {
     check(batch);
     const auto context = set_forward_context(
-        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
+        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids,
+        tokens_before_labels(batch));
     if (!pass_site.adapters().empty())
       pass_site(tape, [&](BasicTape<T>& inner) {
         auto whole = batch;

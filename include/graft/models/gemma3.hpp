@@ -122,6 +122,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
     auto& table = this->sites_;
     table.info = {"gemma3_text",    config_.hidden_size, config_.layers,     config_.heads,
                   config_.kv_heads, config_.head_dim,    config_.vocabulary, {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;

@@ -139,6 +139,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
                   config_.hidden_size / config_.heads,
                   config_.vocabulary,
                   {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;

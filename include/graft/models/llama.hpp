@@ -127,6 +127,7 @@ class BasicLlama final : public BasicCausalModel<T> {
     table.info = {config_.model_type, config_.hidden_size, static_cast<Index>(blocks_.size()),
                   config_.heads,      config_.kv_heads,    config_.head_dim,
                   config_.vocabulary, {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;

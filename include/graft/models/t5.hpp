@@ -254,6 +254,7 @@ class BasicT5 final : public BasicModel<T> {
     table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
                   config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
     table.info.encoder_decoder = true;
+    table.info.activation = config_.activation;
     table.embedding.push_back(&shared_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {

@@ -181,6 +181,7 @@ class BasicVit final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.output_layers = {"classifier"};
+    table.info.activation = config_.activation;
     table.linear.push_back(&projection_);
     for (const auto& b : blocks_) {
       for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
