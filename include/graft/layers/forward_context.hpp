@@ -24,6 +24,10 @@ struct ForwardContext {
                                           ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
+  std::vector<unsigned char> instruction_mask;  ///< [batch · seq_len], 1 = a token of the
+                                                ///< instruction; empty: not told apart
+  std::vector<float> visual;  ///< [batch · tokens · width], tokens of an image encoder; empty: none
+  Index visual_width = 0;
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
 
@@ -46,6 +50,9 @@ struct ForwardContext {
     take(task_ids, part.task_ids);
     take(modality, part.modality);
     take(labels, part.labels);
+    take(instruction_mask, part.instruction_mask);
+    take(visual, part.visual);
+    part.visual_width = visual_width;
     return part;
   }
 };
