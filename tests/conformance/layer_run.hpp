@@ -101,13 +101,16 @@ void compare_gradients(Checker& check, const std::map<std::string, BasicTensor<T
 
 inline std::vector<std::string> vanishing_gradients(const Json& json) {
   std::vector<std::string> keys;
-  for (const char* name : {"zero_gradients", "vanishing_gradients"})
-    if (const auto it = json.find(name); it != json.end() && it->is_array())
-      for (const auto& key : *it)
-        if (key.is_string()) {
-          const auto text = key.get<std::string>();
-          keys.push_back(text.starts_with("grad.") ? text.substr(5) : text);
-        }
+  for (const char* name : {"zero_gradients", "vanishing_gradients"}) {
+    Json list = json.value(name, Json());
+    if (list.is_object()) list = list.value("tensors", Json());
+    if (!list.is_array()) continue;
+    for (const auto& key : list)
+      if (key.is_string()) {
+        const auto text = key.get<std::string>();
+        keys.push_back(text.starts_with("grad.") ? text.substr(5) : text);
+      }
+  }
   return keys;
 }
 
