@@ -102,9 +102,8 @@ void compare_gradients(Checker& check, const std::map<std::string, BasicTensor<T
 inline std::vector<std::string> vanishing_gradients(const Json& json) {
   std::vector<std::string> keys;
   for (const char* name : {"zero_gradients", "vanishing_gradients"}) {
-    const auto it = json.find(name);
-    if (it == json.end()) continue;
-    const Json list = it->is_object() ? it->value("tensors", Json::array()) : *it;
+    Json list = json.value(name, Json());
+    if (list.is_object()) list = list.value("tensors", Json());
     if (!list.is_array()) continue;
     for (const auto& key : list)
       if (key.is_string()) {
