@@ -24,8 +24,8 @@ struct LlamaAdapterV2Config {
   std::optional<Index> visual_dim;         ///< width of a visual token; none: that of the model
   std::optional<std::string> side;  ///< of the scale: input (released code) or output (paper);
                                     ///< none: output with prompts, input without
-  bool train_norms = true;  ///< trained copies of all norms
-  ConfigValue groups;       ///< names of the optimiser's groups, for the record
+  bool train_norms = true;          ///< trained copies of all norms
+  ConfigValue groups;               ///< names of the optimiser's groups, for the record
   Selection select = {};
 
   static constexpr const char* kPeftType = "LLAMA_ADAPTER_V2";
