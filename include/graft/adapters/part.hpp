@@ -11,7 +11,7 @@
 
 #include "graft/adapters/adapter.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Shapes of the tensors that a checkpoint holds for one site, by the names of the registry; null:
 /// not there.
@@ -206,4 +206,4 @@ Method* method_of(Part* part) {
   return nullptr;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -19,7 +19,7 @@
 #include "graft/compose/full_method.hpp"
 #endif
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 #ifdef GRAFT_METHODS_COMPILED
 
@@ -59,4 +59,4 @@ const MethodRegistry<T>& all_methods() {
 
 #endif
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

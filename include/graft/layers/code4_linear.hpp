@@ -9,7 +9,7 @@
 #include "graft/layers/low_rank_product.hpp"
 #include "graft/quant/nf4.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x Wᵀ + b with W in 4 bits a value (NF4 or FP4, blocks of the flattened weight): panels of it
 /// are decoded inside the product, so W is never whole in f32. dx = dy W goes through the decoded
@@ -89,4 +89,4 @@ class Code4Linear {
   std::shared_ptr<const Store> store_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

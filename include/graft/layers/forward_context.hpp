@@ -8,7 +8,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What one forward pass is about, for the adapters that depend on more than the values that flow
 /// through their site. Set on the tape by the model (`tape.set_context`), read by
@@ -60,4 +60,4 @@ struct ForwardContext {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

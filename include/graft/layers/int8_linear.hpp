@@ -12,7 +12,7 @@
 #include "graft/layers/low_rank_product.hpp"
 #include "graft/quant/int8.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Rows of activations in 8 bits, the columns with outliers left out: x[m, j] ≈ scales[m] ·
 /// codes[m, j].
@@ -146,4 +146,4 @@ class Int8Linear {
   Options options_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -21,7 +21,7 @@
 /// The places of a model where adapters may go. A model owns its sites, names them by path and
 /// calls them in its forward pass; adapters are attached from outside and the model knows none of
 /// them.
-namespace graft {
+namespace graft::inline v0_1 {
 
 template <std::floating_point T>
 class BasicLinearView;
@@ -1007,4 +1007,4 @@ using AttentionSite = BasicAttentionSite<float>;
 using PromptSite = BasicPromptSite<float>;
 using SiteTable = BasicSiteTable<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

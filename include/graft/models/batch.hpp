@@ -6,7 +6,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Input of one forward pass. Text: ids [batch, seq_len] row by row; images: pixels [batch,
 /// channels, height, width].
@@ -31,4 +31,4 @@ struct BasicBatch {
 
 using Batch = BasicBatch<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

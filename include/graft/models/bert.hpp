@@ -11,7 +11,7 @@
 #include "graft/models/pooling.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Sizes and names of a BERT-like encoder.
 struct BertConfig {
@@ -276,4 +276,4 @@ class BasicBert final : public BasicModel<T> {
 
 using Bert = BasicBert<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -9,7 +9,7 @@
 #include "graft/layers/language_head.hpp"
 #include "graft/models/model.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give
 /// the blocks.
@@ -185,4 +185,4 @@ class BasicCausalModel : public BasicModel<T> {
 
 using CausalModel = BasicCausalModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

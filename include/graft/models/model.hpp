@@ -11,7 +11,7 @@
 #include "graft/layers/sites.hpp"
 #include "graft/models/batch.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A frozen network with named adapter sites. Not movable: sites keep their addresses.
 template <std::floating_point T>
@@ -121,4 +121,4 @@ std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& 
 
 using Model = BasicModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -12,7 +12,7 @@
 #include "graft/models/model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct T5Config {
   Index vocabulary = 0;
@@ -289,4 +289,4 @@ class BasicT5 final : public BasicModel<T> {
 
 using T5 = BasicT5<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

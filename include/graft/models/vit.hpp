@@ -12,7 +12,7 @@
 #include "graft/models/classifier.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct VitConfig {
   Index image_size = 224;
@@ -237,4 +237,4 @@ class BasicVit final : public BasicModel<T> {
 
 using Vit = BasicVit<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

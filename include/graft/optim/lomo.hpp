@@ -10,7 +10,7 @@
 #include "graft/optim/clip.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct LomoConfig {
   double learning_rate = 1e-3;
@@ -225,4 +225,4 @@ using FusedUpdates = BasicFusedUpdates<float>;
 using Lomo = BasicLomo<float>;
 using AdaLomo = BasicAdaLomo<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// The 16 values of a 4-bit code.
 enum class CodeBook {
@@ -216,4 +216,4 @@ inline std::vector<float> decode_4bit(const Code4Array& array) {
   return values;
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

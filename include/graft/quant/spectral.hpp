@@ -7,7 +7,7 @@
 #include "graft/tensor/decompositions.hpp"
 
 /// Quantisation of a matrix by its singular vectors (Metis, arXiv:2509.00404).
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// E2M1 in blocks of consecutive entries of a row (the last of a row may be short), scale max |x| /
 /// 6 + 1e-9. `uniform`, of the same shape, in [−½, ½): added to the folded code before rounding;
@@ -93,4 +93,4 @@ BasicTensor<T> spectral_quantise(const BasicTensor<T>& w, const SpectralOptions&
   return result;
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

@@ -16,7 +16,7 @@
 /// Quantisers with even steps and small float formats. Groups are runs of consecutive values of a
 /// row-major array: a row, a part of a row, or all; the last may be short. Rounding is half to
 /// even.
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// Codes with one scale a group and, for affine codes, one zero point: value = scale · (code −
 /// zero).
@@ -170,4 +170,4 @@ inline std::vector<std::uint8_t> unpack_codes(std::span<const std::uint8_t> byte
   return codes;
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

@@ -6,7 +6,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -91,4 +91,4 @@ class BasicBottleneck {
   BasicParameter<T> down_, down_bias_, up_, up_bias_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

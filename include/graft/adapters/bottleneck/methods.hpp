@@ -14,7 +14,7 @@
 #include "graft/adapters/bottleneck/vl_pet.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
@@ -25,4 +25,4 @@ using BottleneckMethods =
                HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>,
                AdaLinkMethod<T>, VLPETMethod<T>, SparseAdapterMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

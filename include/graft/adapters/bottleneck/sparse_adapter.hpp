@@ -12,7 +12,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SparseAdapter.
 struct SparseAdapterConfig {
@@ -357,4 +357,4 @@ struct SparseAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

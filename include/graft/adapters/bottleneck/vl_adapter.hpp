@@ -6,7 +6,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of VL-Adapter.
 struct VLAdapterConfig {
@@ -153,4 +153,4 @@ struct VLAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

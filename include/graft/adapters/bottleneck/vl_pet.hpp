@@ -7,7 +7,7 @@
 
 #include "graft/adapters/bottleneck/parallel.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of VL-PET.
 struct VLPETConfig {
@@ -182,4 +182,4 @@ struct VLPETMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/kronecker/tensor_train.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoRETTA_adp, bottleneck adapters of tensor trains.
 struct LoRETTAAdapterConfig {
@@ -235,4 +235,4 @@ struct LoRETTALowRankMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoKA, a mixture of Kronecker adapters.
 struct MoKAConfig {
@@ -119,4 +119,4 @@ class BasicMoKA {
 
 using MoKA = BasicMoKA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -15,7 +15,7 @@
 
 /// Functions whose forward pass is exact and whose backward pass reads codes of a few bits (S2A,
 /// arXiv:2503.08154).
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct DerivativeCodeOptions {
   Index bits = 4;
@@ -183,4 +183,4 @@ BasicVar<T> coded_layer_norm(const BasicVar<T>& x, const BasicTensor<T>& weight,
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/memory/side_tuning.hpp"
 #include "graft/autograd/ops/windows.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of S2A's side module, and of the codes that functions keep (`coded_activation` and
 /// the others).
@@ -131,4 +131,4 @@ struct S2AMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/memory/state_readers.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SHERL.
 struct SHERLConfig {
@@ -127,4 +127,4 @@ class BasicSHERL {
 
 using SHERL = BasicSHERL<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

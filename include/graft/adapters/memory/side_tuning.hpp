@@ -8,7 +8,7 @@
 #include "graft/adapters/named_activation.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -121,4 +121,4 @@ class BasicSideTuning {
 
 using SideTuning = BasicSideTuning<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/adapters/memory/side_tuning.hpp"
 #include "graft/autograd/ops/norm.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// g_i = LN(h_i P_iᵀ + p_i): one projection and LayerNorm (eps 1e-5) for each of several hidden
 /// states; h_i: [..., width], g_i: [..., mapping]. Trained: states · mapping (width + 3).
@@ -52,4 +52,4 @@ class StateReaders {
   std::vector<BasicParameter<T>> weight_, bias_, norm_weight_, norm_bias_;
 };
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

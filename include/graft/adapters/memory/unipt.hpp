@@ -6,7 +6,7 @@
 
 #include "graft/adapters/memory/state_readers.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of UniPT.
 struct UniPTConfig {
@@ -144,4 +144,4 @@ class BasicUniPT {
 
 using UniPT = BasicUniPT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/autograd/ops/fake_quantise.hpp"
 #include "graft/quant/uniform.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of EfficientQAT.
 struct EfficientQATConfig {
@@ -147,4 +147,4 @@ class BasicEfficientQAT {
 
 using EfficientQAT = BasicEfficientQAT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -3,7 +3,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Groups of a row of `in` values. @throws ValueError if the size does not divide the row
 inline Index groups_of_row(const char* method, Index group_size, Index in) {
@@ -18,4 +18,4 @@ inline void check_bits(const char* method, Index bits) {
   if (bits < 2 || bits > 8) throw ValueError(concat(method, ": ", bits, " bits, expected 2 to 8"));
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

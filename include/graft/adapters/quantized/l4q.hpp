@@ -12,7 +12,7 @@
 #include "graft/adapters/quantized/group_size.hpp"
 #include "graft/autograd/ops/fake_quantise.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of L4Q.
 struct L4QConfig {
@@ -149,4 +149,4 @@ class BasicL4Q {
 
 using L4Q = BasicL4Q<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/quantized/group_size.hpp"
 #include "graft/autograd/ops/fake_quantise.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LR-QAT.
 struct LRQATConfig {
@@ -241,4 +241,4 @@ class BasicLRQAT {
 
 using LRQAT = BasicLRQAT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/adapters/quantized/metis.hpp"
 #include "graft/adapters/quantized/sketch_tune.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods that train with quantised weights.
 template <std::floating_point T>
@@ -15,4 +15,4 @@ using QuantizedMethods = MethodList<LinearMethod<BasicL4Q<T>>, LinearMethod<Basi
                                     LinearMethod<BasicEfficientQAT<T>>,
                                     LinearMethod<BasicSketchTune<T>>, LinearMethod<BasicMetis<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/quant/spectral.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Metis.
 struct MetisConfig {
@@ -140,4 +140,4 @@ class BasicMetis {
 
 using Metis = BasicMetis<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

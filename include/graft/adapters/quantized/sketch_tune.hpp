@@ -14,7 +14,7 @@
 #include "graft/autograd/ops/table_lookup.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SketchTune.
 struct SketchTuneConfig {
@@ -306,4 +306,4 @@ class BasicSketchTune {
 
 using SketchTune = BasicSketchTune<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 /// What a weight is after quantisation to even steps, with gradients for the weight and the
 /// quantiser's own parameters. w: [out, in]; scales, offsets and zeros: [out, groups] or [out], a
 /// value for in / groups neighbours of a row.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -72,4 +72,4 @@ BasicVar<T> affine_quantise(const BasicVar<T>& w, const BasicVar<T>& scale, cons
   return reshape(mul(sub(code, z), s), w.shape());
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

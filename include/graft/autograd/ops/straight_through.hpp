@@ -9,7 +9,7 @@
 #include "graft/autograd/ops/elementwise.hpp"
 
 /// Roundings and masks with straight-through gradients.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// x rounded to whole numbers, half to even; the gradient passes unchanged.
 template <std::floating_point T>
@@ -50,4 +50,4 @@ BasicVar<T> straight_through_without_smallest(const BasicVar<T>& x, Index count)
                          [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

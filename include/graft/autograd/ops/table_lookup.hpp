@@ -7,7 +7,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// W[o, j] = table[o, ⌊j groups / columns⌋, codes[o, j]], one byte a code. table: [rows, groups,
 /// entries]; result: [rows, columns]; the gradient of an entry is the sum over the places that read
@@ -36,4 +36,4 @@ BasicVar<T> table_lookup(const BasicVar<T>& table,
                              });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

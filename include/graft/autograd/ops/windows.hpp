@@ -5,7 +5,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -72,4 +72,4 @@ BasicVar<T> repeat_windows(const BasicVar<T>& x, Index window, Index tokens) {
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
