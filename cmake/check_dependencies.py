@@ -3,9 +3,9 @@
 
 A folder may include itself, the folders named for it, and the files at the top (config, version). Files in
 impl/ are the bodies of the header of the same name, which they may include back. The core headers must stay
-light: no <iostream>, <regex>, intrinsics or JSON there. All of it is in the inline namespace of version.hpp. The umbrella graft.hpp includes every header of these
-folders that needs no optional package; `--write` brings it up to date. Prints each offence and exits 1 if there
-is one.
+light: no <iostream>, <regex>, intrinsics or JSON there. All of it is in the inline namespace of version.hpp. The umbrella graft.hpp includes every header of
+these folders that needs no optional package; `--write` brings it up to date. Prints each offence and exits 1 if
+there is one.
 """
 import pathlib
 import re
