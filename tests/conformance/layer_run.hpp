@@ -262,11 +262,12 @@ void check_known(const Case& c) {
   const auto& entry = methods<T>().at(*name);
   if (!c.json.contains("card")) return;  // PEFT writes fields that do not concern a method
   for (const auto& [field, value] : config) {
+    // Fields of no method, and those that defaults leave out.
     static const std::vector<std::string> others = {
-        "peft_type",        "task_type",     "auto_mapping",
-        "peft_version",     "revision",      "inference_mode",
-        "megatron_config",  "megatron_core", "base_model_name_or_path",
-        "base_quantisation"};
+        "peft_type",         "task_type",     "auto_mapping",
+        "peft_version",      "revision",      "inference_mode",
+        "megatron_config",   "megatron_core", "base_model_name_or_path",
+        "base_quantisation", "cayley_sign"};
     if (!entry.defaults.contains(field) && !value.is_null() &&
         std::find(others.begin(), others.end(), field) == others.end())
       throw Unsupported{concat(*name, " without ", field)};
@@ -335,6 +336,8 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
   context->batch = in.x[0] ? in.x[0].dim(0) : in.ids_shape[0];
   context->ids = in.ids;
   if (const auto* tasks = file.find("task_ids")) context->task_ids = graft::io::to_i64(*tasks);
+  for (const auto length : ids_of(file, "prompt_lengths"))
+    context->prompt_lengths.push_back(length);
   for (const auto& view : file.tensors())
     if (view.name.starts_with("in.") && !steps.before && !steps.after)
       throw Unsupported{concat("input ", view.name)};

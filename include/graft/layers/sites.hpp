@@ -21,7 +21,7 @@
 /// The places of a model where adapters may go. A model owns its sites, names them by path and
 /// calls them in its forward pass; adapters are attached from outside and the model knows none of
 /// them.
-namespace graft {
+namespace graft::inline v0_1 {
 
 template <std::floating_point T>
 class BasicLinearView;
@@ -977,6 +977,7 @@ struct ModelInfo {
   Index vocabulary = 0;
   std::vector<std::string> output_layers = {};  ///< paths of heads that "all-linear" leaves out
   bool encoder_decoder = false;
+  kernels::Activation activation = kernels::Activation::silu;  ///< of the feed-forward blocks
 };
 
 /// All sites of a model, in the order of its modules.
@@ -1006,4 +1007,4 @@ using AttentionSite = BasicAttentionSite<float>;
 using PromptSite = BasicPromptSite<float>;
 using SiteTable = BasicSiteTable<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

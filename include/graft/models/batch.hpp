@@ -6,7 +6,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Input of one forward pass. Text: ids [batch, seq_len] row by row; images: pixels [batch,
 /// channels, height, width].
@@ -26,8 +26,9 @@ struct BasicBatch {
   BasicTensor<T> visual;  ///< [batch, tokens, width], what an image encoder made of an image for
                           ///< each row
   std::vector<std::string> row_adapters;  ///< [batch], see ForwardContext
+  std::vector<Index> prompt_lengths;      ///< [batch], see ForwardContext
 };
 
 using Batch = BasicBatch<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -11,7 +11,7 @@
 #include "graft/models/pooling.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Sizes and names of a BERT-like encoder.
 struct BertConfig {
@@ -244,6 +244,7 @@ class BasicBert final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.vocabulary = config_.vocabulary;
+    table.info.activation = config_.activation;
     table.info.output_layers = {"classifier", "classifier.out_proj"};
     table.embedding = {&word_, &position_};
     if (type_.table()) table.embedding.push_back(&type_);
@@ -275,4 +276,4 @@ class BasicBert final : public BasicModel<T> {
 
 using Bert = BasicBert<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

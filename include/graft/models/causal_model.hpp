@@ -9,7 +9,7 @@
 #include "graft/layers/language_head.hpp"
 #include "graft/models/model.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give
 /// the blocks.
@@ -22,7 +22,8 @@ class BasicCausalModel : public BasicModel<T> {
                      BasicKvCache<T>* cache = nullptr) const {
     check(batch);
     const auto context = set_forward_context(
-        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
+        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids,
+        tokens_before_labels(batch));
     if (!pass_site.adapters().empty())
       pass_site(tape, [&](BasicTape<T>& inner) {
         auto whole = batch;
@@ -184,4 +185,4 @@ class BasicCausalModel : public BasicModel<T> {
 
 using CausalModel = BasicCausalModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -12,7 +12,7 @@
 #include "graft/models/model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct T5Config {
   Index vocabulary = 0;
@@ -255,6 +255,7 @@ class BasicT5 final : public BasicModel<T> {
     table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
                   config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
     table.info.encoder_decoder = true;
+    table.info.activation = config_.activation;
     table.embedding.push_back(&shared_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
@@ -288,4 +289,4 @@ class BasicT5 final : public BasicModel<T> {
 
 using T5 = BasicT5<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

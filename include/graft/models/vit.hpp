@@ -12,7 +12,7 @@
 #include "graft/models/classifier.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct VitConfig {
   Index image_size = 224;
@@ -207,6 +207,7 @@ class BasicVit final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.output_layers = {"classifier"};
+    table.info.activation = config_.activation;
     table.prompt = &prompt_;
     table.stack = &stack_;
     table.linear.push_back(&projection_);
@@ -236,4 +237,4 @@ class BasicVit final : public BasicModel<T> {
 
 using Vit = BasicVit<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -9,7 +9,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/rng.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct SpsaConfig {
   double a = 0.01;  ///< steps a_k = a / (k + o)^alpha, k from 1
@@ -115,4 +115,4 @@ class BasicSpsa {
 
 using Spsa = BasicSpsa<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

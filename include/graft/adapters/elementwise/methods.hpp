@@ -8,7 +8,7 @@
 #include "graft/adapters/elementwise/road.hpp"
 #include "graft/adapters/elementwise/ssf.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the elementwise family.
 template <std::floating_point T>
@@ -16,4 +16,4 @@ using ElementwiseMethods =
     MethodList<LinearMethod<BasicIA3<T>>, LNTuningMethod<T>, LinearMethod<BasicBEFT<T>>,
                LinearMethod<BasicRoAd<T>>, SSFMethod<T>, BitFitMethod<T>, DiffFitMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of approximated prompt tuning.
 struct AptConfig {
@@ -101,4 +101,4 @@ struct AptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

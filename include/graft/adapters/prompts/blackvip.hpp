@@ -8,7 +8,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of black-box visual prompting; the fields of SPSA are those of SpsaConfig.
 struct BlackvipConfig {
@@ -207,4 +207,4 @@ class BasicBlackvipCoordinator {
 
 using BlackvipCoordinator = BasicBlackvipCoordinator<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/prompts/unit_rows.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of concept embedding search.
 struct ConesConfig {
@@ -96,4 +96,4 @@ class BasicConceptEmbeddings {
 
 using ConceptEmbeddings = BasicConceptEmbeddings<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

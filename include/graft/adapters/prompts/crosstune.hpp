@@ -11,7 +11,7 @@
 #include "graft/autograd/ops/attention.hpp"
 #include "graft/autograd/ops/norm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of CrossTune.
 struct CrosstuneConfig {
@@ -125,4 +125,4 @@ class BasicCrosstune {
 
 using Crosstune = BasicCrosstune<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

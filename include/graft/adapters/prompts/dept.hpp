@@ -9,7 +9,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of decomposed prompt tuning.
 struct DeptConfig {
@@ -129,4 +129,4 @@ struct DeptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/prompts/prefix_tuning.hpp"
 #include "graft/adapters/prompts/vpt.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of E²VPT.
 struct E2vptConfig {
@@ -301,4 +301,4 @@ struct E2vptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of gradient-regulated meta-prompt learning.
 struct GramConfig {
@@ -118,4 +118,4 @@ class BasicGram {
 
 using Gram = BasicGram<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

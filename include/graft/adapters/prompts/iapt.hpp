@@ -7,7 +7,7 @@
 
 #include "graft/adapters/prompts/prompt_stack.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of instruction-aware prompt tuning.
 struct IaptConfig {
@@ -208,4 +208,4 @@ struct IaptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

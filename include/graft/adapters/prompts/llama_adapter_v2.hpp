@@ -11,7 +11,7 @@
 #include "graft/adapters/prompts/adaption_prompt.hpp"
 #include "graft/adapters/prompts/prompt_stack.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LLaMA-Adapter V2. With one of the four first fields below the gated prompts and
 /// the early fusion of visual tokens take part; without, biases, scales and norms alone.
@@ -24,8 +24,8 @@ struct LlamaAdapterV2Config {
   std::optional<Index> visual_dim;         ///< width of a visual token; none: that of the model
   std::optional<std::string> side;  ///< of the scale: input (released code) or output (paper);
                                     ///< none: output with prompts, input without
-  bool train_norms = true;  ///< trained copies of all norms
-  ConfigValue groups;       ///< names of the optimiser's groups, for the record
+  bool train_norms = true;          ///< trained copies of all norms
+  ConfigValue groups;               ///< names of the optimiser's groups, for the record
   Selection select = {};
 
   static constexpr const char* kPeftType = "LLAMA_ADAPTER_V2";
@@ -256,4 +256,4 @@ void keep_gradients_of(const std::string& group, const Set& set) {
 
 using LlamaAdapterV2 = BasicLlamaAdapterV2<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -20,7 +20,7 @@
 #include "graft/adapters/prompts/semantic_proxies.hpp"
 #include "graft/adapters/prompts/vpt.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the prompts family.
 template <std::floating_point T>
@@ -32,4 +32,4 @@ using PromptMethods =
                AptMethod<T>, PastaMethod<T>, PvpMethod<T>, SemanticProxyMethod<T>,
                LlamaAdapterV2Method<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/adapters/prompts/prompt_stack.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of special-token adaptation.
 struct PastaConfig {
@@ -134,4 +134,4 @@ struct PastaMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

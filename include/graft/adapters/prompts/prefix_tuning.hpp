@@ -9,7 +9,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of prefix tuning; fields as in PEFT's PrefixTuningConfig.
 struct PrefixTuningConfig {
@@ -208,4 +208,4 @@ struct PrefixTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Virtual tokens that are renewed before blocks: what an adapter puts in their place.
 ///
@@ -98,4 +98,4 @@ BasicVar<T> for_each_row(const BasicVar<T>& rows, Index batch) {
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

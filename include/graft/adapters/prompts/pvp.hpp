@@ -6,7 +6,7 @@
 
 #include "graft/adapters/prompts/vpt.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of pre-trained visual prompts.
 struct PvpConfig {
@@ -94,4 +94,4 @@ struct PvpMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/prompts/unit_rows.hpp"
 #include "graft/adapters/prompts/vpt.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of visual prompts with semantic proxies.
 struct SemanticProxyConfig {
@@ -210,4 +210,4 @@ struct SemanticProxyMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

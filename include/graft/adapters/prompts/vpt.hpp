@@ -8,7 +8,7 @@
 
 #include "graft/adapters/prompts/prompt_stack.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of visual prompt tuning.
 struct VptConfig {
@@ -185,4 +185,4 @@ struct VptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
