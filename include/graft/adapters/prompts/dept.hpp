@@ -105,8 +105,7 @@ struct DeptMethod {
             .parameters = "; num_virtual_tokens d + (max_length + d) r",
             .mergeable = false,
             .in_peft = false,
-            .identity_at_init = false,
-            .adds_up = false};
+            .identity_at_init = false};
   }
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config& config,
                                                      const EmbeddingSiteInfo<T>& site,

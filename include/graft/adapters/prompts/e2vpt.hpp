@@ -276,8 +276,7 @@ struct E2vptMethod {
             .parameters = "; num_tokens d + num_key_value_tokens kv_heads head_dim a block",
             .mergeable = false,
             .in_peft = false,
-            .identity_at_init = false,
-            .adds_up = false};
+            .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(const Config& config,
