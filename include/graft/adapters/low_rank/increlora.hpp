@@ -80,10 +80,9 @@ struct IncreLoRAConfig {
 /// later ones are single vectors. The last `incre_rank_num` components are the reserve, which R
 /// does not count: e = 10⁻⁵, frozen, while a and b learn, or all frozen and e = 0. Trained: init_r
 /// (in + out + 1) at first. The identity at the start; merges. Loss: orth_reg_weight · mean over
-/// all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023 (arXiv:2308.12043),
-/// section 3. Score over √(out in) as in the authors' code; the end is when the total rank reaches
-/// the target or passes it, where their code never stops. Tensors: lora_A.k, lora_E.k, lora_B.k,
-/// ranknum.
+/// all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023 (arXiv:2308.12043).
+/// Score over √(out in) as in the authors' code; the end is when the total rank reaches the target
+/// or passes it, where their code never stops. Tensors: lora_A.k, lora_E.k, lora_B.k, ranknum.
 template <std::floating_point T>
 class BasicIncreLoRA {
  public:
