@@ -81,8 +81,9 @@ TEST_CASE("a run lets modules grow up to the reference rank and trains what grew
       grown = first->named(1)[0].second.value().clone();
   }
   auto* first = graft::method_of<Method>(parts[0].part.get());
-  CHECK(first->rank() + graft::method_of<Method>(parts[1].part.get())->rank() >= 8);
-  CHECK(first->rank() <= 5);
+  const Index total = first->rank() + graft::method_of<Method>(parts[1].part.get())->rank();
+  CHECK(total >= 8);
+  CHECK(total < 12);
   REQUIRE(grown);
   CHECK(checks::relative_error(first->named(1)[2].second.value(),
                                graft::BasicTensor<double>::zeros({2, 3})) > 1e-6);
