@@ -166,13 +166,17 @@ class BasicIncreLoRA {
       if (shape->rank() != 2) break;
       sizes.push_back((*shape)[0]);
     }
-    std::vector<Index> now;
-    for (const auto& c : components_) now.push_back(c.a.shape()[0]);
-    if (sizes.empty() || sizes == now) return;
-    components_.clear();
-    for (const Index r : sizes)
-      append(BasicTensor<T>::zeros({r, in_}), BasicTensor<T>::zeros({r, 1}),
-             BasicTensor<T>::zeros({out_, r}));
+    if (sizes.empty()) return;
+    // Those that are as in the file stay the same parameters: an optimiser may know them.
+    std::size_t same = 0;
+    while (same < std::min(sizes.size(), components_.size()) &&
+           components_[same].a.shape()[0] == sizes[same])
+      ++same;
+    components_.erase(components_.begin() + static_cast<std::ptrdiff_t>(same), components_.end());
+    (*entries_)[path_] = static_cast<Index>(same);
+    for (std::size_t k = same; k < sizes.size(); ++k)
+      append(BasicTensor<T>::zeros({sizes[k], in_}), BasicTensor<T>::zeros({sizes[k], 1}),
+             BasicTensor<T>::zeros({out_, sizes[k]}));
   }
   /// @throws ValueError if ranknum is none of the ranks that the components add up to.
   void after_load() {
