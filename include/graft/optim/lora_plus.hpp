@@ -6,7 +6,7 @@
 #include "graft/autograd/parameter.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct LoRAPlusConfig {
   double learning_rate = 1e-4;            ///< of A; must be the optimiser's
@@ -62,4 +62,4 @@ std::vector<BasicParameterGroup<T>> lora_plus_groups(
   return groups;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -15,7 +15,7 @@
 #include "graft/adapters/low_rank/shared_type.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of ASLoRA. The procedure moves B with AdamW at the run's rate.
 struct ASLoRAConfig {
@@ -294,4 +294,4 @@ struct ASLoRAMethod {
 
 using ASLoRA = BasicASLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of DSEE.
 struct DSEEConfig {
@@ -334,4 +334,4 @@ class BasicDSEE {
 
 using DSEE = BasicDSEE<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of GradNormLoRP.
 struct GradNormLoRPConfig {
@@ -283,4 +283,4 @@ struct GradNormLoRPMethod {
 
 using GradNormLoRP = BasicGradNormLoRP<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/spectrum.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of HiPA: that of LoRA, and of the loss.
 struct HiPAConfig {
@@ -144,4 +144,4 @@ struct HiPAMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -16,7 +16,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/observe_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of IncreLoRA. The procedure moves what grew with AdamW at the run's rate.
 struct IncreLoRAConfig {
@@ -452,4 +452,4 @@ struct IncreLoRAMethod {
 
 using IncreLoRA = BasicIncreLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

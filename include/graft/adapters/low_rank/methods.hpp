@@ -38,7 +38,7 @@
 #include "graft/adapters/low_rank/vera.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the low-rank family.
 template <std::floating_point T>
@@ -57,4 +57,4 @@ using LowRankMethods = MethodList<
     LinearMethod<BasicPSEC<T>>, LinearMethod<BasicMTLoRA<T>>, TriAdaptLoRAMethod<T>,
     IncreLoRAMethod<T>, ASLoRAMethod<T>, PELAMethod<T>, RelaxedRecursiveMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

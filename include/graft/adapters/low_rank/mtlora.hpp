@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/norm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MTLoRA.
 struct MTLoRAConfig {
@@ -213,4 +213,4 @@ class BasicMTLoRA {
 
 using MTLoRA = BasicMTLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

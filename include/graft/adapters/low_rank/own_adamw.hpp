@@ -14,7 +14,7 @@
 
 /// AdamW for parameters that the optimiser of a run does not know: it was made before them, or has
 /// to merge what it remembers of them.
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Moments of one parameter (β 0.9 and 0.999, ε 10⁻⁸, decoupled decay).
 template <std::floating_point T>
@@ -98,4 +98,4 @@ BasicTensor<T> drawn_factor(std::uint64_t seed, std::uint64_t module, std::uint6
   return t;
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -13,7 +13,7 @@
 #include "graft/autograd/ops/loss.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PELA.
 struct PELAConfig {
@@ -168,4 +168,4 @@ struct PELAMethod {
 
 using PELA = BasicPELA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PortLLM's patches.
 struct PortLLMConfig {
@@ -109,4 +109,4 @@ class BasicPortLLM {
 
 using PortLLM = BasicPortLLM<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PSEC.
 struct PSECConfig {
@@ -211,4 +211,4 @@ class BasicPSEC {
 
 using PSEC = BasicPSEC<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -15,7 +15,7 @@
 #include "graft/adapters/target_match.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of relaxed recursive transformers.
 struct RelaxedRecursiveConfig {
@@ -349,4 +349,4 @@ struct RelaxedRecursiveMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

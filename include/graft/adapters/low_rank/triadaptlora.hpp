@@ -16,7 +16,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of TriAdaptLoRA. The procedure moves what grew with AdamW at the run's rate.
 struct TriAdaptLoRAConfig {
@@ -369,4 +369,4 @@ struct TriAdaptLoRAMethod {
 
 using TriAdaptLoRA = BasicTriAdaptLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
