@@ -122,6 +122,11 @@ TEST_CASE("Procedures go on from a checkpoint in the middle of what they do") {
   const ConfigValue q = ConfigValue::List{ConfigValue("q_proj")};
   check_resume("LOSIA", {{"period", 2}}, 10);
   check_resume("DYLORA", {}, 6);
+  check_resume("GRADNORMLORP", {{"update_proj_gap", 2}}, 6);
+  check_resume("INCRELORA",
+               {{"target_r", 4}, {"init_warmup", 0}, {"incre_interval", 2}, {"top_h", 1}}, 8);
+  check_resume("TRIADAPTLORA", {{"reference_rank", 4}, {"incre_interval", 2}}, 8);
+  check_resume("ASLORA", {}, 6);
   check_resume("ROSA", {{"spa_num_grads", 4}}, 8);
   check_resume("ROSA", {{"schedule", "wl2"}, {"spa_num_grads", 2}, {"grad_acc_mode", "mean"}}, 6);
   check_resume("STATIC_MASK", {{"selection", "fisher"}, {"score_steps", 4}}, 6);

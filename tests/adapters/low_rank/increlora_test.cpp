@@ -134,3 +134,23 @@ TEST_CASE("a run of IncreLoRA grows, trains what grew and can go on from its sta
   CHECK(method.rank() == 5);
   CHECK(method.components().back().e.value()[0] == 0);
 }
+
+TEST_CASE("components that a file has in the same size stay the parameters that they were") {
+  const auto layer = checks::random_layer<double>(5, 6, 1);
+  auto method = checks::make<Method>({.init_rank = 2}, checks::site_of(layer));
+  const auto first = method.components()[0].a;
+  const graft::Shape shapes[] = {{2, 6}, {1, 6}, {1, 6}};
+  method.before_load([&](std::string_view name) -> const graft::Shape* {
+    for (std::size_t k = 0; k < 3; ++k)
+      if (name == graft::concat("lora_A.", k)) return &shapes[k];
+    return nullptr;
+  });
+  CHECK(method.components_rank() == 4);
+  CHECK(method.components()[0].a == first);
+  method.tensors().back().index->values[0] = 3;
+  method.after_load();
+  CHECK(method.components()[1].e.trainable());
+  CHECK_FALSE(method.components()[2].e.trainable());
+  method.tensors().back().index->values[0] = 1;
+  CHECK_THROWS_AS(method.after_load(), graft::ValueError);
+}

@@ -165,8 +165,8 @@ class ASLoRAType {
 ///
 /// A: [r, in] ~ U(±1/√in), B_g: [out, r], zero; trained for a type: r in + groups · r out, at first
 /// a group for each layer. The identity at the start; merges. Source: Hu et al. 2024
-/// (arXiv:2412.10135), section 3. Schedule and distance (see ASLoRAType) are this library's, the
-/// paper leaves them open. Tensors: shared.TYPE.lora_A.weight, shared.TYPE.lora_B.g.weight,
+/// (arXiv:2412.10135). Schedule and distance (see ASLoRAType) are chosen here and
+/// not compared with the paper's. Tensors: shared.TYPE.lora_A.weight, shared.TYPE.lora_B.g.weight,
 /// shared.TYPE.group_of_layer.
 template <std::floating_point T>
 class BasicASLoRA {

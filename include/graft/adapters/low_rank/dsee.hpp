@@ -174,7 +174,7 @@ std::vector<std::int64_t> dsee_removed_heads(const BasicTensor<T>& heads,
 /// sparse part of W (`dsee_decomposition`), of W itself, or anywhere; trained: r (in + out) + N. S₁
 /// leaves out the prune_ratio smallest |W|: made with the adapter, so that a run with it is the
 /// third phase of the paper. The identity at the start without pruning; merges. Source: Chen et al.
-/// 2021 (arXiv:2111.00160), section 3 and algorithm 1. The decomposition ends before its rank fills
+/// 2021 (arXiv:2111.00160). The decomposition ends before its rank fills
 /// the layer; the code goes on and chooses places at random then. Coefficients of heads
 /// (`dsee_head_loss`, `dsee_removed_heads`) belong to the attention of the model. Tensors:
 /// lora_A.weight, lora_B.weight, sparse_values, sparse_index, prune_mask.

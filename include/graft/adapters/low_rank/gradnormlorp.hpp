@@ -165,7 +165,7 @@ class GradNormOptimizer {
 /// v: [out, in], first the frozen weight, g: [out, 1], its row norms; trained: in out + out, with
 /// 2 r max(in, out) + 2 out moments. With D = ∂L/∂W: ∂g_o = D_o · v̂_o and ∂v_o = g_o / ‖v_o‖ (D_o −
 /// (D_o · v̂_o) v̂_o), or without the second term. The identity at the start; merges. The procedure
-/// moves v and g itself. Source: Huang et al. 2024 (arXiv:2412.19616), algorithm 1. The released
+/// moves v and g itself. Source: Huang et al. 2024 (arXiv:2412.19616). The released
 /// code sets g to ‖v‖ before every step, which undoes its update; here g is kept. Tensors:
 /// weight_v, weight_g.
 template <std::floating_point T>

@@ -80,10 +80,9 @@ struct IncreLoRAConfig {
 /// later ones are single vectors. The last `incre_rank_num` components are the reserve, which R
 /// does not count: e = 10⁻⁵, frozen, while a and b learn, or all frozen and e = 0. Trained: init_r
 /// (in + out + 1) at first. The identity at the start; merges. Loss: orth_reg_weight · mean over
-/// all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023 (arXiv:2308.12043),
-/// section 3. Score over √(out in) as in the authors' code; the end is when the total rank reaches
-/// the target or passes it, where their code never stops. Tensors: lora_A.k, lora_E.k, lora_B.k,
-/// ranknum.
+/// all A_k and B_k of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al. 2023 (arXiv:2308.12043).
+/// Score over √(out in) as in the authors' code; the end is when the total rank reaches the target
+/// or passes it, where their code never stops. Tensors: lora_A.k, lora_E.k, lora_B.k, ranknum.
 template <std::floating_point T>
 class BasicIncreLoRA {
  public:
@@ -167,13 +166,17 @@ class BasicIncreLoRA {
       if (shape->rank() != 2) break;
       sizes.push_back((*shape)[0]);
     }
-    std::vector<Index> now;
-    for (const auto& c : components_) now.push_back(c.a.shape()[0]);
-    if (sizes.empty() || sizes == now) return;
-    components_.clear();
-    for (const Index r : sizes)
-      append(BasicTensor<T>::zeros({r, in_}), BasicTensor<T>::zeros({r, 1}),
-             BasicTensor<T>::zeros({out_, r}));
+    if (sizes.empty()) return;
+    // Those that are as in the file stay the same parameters: an optimiser may know them.
+    std::size_t same = 0;
+    while (same < std::min(sizes.size(), components_.size()) &&
+           components_[same].a.shape()[0] == sizes[same])
+      ++same;
+    components_.erase(components_.begin() + static_cast<std::ptrdiff_t>(same), components_.end());
+    (*entries_)[path_] = static_cast<Index>(same);
+    for (std::size_t k = same; k < sizes.size(); ++k)
+      append(BasicTensor<T>::zeros({sizes[k], in_}), BasicTensor<T>::zeros({sizes[k], 1}),
+             BasicTensor<T>::zeros({out_, sizes[k]}));
   }
   /// @throws ValueError if ranknum is none of the ranks that the components add up to.
   void after_load() {

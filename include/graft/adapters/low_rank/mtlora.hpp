@@ -61,7 +61,7 @@ struct MTLoRAConfig {
 /// `apply` gives the shared output, `outputs` all; x_t is the task's own input where it has one
 /// (not dropped again), else drop(x). The shared output starts as the identity and merges but with
 /// addition; a task's path on the shared input merges as `task`. Source: Agiza et al. 2024
-/// (arXiv:2403.20320), section 3, and the authors' code for the modes. Tensors: lora_shared_A,
+/// (arXiv:2403.20320), and the authors' code for the modes. Tensors: lora_shared_A,
 /// lora_shared_B, lora_tasks_A.TASK, lora_tasks_B.TASK, lora_shared_scale, lora_task_scale.TASK,
 /// lora_norm.weight, lora_norm.bias.
 template <std::floating_point T>

@@ -73,7 +73,7 @@ BasicVar<T> pela_feature_loss(const std::vector<BasicVar<T>>& student,
 /// Trained: k (in + out), and out of a bias. No identity at the start, the rank is cut; merges to a
 /// dense layer. Loss: bound_weight · mean over layers of (max |W₂ W₁ − W| − ε)², whose gradient is
 /// that of the one largest entry, and `pela_feature_loss`, for which the caller runs the frozen
-/// model. Source: Guo et al. 2023 (arXiv:2310.10700), section 3; the bound is that of the authors'
+/// model. Source: Guo et al. 2023 (arXiv:2310.10700); the bound is that of the authors'
 /// code. Tensors: 0.weight, 1.weight, 1.bias.
 template <std::floating_point T>
 class BasicPELA {

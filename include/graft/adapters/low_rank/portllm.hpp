@@ -41,7 +41,7 @@ struct PortLLMConfig {
 /// A_k: [r, in], B_k: [out, r], frozen; nothing is trained. As many patches as a file holds; made
 /// new, one for each strength, all zero. Merging is the method: merged, unmerged and removed as any
 /// adapter. Loading refuses modules and shapes that differ, and lists them. Source: Khan et al.
-/// 2024 (arXiv:2410.10870), eq. 5. Tensors: patch<k>.lora_A.weight, patch<k>.lora_B.weight.
+/// 2024 (arXiv:2410.10870). Tensors: patch<k>.lora_A.weight, patch<k>.lora_B.weight.
 template <std::floating_point T>
 class BasicPortLLM {
  public:

@@ -62,7 +62,7 @@ struct PSECConfig {
 /// skills], of a context, shared by all layers, with ReLU between its layers; its loss is (mean a −
 /// alpha / 2)² + (mean a_last − alpha)². The identity at the start; merges in phase 1. The context
 /// of the batch is set before a forward pass (`set_context`): one row for each of x, or for equal
-/// groups of neighbouring rows. Source: Liu et al. 2025 (arXiv:2502.05932), section 4; truncation
+/// groups of neighbouring rows. Source: Liu et al. 2025 (arXiv:2502.05932); truncation
 /// and loss are those of the authors' code. Tensors: lora_A.i, lora_B.i,
 /// shared.composition.2k.weight, .bias.
 template <std::floating_point T>

@@ -219,7 +219,7 @@ class RecursiveNorm {
 /// the model again when a file is loaded, and exist once for all depths that run them; switched
 /// off, the model is the original one. No identity at the start unless r reaches the rank of what
 /// sharing lost; merges depth by depth, which undoes the sharing. Source: Bae et al. 2024
-/// (arXiv:2410.20672), section 3. Tensors: lora_A.weight, lora_B.weight, shared.j.NAME.weight,
+/// (arXiv:2410.20672). Tensors: lora_A.weight, lora_B.weight, shared.j.NAME.weight,
 /// .bias.
 template <std::floating_point T>
 struct RelaxedRecursiveMethod {

@@ -196,11 +196,16 @@ class BasicTriAdaptLoRA {
       if (shape->rank() != 2) break;
       sizes.push_back((*shape)[0]);
     }
-    if (sizes.empty() || sizes == block_sizes()) return;
-    blocks_.clear();
+    if (sizes.empty()) return;
+    // Those that are as in the file stay the same parameters: an optimiser may know them.
+    std::size_t same = 0;
+    const auto now = block_sizes();
+    while (same < std::min(sizes.size(), now.size()) && now[same] == sizes[same]) ++same;
+    blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(same), blocks_.end());
     rank_ = 0;
-    for (const Index q : sizes)
-      grow(BasicTensor<T>::zeros({q, in_}), BasicTensor<T>::zeros({out_, q}));
+    for (std::size_t k = 0; k < same; ++k) rank_ += sizes[k];
+    for (std::size_t k = same; k < sizes.size(); ++k)
+      grow(BasicTensor<T>::zeros({sizes[k], in_}), BasicTensor<T>::zeros({out_, sizes[k]}));
   }
 
   Index rank() const { return rank_; }
