@@ -20,7 +20,7 @@
 #include "graft/layers/linear.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Integers that belong to an adapter (positions, masks, assignments); saved, never trained.
 struct IndexTensor {
@@ -248,4 +248,4 @@ BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter
   return BasicDenseLinear<T>(w, bias);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -15,7 +15,7 @@
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/default_targets.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Where a method goes, as its descriptor says by the functions that it has.
 struct MethodPlaces {
@@ -438,4 +438,4 @@ class MethodRegistry {
   std::vector<MethodEntry<T>> entries_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

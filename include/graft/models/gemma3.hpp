@@ -9,7 +9,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct Gemma3Config {
   Index vocabulary = 0;
@@ -150,4 +150,4 @@ class BasicGemma3 final : public BasicCausalModel<T> {
 
 using Gemma3 = BasicGemma3<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

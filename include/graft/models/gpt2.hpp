@@ -10,7 +10,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct Gpt2Config {
   Index vocabulary = 0;
@@ -164,4 +164,4 @@ class BasicGpt2 final : public BasicCausalModel<T> {
 
 using Gpt2 = BasicGpt2<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

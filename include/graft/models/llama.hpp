@@ -9,7 +9,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Sizes of a LLaMA-like decoder (LLaMA, Mistral, SmolLM, Qwen2, Qwen3).
 struct LlamaConfig {
@@ -217,4 +217,4 @@ class BasicLlama final : public BasicCausalModel<T> {
 
 using Llama = BasicLlama<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -11,7 +11,7 @@
 #include "graft/layers/sites.hpp"
 #include "graft/models/batch.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A frozen network with named adapter sites. Not movable: sites keep their addresses.
 template <std::floating_point T>
@@ -55,6 +55,11 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
   context->modality = batch.modality;
+  context->instruction_mask = batch.instruction_mask;
+  if (batch.visual) {
+    context->visual.assign(batch.visual.begin(), batch.visual.end());
+    context->visual_width = batch.visual.cols();
+  }
   if (batch.labels.size() == batch.ids.size()) context->labels = batch.labels;
   context->prompt_lengths =
       batch.prompt_lengths.empty() ? std::move(prompt_lengths) : batch.prompt_lengths;
@@ -116,4 +121,4 @@ std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& 
 
 using Model = BasicModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

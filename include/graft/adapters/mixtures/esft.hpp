@@ -9,7 +9,7 @@
 /// Expert-specialised fine-tuning (Wang et al. 2024, arXiv:2407.01906): which experts of a
 /// pretrained mixture a task uses most. Only these are trained then, as they are; router, shared
 /// experts and all others stay frozen.
-namespace graft::esft {
+namespace graft::inline v0_1::esft {
 
 namespace detail {
 
@@ -78,4 +78,4 @@ std::vector<std::vector<Index>> select_experts(const BasicTensor<T>& scores, dou
   return selected;
 }
 
-}  // namespace graft::esft
+}  // namespace graft::inline v0_1::esft

@@ -5,7 +5,7 @@
 
 #include "graft/adapters/target_match.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// What a linear layer is in a feed-forward block act(gate) ⊙ up → down, or act(up) → down.
 enum class FeedForwardRole { none, gate, up, down };
@@ -39,4 +39,4 @@ inline FeedForwardPlace feed_forward_place(const std::string& path) {
   return {};
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

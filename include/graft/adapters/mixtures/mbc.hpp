@@ -11,7 +11,7 @@
 /// Model-based clustering (Ostapenko et al. 2024, arXiv:2405.11157, section 3.1): tasks whose
 /// separately trained LoRAs are alike share one. Each row of `theta` is the flat LoRA of a task;
 /// training one LoRA for each cluster is ordinary training, or starts from `cluster_means`.
-namespace graft::mbc {
+namespace graft::inline v0_1::mbc {
 
 /// Entries with |θ| no larger than the q-quantile of their own row (linear interpolation) go to
 /// zero. theta: [tasks, P]. @throws ValueError for a q outside of [0, 1]
@@ -137,4 +137,4 @@ BasicTensor<T> cluster_means(const BasicTensor<T>& theta, const std::vector<Inde
   return means;
 }
 
-}  // namespace graft::mbc
+}  // namespace graft::inline v0_1::mbc

@@ -12,7 +12,7 @@
 #include "graft/adapters/mixtures/smore.hpp"
 #include "graft/adapters/mixtures/xlora.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the mixtures family.
 template <std::floating_point T>
@@ -22,4 +22,4 @@ using MixturesMethods =
                MoVMethod<T>, LinearMethod<BasicMoLoRA<T>>, PerftMethod<T>,
                LinearMethod<BasicSMoRE<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/named_activation.hpp"
 #include "graft/autograd/low_rank_term.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MixLoRA.
 struct MixLoRAConfig {
@@ -365,4 +365,4 @@ struct MixLoRAMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

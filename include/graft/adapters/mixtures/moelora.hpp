@@ -10,7 +10,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/mixtures/router.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoELoRA.
 struct MoELoRAConfig {
@@ -211,4 +211,4 @@ class BasicMoELoRA {
 
 using MoELoRA = BasicMoELoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/mixtures/router.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Experts of every block by a named shape: four equal groups of blocks have 2 4 6 8 experts
 /// (inverted_triangle), 8 6 4 2 (triangle), 8 2 2 8 (hourglass) or 5 5 5 5 (rectangle); block l of
@@ -151,4 +151,4 @@ class BasicMoLA {
 
 using MoLA = BasicMoLA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

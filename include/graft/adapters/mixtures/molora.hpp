@@ -8,7 +8,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/mixtures/router.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoLoRA.
 struct MoLoRAConfig {
@@ -98,4 +98,4 @@ class BasicMoLoRA {
 
 using MoLoRA = BasicMoLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

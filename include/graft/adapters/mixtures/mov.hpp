@@ -12,7 +12,7 @@
 #include "graft/adapters/mixtures/router.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoV.
 struct MoVConfig {
@@ -158,4 +158,4 @@ struct MoVMethod {
 
 using MoV = BasicMoV<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

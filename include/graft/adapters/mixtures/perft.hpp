@@ -11,7 +11,7 @@
 #include "graft/adapters/mixtures/router.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PERFT.
 struct PerftConfig {
@@ -178,4 +178,4 @@ struct PerftMethod {
 
 using Perft = BasicPerft<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

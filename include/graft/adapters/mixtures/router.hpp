@@ -13,7 +13,7 @@
 
 /// What mixtures of experts have in common: which tokens go to which experts, and the losses that
 /// keep the experts in balance.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Which rows of [batch · tokens] hidden states are no padding; empty: all, or the context says
 /// nothing about these rows. Virtual tokens in front of a row count as padding.
@@ -241,4 +241,4 @@ void require_plain(std::string_view method, const LinearSiteInfo<T>& site) {
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

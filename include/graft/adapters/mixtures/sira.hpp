@@ -10,7 +10,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/mixtures/router.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SiRA.
 struct SiRAConfig {
@@ -182,4 +182,4 @@ class BasicSiRA {
 
 using SiRA = BasicSiRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/mixtures/router.hpp"
 #include "graft/adapters/named_activation.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of S'MoRE. Lists have an entry for each level, the leaves first.
 struct SMoREConfig {
@@ -413,4 +413,4 @@ class BasicSMoRE {
 
 using SMoRE = BasicSMoRE<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/representation/reft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 using ConsReftConfig = ReftConfig<ReftKind::consreft>;
 
@@ -62,4 +62,4 @@ struct ConsReftMethod : ReftRowsMethod<ConsReftEdit<T>> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/representation/reft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 using DiReftConfig = ReftConfig<ReftKind::direft>;
 
@@ -76,4 +76,4 @@ struct DiReftMethod : ReftMethodBase<DiReftEdit<T>> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

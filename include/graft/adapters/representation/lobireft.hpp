@@ -6,7 +6,7 @@
 
 #include "graft/adapters/representation/reft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 using LobiReftConfig = ReftConfig<ReftKind::lobireft>;
 
@@ -61,4 +61,4 @@ struct LobiReftMethod : ReftRowsMethod<LobiReftEdit<T>> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

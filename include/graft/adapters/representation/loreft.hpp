@@ -6,7 +6,7 @@
 
 #include "graft/adapters/representation/reft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 using LoReftConfig = ReftConfig<ReftKind::loreft>;
 
@@ -68,4 +68,4 @@ struct LoReftMethod : ReftRowsMethod<LoReftEdit<T>> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

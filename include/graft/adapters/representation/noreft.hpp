@@ -6,7 +6,7 @@
 
 #include "graft/adapters/representation/reft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 using NoReftConfig = ReftConfig<ReftKind::noreft>;
 
@@ -62,4 +62,4 @@ struct NoReftMethod : ReftMethodBase<NoReftEdit<T>> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/tensor/decompositions.hpp"
 
 /// Matrices whose rows stay orthonormal while they are trained.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The orthonormal rows next to a: with aᵀ = Q T and the diagonal of T not negative, Qᵀ. a: [r, d],
 /// r ≤ d. @throws ShapeError for more rows than columns.
@@ -97,4 +97,4 @@ class RetractRows final : public Procedure<T> {
   std::vector<BasicParameter<T>> rows_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

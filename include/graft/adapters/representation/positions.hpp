@@ -8,7 +8,7 @@
 #include "graft/layers/sites.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Which tokens an edit of hidden states changes: all that are no padding, or the first and the
 /// last ones of the prompt.
@@ -89,4 +89,4 @@ inline EditedRows edited_rows(const EditPositions& positions, const ForwardConte
   return rows;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

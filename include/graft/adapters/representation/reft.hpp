@@ -15,7 +15,7 @@
 
 /// What the ReFT methods have in common (Wu et al. 2024, arXiv:2404.03592): a map Φ of a hidden
 /// state to itself that changes r directions of it, at some tokens of the prompt.
-namespace graft {
+namespace graft::inline v0_1 {
 
 enum class ReftKind { loreft, direft, noreft, consreft, lobireft };
 
@@ -242,4 +242,4 @@ struct ReftRowsMethod : ReftMethodBase<Edit> {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// x with some of its rows replaced: y[index[i]] = rows[i], all others as they are. x: [n, ...],
 /// rows: [index, ...]; an index occurs once.
@@ -46,4 +46,4 @@ BasicVar<T> replace_rows(const BasicVar<T>& x, std::vector<Index> index, const B
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

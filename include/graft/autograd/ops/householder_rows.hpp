@@ -5,7 +5,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -87,4 +87,4 @@ BasicVar<T> householder_rows(const BasicVar<T>& v) {
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
