@@ -98,6 +98,7 @@
 #include "graft/adapters/low_rank/velora.hpp"
 #include "graft/adapters/low_rank/vera.hpp"
 #include "graft/adapters/memory/derivative_codes.hpp"
+#include "graft/adapters/memory/lemo_predictor.hpp"
 #include "graft/adapters/memory/methods.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"

@@ -1,8 +1,11 @@
 // Side networks that are told hidden states, functions that keep codes for their backward pass,
 // optimisers that live inside of it.
+#include "graft/adapters/memory/lemo_predictor.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"
 #include "graft/adapters/memory/unipt.hpp"
+#include "graft/autograd/ops/loss.hpp"
+#include "graft/optim/adamw.hpp"
 #include "graft/optim/lomo.hpp"
 #include "handlers.hpp"
 #include "method_layer.hpp"
@@ -143,6 +146,45 @@ void run_side_module(Checker& check, const Case& c) {
   compare_tensor_gradients(check, file, tensors, "grad.", c.json);
 }
 
+void run_predictor(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  graft::StandaloneInit<float> init(0);
+  const auto input = tensor_of<float>(file, "x"),
+             target = tensor_of<float>(file, "informativeness");
+  graft::LeMoPredictor predictor(input.cols(), config.at("predictor_dim"),
+                                 config.at("predictor_out"), init.context());
+  const auto tensors = load_tensors(c, predictor);
+  const auto loss = [&](Tape& tape) {
+    return graft::mse(predictor(tape.constant(input)), tape.constant(target));
+  };
+  {
+    Tape tape;
+    check.compare("score", values_of(predictor(tape.constant(input)).value()),
+                  graft::io::to_f64(file.at("score")));
+    const auto found = loss(tape);
+    check.compare("loss", values_of(found.value()), graft::io::to_f64(file.at("loss")));
+    tape.backward(found);
+    compare_tensor_gradients(check, file, tensors);
+  }
+  if (file.find("trace_loss") == nullptr) return;
+  std::vector<graft::Parameter> parameters;
+  for (const auto& [key, p] : tensors) parameters.push_back(p);
+  graft::AdamW optimizer(parameters, {.learning_rate = 1e-2, .weight_decay = 0});
+  optimizer.zero_grad();
+  std::vector<float> trace;
+  for (std::size_t step = 0; step < graft::io::to_f64(file.at("trace_loss")).size(); ++step) {
+    Tape tape;
+    const auto found = loss(tape);
+    trace.push_back(found.item());
+    tape.backward(found);
+    optimizer.step();
+    optimizer.zero_grad();
+  }
+  check.compare("trace_loss", trace, graft::io::to_f64(file.at("trace_loss")),
+                c.json.value("/trace/tolerance"_json_pointer, check.tolerance()));
+}
+
 /// The network's own tensors under an optimiser, with given gradients.
 template <class Optimizer>
 void run_steps(Checker& check, const Case& c,
@@ -211,6 +253,7 @@ const Handler handlers[] = {
     {{.kind = "layer", .peft_type = "SHERL"}, run_sherl},
     {{.kind = "transform", .peft_type = "S2A"}, run_coded_function},
     {{.kind = "layer", .peft_type = "S2A"}, run_side_module},
+    {{.kind = "layer", .peft_type = "LEMO"}, run_predictor},
     {{.kind = "procedure", .peft_type = "LOMO"}, run_lomo},
     {{.kind = "procedure", .peft_type = "ADALOMO"}, run_adalomo},
 };

@@ -95,14 +95,14 @@ TEST_CASE("LOMO clips by value and, with a pass that measures, by the norm of al
     }
     for (std::size_t k = 0; k < 3; ++k)
       for (Index i = 0; i < reference.parameters()[k].size(); ++i) {
-        const auto& p = reference.parameters()[k];
+        const auto p = reference.parameters()[k];
         CHECK(network.parameters()[k].value()[i] ==
               Approx(p.value()[i] - 0.1 * p.grad()[i] * 0.5 / (size + 1e-6)).margin(1e-12));
       }
   }
   for (std::size_t k = 0; k < 3; ++k)
     for (Index i = 0; i < reference.parameters()[k].size(); ++i) {
-      const auto& p = reference.parameters()[k];
+      const auto p = reference.parameters()[k];
       CHECK(
           value.parameters()[k].value()[i] ==
           Approx(p.value()[i] - 0.1 * std::min(0.05, std::max(-0.05, p.grad()[i]))).margin(1e-12));

@@ -53,7 +53,7 @@ inline Int8Rows encode_int8_rows(MatrixView<const float> x, float threshold) {
 /// LLM.int8: y[m, o] = c[m] c[o] Σ_{j∉O} x̂[m, j] ŵ[o, j] + Σ_{j∈O} x[m, j] w[o, j] + b[o], with
 /// the codes of `encode_int8_rows` and sums of integers; O the columns with outliers, w the decoded
 /// weight. dx = dy W through the decoded weight. With `weight_only`, y is the float product with
-/// the decoded weight. Source: Dettmers et al. 2022 (arXiv:2208.07339), §2 and 3. A handle, copies
+/// the decoded weight. Source: Dettmers et al. 2022 (arXiv:2208.07339). A handle, copies
 /// share the codes.
 class Int8Linear {
  public:

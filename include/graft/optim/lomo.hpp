@@ -69,7 +69,7 @@ class BasicFusedUpdates {
 ///
 /// Use it as an optimiser (`step`), or fused into the backward pass (`BasicFusedUpdates`), where at
 /// most one gradient of a parameter lives at a time; there the norm needs a pass of its own.
-/// Source: Lv et al. 2023 (arXiv:2306.09782), §3.
+/// Source: Lv et al. 2023 (arXiv:2306.09782)
 template <std::floating_point T>
 class BasicLomo final : public BasicOptimizer<T>, public BasicFusedUpdates<T> {
  public:

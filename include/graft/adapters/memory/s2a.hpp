@@ -65,8 +65,8 @@ struct S2AConfig {
 /// keeps for the backward pass is 1/w of a bottleneck adapter's. The identity at the start, cannot
 /// be merged. Together with biases (BitFit) and prompts, whose gradients need no inputs of layers,
 /// and with functions that keep codes of their derivatives (`coded_activation`, `coded_softmax`,
-/// `coded_layer_norm`: for one's own blocks), it is S2A. Source: Jin and Kim 2025
-/// (arXiv:2503.08154), §3. Tensors: side_down.{weight, bias}, side_up.{weight, bias}.
+/// `coded_layer_norm`: for one's own blocks), it is S2A. Source: Jin et al. 2025
+/// (arXiv:2503.08154) Tensors: side_down.{weight, bias}, side_up.{weight, bias}.
 template <std::floating_point T>
 class BasicS2ASide {
  public:

@@ -45,7 +45,7 @@ struct SHERLConfig {
 /// + 1 + width (d' + 3) + 1 for K states. The states are read without a gradient; the block that
 /// runs on y is the only one that keeps activations. With two states c is 0 or 1 and the gate
 /// learns nothing: use three or more. For one's own training code; not the identity, cannot be
-/// merged. Source: Diao et al. 2024 (arXiv:2407.07523), §3. Tensors: shared.sherl.{down,
+/// merged. Source: Diao et al. 2024 (arXiv:2407.07523) Tensors: shared.sherl.{down,
 /// down_norm}.i, gate, out, out_norm, theta.
 template <std::floating_point T>
 class BasicSHERL {

@@ -61,7 +61,7 @@ struct SideTuningConfig {
 /// gradient goes through F, so that nothing below it keeps activations: x has the gradient of S
 /// alone. Not the identity at the start, cannot be merged. Deviation: S starts at random, as a
 /// fresh Linear; the paper distils it from F or copies a small trained network, which loading does.
-/// Source: Zhang et al. 2020 (arXiv:1912.13503), eq. 1. Tensors: side.{0, 2}.{weight, bias},
+/// Source: Zhang et al. 2020 (arXiv:1912.13503). Tensors: side.{0, 2}.{weight, bias},
 /// side_alpha.
 template <std::floating_point T>
 class BasicSideTuning {

@@ -41,7 +41,7 @@ struct UniPTConfig {
 /// empty: all are; y: [batch, tokens, embed_size]. Trained: (L + 1) d' (width + 3) + d' (d' + 3) +
 /// d' + 1 + embed_size (d' + 1). The hidden states are read without a gradient: nothing of the
 /// frozen model is kept. For one's own training code (the states of any network); not the identity,
-/// cannot be merged. Source: Diao et al. 2024 (arXiv:2308.14316), §3. Tensors:
+/// cannot be merged. Source: Diao et al. 2024 (arXiv:2308.14316) Tensors:
 /// shared.unipt.{down, down_norm}.i, projection, projection_norm, up, gate.
 template <std::floating_point T>
 class BasicUniPT {

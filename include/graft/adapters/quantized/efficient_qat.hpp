@@ -50,7 +50,7 @@ struct EfficientQATConfig {
 /// out in / g, or out in / g. Gradients as `affine_quantise`. At the start the quantised layer, not
 /// the float one. Merges: the result is s, z and integers. Integers of the second phase are made
 /// from the frozen weight whenever an adapter is made or loaded, or given. Source: Chen et al. 2024
-/// (arXiv:2407.11062), eq. 1 to 4. Tensors: weight, quant_scale, quant_zero; or quant_scale.
+/// (arXiv:2407.11062). Tensors: weight, quant_scale, quant_zero; or quant_scale.
 template <std::floating_point T>
 class BasicEfficientQAT {
  public:

@@ -49,7 +49,7 @@ struct L4QConfig {
 /// Gradients as `lsq_quantise`: entries outside of the range give none to A and B. At the start
 /// plain quantisation of W, not the float layer. Merges: the result is σ, β and integers of b bits
 /// (`codes`). Wq is built again in the backward pass. The paper trains A, B with 5e-5 and σ, β with
-/// 1e-5 (optimiser group "quantiser"). Source: Jeon et al. 2024 (arXiv:2402.04902), eq. 8 to 13.
+/// 1e-5 (optimiser group "quantiser"). Source: Jeon et al. 2024 (arXiv:2402.04902).
 /// Tensors: lora_A.weight, lora_B.weight, quant_scale, quant_offset.
 template <std::floating_point T>
 class BasicL4Q {

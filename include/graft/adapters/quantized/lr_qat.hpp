@@ -111,7 +111,7 @@ BasicTensor<T> lr_qat_scale(const BasicTensor<T>& weight, Index bits, Index grou
 /// value is outside. At the start the rounded layer, not the float one. Merges: integers (`codes`)
 /// and s; Ŵ is built again in the backward pass. The paper trains s with 0 or 1e-5 and A, B with
 /// 1e-3 (optimiser group "quantiser"). Φ is made from W whenever an adapter is made or loaded, or
-/// given. Source: Bondarenko et al. 2024 (arXiv:2406.06385), eq. 3 to 6. Tensors: lora_A.weight,
+/// given. Source: Bondarenko et al. 2024 (arXiv:2406.06385). Tensors: lora_A.weight,
 /// lora_B.weight, quant_scale.
 template <std::floating_point T>
 class BasicLRQAT {

@@ -50,7 +50,7 @@ struct MetisConfig {
 /// default): λ Σ over the matrices of mean(α₁ p² + α₂ (p + 1e-6)⁻²). The identity at the start up
 /// to rounding; merges. Values are computed in full precision: quant::fp4_blocks and
 /// quant::spectral_quantise are what low-bit training puts around the products. Source: Cao et al.
-/// 2025 (arXiv:2509.00404), §3. Tensors: metis_U, metis_S, metis_V, metis_residual, bias.
+/// 2025 (arXiv:2509.00404) Tensors: metis_U, metis_S, metis_V, metis_residual, bias.
 template <std::floating_point T>
 class BasicMetis {
  public:

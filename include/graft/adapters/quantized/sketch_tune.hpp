@@ -200,7 +200,7 @@ void compensate_errors(Sketch<T>& sketch, const BasicTensor<T>& weight,
 /// the identity at the start (the sketch is near the weight); merges. Ŵ is looked up again in the
 /// backward pass. The codes never change; they are made again from the weight when an adapter is
 /// loaded, and are in its file where calibration decided them. Deviation from the paper: codes are
-/// kept in bytes. Source: Zhang et al. 2024 (arXiv:2410.06364), §3. Tensor: sketch (and codes).
+/// kept in bytes. Source: Zhang et al. 2024 (arXiv:2410.06364) Tensor: sketch (and codes).
 template <std::floating_point T>
 class BasicSketchTune {
  public:

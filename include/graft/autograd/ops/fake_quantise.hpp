@@ -30,7 +30,7 @@ BasicVar<T> one_a_group(const BasicVar<T>& p) {
 /// LSQ: ŵ = s q (+ β), q = round(clamp(v, low, high)), v = (w − β) / s.
 ///
 /// With m = 1 where low ≤ v ≤ high and 0 elsewhere: ∂ŵ/∂w = m, ∂ŵ/∂s = q − m v, ∂ŵ/∂β = 1 − m. β
-/// may be empty. Source: Esser et al. 2020 (arXiv:1902.08153), eq. 1 to 3, without its gradient
+/// may be empty. Source: Esser et al. 2020 (arXiv:1902.08153), without its gradient
 /// scale 1/√(n high). @throws ShapeError if the shapes do not fit
 template <std::floating_point T>
 BasicVar<T> lsq_quantise(const BasicVar<T>& w, const BasicVar<T>& scale, const BasicVar<T>& offset,
