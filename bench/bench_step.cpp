@@ -14,19 +14,19 @@
 #include "graft/models/compute.hpp"
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
+#include "peak_rss.hpp"
 
 namespace {
 
-double peak_rss_mib() {
-  std::ifstream status("/proc/self/status");
-  for (std::string word; status >> word;)
-    if (word == "VmHWM:") {
-      double kib = 0;
-      status >> kib;
-      return kib / 1024;
-    }
-  return 0;
-}
+/// Embeddings whose gradient is wanted, so that a model without adapters has a backward pass.
+struct EmbeddingLeaf final : graft::EmbeddingAdapterInterface<float> {
+  graft::Var apply(const graft::BasicEmbeddingView<float>& base, graft::Tape& tape,
+                   std::span<const std::int32_t> ids) const override {
+    return tape.leaf(base(tape, ids).value());
+  }
+};
+
+double mib(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 }  // namespace
 
@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
                     trace;
   Index rank = 16, batch_size = 4, tokens = 256, steps = 5;
   int threads = 0;
-  bool full = false, json = false, checkpointing = false, profiled = false;
+  bool full = false, frozen = false, json = false, checkpointing = false, profiled = false;
   CLI::App app("Times the training step of a language model.");
   app.add_option("--model", file, "GGUF file or Hugging Face folder")->required();
   app.add_option("--method", method, "peft_type of the method");
@@ -50,7 +50,9 @@ int main(int argc, char** argv) {
   app.add_option("--activations", storage, "How values are kept for the backward pass")
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_flag("--checkpoint", checkpointing, "Recompute blocks instead of keeping activations");
-  app.add_flag("--full", full, "Train all linear weights whole");
+  auto* whole_model = app.add_flag("--full", full, "Train all linear weights whole");
+  app.add_flag("--frozen", frozen, "No adapters: forward pass and gradient of the embeddings only")
+      ->excludes(whole_model);
   app.add_flag("--profile", profiled, "Print the last step kernel by kernel (to stderr)");
   app.add_option("--trace", trace, "Write the last step to this file, for chrome://tracing");
   app.add_flag("--json", json);
@@ -94,7 +96,14 @@ int main(int argc, char** argv) {
       config["r"] = 1;
     }
     graft::TorchGenerator generator(0);
-    auto& set = adapters.add("default", config, generator);
+    Index trainable = 0;
+    if (frozen) {
+      auto& site = model->embed_tokens;
+      site.adapters().push_back({"leaf", std::make_shared<EmbeddingLeaf>()});
+      site.activate({"leaf"});
+    } else {
+      trainable = adapters.add("default", config, generator).trainable_elements();
+    }
     graft::AdamW optimizer(adapters.parameters(), {.learning_rate = 1e-4});
     graft::models::Batch batch;
     batch.batch = batch_size;
@@ -128,12 +137,15 @@ int main(int argc, char** argv) {
     if (times.size() > 1) times.erase(times.begin());  // the first step warms up
     std::sort(times.begin(), times.end());
     const double median = times[times.size() / 2];
+    const auto held = graft::MemoryPool::global().stats();
     const graft::io::Json report{
         {"tokens_per_second", 1000.0 * static_cast<double>(batch_size * tokens) / median},
         {"step_ms", median},
         {"best_ms", times.front()},
-        {"peak_rss_mib", peak_rss_mib()},
-        {"trainable", set.trainable_elements()},
+        {"peak_rss_mib", graft::bench::peak_rss_mib()},
+        {"pool_peak_mib", mib(graft::MemoryPool::global().stats().peak_bytes_in_use)},
+        {"pool_held_mib", mib(held.bytes_in_use + held.bytes_cached)},
+        {"trainable", trainable},
         {"loss_first", first},
         {"loss_last", last}};
     if (json)
@@ -143,7 +155,7 @@ int main(int argc, char** argv) {
           "%.0f tokens/s, step %.1f ms (best %.1f ms), peak %.0f MiB, %td trained, loss %.4f -> "
           "%.4f\n",
           1000.0 * static_cast<double>(batch_size * tokens) / median, median, times.front(),
-          peak_rss_mib(), set.trainable_elements(), first, last);
+          graft::bench::peak_rss_mib(), trainable, first, last);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_step: %s\n", error.what());

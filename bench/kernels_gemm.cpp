@@ -1,6 +1,8 @@
 // Speed of the matrix products: packed, dense and stored frozen weights, the low-rank term, and the
 // skinny products of adapter training. GRAFT_NUM_THREADS and GRAFT_ISA choose how they run. `peak`
-// is the part of the multiply-add peak measured just before; items are floating-point operations.
+// is the part of the peak (multiply-adds, or dot products of bf16 pairs) measured just before;
+// items are floating-point operations. low_rank: with an adapter of rank 16, its product with x
+// included.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -10,6 +12,7 @@
 #include <random>
 #include <vector>
 
+#include "bf16_peak.hpp"
 #include "graft/base/thread_pool.hpp"
 #include "graft/kernels/frozen.hpp"
 #include "graft/kernels/gemm.hpp"
@@ -33,11 +36,18 @@ std::vector<float> random_values(Index n) {
   return values;
 }
 
-/// Operations a second of all threads together.
-double measure_peak() {
+/// Operations a second of all threads together; of bf16 dot products where these are the fast way.
+double measure_peak(kernels::Compute compute = kernels::Compute::f32) {
   constexpr Index kRounds = 5000;
   auto& pool = graft::ThreadPool::global();
-  const auto probe = GRAFT_DISPATCH(fma_peak);
+  auto probe = GRAFT_DISPATCH(fma_peak);
+  Index operations = 48 * kRounds * GRAFT_DISPATCH(lanes)() * pool.threads();
+#if GRAFT_X86
+  if (compute == kernels::Compute::bf16 && kernels::bf16_is_fast()) {
+    probe = &graft::bench::bf16_peak;
+    operations = 24 * 64 * kRounds * pool.threads();
+  }
+#endif
   double best = 1e9;
   for (int repeat = 0; repeat < 20; ++repeat) {
     const auto start = std::chrono::steady_clock::now();
@@ -45,7 +55,6 @@ double measure_peak() {
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     best = std::min(best, time.count());
   }
-  const Index operations = 48 * kRounds * GRAFT_DISPATCH(lanes)() * pool.threads();
   return static_cast<double>(operations) / best;
 }
 
@@ -60,7 +69,8 @@ enum Form { packed, dense, q4_0, q4_1, q8_0, q4_k };
 
 struct Layer {
   Index in, out, rows;
-  std::vector<float> values, x, y, h, p;
+  kernels::Compute compute;
+  std::vector<float> values, x, y, h, a, p;
   std::vector<std::byte> blocks;
   kernels::PackedWeights panels;
   kernels::FrozenWeight weight;
@@ -69,11 +79,12 @@ struct Layer {
       : in(state.range(1)),
         out(state.range(2)),
         rows(state.range(3)),
+        compute(state.range(5) != 0 ? kernels::Compute::bf16 : kernels::Compute::f32),
         values(random_values(out * in)) {
     weight = {.out = out, .in = in, .dense = values.data(), .row_stride = in};
     const auto form = static_cast<Form>(state.range(0));
     if (form == packed) {
-      panels = kernels::PackedWeights(weight, true);
+      panels = kernels::PackedWeights(weight, true, compute);
       weight = {.out = out, .in = in, .packed = &panels};
     } else if (form != dense) {
       const quant::Format format = form == q4_0   ? quant::Format::q4_0
@@ -92,40 +103,54 @@ struct Layer {
     x = random_values(rows * in);
     y = random_values(rows * out);
     h = random_values(rows * 16);
+    a = random_values(16 * std::max(in, out));
     p = random_values(16 * std::max(in, out));
   }
 };
 
 void forward(benchmark::State& state) {
   Layer layer(state);
-  const double peak = measure_peak();
+  const double peak = measure_peak(layer.compute);
   const kernels::LowRankTerm term{layer.h.data(), 16, layer.p.data(), layer.out, 16};
   const bool low_rank = state.range(4) != 0;
-  for (auto _ : state)
+  for (auto _ : state) {
+    if (low_rank)
+      kernels::gemm(false, true, layer.rows, 16, layer.in, 1.0f, layer.x.data(), layer.in,
+                    layer.a.data(), layer.in, 0.0f, layer.h.data(), 16);
     kernels::frozen_forward(layer.weight, layer.x.data(), layer.rows, layer.in, nullptr,
-                            layer.y.data(), layer.out, false, low_rank ? &term : nullptr);
+                            layer.y.data(), layer.out, false, low_rank ? &term : nullptr,
+                            layer.compute);
+  }
   set_operations(state, layer.rows, layer.out, layer.in, peak);
 }
 
 void backward_input(benchmark::State& state) {
   Layer layer(state);
-  const double peak = measure_peak();
+  const double peak = measure_peak(layer.compute);
   const kernels::LowRankTerm term{layer.h.data(), 16, layer.p.data(), layer.in, 16};
   const bool low_rank = state.range(4) != 0;
-  for (auto _ : state)
+  for (auto _ : state) {
+    if (low_rank)
+      kernels::gemm(false, false, layer.rows, 16, layer.out, 1.0f, layer.y.data(), layer.out,
+                    layer.a.data(), 16, 0.0f, layer.h.data(), 16);
     kernels::frozen_backward_input(layer.weight, layer.y.data(), layer.rows, layer.out,
-                                   layer.x.data(), layer.in, false, low_rank ? &term : nullptr);
+                                   layer.x.data(), layer.in, false, low_rank ? &term : nullptr,
+                                   layer.compute);
+  }
   set_operations(state, layer.rows, layer.out, layer.in, peak);
 }
 
 void layers(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"form", "in", "out", "rows", "low_rank"})->UseRealTime();
+  bench->ArgNames({"form", "in", "out", "rows", "low_rank", "bf16"})->UseRealTime();
   for (auto [in, out] :
        {std::pair<Index, Index>{576, 576}, {576, 1536}, {1024, 1024}, {2048, 2048}}) {
     for (Index rows : {1, 8, 64, 256, 512}) {
-      for (Form form : {packed, dense, q4_0, q4_1, q8_0}) bench->Args({form, in, out, rows, 0});
-      bench->Args({packed, in, out, rows, 1});
-      if (in % 256 == 0) bench->Args({q4_k, in, out, rows, 0});
+      for (Index bf16 : {0, 1}) {
+        for (Form form : {packed, dense, q4_0, q4_1, q8_0})
+          bench->Args({form, in, out, rows, 0, bf16});
+        bench->Args({packed, in, out, rows, 1, bf16});
+        if (in % 256 == 0) bench->Args({q4_k, in, out, rows, 0, bf16});
+      }
     }
   }
 }

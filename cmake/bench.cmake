@@ -1,5 +1,5 @@
-# Every bench/**.cpp is a program bin/NAME; those that include Google Benchmark are linked with it.
-file(GLOB_RECURSE _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/*.cpp")
+# Every bench/*.cpp is a program bin/NAME; those that include Google Benchmark are linked with it.
+file(GLOB _sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/*.cpp")
 foreach(source IN LISTS _sources)
   get_filename_component(name ${source} NAME_WE)
   file(STRINGS ${source} _includes REGEX "^ *#include <benchmark/")

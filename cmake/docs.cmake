@@ -12,6 +12,8 @@ set(DOXYGEN_QUIET YES)
 set(DOXYGEN_GENERATE_LATEX NO)
 set(DOXYGEN_MARKDOWN_SUPPORT YES)
 set(DOXYGEN_USE_MDFILE_AS_MAINPAGE cmake/docs/main.md)
+# Doxygen 1.9 does not read inline namespaces inside nested names.
+set(DOXYGEN_INPUT_FILTER "sed -e 's/::inline v[0-9_]*//'")
 set(DOXYGEN_EXAMPLE_PATH "${PROJECT_SOURCE_DIR}/examples")
 set(DOXYGEN_FILE_PATTERNS "*.hpp" "*.md")
 doxygen_add_docs(docs "${PROJECT_SOURCE_DIR}/include/graft" "${PROJECT_SOURCE_DIR}/cmake/docs")

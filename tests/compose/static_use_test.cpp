@@ -6,8 +6,10 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/memory/methods.hpp"
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
+#include "graft/adapters/quantized/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
 #include "graft/adapters/spectral/methods.hpp"
@@ -97,8 +99,10 @@ TEST_CASE("Static and erased use of a method give the same bits") {
   CHECK(compare_all(graft::ElementwiseMethods<float>{}) > 0);
   CHECK(compare_all(graft::KroneckerMethods<float>{}) > 0);
   CHECK(compare_all(graft::LowRankMethods<float>{}) > 0);
+  CHECK(compare_all(graft::MemoryMethods<float>{}) > 0);
   CHECK(compare_all(graft::MixturesMethods<float>{}) > 0);
   CHECK(compare_all(graft::OrthogonalMethods<float>{}) > 0);
+  CHECK(compare_all(graft::QuantizedMethods<float>{}) > 0);
   CHECK(compare_all(graft::SelectionMethods<float>{}) > 0);
   CHECK(compare_all(graft::SparseMethods<float>{}) > 0);
   CHECK(compare_all(graft::SpectralMethods<float>{}) > 0);

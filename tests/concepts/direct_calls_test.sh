@@ -21,7 +21,7 @@ awk '
   /^[0-9a-f]+ <.*>:$/ {
     name = $0
     sub(/^[0-9a-f]+ </, "", name)
-    watched = name ~ /^(graft::.* )?(static_forward|graft::BasicLoRA<float>::apply|graft::Adapted<|graft::linear(_low_rank)?<)/ &&
+    watched = name ~ /^(graft::.* )?(static_forward|graft::v[0-9_]+::(BasicLoRA<float>::apply|Adapted<|linear(_low_rank)?<))/ &&
               name !~ /\{lambda/
     functions += watched
   }

@@ -9,14 +9,10 @@
 
 #include "graft/adapters/config_value.hpp"
 #include "graft/compose/config_json.hpp"
+#include "graft/fwd.hpp"
 #include "graft/io/json.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/tensor/tensor.hpp"
-
-namespace graft {
-template <std::floating_point T>
-class BasicAdapterModel;
-}  // namespace graft
 
 /// What the parts of the conformance program share.
 namespace conformance {

@@ -9,7 +9,7 @@
 
 #include "graft/autograd/tape.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Largest disagreement that a gradient check found.
 struct GradientCheck {
@@ -58,4 +58,4 @@ GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& p
   return result;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

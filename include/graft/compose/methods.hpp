@@ -7,9 +7,11 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/memory/methods.hpp"
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/adapters/prompts/methods.hpp"
+#include "graft/adapters/quantized/methods.hpp"
 #include "graft/adapters/representation/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
@@ -17,7 +19,7 @@
 #include "graft/compose/full_method.hpp"
 #endif
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 #ifdef GRAFT_METHODS_COMPILED
 
@@ -40,9 +42,11 @@ const MethodRegistry<T>& all_methods() {
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(LowRankMethods<T>{});
+    r.add(MemoryMethods<T>{});
     r.add(MixturesMethods<T>{});
     r.add(OrthogonalMethods<T>{});
     r.add(PromptMethods<T>{});
+    r.add(QuantizedMethods<T>{});
     r.add(RepresentationMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
@@ -55,4 +59,4 @@ const MethodRegistry<T>& all_methods() {
 
 #endif
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/base/thread_pool.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -51,4 +51,4 @@ void walsh_hadamard(T* x, Index n) {
   });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Caching allocator behind every tensor: a freed block is kept and handed out again for a request
 /// of the same size class, so a training step in steady state never reaches the system allocator.
@@ -136,4 +136,4 @@ class MemoryPool {
   Stats stats_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

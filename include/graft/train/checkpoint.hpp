@@ -23,7 +23,7 @@
 ///     do not save state.json             step, settings that must not change, curves so far
 ///
 /// A folder appears whole or not at all: it is written under another name, flushed and renamed.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -197,4 +197,4 @@ io::Json load_checkpoint(const std::filesystem::path& checkpoint, BasicAdapterMo
   return state;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

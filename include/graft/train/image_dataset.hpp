@@ -16,7 +16,7 @@
 #include "graft/text/table.hpp"
 #include "graft/train/dataset.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// How numbers of a file become pixels: (value · rescale − mean) / deviation, by channel.
 struct PixelScale {
@@ -152,4 +152,4 @@ inline Dataset image_dataset(LabelledImages images, Index channels, Index size) 
   return data;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

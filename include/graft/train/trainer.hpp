@@ -23,7 +23,7 @@
 #include "graft/train/evaluate.hpp"
 #include "graft/train/metrics.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A loss, a gradient or a parameter that is not a finite number.
 class NotFiniteError : public Error {
@@ -381,4 +381,4 @@ TrainHistory train(models::BasicModel<T>& model, BasicAdapterModel<T>& adapters,
   return trainer.history();
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of AdaLink.
 struct AdaLinkConfig {
@@ -126,4 +126,4 @@ struct AdaLinkMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

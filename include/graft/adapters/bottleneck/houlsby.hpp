@@ -5,7 +5,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Houlsby adapters.
 struct HoulsbyConfig {
@@ -85,4 +85,4 @@ struct HoulsbyMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/adapters/kronecker/phm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Compacter and Compacter++ (placement feed_forward alone).
 struct CompacterConfig {
@@ -150,4 +150,4 @@ struct CompacterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/kronecker/surm.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the Kronecker and Hadamard family, hypercomplex layers and tensor trains.
 template <std::floating_point T>
@@ -23,4 +23,4 @@ using KroneckerMethods =
                LinearMethod<BasicMoKA<T>>, LoRETTAAdapterMethod<T>, LoRETTALowRankMethod<T>,
                LinearMethod<BasicSURM<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

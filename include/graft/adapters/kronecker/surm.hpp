@@ -10,7 +10,7 @@
 #include "graft/adapters/sublayer.hpp"
 #include "graft/autograd/ops/block_circulant.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SURM.
 struct SURMConfig {
@@ -206,4 +206,4 @@ class BasicSURM {
 
 using SURM = BasicSURM<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/randomized_svd.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of AdaMSS, fields as PEFT's AdamssConfig.
 struct AdaMSSConfig {
@@ -346,4 +346,4 @@ struct AdaMSSMethod {
 
 using AdaMSS = BasicAdaMSS<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PEANuT, fields as PEFT's PeanutConfig.
 struct PEANuTConfig {
@@ -135,4 +135,4 @@ class BasicPEANuT {
 
 using PEANuT = BasicPEANuT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

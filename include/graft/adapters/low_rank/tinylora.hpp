@@ -12,7 +12,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of TinyLoRA, fields as PEFT's TinyLoraConfig.
 struct TinyLoRAConfig {
@@ -231,4 +231,4 @@ struct TinyLoRAMethod {
 
 using TinyLoRA = BasicTinyLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

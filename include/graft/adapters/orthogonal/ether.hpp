@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/block_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of ETHER.
 struct ETHERConfig {
@@ -253,4 +253,4 @@ class BasicETHERPlus {
 using ETHER = BasicETHER<float>;
 using ETHERPlus = BasicETHERPlus<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/mix_pairs.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of GOFT.
 struct GOFTConfig {
@@ -154,4 +154,4 @@ using BasicQGOFT = BasicGivens<T, QGOFTConfig>;
 using GOFT = BasicGOFT<float>;
 using QGOFT = BasicQGOFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

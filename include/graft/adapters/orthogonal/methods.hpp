@@ -9,7 +9,7 @@
 #include "graft/adapters/orthogonal/osf.hpp"
 #include "graft/adapters/orthogonal/psoft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the orthogonal family.
 template <std::floating_point T>
@@ -19,4 +19,4 @@ using OrthogonalMethods =
                LinearMethod<BasicETHERPlus<T>>, LinearMethod<BasicGOFT<T>>,
                LinearMethod<BasicQGOFT<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/orthogonal/cayley.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of OFT, fields as PEFT's OFTConfig.
 struct OFTConfig {
@@ -287,4 +287,4 @@ struct OFTMethod {
 
 using OFT = BasicOFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

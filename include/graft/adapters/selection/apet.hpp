@@ -10,7 +10,7 @@
 
 #include "graft/adapters/selection/sparse_delta.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of APET.
 struct APETConfig {
@@ -139,4 +139,4 @@ class BasicAPET : public BasicSparseDelta<T> {
 
 using APET = BasicAPET<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

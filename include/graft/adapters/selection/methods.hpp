@@ -14,7 +14,7 @@
 #include "graft/adapters/selection/static_mask.hpp"
 #include "graft/adapters/selection/trainable_tokens.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the selection family.
 template <std::floating_point T>
@@ -24,4 +24,4 @@ using SelectionMethods =
                PSTMethod<T>, LinearMethod<BasicPERP<T>>, LinearMethod<BasicDiffPruning<T>>,
                LinearMethod<BasicAPET<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

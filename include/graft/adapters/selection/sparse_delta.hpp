@@ -11,7 +11,7 @@
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A sparse change of a weight: y = base(x) + x Sᵀ, S zero but at k places.
 ///
@@ -131,4 +131,4 @@ std::vector<BasicSparseDelta<T>*> sparse_deltas(const std::vector<PlacedPart<T>>
 
 }  // namespace selection
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -16,7 +16,7 @@
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of FRoD, fields as PEFT's FrodConfig.
 struct FRoDConfig {
@@ -341,4 +341,4 @@ class BasicFRoD {
 
 using FRoD = BasicFRoD<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

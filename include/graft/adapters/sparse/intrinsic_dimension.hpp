@@ -13,7 +13,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/subspace_map.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of training in a random subspace.
 struct IntrinsicDimensionConfig {
@@ -336,4 +336,4 @@ using BasicSAID = BasicSubspace<T, SAIDConfig>;
 using IntrinsicDimension = BasicIntrinsicDimension<float>;
 using SAID = BasicSAID<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

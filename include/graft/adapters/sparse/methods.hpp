@@ -11,7 +11,7 @@
 #include "graft/adapters/sparse/supertuning.hpp"
 #include "graft/adapters/sparse/waveft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the sparse and shared-structure family.
 template <std::floating_point T>
@@ -22,4 +22,4 @@ using SparseMethods =
                LinearMethod<BasicSupertuning<T>>, LinearMethod<BasicIntrinsicDimension<T>>,
                LinearMethod<BasicSAID<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/tensor/decompositions.hpp"
 
 /// What methods in the basis of singular vectors share.
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// The thin SVD of a weight with definite signs: in every column of U the entry of largest
 /// magnitude is positive, and V's column follows.
@@ -65,4 +65,4 @@ BasicVar<ScalarOf<L>> in_place_of_weight(const L& base, const BasicVar<ScalarOf<
   return add(sub(linear(base, x), linear(root, x)), own);
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -5,11 +5,11 @@
 #include "graft/adapters/spectral/svfit.hpp"
 #include "graft/adapters/spectral/svft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods in the basis of the singular vectors of a weight.
 template <std::floating_point T>
 using SpectralMethods =
     MethodList<LinearMethod<BasicSVFT<T>>, LinearMethod<BasicSVFit<T>>, SODAMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -13,7 +13,7 @@
 #include "graft/adapters/spectral/factors.hpp"
 #include "graft/adapters/spectral/stiefel_adam.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SODA.
 struct SODAConfig {
@@ -225,4 +225,4 @@ struct SODAMethod : LinearMethod<BasicSODA<T>> {
 
 using SODA = BasicSODA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -134,4 +134,4 @@ class StiefelAdam {
   Matrix momentum_, square_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/spectral/factors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SVFit.
 struct SVFitConfig {
@@ -124,4 +124,4 @@ Index svfit_rank(const BasicTensor<T>& weight, double energy = 0.99) {
   return detail::rank_by_energy(svd(weight).s, energy);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

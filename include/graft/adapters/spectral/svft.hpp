@@ -15,7 +15,7 @@
 #include "graft/adapters/spectral/factors.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SVFT.
 struct SVFTConfig {
@@ -260,4 +260,4 @@ class BasicSVFT {
 
 using SVFT = BasicSVFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

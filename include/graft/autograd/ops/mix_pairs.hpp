@@ -8,7 +8,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Pairs of columns that are mixed one after the other, the last pair first.
 using ColumnPairs = std::vector<std::pair<std::int32_t, std::int32_t>>;
@@ -145,4 +145,4 @@ BasicVar<T> mix_pairs(const BasicVar<T>& x, const BasicVar<T>& m,
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/tensor/hadamard.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A fixed linear map P from d numbers to many.
 template <std::floating_point T>
@@ -260,4 +260,4 @@ class FastfoodMap final : public SubspaceMap<T> {
   Prepared kept_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

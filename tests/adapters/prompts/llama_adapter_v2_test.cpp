@@ -1,4 +1,4 @@
-#include "graft/adapters/elementwise/llama_adapter_v2.hpp"
+#include "graft/adapters/prompts/llama_adapter_v2.hpp"
 
 #include <catch2/catch.hpp>
 
