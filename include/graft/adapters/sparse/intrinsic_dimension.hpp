@@ -55,9 +55,9 @@ struct SAIDConfig : IntrinsicDimensionConfig {
 namespace detail {
 
 /// Divides the columns of matrices that stand one above the other by their norm over all of them.
-/// Columns of zeros stay. Returns the factors.
+/// Columns of zeros stay.
 template <std::floating_point T>
-BasicTensor<T> unit_columns(std::vector<BasicTensor<T>>& parts) {
+void unit_columns(std::vector<BasicTensor<T>>& parts) {
   const Index d = parts[0].cols();
   std::vector<double> squares(static_cast<std::size_t>(d), 0);
   for (const auto& p : parts)
@@ -71,7 +71,6 @@ BasicTensor<T> unit_columns(std::vector<BasicTensor<T>>& parts) {
   }
   for (auto& p : parts)
     for (Index i = 0; i < p.size(); ++i) p[i] *= scale[i % d];
-  return scale;
 }
 
 /// Maps from θ to every tensor, drawn from a seed. Draws are in float, so that both precisions have
