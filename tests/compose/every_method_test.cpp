@@ -462,6 +462,9 @@ TEST_CASE("Every method's gradients are those of its function") {
     INFO(kind_name);
     each_method<double>(kind, [k = kind](const auto& entry) {
       if (!entry.info.exact_gradient) return;
+      // The absolute value in its activation has a kink at zero, where the states of this small
+      // model are; its own test checks it away from there.
+      if (entry.info.peft_type == "IAPT") return;
       Bench<double> bench(k);
       auto& set = bench.add(entry, "a");
       disturb(set, 11);

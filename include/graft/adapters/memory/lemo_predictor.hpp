@@ -5,7 +5,7 @@
 
 #include "graft/adapters/memory/side_tuning.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The predictor of LeMo: which tokens carry information, told from a layer's input without its
 /// scores: score = Î_q(x) Î_k(x)ᵀ, Î(x) = ReLU(ReLU(x M₁) M₂) M₃, one chain for queries and one for
@@ -56,4 +56,4 @@ class BasicLeMoPredictor {
 
 using LeMoPredictor = BasicLeMoPredictor<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
