@@ -292,8 +292,8 @@ class MixLoRAPlain {
 /// L_bal, averaged over the blocks, padding not counted. Does not merge, where a block takes part.
 /// Source: Li et al. 2024 (arXiv:2404.15159), section 3. Deviations: jitter acts on the router's
 /// input only, the authors' program changes that of the experts too; its default coefficient is
-/// 10⁻³. Tensors: <layer>.lora_A, <layer>.lora_B, <block>.router.weight, and <layer>.lora_{A,
-/// B}.weight of LoRAs.
+/// 10⁻³. Tensors: `<layer>.lora_A`, `<layer>.lora_B`, `<block>.router.weight`, and
+/// `<layer>.lora_A.weight`, `<layer>.lora_B.weight` of LoRAs.
 template <std::floating_point T>
 struct MixLoRAMethod {
   using Scalar = T;

@@ -110,7 +110,7 @@ BasicVar<T> squared_variation(const BasicVar<T>& v) {
 /// over the adapted layers, padding not counted. Does not merge. All residuals of a level run for
 /// every token, the picked ones are gathered. Source: Zeng et al. 2025 (arXiv:2504.06426), section
 /// 3, and the authors' program; load: Shazeer et al. 2017 (arXiv:1701.06538), appendix A.
-/// Deviation: σ without trained slopes. Tensors: smore.<l>.{A, A_bias, B, B_bias, W, W_bias,
+/// Deviation: σ without trained slopes. Tensors: `smore.<l>`.{A, A_bias, B, B_bias, W, W_bias,
 /// gate.0, gate.2, keys, noise}, smore.down, smore.final.
 template <std::floating_point T>
 class BasicSMoRE {
