@@ -55,6 +55,38 @@ struct AdapterTensor {
   }
 };
 
+namespace detail {
+
+/// An entry of the registry at a site.
+template <std::floating_point T>
+AdapterTensor<T> named(std::string name, const BasicParameter<T>& parameter) {
+  AdapterTensor<T> t;
+  t.name = std::move(name);
+  t.parameter = parameter;
+  return t;
+}
+template <std::floating_point T>
+AdapterTensor<T> named(std::string name, std::shared_ptr<IndexTensor> index) {
+  AdapterTensor<T> t;
+  t.name = std::move(name);
+  t.index = std::move(index);
+  return t;
+}
+/// One that all sites of an adapter share: "base_model.model.<name>" in files.
+template <std::floating_point T>
+AdapterTensor<T> model_tensor(const std::string& name, const BasicParameter<T>& parameter) {
+  auto t = named("model." + name, parameter);
+  t.scope = AdapterTensor<T>::Scope::model;
+  return t;
+}
+/// The same as "base_model.model.shared.<name>".
+template <std::floating_point T>
+AdapterTensor<T> shared_tensor(const std::string& name, const BasicParameter<T>& parameter) {
+  return model_tensor("shared." + name, parameter);
+}
+
+}  // namespace detail
+
 /// Parameters that several sites of one adapter share (projections, banks), by name. The first site
 /// makes them.
 template <std::floating_point T>

@@ -55,6 +55,15 @@ struct PlacedPart {
   std::shared_ptr<AdapterPart<T>> part;
 };
 
+/// Those of the parts that are of one method, in their order.
+template <class Method, std::floating_point T>
+std::vector<Method*> methods_of(const std::vector<PlacedPart<T>>& parts) {
+  std::vector<Method*> list;
+  for (const auto& placed : parts)
+    if (auto* method = method_of<Method>(placed.part.get())) list.push_back(method);
+  return list;
+}
+
 /// What a method does while it is trained (rank budgets, mask updates); made once for an adapter
 /// over all its parts.
 template <std::floating_point T>

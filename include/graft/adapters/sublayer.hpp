@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -44,22 +45,6 @@ std::vector<AdapterTensor<T>> below(const std::string& prefix,
   return tensors;
 }
 
-template <std::floating_point T>
-AdapterTensor<T> named(std::string name, const BasicParameter<T>& parameter) {
-  AdapterTensor<T> t;
-  t.name = std::move(name);
-  t.parameter = parameter;
-  return t;
-}
-
-/// A tensor that all sites of an adapter share: "base_model.model.shared.<name>" in files.
-template <std::floating_point T>
-AdapterTensor<T> shared_tensor(const std::string& name, const BasicParameter<T>& parameter) {
-  auto t = named<T>("model.shared." + name, parameter);
-  t.scope = AdapterTensor<T>::Scope::model;
-  return t;
-}
-
 /// A part without tensors of its own in the sense of the registry: zeros while a checkpoint
 /// follows, else drawn values.
 template <std::floating_point T, class Draw>
@@ -71,6 +56,14 @@ BasicParameter<T> fresh(InitContext<T>& context, const Shape& shape, Draw&& draw
 template <std::floating_point T>
 BasicParameter<T> constant(const Shape& shape, std::type_identity_t<T> value) {
   return BasicParameter<T>(BasicTensor<T>::full(shape, value));
+}
+/// Uniform in ±1/√in, as torch's Linear draws weights and biases.
+template <std::floating_point T>
+BasicParameter<T> linear_default(InitContext<T>& context, const Shape& shape, Index in) {
+  const double bound = 1 / std::sqrt(static_cast<double>(in));
+  return fresh<T>(context, shape, [bound](TorchGenerator& g, BasicTensor<T>& t) {
+    g.uniform(t.data(), t.size(), -bound, bound);
+  });
 }
 
 }  // namespace detail
@@ -96,7 +89,11 @@ class SerialAdapter {
   std::vector<AdapterTensor<T>> tensors() const {
     return detail::below(prefix_, module_.tensors());
   }
+  void after_load() {
+    if constexpr (requires(Module& m) { m.after_load(); }) module_.after_load();
+  }
   std::string merge_reason() const { return module_.merge_reason(); }
+  Module& module() { return module_; }
 
  private:
   Module module_;

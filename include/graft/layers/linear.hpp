@@ -162,5 +162,13 @@ BasicVar<T> affine(const BasicVar<T>& x, const BasicVar<T>& weight,
   auto y = matmul(x, weight, Transpose::no, Transpose::yes);
   return bias ? add(y, x.tape().constant(bias)) : y;
 }
+/// The same with a trained weight and bias; `bias` may be empty.
+template <std::floating_point T>
+BasicVar<T> affine(const BasicVar<T>& x, const BasicParameter<T>& weight,
+                   const BasicParameter<T>& bias) {
+  auto& tape = x.tape();
+  const auto y = matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes);
+  return bias ? add(y, tape.parameter(bias)) : y;
+}
 
 }  // namespace graft::inline v0_1

@@ -11,10 +11,10 @@ using Tensor = graft::BasicTensor<double>;
 using Module = graft::BasicSparseBottleneck<double>;
 
 template <class T>
-struct Serial : graft::SparseSerialAdapter<T> {
+struct Serial : graft::SerialAdapter<graft::BasicSparseBottleneck<T>> {
   using Config = graft::SparseAdapterConfig;
   Serial(const Config& config, const graft::LinearSiteInfo<T>& site, graft::InitContext<T>& context)
-      : graft::SparseSerialAdapter<T>(
+      : graft::SerialAdapter<graft::BasicSparseBottleneck<T>>(
             graft::BasicSparseBottleneck<T>(site.out_features, config, context)) {}
 };
 

@@ -22,11 +22,7 @@ struct TrainedAffine {
                      }),
             constant<T>({out}, 0)};
   }
-  BasicVar<T> operator()(const BasicVar<T>& x) const {
-    auto& tape = x.tape();
-    return add(matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes),
-               tape.parameter(bias));
-  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const { return affine(x, weight, bias); }
   void list(const std::string& name, std::vector<AdapterTensor<T>>& tensors) const {
     tensors.push_back(named(name + ".weight", weight));
     tensors.push_back(named(name + ".bias", bias));
@@ -52,35 +48,30 @@ class BasicBottleneck {
   BasicBottleneck(Index in, Index out, Index width, std::string activation, Start start,
                   InitContext<T>& context)
       : activation_(std::move(activation)) {
-    const auto normal = [](TorchGenerator& g, BasicTensor<T>& t) {
-      g.normal(t.data(), t.size(), 0, 0.02);
-    };
     const double bound = kaiming_uniform_bound(in, std::sqrt(5.0));
-    down_ = detail::fresh<T>(context, {width, in}, [&](TorchGenerator& g, BasicTensor<T>& t) {
-      if (start == Start::normal)
-        normal(g, t);
-      else
-        g.uniform(t.data(), t.size(), -bound, bound);
-    });
-    up_ = detail::fresh<T>(context, {out, width}, [&](TorchGenerator& g, BasicTensor<T>& t) {
-      if (start == Start::normal) normal(g, t);
-    });
-    down_bias_ = detail::constant<T>({width}, 0);
-    up_bias_ = detail::constant<T>({out}, 0);
+    const auto layer = [&](Index to, Index from, bool up) {
+      return detail::TrainedAffine<T>{detail::fresh<T>(context, {to, from},
+                                                       [&](TorchGenerator& g, BasicTensor<T>& t) {
+                                                         if (start == Start::normal)
+                                                           g.normal(t.data(), t.size(), 0, 0.02);
+                                                         else if (!up)
+                                                           g.uniform(t.data(), t.size(), -bound,
+                                                                     bound);
+                                                       }),
+                                      detail::constant<T>({to}, 0)};
+    };
+    down_ = layer(width, in, false);
+    up_ = layer(out, width, true);
   }
 
   BasicVar<T> operator()(const BasicVar<T>& h) const {
-    auto& tape = h.tape();
-    const auto inner = detail::apply_activation(
-        activation_, add(matmul(h, tape.parameter(down_), Transpose::no, Transpose::yes),
-                         tape.parameter(down_bias_)));
-    return add(matmul(inner, tape.parameter(up_), Transpose::no, Transpose::yes),
-               tape.parameter(up_bias_));
+    return up_(detail::apply_activation(activation_, down_(h)));
   }
   std::vector<AdapterTensor<T>> tensors() const {
-    return {detail::named("adapter_down.weight", down_),
-            detail::named("adapter_down.bias", down_bias_), detail::named("adapter_up.weight", up_),
-            detail::named("adapter_up.bias", up_bias_)};
+    std::vector<AdapterTensor<T>> list;
+    down_.list("adapter_down", list);
+    up_.list("adapter_up", list);
+    return list;
   }
   std::string merge_reason() const {
     return detail::is_identity(activation_) ? "" : "a bottleneck with an activation is not linear";
@@ -88,7 +79,7 @@ class BasicBottleneck {
 
  private:
   std::string activation_;
-  BasicParameter<T> down_, down_bias_, up_, up_bias_;
+  detail::TrainedAffine<T> down_, up_;
 };
 
 }  // namespace graft::inline v0_1

@@ -68,8 +68,7 @@ class BasicSparseBottleneck {
   BasicSparseBottleneck(Index width, const SparseAdapterConfig& config, InitContext<T>& context)
       : activation_(config.non_linearity),
         down_(detail::TrainedAffine<T>::normal(config.adapter_dim, width, 0.02, context)),
-        up_(detail::TrainedAffine<T>::normal(width, config.adapter_dim, 0.02, context)),
-        masks_(std::make_shared<Masks>()) {}
+        up_(detail::TrainedAffine<T>::normal(width, config.adapter_dim, 0.02, context)) {}
 
   BasicVar<T> operator()(const BasicVar<T>& h) const {
     const auto map = [&](const BasicVar<T>& x, const detail::TrainedAffine<T>& affine,
@@ -79,7 +78,7 @@ class BasicSparseBottleneck {
       if (mask) w = mul(w, tape.constant(mask));
       return add(matmul(x, w, Transpose::no, Transpose::yes), tape.parameter(affine.bias));
     };
-    return map(detail::apply_activation(activation_, map(h, down_, masks_->down)), up_, masks_->up);
+    return map(detail::apply_activation(activation_, map(h, down_, down_mask_)), up_, up_mask_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
@@ -104,13 +103,13 @@ class BasicSparseBottleneck {
   /// D, or U.
   const BasicParameter<T>& weight(bool down) const { return down ? down_.weight : up_.weight; }
   /// Its mask; empty: all ones.
-  const BasicTensor<T>& mask(bool down) const { return down ? masks_->down : masks_->up; }
+  const BasicTensor<T>& mask(bool down) const { return down ? down_mask_ : up_mask_; }
   /// Sets masked elements of D or U to zero for good.
   void set_mask(bool down, BasicTensor<T> mask) {
     BasicTensor<T> w = weight(down).value();
     for (Index i = 0; i < w.size(); ++i)
       if (mask[i] == 0) w[i] = 0;
-    (down ? masks_->down : masks_->up) = std::move(mask);
+    (down ? down_mask_ : up_mask_) = std::move(mask);
   }
   /// SynFlow: |w ⊙ ∂R/∂w| of D and U for R = Σ A(1), all weights, biases and masks taken in
   /// absolute value (Tanaka et al. 2020, eq. 1), for this adapter alone.
@@ -121,8 +120,8 @@ class BasicSparseBottleneck {
       return a;
     };
     BasicTape<T> tape({.training = false});
-    const auto d = tape.leaf(absolute(down_.weight.value(), masks_->down)),
-               u = tape.leaf(absolute(up_.weight.value(), masks_->up));
+    const auto d = tape.leaf(absolute(down_.weight.value(), down_mask_)),
+               u = tape.leaf(absolute(up_.weight.value(), up_mask_));
     const auto ones = tape.constant(BasicTensor<T>::ones({1, d.cols()}));
     const auto inner =
         detail::apply_activation(activation_, add(matmul(ones, d, Transpose::no, Transpose::yes),
@@ -138,12 +137,9 @@ class BasicSparseBottleneck {
   }
 
  private:
-  struct Masks {
-    BasicTensor<T> down, up;
-  };
   std::string activation_;
   detail::TrainedAffine<T> down_, up_;
-  std::shared_ptr<Masks> masks_;
+  BasicTensor<T> down_mask_, up_mask_;
 };
 
 /// Masks over several arrays of scores: of all elements together, the ⌊share · n⌋ with the smallest
@@ -226,20 +222,6 @@ void prune_adapters(const std::vector<BasicSparseBottleneck<T>*>& adapters,
     for (const bool down : {true, false}) adapter->set_mask(down, std::move(pruned[k++]));
 }
 
-/// A serial adapter whose module is at hand.
-template <std::floating_point T>
-class SparseSerialAdapter : public SerialAdapter<BasicSparseBottleneck<T>> {
- public:
-  using Scalar = T;
-  explicit SparseSerialAdapter(BasicSparseBottleneck<T> module)
-      : SerialAdapter<BasicSparseBottleneck<T>>(module), module_(std::move(module)) {}
-  BasicSparseBottleneck<T>& module() { return module_; }
-  void after_load() { module_.after_load(); }
-
- private:
-  BasicSparseBottleneck<T> module_;  // shares parameters and masks with the one that runs
-};
-
 /// SNIP: the first `rounds` steps only score, |w ⊙ ∂L/∂w| of the masked adapters, and prune. With
 /// GraSP, refuses to train what was not pruned.
 template <std::floating_point T>
@@ -307,22 +289,21 @@ struct SparseAdapterMethod {
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {
     if (config.target_modules.empty()) return nullptr;
-    return linear_part(
-        SparseSerialAdapter<T>(BasicSparseBottleneck<T>(site.out_features, config, context)));
+    return linear_part(SerialAdapter<BasicSparseBottleneck<T>>(
+        BasicSparseBottleneck<T>(site.out_features, config, context)));
   }
   static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
                                                InitContext<T>& context) {
     if (!config.target_modules.empty() || !detail::placed_at(config.placement, site.role))
       return nullptr;
-    return hidden_part(
-        SparseSerialAdapter<T>(BasicSparseBottleneck<T>(site.width, config, context)));
+    return hidden_part(SerialAdapter<BasicSparseBottleneck<T>>(
+        BasicSparseBottleneck<T>(site.width, config, context)));
   }
   /// The adapters of an adapter's parts, in their order.
   static std::vector<BasicSparseBottleneck<T>*> modules(const std::vector<PlacedPart<T>>& parts) {
     std::vector<BasicSparseBottleneck<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* adapter = method_of<SparseSerialAdapter<T>>(placed.part.get()))
-        list.push_back(&adapter->module());
+    for (auto* adapter : methods_of<SerialAdapter<BasicSparseBottleneck<T>>>(parts))
+      list.push_back(&adapter->module());
     return list;
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,

@@ -101,6 +101,14 @@ BasicVar<T> frobenius(const BasicVar<T>& p, bool squared) {
   constexpr T tiny = std::numeric_limits<T>::min();
   return sqrt(clamp(s, tiny, std::numeric_limits<T>::max()));
 }
+/// ‖A Aᵀ − I‖_F + ‖Bᵀ B − I‖_F, or of their squares; A: [r, in], B: [out, r].
+template <std::floating_point T>
+BasicVar<T> orthogonality(const BasicVar<T>& a, const BasicVar<T>& b, bool squared) {
+  const auto identity = a.tape().constant(BasicTensor<T>::identity(a.rows()));
+  const auto left = sub(matmul(b, b, Transpose::yes, Transpose::no), identity);
+  const auto right = sub(matmul(a, a, Transpose::no, Transpose::yes), identity);
+  return add(frobenius(right, squared), frobenius(left, squared));
+}
 
 }  // namespace detail
 
@@ -166,11 +174,7 @@ class BasicAdaLoRA {
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const {
     if (rank() == 0 || regulariser_ == 0) return {};
-    const auto a = tape.parameter(a_), b = tape.parameter(b_);
-    const auto identity = tape.constant(BasicTensor<T>::identity(rank()));
-    const auto left = sub(matmul(b, b, Transpose::yes, Transpose::no), identity);
-    const auto right = sub(matmul(a, a, Transpose::no, Transpose::yes), identity);
-    return scale(add(detail::frobenius(right, squared_), detail::frobenius(left, squared_)),
+    return scale(detail::orthogonality(tape.parameter(a_), tape.parameter(b_), squared_),
                  static_cast<T>(regulariser_));
   }
   std::vector<AdapterTensor<T>> tensors() const { return entries(a_, e_, b_); }

@@ -272,9 +272,7 @@ class BasicDSEE {
     list[3].name = "sparse_index";
     list[3].index = index_;
     if (mask_) {
-      list.emplace_back();
-      list.back().name = "prune_mask";
-      list.back().index = mask_;
+      list.push_back(detail::named<T>("prune_mask", mask_));
     }
     return list;
   }

@@ -257,10 +257,7 @@ struct DyLoRAMethod {
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    std::vector<BasicDyLoRA<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicDyLoRA<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<DyLoRAProcedure<T>>(config, std::move(list));
+    return std::make_unique<DyLoRAProcedure<T>>(config, methods_of<BasicDyLoRA<T>>(parts));
   }
 };
 

@@ -201,10 +201,7 @@ struct LoRAFAMethod {
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
     if (!config.precondition) return nullptr;
-    std::vector<BasicFrozenFactorLoRA<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicFrozenFactorLoRA<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<LoRAFAProcedure<T>>(std::move(list));
+    return std::make_unique<LoRAFAProcedure<T>>(methods_of<BasicFrozenFactorLoRA<T>>(parts));
   }
 };
 

@@ -274,10 +274,8 @@ struct GradNormLoRPMethod {
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    std::vector<BasicGradNormLoRP<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicGradNormLoRP<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<GradNormLoRPProcedure<T>>(config, std::move(list));
+    return std::make_unique<GradNormLoRPProcedure<T>>(config,
+                                                      methods_of<BasicGradNormLoRP<T>>(parts));
   }
 };
 

@@ -134,11 +134,7 @@ class BasicIncreLoRA {
     if (config_.orthogonality_weight == 0) return {};
     BasicVar<T> total;
     for (const auto& c : components_) {
-      const auto a = tape.parameter(c.a), b = tape.parameter(c.b);
-      const auto one = tape.constant(BasicTensor<T>::identity(a.rows()));
-      const auto both =
-          add(detail::frobenius(sub(matmul(a, a, Transpose::no, Transpose::yes), one), false),
-              detail::frobenius(sub(matmul(b, b, Transpose::yes, Transpose::no), one), false));
+      const auto both = detail::orthogonality(tape.parameter(c.a), tape.parameter(c.b), false);
       total = total ? add(total, both) : both;
     }
     Index entries = 0;
@@ -148,30 +144,15 @@ class BasicIncreLoRA {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    for (std::size_t k = 0; k < components_.size(); ++k)
-      for (const auto& [name, parameter] : named(k)) {
-        list.emplace_back();
-        list.back().name = name;
-        list.back().parameter = parameter;
-      }
-    list.emplace_back();
-    list.back().name = "ranknum";
-    list.back().index = active_;
+    for (auto& [name, parameter] : named()) list.push_back(detail::named(name, parameter));
+    list.push_back(detail::named<T>("ranknum", active_));
     return list;
   }
   /// As many components as a file holds, of its sizes.
   void before_load(const CheckpointShapes& shapes) {
-    std::vector<Index> sizes;
-    while (const Shape* shape = shapes(concat("lora_A.", sizes.size()))) {
-      if (shape->rank() != 2) break;
-      sizes.push_back((*shape)[0]);
-    }
+    const auto sizes = detail::ranks_in_file(shapes);
     if (sizes.empty()) return;
-    // Those that are as in the file stay the same parameters: an optimiser may know them.
-    std::size_t same = 0;
-    while (same < std::min(sizes.size(), components_.size()) &&
-           components_[same].a.shape()[0] == sizes[same])
-      ++same;
+    const std::size_t same = detail::blocks_as_in_file(components_, sizes);
     components_.erase(components_.begin() + static_cast<std::ptrdiff_t>(same), components_.end());
     (*entries_)[path_] = static_cast<Index>(same);
     for (std::size_t k = same; k < sizes.size(); ++k)
@@ -225,9 +206,16 @@ class BasicIncreLoRA {
   Index in_features() const { return in_; }
   Index out_features() const { return out_; }
   const std::vector<Component>& components() const { return components_; }
-  std::vector<std::pair<std::string, BasicParameter<T>>> named(std::size_t k) const {
-    const auto& c = components_.at(k);
-    return {{concat("lora_A.", k), c.a}, {concat("lora_E.", k), c.e}, {concat("lora_B.", k), c.b}};
+  /// The tensors of all components from the number `first` on, with their names.
+  std::vector<std::pair<std::string, BasicParameter<T>>> named(std::size_t first = 0) const {
+    std::vector<std::pair<std::string, BasicParameter<T>>> list;
+    for (std::size_t k = first; k < components_.size(); ++k) {
+      const auto& c = components_[k];
+      list.emplace_back(concat("lora_A.", k), c.a);
+      list.emplace_back(concat("lora_E.", k), c.e);
+      list.emplace_back(concat("lora_B.", k), c.b);
+    }
+    return list;
   }
 
   /// From now on backward passes add up ∂L/∂ΔW, or no longer.
@@ -389,12 +377,7 @@ class IncreLoRAProcedure final : public Procedure<T> {
     return all;
   }
   void set_state(const std::map<std::string, std::vector<double>>& all) override {
-    std::vector<std::pair<std::string, BasicParameter<T>>> named;
-    for (std::size_t i = 0; i < paths_.size(); ++i)
-      for (std::size_t k = 0; k < parts_[i]->components().size(); ++k)
-        for (const auto& [name, parameter] : parts_[i]->named(k))
-          named.emplace_back(paths_[i] + "." + name, parameter);
-    grown_.restore(all, named);
+    grown_.restore(all, detail::with_paths<T>(paths_, parts_));
     growth_.restore(all);
   }
 
@@ -408,9 +391,8 @@ class IncreLoRAProcedure final : public Procedure<T> {
                                      shape);
     };
     part.add_reserve(draw(0, {q, part.in_features()}), draw(1, {part.out_features(), q}));
-    for (std::size_t k = first; k < part.components().size(); ++k)
-      for (const auto& [name, parameter] : part.named(k))
-        grown_.add(paths_[i] + "." + name, parameter);
+    for (const auto& [name, parameter] : part.named(first))
+      grown_.add(paths_[i] + "." + name, parameter);
   }
 
   IncreLoRAConfig config_;

@@ -142,11 +142,8 @@ class BasicMoS {
     std::vector<AdapterTensor<T>> list;
     list.push_back(detail::type_tensor(type_, "mos_pool_A", pool_a_));
     list.push_back(detail::type_tensor(type_, "mos_pool_B", pool_b_));
-    for (const bool first : {true, false}) {
-      list.emplace_back();
-      list.back().name = first ? "mos_index_A" : "mos_index_B";
-      list.back().index = first ? index_a_ : index_b_;
-    }
+    list.push_back(detail::named<T>("mos_index_A", index_a_));
+    list.push_back(detail::named<T>("mos_index_B", index_b_));
     return list;
   }
 

@@ -112,9 +112,7 @@ class BasicMSPLoRA {
               type_, i == 0 ? "msp_0." + tensor : concat("msp_1.", segment_, ".", tensor),
               parameter));
         } else {
-          list.emplace_back();
-          list.back().name = "msp_2." + tensor;
-          list.back().parameter = parameter;
+          list.push_back(detail::named("msp_2." + tensor, parameter));
         }
       }
     return list;

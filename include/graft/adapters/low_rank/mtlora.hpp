@@ -162,9 +162,7 @@ class BasicMTLoRA {
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
     const auto put = [&](std::string name, const BasicParameter<T>& parameter) {
-      list.emplace_back();
-      list.back().name = std::move(name);
-      list.back().parameter = parameter;
+      list.push_back(detail::named(std::move(name), parameter));
     };
     const auto pair = [&](const Pair& p, const std::string& a, const std::string& b,
                           const std::string& factor) {

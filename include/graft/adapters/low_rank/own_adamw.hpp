@@ -1,11 +1,13 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "graft/adapters/part.hpp"
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/autograd/parameter.hpp"
 #include "graft/base/rng.hpp"
@@ -86,6 +88,36 @@ class GrownParameters {
   };
   std::vector<Entry> entries_;
 };
+
+/// Names in front of which the paths of their layers stand; `parts` have `named()`.
+template <std::floating_point T, class Part>
+std::vector<std::pair<std::string, BasicParameter<T>>> with_paths(
+    const std::vector<std::string>& paths, const std::vector<Part*>& parts) {
+  std::vector<std::pair<std::string, BasicParameter<T>>> list;
+  for (std::size_t i = 0; i < paths.size(); ++i)
+    for (auto& [name, parameter] : parts[i]->named())
+      list.emplace_back(paths[i] + "." + name, std::move(parameter));
+  return list;
+}
+
+/// Ranks of the factors lora_A.0, lora_A.1, … of a file.
+inline std::vector<Index> ranks_in_file(const CheckpointShapes& shapes) {
+  std::vector<Index> ranks;
+  while (const Shape* shape = shapes(concat("lora_A.", ranks.size()))) {
+    if (shape->rank() != 2) break;
+    ranks.push_back((*shape)[0]);
+  }
+  return ranks;
+}
+/// How many blocks from the first on have the ranks that a file has. These stay the same parameters
+/// when it is read: an optimiser may know them.
+template <class Blocks>
+std::size_t blocks_as_in_file(const Blocks& blocks, const std::vector<Index>& ranks) {
+  std::size_t same = 0;
+  while (same < std::min(ranks.size(), blocks.size()) && blocks[same].a.shape()[0] == ranks[same])
+    ++same;
+  return same;
+}
 
 /// N(0, 0.02²), a function of a seed and of what is drawn, so that a run that goes on from a
 /// checkpoint draws what an unbroken one does.

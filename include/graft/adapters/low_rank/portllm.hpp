@@ -81,9 +81,9 @@ class BasicPortLLM {
     std::vector<AdapterTensor<T>> list;
     for (std::size_t k = 0; k < patches_.size(); ++k)
       for (const bool first : {true, false}) {
-        list.emplace_back();
-        list.back().name = concat("patch", k, first ? ".lora_A.weight" : ".lora_B.weight");
-        list.back().parameter = first ? patches_[k].first : patches_[k].second;
+        list.push_back(
+            detail::named(concat("patch", k, first ? ".lora_A.weight" : ".lora_B.weight"),
+                          first ? patches_[k].first : patches_[k].second));
       }
     return list;
   }

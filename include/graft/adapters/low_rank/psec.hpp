@@ -153,8 +153,7 @@ class BasicPSEC {
     auto h = tape.parameter(context_);
     for (std::size_t k = 0; k < composition_.size(); ++k) {
       if (k > 0) h = relu(h);
-      h = add(matmul(h, tape.parameter(composition_[k].first), Transpose::no, Transpose::yes),
-              tape.parameter(composition_[k].second));
+      h = affine(h, composition_[k].first, composition_[k].second);
     }
     return h;
   }
@@ -184,16 +183,14 @@ class BasicPSEC {
     std::vector<AdapterTensor<T>> list;
     for (std::size_t i = 0; i < a_.size(); ++i)
       for (const bool first : {true, false}) {
-        list.emplace_back();
-        list.back().name = concat(first ? "lora_A." : "lora_B.", i);
-        list.back().parameter = first ? a_[i] : b_[i];
+        list.push_back(
+            detail::named(concat(first ? "lora_A." : "lora_B.", i), first ? a_[i] : b_[i]));
       }
     for (std::size_t k = 0; k < composition_.size(); ++k)
       for (const bool weight : {true, false}) {
-        list.emplace_back();
-        list.back().name = concat("model.shared.composition.", 2 * k, weight ? ".weight" : ".bias");
-        list.back().parameter = weight ? composition_[k].first : composition_[k].second;
-        list.back().scope = AdapterTensor<T>::Scope::model;
+        list.push_back(
+            detail::shared_tensor(concat("composition.", 2 * k, weight ? ".weight" : ".bias"),
+                                  weight ? composition_[k].first : composition_[k].second));
       }
     return list;
   }

@@ -137,28 +137,20 @@ class BasicRelaxedRecursive {
       const auto h = matmul(x, tape.parameter(a_), Transpose::no, Transpose::yes);
       return add(y, matmul(h, tape.parameter(b_), Transpose::no, Transpose::yes));
     };
-    if (layer_->weight) {
-      const auto y = matmul(x, tape.parameter(layer_->weight), Transpose::no, Transpose::yes);
-      return term(layer_->bias ? add(y, tape.parameter(layer_->bias)) : y);
-    }
+    if (layer_->weight) return term(affine(x, layer_->weight, layer_->bias));
     if (!a_) return linear(layer_->frozen, x);
     return linear_low_rank(layer_->frozen, x, x, tape.parameter(a_), tape.parameter(b_), T{1});
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    const auto put = [&](std::string name, const BasicParameter<T>& parameter, bool shared) {
-      if (!parameter) return;
-      list.emplace_back();
-      list.back().name = std::move(name);
-      list.back().parameter = parameter;
-      if (shared) list.back().scope = AdapterTensor<T>::Scope::model;
-    };
-    put("lora_A.weight", a_, false);
-    put("lora_B.weight", b_, false);
-    if (layer_) {
-      put("model." + layer_->name + ".weight", layer_->weight, true);
-      put("model." + layer_->name + ".bias", layer_->bias, true);
+    if (a_) {
+      list.push_back(detail::named("lora_A.weight", a_));
+      list.push_back(detail::named("lora_B.weight", b_));
     }
+    if (layer_ && layer_->weight)
+      list.push_back(detail::model_tensor(layer_->name + ".weight", layer_->weight));
+    if (layer_ && layer_->bias)
+      list.push_back(detail::model_tensor(layer_->name + ".bias", layer_->bias));
     return list;
   }
 
@@ -195,10 +187,7 @@ class RecursiveNorm {
     for (const bool first : {true, false}) {
       const auto& parameter = first ? weight_ : bias_;
       if (!parameter) continue;
-      list.emplace_back();
-      list.back().name = "model." + name_ + (first ? ".weight" : ".bias");
-      list.back().parameter = parameter;
-      list.back().scope = AdapterTensor<T>::Scope::model;
+      list.push_back(detail::model_tensor(name_ + (first ? ".weight" : ".bias"), parameter));
     }
     return list;
   }

@@ -325,10 +325,7 @@ struct RoSAMethod {
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    std::vector<BasicRoSA<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicRoSA<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<RoSAProcedure<T>>(config, std::move(list));
+    return std::make_unique<RoSAProcedure<T>>(config, methods_of<BasicRoSA<T>>(parts));
   }
 };
 

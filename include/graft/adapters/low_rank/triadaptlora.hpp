@@ -172,35 +172,19 @@ class BasicTriAdaptLoRA {
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const {
     if (regulariser_ == 0) return {};
-    const auto a = joined(tape, true), b = joined(tape, false);
-    const auto identity = tape.constant(BasicTensor<T>::identity(rank_));
-    const auto right = sub(matmul(a, a, Transpose::no, Transpose::yes), identity),
-               left = sub(matmul(b, b, Transpose::yes, Transpose::no), identity);
-    return scale(add(detail::frobenius(right, false), detail::frobenius(left, false)),
+    return scale(detail::orthogonality(joined(tape, true), joined(tape, false), false),
                  static_cast<T>(regulariser_));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    for (std::size_t k = 0; k < blocks_.size(); ++k)
-      for (auto& [name, parameter] : named(k)) {
-        list.emplace_back();
-        list.back().name = name;
-        list.back().parameter = parameter;
-      }
+    for (auto& [name, parameter] : named()) list.push_back(detail::named(name, parameter));
     return list;
   }
   /// As many blocks as a file holds, of its sizes.
   void before_load(const CheckpointShapes& shapes) {
-    std::vector<Index> sizes;
-    while (const Shape* shape = shapes(concat("lora_A.", sizes.size()))) {
-      if (shape->rank() != 2) break;
-      sizes.push_back((*shape)[0]);
-    }
+    const auto sizes = detail::ranks_in_file(shapes);
     if (sizes.empty()) return;
-    // Those that are as in the file stay the same parameters: an optimiser may know them.
-    std::size_t same = 0;
-    const auto now = block_sizes();
-    while (same < std::min(sizes.size(), now.size()) && now[same] == sizes[same]) ++same;
+    const std::size_t same = detail::blocks_as_in_file(blocks_, sizes);
     blocks_.erase(blocks_.begin() + static_cast<std::ptrdiff_t>(same), blocks_.end());
     rank_ = 0;
     for (std::size_t k = 0; k < same; ++k) rank_ += sizes[k];
@@ -216,13 +200,17 @@ class BasicTriAdaptLoRA {
     for (const auto& block : blocks_) sizes.push_back(block.a.shape()[0]);
     return sizes;
   }
-  /// The tensors of block k with their names.
-  std::vector<std::pair<std::string, BasicParameter<T>>> named(std::size_t k) const {
-    const auto& block = blocks_.at(k);
-    return {{concat("lora_A.", k), block.a},
-            {concat("lora_B.", k), block.b},
-            {concat("lora_C_row.", k), block.row},
-            {concat("lora_C_col.", k), block.col}};
+  /// The tensors of all blocks from the number `first` on, with their names.
+  std::vector<std::pair<std::string, BasicParameter<T>>> named(std::size_t first = 0) const {
+    std::vector<std::pair<std::string, BasicParameter<T>>> list;
+    for (std::size_t k = first; k < blocks_.size(); ++k) {
+      const auto& block = blocks_[k];
+      list.emplace_back(concat("lora_A.", k), block.a);
+      list.emplace_back(concat("lora_B.", k), block.b);
+      list.emplace_back(concat("lora_C_row.", k), block.row);
+      list.emplace_back(concat("lora_C_col.", k), block.col);
+    }
+    return list;
   }
 
  private:
@@ -320,12 +308,7 @@ class TriAdaptLoRAProcedure final : public Procedure<T> {
     return all;
   }
   void set_state(const std::map<std::string, std::vector<double>>& all) override {
-    std::vector<std::pair<std::string, BasicParameter<T>>> named;
-    for (std::size_t i = 0; i < paths_.size(); ++i)
-      for (std::size_t k = 0; k < growth_.parts()[i]->block_sizes().size(); ++k)
-        for (const auto& [name, parameter] : growth_.parts()[i]->named(k))
-          named.emplace_back(paths_[i] + "." + name, parameter);
-    grown_.restore(all, named);
+    grown_.restore(all, detail::with_paths<T>(paths_, growth_.parts()));
     if (const auto it = all.find("norms"); it != all.end() && it->second.size() == paths_.size())
       growth_.norms() = it->second;
   }

@@ -90,9 +90,9 @@ class BasicS2ASide {
       throw ShapeError(concat("S2A: ", rows, " tokens in a batch of ", batch));
     const Index tokens = rows / batch;
     const auto means = window_means(reshape(x, {batch, tokens, x.cols()}), config_.window);
-    const auto inner = detail::apply_activation(config_.non_linearity,
-                                                detail::trained_linear(means, down_, down_bias_));
-    const auto side = detail::trained_linear(inner, up_, up_bias_);
+    const auto inner =
+        detail::apply_activation(config_.non_linearity, affine(means, down_, down_bias_));
+    const auto side = affine(inner, up_, up_bias_);
     return add(h, reshape(repeat_windows(side, config_.window, tokens), h.shape()));
   }
   std::string merge_reason() const {

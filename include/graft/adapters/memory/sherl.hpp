@@ -87,7 +87,7 @@ class BasicSHERL {
         const auto term = relu(sum_axis(mul(units[i], units[j]), -1, true));
         redundancy = redundancy ? add(redundancy, term) : term;
       }
-      const auto score = detail::trained_linear(mul(read[i], guide), gate_, gate_bias_);
+      const auto score = affine(mul(read[i], guide), gate_, gate_bias_);
       shares.push_back(div(relu(score), redundancy));
     }
     auto weights = concat_along(-1, shares);
@@ -96,8 +96,8 @@ class BasicSHERL {
     for (std::size_t i = 0; i < shallow; ++i)
       o = add(o, mul(read[i], slice(weights, -1, static_cast<Index>(i), 1)));
     const auto y =
-        dropout(detail::StateReaders<T>::norm(detail::trained_linear(relu(o), out_, out_bias_),
-                                              norm_weight_, norm_bias_, static_cast<T>(1e-12)),
+        dropout(detail::StateReaders<T>::norm(affine(relu(o), out_, out_bias_), norm_weight_,
+                                              norm_bias_, static_cast<T>(1e-12)),
                 config_.dropout);
     const auto gate = detail::apply_activation(
         "tanh", scale(tape.parameter(theta_), static_cast<T>(1 / config_.gate_temperature)));

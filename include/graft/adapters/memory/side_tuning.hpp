@@ -10,26 +10,7 @@
 
 namespace graft::inline v0_1 {
 
-namespace detail {
-
-/// Uniform in ±1/√in, as torch's Linear draws weights and biases.
-template <std::floating_point T>
-BasicParameter<T> linear_default(InitContext<T>& context, const Shape& shape, Index in) {
-  const double bound = 1 / std::sqrt(static_cast<double>(in));
-  return fresh<T>(context, shape, [bound](TorchGenerator& g, BasicTensor<T>& t) {
-    g.uniform(t.data(), t.size(), -bound, bound);
-  });
-}
-/// x Wᵀ + b with parameters; b may be empty.
-template <std::floating_point T>
-BasicVar<T> trained_linear(const BasicVar<T>& x, const BasicParameter<T>& weight,
-                           const BasicParameter<T>& bias) {
-  auto& tape = x.tape();
-  auto y = matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes);
-  return bias ? add(y, tape.parameter(bias)) : y;
-}
-
-}  // namespace detail
+namespace detail {}  // namespace detail
 
 /// Configuration of side tuning.
 struct SideTuningConfig {
@@ -99,9 +80,8 @@ class BasicSideTuning {
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
-    const auto h =
-        detail::apply_activation(activation_, detail::trained_linear(x, down_, down_bias_));
-    const auto side = detail::trained_linear(h, up_, up_bias_);
+    const auto h = detail::apply_activation(activation_, affine(x, down_, down_bias_));
+    const auto side = affine(h, up_, up_bias_);
     const auto frozen = linear(base, x.detach());
     return add(side, mul(sub(frozen, side), sigmoid(x.tape().parameter(alpha_))));
   }

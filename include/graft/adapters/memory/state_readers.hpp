@@ -30,8 +30,8 @@ class StateReaders {
           concat(method, ": ", states.size(), " hidden states, expected ", weight_.size()));
     std::vector<BasicVar<T>> read;
     for (std::size_t i = 0; i < states.size(); ++i)
-      read.push_back(norm(trained_linear(states[i], weight_[i], bias_[i]), norm_weight_[i],
-                          norm_bias_[i], static_cast<T>(1e-5)));
+      read.push_back(norm(affine(states[i], weight_[i], bias_[i]), norm_weight_[i], norm_bias_[i],
+                          static_cast<T>(1e-5)));
     return read;
   }
   void list(const std::string& prefix, std::vector<AdapterTensor<T>>& tensors) const {

@@ -104,8 +104,7 @@ class BasicUniPT {
           mul(relu(matmul(anchor, read[i], Transpose::no, Transpose::yes)), tape.constant(visible));
       const auto row = div(c, add_scalar(sum_axis(c, -1, true), static_cast<T>(1e-8)));
       mixed.push_back(add(matmul(row, read[i]), read[i]));
-      scores.push_back(
-          detail::trained_linear(mul(pooled, masked_mean(read[i])), gate_, gate_bias_));
+      scores.push_back(affine(mul(pooled, masked_mean(read[i])), gate_, gate_bias_));
     }
     const auto confidence = softmax(concat_along(1, scores));
     BasicVar<T> sum;
@@ -114,10 +113,10 @@ class BasicUniPT {
       const auto term = mul(mixed[i], weight);
       sum = sum ? add(sum, term) : term;
     }
-    const auto o = add(anchor, detail::StateReaders<T>::norm(
-                                   detail::trained_linear(sum, projection_, projection_bias_),
-                                   norm_weight_, norm_bias_, static_cast<T>(1e-5)));
-    return {detail::trained_linear(relu(o), up_, up_bias_), confidence};
+    const auto o =
+        add(anchor, detail::StateReaders<T>::norm(affine(sum, projection_, projection_bias_),
+                                                  norm_weight_, norm_bias_, static_cast<T>(1e-5)));
+    return {affine(relu(o), up_, up_bias_), confidence};
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;

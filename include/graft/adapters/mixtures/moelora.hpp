@@ -109,31 +109,24 @@ class BasicMoELoRA {
         contrast_(detail::share_of_loss(config.contrastive_loss_coef, site)) {
     config.validate();
     detail::require_plain("MoELoRA", site);
-    experts_ = {config.num_experts, config.rank,       config.alpha,
-                site.in_features,   site.out_features, context};
-    router_ = {config.num_experts, site.in_features, false, 0, context};
+    routed_.experts = {config.num_experts, config.rank,       config.alpha,
+                       site.in_features,   site.out_features, context};
+    routed_.router = {config.num_experts, site.in_features, false, 0, context};
   }
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     const auto rows = detail::as_rows(x);
-    const auto r = route(router_(rows), config_.top_k, true);
+    const auto r = route(routed_.router(rows), config_.top_k, true);
     if (balance_ > 0 || contrast_ > 0)
       pending_.leave(x.tape(),
                      [this, r, rows,
                       counted = counted_rows(x.tape().template context<ForwardContext>(),
                                              rows.rows())] { return losses(rows, r, counted); });
-    const auto low = experts_.low(graft::dropout(rows, config_.dropout));
-    const auto y = linear(base, x);
-    return add(y, reshape(experts_.mixed(low, r.weights), y.shape()));
+    return routed_.apply(base, x, rows, r.weights, config_.dropout);
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const { return pending_.take(tape); }
-  std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    experts_.list(list);
-    router_.list(list);
-    return list;
-  }
+  std::vector<AdapterTensor<T>> tensors() const { return routed_.tensors(); }
   std::string merge_reason() const {
     return "MoELoRA chooses its experts token by token; a weight cannot hold that";
   }
@@ -173,7 +166,7 @@ class BasicMoELoRA {
     }
     std::vector<BasicVar<T>> parts;
     std::vector<std::int32_t> group;
-    for (Index e = 0; e < experts_.experts(); ++e) {
+    for (Index e = 0; e < routed_.experts.experts(); ++e) {
       std::vector<Index> own;
       for (const Index m : tokens) {
         const auto first = r.chosen.begin() + m * r.k;
@@ -182,7 +175,7 @@ class BasicMoELoRA {
       }
       if (own.empty()) continue;
       group.insert(group.end(), own.size(), static_cast<std::int32_t>(e));
-      parts.push_back(experts_.plain(gather_rows(rows, own), e));
+      parts.push_back(routed_.experts.plain(gather_rows(rows, own), e));
     }
     if (parts.empty()) return {};
     auto outputs = concat_along(0, parts);
@@ -204,8 +197,7 @@ class BasicMoELoRA {
 
   MoELoRAConfig config_;
   T balance_, contrast_;
-  LoRAExperts<T> experts_;
-  ExpertRouter<T> router_;
+  RoutedExperts<T> routed_;
   detail::PendingLoss<T> pending_;
 };
 

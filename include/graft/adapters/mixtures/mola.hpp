@@ -101,31 +101,24 @@ class BasicMoLA {
     config.validate();
     detail::require_plain("MoLA", site);
     const Index n = config.experts_of(site.layer, site.layers);
-    experts_ = {n, config.rank, config.alpha, site.in_features, site.out_features, context};
-    router_ = {n, site.in_features, false, 0, context};
+    routed_.experts = {n, config.rank, config.alpha, site.in_features, site.out_features, context};
+    routed_.router = {n, site.in_features, false, 0, context};
   }
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     const auto rows = detail::as_rows(x);
-    const auto r = route(router_(rows), top_k_, true);
+    const auto r = route(routed_.router(rows), top_k_, true);
     if (coefficient_ > 0)
       pending_.leave(x.tape(), [r, this,
                                 counted = counted_rows(x.tape().template context<ForwardContext>(),
                                                        rows.rows())] {
         return scale(balance_loss(r, counted), coefficient_);
       });
-    const auto delta = experts_.mixed(experts_.low(graft::dropout(rows, dropout_)), r.weights);
-    const auto y = linear(base, x);
-    return add(y, reshape(delta, y.shape()));
+    return routed_.apply(base, x, rows, r.weights, dropout_);
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const { return pending_.take(tape); }
-  std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    experts_.list(list);
-    router_.list(list);
-    return list;
-  }
+  std::vector<AdapterTensor<T>> tensors() const { return routed_.tensors(); }
   std::string merge_reason() const {
     return "MoLA chooses its experts token by token; a weight cannot hold that";
   }
@@ -144,8 +137,7 @@ class BasicMoLA {
   Index top_k_;
   double dropout_;
   T coefficient_;
-  LoRAExperts<T> experts_;
-  ExpertRouter<T> router_;
+  RoutedExperts<T> routed_;
   detail::PendingLoss<T> pending_;
 };
 

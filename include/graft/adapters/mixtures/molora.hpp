@@ -56,25 +56,18 @@ class BasicMoLoRA {
       : top_k_(config.top_k.value_or(config.num_experts)), dropout_(config.dropout) {
     config.validate();
     detail::require_plain("MoLoRA", site);
-    experts_ = {config.num_experts, config.rank, config.alpha, site.in_features,
-                site.out_features,  context,     0.02};
-    router_ = {config.num_experts, site.in_features, true, 0.02, context};
+    routed_.experts = {config.num_experts, config.rank, config.alpha, site.in_features,
+                       site.out_features,  context,     0.02};
+    routed_.router = {config.num_experts, site.in_features, true, 0.02, context};
   }
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     const auto rows = detail::as_rows(x);
-    const auto r = route(router_(rows), top_k_, false);
-    const auto delta = experts_.mixed(experts_.low(graft::dropout(rows, dropout_)), r.weights);
-    const auto y = linear(base, x);
-    return add(y, reshape(delta, y.shape()));
+    const auto r = route(routed_.router(rows), top_k_, false);
+    return routed_.apply(base, x, rows, r.weights, dropout_);
   }
-  std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    experts_.list(list);
-    router_.list(list);
-    return list;
-  }
+  std::vector<AdapterTensor<T>> tensors() const { return routed_.tensors(); }
   std::string merge_reason() const {
     return "MoLoRA mixes its experts token by token; a weight cannot hold that";
   }
@@ -92,8 +85,7 @@ class BasicMoLoRA {
  private:
   Index top_k_;
   double dropout_;
-  LoRAExperts<T> experts_;
-  ExpertRouter<T> router_;
+  RoutedExperts<T> routed_;
 };
 
 using MoLoRA = BasicMoLoRA<float>;

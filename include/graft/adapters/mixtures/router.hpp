@@ -203,11 +203,7 @@ class ExpertRouter {
     });
     if (bias) b_ = detail::constant<T>({experts}, 0);
   }
-  BasicVar<T> logits(const BasicVar<T>& u) const {
-    auto& tape = u.tape();
-    const auto h = matmul(u, tape.parameter(w_), Transpose::no, Transpose::yes);
-    return b_ ? add(h, tape.parameter(b_)) : h;
-  }
+  BasicVar<T> logits(const BasicVar<T>& u) const { return affine(u, w_, b_); }
   BasicVar<T> operator()(const BasicVar<T>& u) const { return softmax(logits(u)); }
   void list(std::vector<AdapterTensor<T>>& tensors, const std::string& name = "router") const {
     tensors.push_back(detail::named(name + ".weight", w_));
@@ -218,6 +214,28 @@ class ExpertRouter {
 
  private:
   BasicParameter<T> w_, b_;
+};
+
+/// LoRA experts and the router that weighs them, at one linear layer.
+template <std::floating_point T>
+struct RoutedExperts {
+  LoRAExperts<T> experts;
+  ExpertRouter<T> router;
+
+  /// base(x) + s Σ_e w_e drop(x) A_eᵀ B_eᵀ; rows: x as [tokens, in], weights: [tokens, N].
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x, const BasicVar<T>& rows,
+                    const BasicVar<T>& weights, double dropout) const {
+    const auto delta = experts.mixed(experts.low(graft::dropout(rows, dropout)), weights);
+    const auto y = linear(base, x);
+    return add(y, reshape(delta, y.shape()));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    experts.list(list);
+    router.list(list);
+    return list;
+  }
 };
 
 namespace detail {

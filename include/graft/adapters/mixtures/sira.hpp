@@ -77,9 +77,9 @@ class BasicSiRA {
       : config_(config), coefficient_(detail::share_of_loss(config.router_aux_loss_coef, site)) {
     config.validate();
     detail::require_plain("SiRA", site);
-    experts_ = {config.num_experts, config.rank,       config.alpha,
-                site.in_features,   site.out_features, context};
-    router_ = {config.num_experts, site.in_features, false, 0.02, context};
+    routed_.experts = {config.num_experts, config.rank,       config.alpha,
+                       site.in_features,   site.out_features, context};
+    routed_.router = {config.num_experts, site.in_features, false, 0.02, context};
   }
 
   /// Experts that are out in the next passes in training, in place of random ones: [tokens, N], 1 =
@@ -91,7 +91,7 @@ class BasicSiRA {
     auto& tape = x.tape();
     const auto rows = detail::as_rows(x);
     const auto counted = counted_rows(tape.template context<ForwardContext>(), rows.rows());
-    auto logits = router_.logits(rows);
+    auto logits = routed_.router.logits(rows);
     if (const auto out = dropped(tape, rows.rows())) logits = add(logits, tape.constant(out));
     const auto r = route(softmax(logits), config_.top_k, false);
     if (coefficient_ > 0)
@@ -100,17 +100,10 @@ class BasicSiRA {
     auto weights = r.weights;
     if (config_.capacity_factor && (tape.training() || config_.limit_evaluation))
       weights = mul(weights, tape.constant(accepted(r, counted)));
-    const auto low = experts_.low(graft::dropout(rows, config_.dropout));
-    const auto y = linear(base, x);
-    return add(y, reshape(experts_.mixed(low, weights), y.shape()));
+    return routed_.apply(base, x, rows, weights, config_.dropout);
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const { return pending_.take(tape); }
-  std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    experts_.list(list);
-    router_.list(list);
-    return list;
-  }
+  std::vector<AdapterTensor<T>> tensors() const { return routed_.tensors(); }
   std::string merge_reason() const {
     return "SiRA chooses its experts token by token; a weight cannot hold that";
   }
@@ -174,8 +167,7 @@ class BasicSiRA {
 
   SiRAConfig config_;
   T coefficient_;
-  LoRAExperts<T> experts_;
-  ExpertRouter<T> router_;
+  RoutedExperts<T> routed_;
   BasicTensor<T> dropped_;
   detail::PendingLoss<T> pending_;
 };

@@ -180,8 +180,7 @@ class BasicSMoRE {
     const auto counted = counted_rows(tape.template context<ForwardContext>(), rows.rows());
     const Index tokens = rows.rows(), levels = config_.levels();
     std::vector<Picked> picked(static_cast<std::size_t>(levels));
-    auto g = add(matmul(rows, tape.parameter(down_), Transpose::no, Transpose::yes),
-                 tape.parameter(down_bias_));
+    auto g = affine(rows, down_, down_bias_);
     Index nodes = 1;
     for (Index l = levels - 1; l >= 0; --l) {
       const auto& level = levels_[static_cast<std::size_t>(l)];
@@ -203,8 +202,7 @@ class BasicSMoRE {
     for (Index l = 0; l < levels; ++l)
       z = gathered(levels_[static_cast<std::size_t>(l)], rows, z,
                    picked[static_cast<std::size_t>(l)]);
-    const auto delta = add(matmul(z, tape.parameter(final_), Transpose::no, Transpose::yes),
-                           tape.parameter(final_bias_));
+    const auto delta = affine(z, final_, final_bias_);
     const auto y = linear(base, x);
     return add(y, reshape(delta, y.shape()));
   }
@@ -281,12 +279,8 @@ class BasicSMoRE {
 
   Picked pick(const Level& level, const BasicVar<T>& g, Index l, Index nodes) const {
     auto& tape = g.tape();
-    const auto layer = [&](const BasicVar<T>& in, const BasicParameter<T>& w,
-                           const BasicParameter<T>& b) {
-      return add(matmul(in, tape.parameter(w), Transpose::no, Transpose::yes), tape.parameter(b));
-    };
     const auto e =
-        layer(relu(layer(g, level.gate0, level.gate0_bias)), level.gate2, level.gate2_bias);
+        affine(relu(affine(g, level.gate0, level.gate0_bias)), level.gate2, level.gate2_bias);
     const auto keys = tape.parameter(level.keys);
     const Index rows = g.rows(), s = level.experts, f = level.fanout;
     Picked p;
@@ -350,9 +344,7 @@ class BasicSMoRE {
     for (std::size_t i = 0; i < p.chosen.size(); ++i)
       of_token.push_back(static_cast<Index>(i) / (f * p.nodes) * s + p.chosen[i]);
     auto h = gather_rows(reshape(residual, {tokens * s, level.width}), std::move(of_token));
-    if (children)
-      h = add(h, add(matmul(children, tape.parameter(level.w), Transpose::no, Transpose::yes),
-                     tape.parameter(level.w_bias)));
+    if (children) h = add(h, affine(children, level.w, level.w_bias));
     h = detail::apply_activation(config_.act_fn, h);
     const Index nodes = tokens * p.nodes;
     return sum_axis(mul(reshape(h, {nodes, f, level.width}), reshape(p.shares, {nodes, f, 1})), 1);

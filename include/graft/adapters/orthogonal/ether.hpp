@@ -222,10 +222,7 @@ class BasicETHERPlus {
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
     const auto add = [&](const char* name, const BasicParameter<T>& parameter) {
-      if (!parameter) return;
-      list.emplace_back();
-      list.back().name = name;
-      list.back().parameter = parameter;
+      if (parameter) list.push_back(detail::named(name, parameter));
     };
     add("ether_u_in", in_.u);
     add("ether_v_in", in_.v);

@@ -26,12 +26,12 @@ class DiReftEdit {
 
   DiReftEdit(const Config& config, Index d, InitContext<T>& context)
       : activation_(config.activation), orthonormal_(config.orthonormal) {
-    w1_ = detail::linear_start<T>({config.rank, d}, d, context);
-    b_ = detail::linear_start<T>({config.rank}, d, context);
+    w1_ = detail::linear_default<T>(context, {config.rank, d}, d);
+    b_ = detail::linear_default<T>(context, {config.rank}, d);
     if (orthonormal_)
       rows_ = OrthonormalRows<T>("W2", config.rank, d, config.householder(), context);
     else
-      w2_ = detail::linear_start<T>({config.rank, d}, d, context);
+      w2_ = detail::linear_default<T>(context, {config.rank, d}, d);
   }
   BasicVar<T> operator()(const BasicVar<T>& h) const {
     auto& tape = h.tape();

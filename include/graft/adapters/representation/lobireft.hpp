@@ -25,9 +25,7 @@ class LobiReftEdit {
 
   LobiReftEdit(const Config& config, Index d, InitContext<T>& context)
       : rows_("R", config.rank, d, config.householder(), context),
-        b_(detail::fresh<T>(context, {config.rank}, [](TorchGenerator& g, BasicTensor<T>& t) {
-          g.uniform(t.data(), t.size(), 0, 1);
-        })) {}
+        b_(detail::unit_start(config.rank, context)) {}
   BasicVar<T> operator()(const BasicVar<T>& h) const {
     auto& tape = h.tape();
     return add(h, matmul(reshape(tape.parameter(b_), {1, b_.size()}), rows_(tape)));

@@ -29,14 +29,12 @@ class LoReftEdit {
   LoReftEdit(const Config& config, Index d, InitContext<T>& context)
       : activation_(config.activation),
         rows_("R", config.rank, d, config.householder(), context),
-        w_(detail::linear_start<T>({config.rank, d}, d, context)),
-        b_(detail::linear_start<T>({config.rank}, d, context)) {}
+        w_(detail::linear_default<T>(context, {config.rank, d}, d)),
+        b_(detail::linear_default<T>(context, {config.rank}, d)) {}
   BasicVar<T> operator()(const BasicVar<T>& h) const {
     auto& tape = h.tape();
     const auto r = rows_(tape), w = tape.parameter(w_), b = tape.parameter(b_);
-    if (!activation_) return add(h, matmul(add(detail::rows_product(h, sub(w, r)), b), r));
-    const auto target = detail::activated(activation_, add(detail::rows_product(h, w), b));
-    return add(h, matmul(sub(target, detail::rows_product(h, r)), r));
+    return detail::edited_in_rows(h, activation_, w, b, r);
   }
   std::vector<std::pair<std::string, BasicParameter<T>>> tensors() const {
     return {rows_.tensor(), {"W", w_}, {"b", b_}};

@@ -23,15 +23,13 @@ class NoReftEdit {
 
   NoReftEdit(const Config& config, Index d, InitContext<T>& context)
       : activation_(config.activation),
-        w1_(detail::linear_start<T>({config.rank, d}, d, context)),
-        b_(detail::linear_start<T>({config.rank}, d, context)),
-        w2_(detail::linear_start<T>({config.rank, d}, d, context)) {}
+        w1_(detail::linear_default<T>(context, {config.rank, d}, d)),
+        b_(detail::linear_default<T>(context, {config.rank}, d)),
+        w2_(detail::linear_default<T>(context, {config.rank, d}, d)) {}
   BasicVar<T> operator()(const BasicVar<T>& h) const {
     auto& tape = h.tape();
     const auto w1 = tape.parameter(w1_), w2 = tape.parameter(w2_), b = tape.parameter(b_);
-    if (!activation_) return add(h, matmul(add(detail::rows_product(h, sub(w1, w2)), b), w2));
-    const auto target = detail::activated(activation_, add(detail::rows_product(h, w1), b));
-    return add(h, matmul(sub(target, detail::rows_product(h, w2)), w2));
+    return detail::edited_in_rows(h, activation_, w1, b, w2);
   }
   std::vector<std::pair<std::string, BasicParameter<T>>> tensors() const {
     return {{"W1", w1_}, {"W2", w2_}, {"b", b_}};

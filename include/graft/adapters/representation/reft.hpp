@@ -84,15 +84,6 @@ struct ReftConfig {
 
 namespace detail {
 
-/// Uniform ±1/√d, as torch begins a linear layer of d inputs.
-template <std::floating_point T>
-BasicParameter<T> linear_start(const Shape& shape, Index d, InitContext<T>& context) {
-  return fresh<T>(context, shape, [d](TorchGenerator& g, BasicTensor<T>& t) {
-    const double bound = 1 / std::sqrt(static_cast<double>(d));
-    g.uniform(t.data(), t.size(), -bound, bound);
-  });
-}
-
 /// x Wᵀ
 template <std::floating_point T>
 BasicVar<T> rows_product(const BasicVar<T>& x, const BasicVar<T>& w) {
@@ -102,6 +93,23 @@ BasicVar<T> rows_product(const BasicVar<T>& x, const BasicVar<T>& w) {
 template <std::floating_point T>
 BasicVar<T> activated(const std::optional<std::string>& name, const BasicVar<T>& x) {
   return name ? apply_activation(*name, x) : x;
+}
+
+/// h + (a(h Wᵀ + b) − h Rᵀ) R; W: [r, d], b: [r], R: [r, d]; a: none without a name.
+template <std::floating_point T>
+BasicVar<T> edited_in_rows(const BasicVar<T>& h, const std::optional<std::string>& activation,
+                           const BasicVar<T>& w, const BasicVar<T>& b, const BasicVar<T>& r) {
+  if (!activation) return add(h, matmul(add(rows_product(h, sub(w, r)), b), r));
+  const auto target = activated(activation, add(rows_product(h, w), b));
+  return add(h, matmul(sub(target, rows_product(h, r)), r));
+}
+
+/// Uniform in [0, 1), as torch.rand draws.
+template <std::floating_point T>
+BasicParameter<T> unit_start(Index r, InitContext<T>& context) {
+  return fresh<T>(context, {r}, [](TorchGenerator& g, BasicTensor<T>& t) {
+    g.uniform(t.data(), t.size(), 0, 1);
+  });
 }
 
 }  // namespace detail

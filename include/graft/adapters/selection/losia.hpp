@@ -439,10 +439,7 @@ struct LoSiAMethod {
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    std::vector<BasicLoSiA<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicLoSiA<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<LoSiAProcedure<T>>(config, std::move(list));
+    return std::make_unique<LoSiAProcedure<T>>(config, methods_of<BasicLoSiA<T>>(parts));
   }
 };
 

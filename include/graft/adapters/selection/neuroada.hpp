@@ -172,10 +172,7 @@ struct NeuroAdaMethod {
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
     if (config.selection != "gradient") return nullptr;
-    std::vector<BasicNeuroAda<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicNeuroAda<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<NeuroAdaProcedure<T>>(std::move(list));
+    return std::make_unique<NeuroAdaProcedure<T>>(methods_of<BasicNeuroAda<T>>(parts));
   }
 };
 

@@ -174,10 +174,7 @@ struct PSTMethod {
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    std::vector<BasicPST<T>*> list;
-    for (const auto& placed : parts)
-      if (auto* part = method_of<BasicPST<T>>(placed.part.get())) list.push_back(part);
-    return std::make_unique<PSTProcedure<T>>(config, std::move(list));
+    return std::make_unique<PSTProcedure<T>>(config, methods_of<BasicPST<T>>(parts));
   }
 };
 

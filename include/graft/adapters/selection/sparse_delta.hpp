@@ -123,10 +123,7 @@ namespace selection {
 /// The sparse changes among the parts of an adapter.
 template <std::floating_point T>
 std::vector<BasicSparseDelta<T>*> sparse_deltas(const std::vector<PlacedPart<T>>& parts) {
-  std::vector<BasicSparseDelta<T>*> list;
-  for (const auto& placed : parts)
-    if (auto* delta = method_of<BasicSparseDelta<T>>(placed.part.get())) list.push_back(delta);
-  return list;
+  return methods_of<BasicSparseDelta<T>>(parts);
 }
 
 }  // namespace selection

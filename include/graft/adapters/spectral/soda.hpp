@@ -180,10 +180,9 @@ template <std::floating_point T>
 class SODAProcedure final : public Procedure<T> {
  public:
   SODAProcedure(const SODAConfig& config, const std::vector<PlacedPart<T>>& parts) {
-    for (const auto& placed : parts)
-      if (auto* method = method_of<BasicSODA<T>>(placed.part.get()))
-        for (const auto& q : method->rotations())
-          rotations_.push_back({q, {}, StiefelAdam(config.optimizer())});
+    for (const auto* method : methods_of<BasicSODA<T>>(parts))
+      for (const auto& q : method->rotations())
+        rotations_.push_back({q, {}, StiefelAdam(config.optimizer())});
   }
   void after_backward(const StepInfo&) override {
     for (auto& r : rotations_) r.gradient = std::exchange(r.q.mutable_grad(), BasicTensor<T>{});

@@ -150,18 +150,11 @@ class BasicSVFT {
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
     const auto add = [&](const char* name, const BasicParameter<T>& parameter) {
-      if (!parameter) return;
-      list.emplace_back();
-      list.back().name = name;
-      list.back().parameter = parameter;
+      if (parameter) list.push_back(detail::named(name, parameter));
     };
     add("svft_M", m_);
     add("svft_gate", gate_);
-    if (listed_) {
-      list.emplace_back();
-      list.back().name = "svft_indices";
-      list.back().index = places_;
-    }
+    if (listed_) list.push_back(detail::named<T>("svft_indices", places_));
     add("svft_fill_U", fill_u_);
     add("svft_fill_V", fill_v_);
     return list;
