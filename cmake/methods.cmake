@@ -48,6 +48,8 @@ const MethodRegistry<@scalar@>& all_methods<@scalar@>() {
   add_library(graft_methods_${scalar} STATIC EXCLUDE_FROM_ALL ${_sources} "${_source}")
   target_link_libraries(graft_methods_${scalar} PUBLIC graft_developer)
   target_compile_definitions(graft_methods_${scalar} PUBLIC GRAFT_METHODS_COMPILED)
+  target_precompile_headers(graft_methods_${scalar} PRIVATE
+                            "${PROJECT_SOURCE_DIR}/include/graft/compose/method_registry.hpp")
 endforeach()
 # Double precision serves tests only.
 target_compile_options(graft_methods_double PRIVATE ${GRAFT_TEST_OPTIMIZE})

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "graft/adapters/initial_values.hpp"
@@ -14,22 +15,24 @@ namespace graft::inline v0_1 {
 namespace detail {
 
 /// a + c b, element by element.
-inline BasicTensor<double> plus(const BasicTensor<double>& a, const BasicTensor<double>& b,
-                                double c = 1) {
-  auto sum = BasicTensor<double>::empty(a.shape());
+template <std::floating_point T>
+BasicTensor<T> plus(const BasicTensor<T>& a, const BasicTensor<T>& b,
+                    std::type_identity_t<T> c = 1) {
+  auto sum = BasicTensor<T>::empty(a.shape());
   for (Index i = 0; i < a.size(); ++i) sum[i] = a[i] + c * b[i];
   return sum;
 }
 /// exp(A) by its series, of A / 2ᵏ and then squared k times.
-inline BasicTensor<double> matrix_exponential(BasicTensor<double> a) {
-  double largest = 0;
-  for (const double v : a) largest = std::max(largest, std::abs(v));
+template <std::floating_point T>
+BasicTensor<T> matrix_exponential(BasicTensor<T> a) {
+  T largest = 0;
+  for (const T v : a) largest = std::max(largest, std::abs(v));
   int halvings = 0;
-  for (double size = largest * static_cast<double>(a.rows()); size > 0.5; size /= 2) ++halvings;
-  a = plus(BasicTensor<double>::zeros(a.shape()), a, std::ldexp(1.0, -halvings));
-  auto sum = BasicTensor<double>::identity(a.rows()), term = sum.clone();
+  for (T size = largest * static_cast<T>(a.rows()); size > T{0.5}; size /= 2) ++halvings;
+  a = plus(BasicTensor<T>::zeros(a.shape()), a, std::ldexp(T{1}, -halvings));
+  auto sum = BasicTensor<T>::identity(a.rows()), term = sum.clone();
   for (int k = 1; k <= 16; ++k) {  // 0.5¹⁶ / 16! is below 1e-18
-    term = product(term, a, 1.0 / k);
+    term = product(term, a, T{1} / static_cast<T>(k));
     sum = plus(sum, term);
   }
   for (int k = 0; k < halvings; ++k) sum = product(sum, sum);
@@ -52,14 +55,15 @@ struct StiefelAdamConfig {
 ///     ξ = lr / (1 − β₁ᵗ) · Y / (√(p / (1 − β₂ᵗ)) + ε)   (element by element)
 ///     Q ← Q + Q ξ,  or Q (I − ξ/2)⁻¹ (I + ξ/2),  or Q exp(ξ);  then Q ← Q (Qᵀ Q)^(−1/2).
 ///
-/// In double precision inside. Source: Zhang et al. 2024 (arXiv:2405.21050), section 3 and the
-/// released code.
-class StiefelAdam {
+/// In the precision P inside; a template so that nobody compiles it who does not use it. Source:
+/// Zhang et al. 2024 (arXiv:2405.21050), section 3 and the released code.
+template <std::floating_point P>
+class BasicStiefelAdam {
  public:
-  using Matrix = BasicTensor<double>;
+  using Matrix = BasicTensor<P>;
 
   /// @throws ValueError for an unknown retraction.
-  explicit StiefelAdam(StiefelAdamConfig config = {}) : config_(std::move(config)) {
+  explicit BasicStiefelAdam(StiefelAdamConfig config = {}) : config_(std::move(config)) {
     if (config_.retraction != "euler" && config_.retraction != "cayley" &&
         config_.retraction != "exp")
       throw ValueError(concat("orthogonal Adam: retraction '", config_.retraction,
@@ -72,11 +76,7 @@ class StiefelAdam {
     if (q.rank() != 2 || q.rows() != q.cols() || gradient.shape() != q.shape())
       throw ShapeError(concat("orthogonal Adam: matrix ", q.shape().text(), ", gradient ",
                               gradient.shape().text(), ", expected the same square shape"));
-    const auto as_double = [&](const BasicTensor<T>& t) {
-      return Matrix::from(std::vector<double>(t.begin(), t.end()), t.shape());
-    };
-    const auto next = moved(as_double(q), as_double(gradient));
-    return BasicTensor<T>::from(std::vector<double>(next.begin(), next.end()), q.shape());
+    return moved(q.template cast<P>(), gradient.template cast<P>()).template cast<T>();
   }
 
   void keep(detail::ProcedureState& state, const std::string& name) const {
@@ -87,8 +87,8 @@ class StiefelAdam {
   }
   void restore(const detail::ProcedureState& state, const std::string& name, const Shape& shape) {
     steps_ = static_cast<Index>(detail::kept_number(state, name + ".step", 0));
-    momentum_ = detail::kept_values<double>(state, name + ".momentum", shape);
-    square_ = detail::kept_values<double>(state, name + ".square", shape);
+    momentum_ = detail::kept_values<P>(state, name + ".momentum", shape);
+    square_ = detail::kept_values<P>(state, name + ".square", shape);
   }
 
  private:
@@ -102,16 +102,17 @@ class StiefelAdam {
     }
     ++steps_;
     const auto a = product(q, gradient, 1.0, true);  // Qᵀ G
-    const double t = static_cast<double>(steps_);
-    const double rate = config_.learning_rate / (1 - std::pow(config_.beta1, t));
-    const double share = 1 - std::pow(config_.beta2, t);
+    const P t = static_cast<P>(steps_), beta1 = static_cast<P>(config_.beta1),
+            beta2 = static_cast<P>(config_.beta2), eps = static_cast<P>(config_.eps);
+    const P rate = static_cast<P>(config_.learning_rate) / (1 - std::pow(beta1, t));
+    const P share = 1 - std::pow(beta2, t);
     auto xi = Matrix::empty(q.shape());
     for (Index i = 0; i < s; ++i)
       for (Index j = 0; j < s; ++j) {
-        const double skew = a(i, j) - a(j, i);
-        momentum_(i, j) = config_.beta1 * momentum_(i, j) - (1 - config_.beta1) * skew;
-        square_(i, j) = config_.beta2 * square_(i, j) + (1 - config_.beta2) * skew * skew;
-        xi(i, j) = rate * momentum_(i, j) / (std::sqrt(square_(i, j) / share) + config_.eps);
+        const P skew = a(i, j) - a(j, i);
+        momentum_(i, j) = beta1 * momentum_(i, j) - (1 - beta1) * skew;
+        square_(i, j) = beta2 * square_(i, j) + (1 - beta2) * skew * skew;
+        xi(i, j) = rate * momentum_(i, j) / (std::sqrt(square_(i, j) / share) + eps);
       }
     const auto one = Matrix::identity(s);
     Matrix next;
@@ -133,5 +134,6 @@ class StiefelAdam {
   Index steps_ = 0;
   Matrix momentum_, square_;
 };
+using StiefelAdam = BasicStiefelAdam<double>;
 
 }  // namespace graft::inline v0_1
