@@ -1,0 +1,246 @@
+// Continual, federated and served adapters.
+#include "graft/compose/federated.hpp"
+#include "graft/optim/fed_kseed.hpp"
+#include "graft/optim/ferret.hpp"
+#include "graft/optim/mezo.hpp"
+#include "graft/optim/server_adam.hpp"
+#include "handlers.hpp"
+
+namespace conformance {
+namespace {
+
+using Wide = BasicTensor<double>;
+using WideParameter = graft::BasicParameter<double>;
+
+/// Part i of a tensor along its first axis, or part (i, j) along the first two.
+Wide part(const Wide& t, Index i) {
+  Shape shape;
+  for (int axis = 1; axis < t.rank(); ++axis) shape.append(t.dim(axis));
+  return t.slice_rows(i, 1).clone().reshape(shape);
+}
+Wide part(const Wide& t, Index i, Index j) { return part(part(t, i), j); }
+std::vector<std::int64_t> whole(const SafetensorsFile& file, const std::string& name) {
+  return graft::io::to_i64(file.at(name));
+}
+template <class Found>
+void compare(Checker& check, const SafetensorsFile& file, const std::string& name,
+             const Found& found) {
+  check.compare(name, found, graft::io::to_f64(file.at("out." + name)));
+}
+void compare(Checker& check, const SafetensorsFile& file, const std::string& name,
+             const Wide& found) {
+  compare(check, file, name, values_of(found));
+}
+template <class Integer>
+void require_equal(Checker& check, const SafetensorsFile& file, const std::string& name,
+                   const std::vector<Integer>& found) {
+  const std::vector<std::int64_t> list(found.begin(), found.end());
+  check.require(list == whole(file, "out." + name), "other " + name);
+}
+
+void run_average(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const auto a = tensor_of<double>(file, "in.A"), b = tensor_of<double>(file, "in.B"),
+             global = tensor_of<double>(file, "in.global_A");
+  const auto shares = graft::client_shares(whole(file, "in.samples"));
+  const double scaling = config.at("lora_alpha").get<double>() / config.at("r").get<double>();
+  std::vector<std::vector<Wide>> clients;
+  std::vector<graft::UpdateFactors<double>> factors;
+  for (Index k = 0; k < a.dim(0); ++k) {
+    clients.push_back({part(a, k), part(b, k)});
+    factors.push_back({clients.back()[0], clients.back()[1]});
+  }
+  const auto mean = graft::federated_average(clients, shares);
+  compare(check, file, "A", mean[0]);
+  compare(check, file, "B", mean[1]);
+  compare(check, file, "frozen_A_B", mean[1]);
+  const auto stack = graft::concatenated_factors(factors, shares);
+  compare(check, file, "stacked_A", stack.a);
+  compare(check, file, "stacked_B", stack.b);
+  compare(check, file, "exact_delta", graft::product_of(stack, scaling));
+  const auto residual = graft::averaging_residual(factors, shares, scaling);
+  compare(check, file, "residual", residual);
+  compare(check, file, "weight_with_residual",
+          graft::weighted_sum<double>({tensor_of<double>(file, "in.weight"), residual}, {1, 1}));
+  // The server's optimiser, from given moments.
+  const std::vector<WideParameter> parameters{WideParameter(global.clone())};
+  graft::BasicServerAdam<double> server(parameters, {.learning_rate = config.at("server_lr"),
+                                                     .beta1 = config.at("server_betas").at(0),
+                                                     .beta2 = config.at("server_betas").at(1),
+                                                     .eps = config.at("server_eps")});
+  server.set_state(0, {1,
+                       {tensor_of<double>(file, "in.first_moment"),
+                        tensor_of<double>(file, "in.second_moment")}});
+  graft::server_step(server, parameters, {mean[0]});
+  compare(check, file, "fedadam_A", parameters[0].value());
+  // A client of FedProx.
+  const WideParameter local(clients[0][0]);
+  local.mutable_grad() = tensor_of<double>(file, "in.local_grad");
+  graft::add_proximal_gradient<double>({local}, {global}, config.at("fedprox_mu"));
+  compare(check, file, "fedprox_grad", local.grad());
+}
+
+void run_offsite(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const double lambda = config.at("lambda");
+  const auto w = tensor_of<double>(file, "in.global");
+  require_equal(
+      check, file, "kept_layers",
+      graft::emulator_layers(config.at("middle_layers").get<Index>(), config.at("kept_layers")));
+  const WideParameter local(tensor_of<double>(file, "in.local"));
+  local.mutable_grad() = tensor_of<double>(file, "in.grad");
+  graft::add_proximal_gradient<double>({local}, {w}, lambda);
+  compare(check, file, "local_grad", local.grad());
+  compare(check, file, "global",
+          graft::personal_step(w, local.value(), config.at("eta").get<double>(), lambda));
+  const auto message = graft::quantise_message(local.value(), config.value("message_bits", 8));
+  require_equal(check, file, "message_codes", message.codes);
+  compare(check, file, "message_scale", std::vector<double>{message.scale});
+}
+
+/// Mean of (x w − target)².
+double squared_error(const Wide& x, const Wide& w, const Wide& target) {
+  double total = 0;
+  for (Index i = 0; i < x.rows(); ++i) {
+    double y = -target[i];
+    for (Index j = 0; j < x.cols(); ++j) y += x(i, j) * w[j];
+    total += y * y / static_cast<double>(x.rows());
+  }
+  return total;
+}
+
+void run_mezo(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  auto options = read_config_of<graft::MezoConfig>(c);
+  const Json config = config_of(c);
+  if (options.code == "logarithmic") options.code_scale = config.value("g_max", options.code_scale);
+  const auto z = tensor_of<double>(file, "in.z"), x = tensor_of<double>(file, "in.x"),
+             target = tensor_of<double>(file, "in.target");
+  const Index machines = z.dim(1);
+  const auto direction = [&](std::uint64_t seed, Index) {
+    const auto number = static_cast<Index>(seed);
+    return values_of(part(z, number / machines, number % machines));
+  };
+  for (const bool exact : {false, true}) {
+    if (exact) options.code = "none";
+    const WideParameter w(tensor_of<double>(file, "in.weight"));
+    const graft::BasicMezo<double> mezo({w}, options, direction);
+    std::vector<double> weights, gradients;
+    std::vector<std::int64_t> bytes;
+    for (Index step = 0; step < z.dim(0); ++step) {
+      std::vector<graft::MezoRecord> records;
+      for (Index k = 0; k < machines; ++k) {
+        const auto seed = static_cast<std::uint64_t>(step * machines + k);
+        gradients.push_back(mezo.measure(
+            [&] { return squared_error(part(x, step, k), w.value(), part(target, step, k)); },
+            seed));
+        records.push_back(mezo.record(seed, gradients.back()));
+        bytes.push_back(records.back().byte);
+      }
+      mezo.apply(records);
+      weights.insert(weights.end(), w.value().begin(), w.value().end());
+    }
+    const std::string prefix = exact ? "mezo_" : "";
+    compare(check, file, prefix + "projected_gradient", gradients);
+    compare(check, file, prefix + "weight", weights);
+    if (!exact) require_equal(check, file, "bytes", bytes);
+  }
+}
+
+void run_kseed(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto options = read_config_of<graft::FedKSeedConfig>(c);
+  const auto z = tensor_of<double>(file, "in.z"), x = tensor_of<double>(file, "in.x"),
+             target = tensor_of<double>(file, "in.target");
+  const auto candidates = tensor_of<double>(file, "in.seeds");
+  const WideParameter w(tensor_of<double>(file, "in.weight"));
+  const graft::BasicFedKSeed<double> method({w}, options, [&](std::uint64_t seed, Index) {
+    return values_of(part(z, static_cast<Index>(seed)));
+  });
+  auto accumulator = graft::io::to_f64(file.at("in.accumulator"));
+  std::vector<std::vector<graft::FedKSeedRecord>> clients;
+  std::vector<double> scalars, locals;
+  for (Index k = 0; k < candidates.dim(0); ++k) {
+    method.rebuild(accumulator);
+    if (k == 0) compare(check, file, "rebuilt", w.value());
+    const auto data = part(x, k), labels = part(target, k);
+    auto& records = clients.emplace_back();
+    for (Index step = 0; step < candidates.dim(1); ++step) {
+      records.push_back(method.local_step([&] { return squared_error(data, w.value(), labels); },
+                                          static_cast<Index>(candidates(k, step))));
+      scalars.push_back(records.back().gradient);
+    }
+    locals.insert(locals.end(), w.value().begin(), w.value().end());
+  }
+  compare(check, file, "scalars", scalars);
+  compare(check, file, "local", locals);
+  graft::accumulate_records(accumulator, clients, graft::client_shares(whole(file, "in.samples")));
+  compare(check, file, "accumulator", accumulator);
+  method.rebuild(accumulator);
+  compare(check, file, "weight", w.value());
+  compare(check, file, "pro_probability",
+          graft::candidate_probabilities(graft::io::to_f64(file.at("in.mean_magnitude"))));
+}
+
+void run_ferret(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  auto options = read_config_of<graft::FerretConfig>(c);
+  options.group_share = 1e-6;  // a group for each tensor
+  const auto clients = whole(file, "in.clients");
+  std::vector<WideParameter> weights;
+  std::vector<Wide> basis;
+  std::vector<std::vector<double>> pool;
+  for (Index g = 0; file.find(concat("in.weight.", g)) != nullptr; ++g) {
+    weights.emplace_back(tensor_of<double>(file, concat("in.weight.", g)));
+    basis.push_back(tensor_of<double>(file, concat("in.basis.", g)));
+    pool.push_back(graft::io::to_f64(file.at(concat("in.pool.", g))));
+  }
+  graft::BasicFerret<double> method(weights, options, [&](Index group, Index seed, Index) {
+    return values_of(part(basis[static_cast<std::size_t>(group)], seed));
+  });
+  method.set_pool(pool);
+  const auto old = graft::flat_values(weights);
+  std::vector<graft::BasicFerret<double>::Coordinates> sent;
+  std::vector<Index> counts;
+  for (std::size_t k = 0; k < clients.size(); ++k) {
+    auto moved = old;
+    std::vector<std::vector<Index>> orders;
+    std::vector<double> norms;
+    std::size_t next = 0;
+    for (std::size_t g = 0; g < weights.size(); ++g) {
+      double norm = 0;
+      for (const double v : graft::io::to_f64(file.at(concat("in.update.", g, ".", k)))) {
+        moved[next++] -= v;
+        norm += v * v;
+      }
+      norms.push_back(std::sqrt(norm));
+      orders.push_back(whole(file, concat("in.order.", g, ".", k)));
+    }
+    graft::set_flat_values(weights, moved);
+    sent.push_back(method.coordinates(old, orders));
+    for (std::size_t g = 0; g < weights.size(); ++g)
+      compare(check, file, concat("coordinates.", g, ".", k), sent.back()[g]);
+    for (const Index n : graft::ferret_seed_counts(norms, options.num_seeds)) counts.push_back(n);
+  }
+  require_equal(check, file, "seeds", counts);
+  graft::set_flat_values(weights, old);
+  method.aggregate(sent, graft::client_shares(clients), options.server_lr);
+  for (std::size_t g = 0; g < weights.size(); ++g) {
+    compare(check, file, concat("pool.", g), method.pool()[g]);
+    compare(check, file, concat("weight.", g), weights[g].value());
+  }
+}
+
+const Handler handlers[] = {
+    {{.kind = "procedure", .peft_type = "LORA", .method = "federated averaging of LoRA"},
+     run_average},
+    {{.kind = "procedure", .peft_type = "FEDERATED"}, run_offsite},
+    {{.kind = "procedure", .peft_type = "MEZO"}, run_mezo},
+    {{.kind = "procedure", .peft_type = "FEDKSEED"}, run_kseed},
+    {{.kind = "procedure", .peft_type = "FERRET"}, run_ferret},
+};
+
+}  // namespace
+}  // namespace conformance
