@@ -1,10 +1,19 @@
 // Continual, federated and served adapters.
+#include "graft/adapters/prompts/lae_prefix.hpp"
+#include "graft/adapters/prompts/pfedpg.hpp"
+#include "graft/compose/conpet.hpp"
 #include "graft/compose/federated.hpp"
+#include "graft/compose/lae.hpp"
+#include "graft/compose/model_surgery.hpp"
+#include "graft/compose/split_training.hpp"
+#include "graft/compose/ssiat.hpp"
+#include "graft/layers/low_rank_rows.hpp"
 #include "graft/optim/fed_kseed.hpp"
 #include "graft/optim/ferret.hpp"
 #include "graft/optim/mezo.hpp"
 #include "graft/optim/server_adam.hpp"
 #include "handlers.hpp"
+#include "method_layer.hpp"
 
 namespace conformance {
 namespace {
@@ -233,7 +242,207 @@ void run_ferret(Checker& check, const Case& c) {
   }
 }
 
+void run_accumulation(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const Index seen = config.at("seen_classes");
+  const auto online = tensor_of<double>(file, "in.online");
+  const WideParameter module(tensor_of<double>(file, "in.first"));
+  graft::OfflineCopy<double> offline({module}, config.value("ema", 0.9999));
+  std::vector<double> trace;
+  for (Index t = 0; t < online.dim(0); ++t) {
+    module.assign(part(online, t));
+    offline.accumulate();
+    trace.insert(trace.end(), offline.values()[0].begin(), offline.values()[0].end());
+  }
+  compare(check, file, "offline", trace);
+  const auto logits = tensor_of<double>(file, "in.logits_online");
+  const auto p = graft::lae_ensemble(logits, tensor_of<double>(file, "in.logits_offline"), seen);
+  compare(check, file, "probability", p);
+  require_equal(check, file, "prediction", graft::best_classes(p));
+  graft::BasicTape<double> tape;
+  const auto& classes = config.at("current_classes");
+  compare(check, file, "masked_loss",
+          graft::cross_entropy_of_classes(tape.constant(logits), whole(file, "in.labels"),
+                                          classes.at(0), classes.at(1))
+              .value());
+}
+
+void run_selection(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::ConpetConfig>(c);
+  const auto selector = tensor_of<double>(file, "in.selector");
+  const auto truth = whole(file, "in.true_task");
+  std::vector<Wide> logits;
+  for (Index t = 0; t < selector.cols(); ++t)
+    logits.push_back(tensor_of<double>(file, concat("in.logits.", t)));
+  for (const bool forced : {false, true}) {
+    const auto chosen = forced ? graft::choose_tasks(selector, config.top_k, truth)
+                               : graft::choose_tasks(selector, config.top_k);
+    std::vector<Index> list;
+    for (const auto& row : chosen) list.insert(list.end(), row.begin(), row.end());
+    const std::string suffix = forced ? "_forced" : "";
+    require_equal(check, file, "chosen" + suffix, list);
+    compare(
+        check, file, "probability" + suffix,
+        graft::class_probabilities(graft::chosen_logits(logits, chosen, config.negative_logit)));
+  }
+  graft::BasicTape<double> tape;
+  compare(check, file, "selector_loss", cross_entropy(tape.constant(selector), truth).value());
+}
+
+void run_shift(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto means = tensor_of<double>(file, "in.prototypes");
+  const auto weights = graft::shift_weights(tensor_of<double>(file, "in.features_old"), means,
+                                            read_config_of<graft::SsiatConfig>(c));
+  compare(check, file, "weights", weights);
+  auto moved = graft::shift_means(means, weights, tensor_of<double>(file, "in.shift"));
+  compare(check, file, "prototypes", moved);
+  const auto tasks = whole(file, "in.task_of_class");
+  for (Index k = 0; k < moved.rows(); ++k)
+    for (Index j = 0; j < moved.cols(); ++j)
+      moved(k, j) *= graft::sampling_scale(tasks[static_cast<std::size_t>(k)], moved.rows());
+  compare(check, file, "sampling_mean", moved);
+}
+
+void run_surgery(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto options = read_config_of<graft::ModelSurgeryConfig>(c);
+  const Json config = config_of(c);
+  const Index tasks = config.at("tasks"), of_task = config.at("classes_per_task");
+  const auto earlier = tensor_of<double>(file, "in.earlier"),
+             moves = tensor_of<double>(file, "in.trained"),
+             logits = tensor_of<double>(file, "in.logits");
+  std::vector<std::vector<Wide>> adapters;
+  for (Index j = 0; j < earlier.dim(0); ++j) adapters.push_back({part(earlier, j)});
+  const WideParameter theta(tensor_of<double>(file, "in.start"));
+  std::vector<double> trace;
+  for (Index t = 0; t < moves.dim(0); ++t) {
+    const auto moved = graft::weighted_sum<double>({theta.value(), part(moves, t)}, {1, 1});
+    theta.assign(moved);
+    graft::pull_to_mean<double>({theta}, adapters, options.adapter_momentum);
+    trace.insert(trace.end(), theta.value().begin(), theta.value().end());
+  }
+  compare(check, file, "theta", trace);
+  std::vector<Index> task_of_class, found, rounds;
+  for (Index k = 0; k < logits.dim(2); ++k) task_of_class.push_back(k / of_task);
+  auto final_logits = Wide::empty({logits.dim(1), logits.dim(2)});
+  for (Index m = 0; m < logits.dim(1); ++m) {
+    const auto row = [&](Index adapter) { return part(logits, adapter, m); };
+    const auto retrieved = graft::retrieve_adapter(
+        tasks - 1, task_of_class,
+        [&](Index adapter) { return graft::best_classes(row(adapter)).at(0); },
+        options.max_iterations);
+    found.push_back(retrieved.adapter);
+    rounds.push_back(retrieved.rounds);
+    const auto own = row(retrieved.adapter);
+    std::copy_n(own.data(), own.size(), final_logits.data() + m * own.size());
+  }
+  require_equal(check, file, "adapter", found);
+  require_equal(check, file, "rounds", rounds);
+  const auto score = graft::surgery_ensemble(final_logits, part(logits, 0), tasks);
+  compare(check, file, "score", score);
+  require_equal(check, file, "prediction", graft::best_classes(score));
+  graft::BasicTape<double> tape;
+  compare(check, file, "orthogonality_loss",
+          graft::orthogonality_loss(tape.constant(tensor_of<double>(file, "in.features")),
+                                    tensor_of<double>(file, "in.class_means"))
+              .value());
+}
+
+void run_pruning(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto scores =
+      graft::el2n_scores(tensor_of<double>(file, "in.logits"), whole(file, "in.labels"));
+  compare(check, file, "el2n", scores);
+  require_equal(check, file, "kept",
+                graft::hardest_samples(scores, config_of(c).value("gamma", 0.5)));
+}
+
+void run_generator(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  graft::StandaloneInit<float> init(0);
+  graft::PromptGenerator generator(read_config_of<graft::PfedpgConfig>(c),
+                                   tensor_of<float>(file, "dy").cols(), init.context());
+  const auto tensors = load_tensors(c, generator);
+  graft::Tape tape;
+  check.compare("y", values_of(generator(tape).value()), graft::io::to_f64(file.at("y")));
+  generator.add_gradients(generator.descriptor(), tensor_of<float>(file, "dy"));
+  compare_tensor_gradients(check, file, tensors, "grad.", c.json);
+}
+
+/// x Wᵀ + b with a frozen layer of the case.
+graft::Var frozen(const SafetensorsFile& file, const std::string& name, const graft::Var& x) {
+  return graft::detail::trained_affine<float>(
+      x, x.tape().constant(tensor_of<float>(file, name + ".weight")),
+      x.tape().constant(tensor_of<float>(file, name + ".bias")));
+}
+
+void run_prefix(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::LaePrefixConfig>(c);
+  const auto input = tensor_of<float>(file, "x");
+  graft::StandaloneInit<float> init(0);
+  graft::LaePrefix prefix(config, tensor_of<float>(file, "key.bias").size(), init.context());
+  const auto tensors = load_tensors(c, prefix);
+  graft::Tape tape;
+  const auto x = tape.leaf(input);
+  graft::AttentionCall<float> call;
+  call.input = x;
+  call.q = frozen(file, "query", x);
+  call.k = frozen(file, "key", x);
+  call.v = frozen(file, "value", x);
+  call.options.batch = input.dim(0);
+  call.options.heads = call.options.kv_heads = config.num_attention_heads.value();
+  call.options.causal = false;
+  call.options.scale =
+      static_cast<float>(1 / std::sqrt(static_cast<double>(call.q.cols() / call.options.heads)));
+  prefix.before(call);
+  const auto y = prefix.after(call, attention(call.q, call.k, call.v, call.options));
+  check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
+  tape.backward(y, tensor_of<float>(file, "dy"));
+  check.compare("dx", values_of(x.grad()), graft::io::to_f64(file.at("dx")));
+  compare_tensor_gradients(check, file, tensors, "grad.", c.json);
+}
+
+/// Rows with adapters of their own over one frozen layer.
+void run_rows(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
+  const auto scaling = config_of(c).at("scaling");
+  std::vector<graft::LowRankTerm<float>> terms;
+  LoadedTensors<float> tensors;
+  const std::string a = "base_model.model.fc.lora_A.", b = "base_model.model.fc.lora_B.";
+  for (std::size_t k = 0; saved.find(concat(a, k, ".weight")) != nullptr; ++k) {
+    auto& term = terms.emplace_back();
+    term.a = tensors[concat(a, k, ".weight")] =
+        graft::Parameter(tensor_of<float>(saved, concat(a, k, ".weight")));
+    term.b = tensors[concat(b, k, ".weight")] =
+        graft::Parameter(tensor_of<float>(saved, concat(b, k, ".weight")));
+    term.scaling = scaling.at(k);
+  }
+  const graft::AnyLinear base(
+      graft::DenseLinear(tensor_of<float>(file, "weight"), tensor_of<float>(file, "bias")));
+  graft::Tape tape;
+  const auto x = tape.leaf(tensor_of<float>(file, "x"));
+  const auto y =
+      linear_low_rank_rows(base, x, terms, graft::low_rank_runs(whole(file, "in.adapter_ids")));
+  check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
+  tape.backward(y, tensor_of<float>(file, "dy"));
+  check.compare("dx", values_of(x.grad()), graft::io::to_f64(file.at("dx")));
+  compare_tensor_gradients(check, file, tensors, "grad.", c.json);
+}
+
 const Handler handlers[] = {
+    {{.kind = "procedure", .peft_type = "LAE"}, run_accumulation},
+    {{.kind = "layer", .peft_type = "LAE"}, run_prefix},
+    {{.kind = "procedure", .peft_type = "CONPET"}, run_selection},
+    {{.kind = "procedure", .peft_type = "SSIAT"}, run_shift},
+    {{.kind = "procedure", .peft_type = "MOS"}, run_surgery},
+    {{.kind = "procedure", .peft_type = "SFPROMPT"}, run_pruning},
+    {{.kind = "layer", .peft_type = "PFEDPG"}, run_generator},
+    {{.kind = "layer", .peft_type = "LORA", .method = "batched multi-adapter LoRA"}, run_rows},
     {{.kind = "procedure", .peft_type = "LORA", .method = "federated averaging of LoRA"},
      run_average},
     {{.kind = "procedure", .peft_type = "FEDERATED"}, run_offsite},
