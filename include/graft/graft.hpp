@@ -302,6 +302,7 @@
 #include "graft/layers/rope.hpp"
 #include "graft/layers/sites.hpp"
 #include "graft/layers/transposed_linear.hpp"
+#include "graft/layers/window_cache.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
 #include "graft/optim/damped_inverse.hpp"

@@ -8,6 +8,7 @@
 #include "graft/compose/split_training.hpp"
 #include "graft/compose/ssiat.hpp"
 #include "graft/layers/low_rank_rows.hpp"
+#include "graft/layers/window_cache.hpp"
 #include "graft/optim/fed_kseed.hpp"
 #include "graft/optim/ferret.hpp"
 #include "graft/optim/mezo.hpp"
@@ -434,7 +435,64 @@ void run_rows(Checker& check, const Case& c) {
   compare_tensor_gradients(check, file, tensors, "grad.", c.json);
 }
 
+/// Causal attention with LoRA, in windows of the sequence and in one.
+void run_windows(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto saved = SafetensorsFile::open(c.folder / "adapter_model.safetensors");
+  const Json config = config_of(c);
+  const auto scaling =
+      static_cast<float>(config.at("lora_alpha").get<double>() / config.at("r").get<double>());
+  LoadedTensors<float> tensors;
+  for (const auto& view : saved.tensors())
+    tensors[view.name] = graft::Parameter(tensor_of<float>(saved, view.name));
+  const auto layer = [&](const std::string& name, const graft::Var& x) {
+    auto y = frozen(file, name, x);
+    const std::string key = concat("base_model.model.", name, ".lora_");
+    if (!tensors.contains(key + "A.weight")) return y;
+    const auto low = matmul(x, x.tape().parameter(tensors.at(key + "A.weight")),
+                            graft::Transpose::no, graft::Transpose::yes);
+    return add(y, scale(matmul(low, x.tape().parameter(tensors.at(key + "B.weight")),
+                               graft::Transpose::no, graft::Transpose::yes),
+                        scaling));
+  };
+  const auto input = tensor_of<float>(file, "x"), dy = tensor_of<float>(file, "dy");
+  std::vector<std::vector<Index>> partitions{config.at("windows").get<std::vector<Index>>(),
+                                             {input.rows()}};
+  for (const auto& windows : partitions) {
+    for (const auto& [key, p] : tensors) p.zero_grad();
+    graft::WindowedSequence sequence;
+    std::vector<graft::Var> leaves;
+    std::vector<graft::Tensor> gradients;
+    std::vector<double> y, dx;
+    Index first = 0;
+    for (const Index n : windows) {
+      const auto& out = sequence.forward([&](graft::Tape& tape, graft::KvCache& cache) {
+        const auto x = leaves.emplace_back(tape.leaf(input.slice_rows(first, n).clone()));
+        const auto [k, v] = cache.extend(0, layer("k_proj", x), layer("v_proj", x));
+        graft::AttentionOptions<float> options;
+        options.heads = options.kv_heads = config.at("num_attention_heads");
+        options.scale =
+            static_cast<float>(1 / std::sqrt(static_cast<double>(k.cols() / options.heads)));
+        return layer("o_proj", attention(layer("q_proj", x), k, v, options));
+      });
+      y.insert(y.end(), out.value().begin(), out.value().end());
+      gradients.push_back(dy.slice_rows(first, n).clone());
+      first += n;
+    }
+    check.compare("y", y, graft::io::to_f64(file.at("y")));
+    sequence.backward(gradients);
+    for (const auto& x : leaves) {
+      const auto g = x.grad();
+      dx.insert(dx.end(), g.begin(), g.end());
+    }
+    check.compare("dx", dx, graft::io::to_f64(file.at("dx")));
+    compare_tensor_gradients(check, file, tensors, "grad.", c.json);
+  }
+}
+
 const Handler handlers[] = {
+    {{.kind = "layer", .peft_type = "LORA", .method = "token-level fine-tuning in windows"},
+     run_windows},
     {{.kind = "procedure", .peft_type = "LAE"}, run_accumulation},
     {{.kind = "layer", .peft_type = "LAE"}, run_prefix},
     {{.kind = "procedure", .peft_type = "CONPET"}, run_selection},
