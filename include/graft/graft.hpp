@@ -259,6 +259,7 @@
 #include "graft/compose/lae.hpp"
 #include "graft/compose/model_surgery.hpp"
 #include "graft/compose/parameter_formula.hpp"
+#include "graft/compose/perk.hpp"
 #include "graft/compose/quantised_weight.hpp"
 #include "graft/compose/split_training.hpp"
 #include "graft/compose/ssiat.hpp"

@@ -5,6 +5,7 @@
 #include "graft/compose/federated.hpp"
 #include "graft/compose/lae.hpp"
 #include "graft/compose/model_surgery.hpp"
+#include "graft/compose/perk.hpp"
 #include "graft/compose/split_training.hpp"
 #include "graft/compose/ssiat.hpp"
 #include "graft/layers/low_rank_rows.hpp"
@@ -490,7 +491,68 @@ void run_windows(Checker& check, const Case& c) {
   }
 }
 
+/// Inner and outer loop with one adapted linear layer as the model, in double precision.
+void run_memory(Checker& check, const Case& c) {
+  using Tape = graft::BasicTape<double>;
+  using Var = graft::BasicVar<double>;
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const auto parameter = [&](const char* name) {
+    return WideParameter(tensor_of<double>(file, concat("in.", name)));
+  };
+  const auto weight = tensor_of<double>(file, "in.weight"),
+             context_x = tensor_of<double>(file, "in.context_x"),
+             query_x = tensor_of<double>(file, "in.query_x");
+  const auto context_labels = whole(file, "in.context_label"),
+             query_labels = whole(file, "in.query_label");
+  graft::PerkConfig options;
+  options.inner_steps = config.at("inner_steps");
+  options.inner_betas = config.at("inner_betas").get<std::vector<double>>();
+  options.inner_eps = config.value("inner_eps", options.inner_eps);
+  const double scaling = config.value("scaling", 1.0);
+  const auto a = parameter("A"), b = parameter("B");
+  graft::StandaloneInit<double> init(0);
+  const graft::BasicTokenWeighting<double> weighting(weight.cols(), init.context());
+  const char* names[] = {"w1", "b1", "w2", "b2"};
+  for (std::size_t k = 0; k < 4; ++k)
+    weighting.parameters()[k].assign(tensor_of<double>(file, concat("in.", names[k])));
+  const auto logits = [&](Tape& tape, const Wide& x) -> Var {
+    const auto in = tape.constant(x.reshape({x.rows(), x.cols()}));
+    const auto times = [](const Var& v, const Var& w) {
+      return matmul(v, w, graft::Transpose::no, graft::Transpose::yes);
+    };
+    return add(times(in, tape.constant(weight)),
+               scale(times(times(in, tape.parameter(a)), tape.parameter(b)), scaling));
+  };
+  const auto context = [&](Tape& tape) {
+    const auto h = tape.constant(context_x.reshape({context_x.rows(), context_x.cols()}));
+    return graft::weighted_cross_entropy(logits(tape, context_x), weighting(h), context_labels);
+  };
+  const auto query = [&](Tape& tape) { return cross_entropy(logits(tape, query_x), query_labels); };
+  Json unrolls = config.at("truncated");
+  if (!unrolls.is_array()) unrolls = Json::array({unrolls});
+  for (const auto& truncated : unrolls) {
+    options.truncated = truncated;
+    const graft::BasicPerk<double> perk({a, b}, options, weighting.parameters());
+    perk.rates()[0].assign(tensor_of<double>(file, "in.lr_A"));
+    perk.rates()[1].assign(tensor_of<double>(file, "in.lr_B"));
+    std::vector<std::pair<std::string, WideParameter>> trained{
+        {"A", a}, {"B", b}, {"lr_A", perk.rates()[0]}, {"lr_B", perk.rates()[1]}};
+    for (std::size_t k = 0; k < 4; ++k) trained.emplace_back(names[k], weighting.parameters()[k]);
+    for (const auto& [name, p] : trained) p.zero_grad();
+    const std::string prefix = concat("unroll", options.truncated, ".");
+    compare(check, file, prefix + "loss", std::vector<double>{perk.outer(context, query)});
+    for (const auto& [name, p] : trained)
+      compare(check, file, prefix + "grad." + name, p.grad() ? p.grad() : Wide::zeros(p.shape()));
+    const auto start = perk.adapt(context);
+    compare(check, file, "adapted_A", a.value());
+    compare(check, file, "adapted_B", b.value());
+    perk.restore(start);
+  }
+}
+
 const Handler handlers[] = {
+    {{.kind = "procedure", .peft_type = "PERK"}, run_memory},
     {{.kind = "layer", .peft_type = "LORA", .method = "token-level fine-tuning in windows"},
      run_windows},
     {{.kind = "procedure", .peft_type = "LAE"}, run_accumulation},
