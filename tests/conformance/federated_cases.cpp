@@ -416,12 +416,19 @@ void run_rows(Checker& check, const Case& c) {
   std::vector<graft::LowRankTerm<float>> terms;
   LoadedTensors<float> tensors;
   const std::string a = "base_model.model.fc.lora_A.", b = "base_model.model.fc.lora_B.";
-  for (std::size_t k = 0; saved.find(concat(a, k, ".weight")) != nullptr; ++k) {
+  const auto out = tensor_of<float>(file, "weight").rows(),
+             in = tensor_of<float>(file, "weight").cols();
+  for (std::size_t k = 0; k < scaling.size(); ++k) {
+    // Files may leave out the tensors of an adapter of rank 0.
+    const auto factor = [&](const std::string& name, const Shape& empty) {
+      const auto value = tensor_of<float>(saved, name);
+      const graft::Parameter p(value ? value : graft::Tensor::zeros(empty));
+      if (value) tensors[name] = p;
+      return p;
+    };
     auto& term = terms.emplace_back();
-    term.a = tensors[concat(a, k, ".weight")] =
-        graft::Parameter(tensor_of<float>(saved, concat(a, k, ".weight")));
-    term.b = tensors[concat(b, k, ".weight")] =
-        graft::Parameter(tensor_of<float>(saved, concat(b, k, ".weight")));
+    term.a = factor(concat(a, k, ".weight"), {0, in});
+    term.b = factor(concat(b, k, ".weight"), {out, 0});
     term.scaling = scaling.at(k);
   }
   const graft::AnyLinear base(

@@ -82,5 +82,17 @@ TEST_CASE("Rows by the numbers of their terms: runs, and no others than there ar
   const std::vector<graft::LowRankTerm<double>> one{
       {Parameter(random_tensor({1, 2}, 3)), Parameter(random_tensor({3, 1}, 4)), 1}};
   CHECK_THROWS_AS(linear_low_rank_rows(base, x, one, runs), graft::ShapeError);
+  // A term of rank 0 is none.
+  const std::vector<graft::LowRankTerm<double>> empty{
+      {Parameter(Tensor::zeros({0, 2})), Parameter(Tensor::zeros({3, 0})), 1}};
+  const auto leaf = tape.leaf(x.value());
+  const auto y = linear_low_rank_rows(base, leaf, empty, {{0, 0, 6}}), plain = linear(base, leaf);
+  CHECK(std::equal(y.value().begin(), y.value().end(), plain.value().begin()));
+  tape.backward(y, Tensor::ones({6, 3}));
+  for (Index i = 0; i < 12; ++i) {
+    double column = 0;
+    for (Index o = 0; o < 3; ++o) column += base.dense_weight()(o, i % 2);
+    CHECK(leaf.grad()[i] == Approx(column));
+  }
   CHECK_THROWS_AS(linear_low_rank_rows(base, x, one, {{0, 3, 4}}), graft::ShapeError);
 }
