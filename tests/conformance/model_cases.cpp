@@ -1,6 +1,7 @@
 // Cases of whole models: logits, loss, gradients, twenty steps of AdamW.
 #include <cmath>
 
+#include "graft/adapters/low_rank/ist.hpp"
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/quant/int8.hpp"
@@ -347,5 +348,39 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   }
   return check.result();
 }
+
+namespace {
+
+/// IST: losses with layers turned down, the scores from them, and steps of a few layers each.
+void run_ist(Checker& check, const Case& c) {
+  check.merge(run_method_model_case(c,
+                                    [](AdapterModel& adapters) {
+                                      // The trace of the case is that of LoRA.
+                                      adapters.at("default").set_procedure(nullptr);
+                                    }),
+              "");
+  const auto file = tensors_of(c);
+  const auto model = graft::models::load<float>(c.folder / c.json.at("base").get<std::string>());
+  const Batch batch = batch_of(file, "");
+  AdapterModel adapters(model->sites(), methods<float>());
+  auto* ist =
+      dynamic_cast<graft::ISTProcedure<float>*>(adapters.load("default", c.folder).procedure());
+  if (ist == nullptr) return check.fail("procedure", "no IST");
+  const auto losses = ist->measure([&] {
+    Tape tape({.gradients = false, .training = false});
+    return static_cast<double>(model->loss(tape, batch).item());
+  });
+  check.compare("suppressed_loss", losses, graft::io::to_f64(file.at("suppressed_loss")));
+  check.compare("score", ist->scores().scores(), graft::io::to_f64(file.at("score")));
+  std::vector<double> trace;
+  const auto expected = graft::io::to_f64(file.at("ist_trace"));
+  train(*model, adapters, {batch}, {.learning_rate = 1e-2, .weight_decay = 0},
+        static_cast<Index>(expected.size()), [&](Index, double loss) { trace.push_back(loss); });
+  check.compare("ist_trace", trace, expected);
+}
+
+const Handler ist_handler({.kind = "model", .peft_type = "IST"}, run_ist);
+
+}  // namespace
 
 }  // namespace conformance

@@ -880,6 +880,8 @@ class StackAdapterInterface {
   virtual void begin(BasicTape<T>& tape) const = 0;
   /// Input of block `layer`, [tokens, hidden]; what the block gets instead.
   virtual BasicVar<T> enter(Index layer, const BasicVar<T>& x) const = 0;
+  /// What stands for the output of block `layer`, which does not run then; empty: it runs.
+  virtual BasicVar<T> instead(Index, const BasicVar<T>&) const { return {}; }
   /// Output of block `layer`.
   virtual void leave(Index layer, const BasicVar<T>& x) const = 0;
 };
@@ -919,6 +921,15 @@ class BasicStackSite : public SiteAdapters<StackAdapterInterface<T>> {
     });
     return groups.joined(std::move(parts), x.shape());
   }
+  /// One block with what adapters have around it; `block` maps x: [tokens, hidden].
+  template <class Block>
+  BasicVar<T> run(Index layer, BasicVar<T> x, Block&& block) const {
+    if (this->adapters().empty()) return block(x);
+    x = enter(layer, std::move(x));
+    auto y = run_block(layer, x, block);
+    leave(layer, y);
+    return y;
+  }
   void leave(Index layer, const BasicVar<T>& x) const {
     if (this->adapters().empty()) return;
     const auto* context = x.tape().template context<ForwardContext>();
@@ -936,6 +947,39 @@ class BasicStackSite : public SiteAdapters<StackAdapterInterface<T>> {
   }
 
  private:
+  static BasicVar<T> replaced(Index layer, const BasicVar<T>& x,
+                              const typename BasicStackSite::Chain& chain) {
+    for (const auto& adapter : chain)
+      if (auto y = adapter->instead(layer, x)) return y;
+    return {};
+  }
+  /// Where rows name their adapters, the block runs for all as soon as one of them needs it.
+  template <class Block>
+  BasicVar<T> run_block(Index layer, const BasicVar<T>& x, Block&& block) const {
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context)) {
+      auto y = replaced(layer, x, running(context));
+      return y ? y : block(x);
+    }
+    const RowGroups groups(*context, this->path(), x.rows());
+    auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
+      const auto chain = this->chain_of(group.name);
+      return chain.empty() ? BasicVar<T>{} : replaced(layer, flat(groups.part(x, group)), chain);
+    });
+    if (std::none_of(parts.begin(), parts.end(), [](const auto& y) { return bool(y); }))
+      return block(x);
+    BasicVar<T> whole;
+    for (std::size_t i = 0; i < parts.size(); ++i) {
+      const auto& group = groups.groups[i];
+      if (!parts[i]) {
+        if (!whole) whole = block(x);
+        parts[i] = groups.part(whole, group);
+      }
+      const Index rows = std::ssize(group.rows);
+      parts[i] = reshape(parts[i], {rows, parts[i].rows() / rows, parts[i].cols()});
+    }
+    return groups.joined(std::move(parts), x.shape());
+  }
   typename BasicStackSite::Chain running(const ForwardContext* context) const {
     return this->runs_one(context) ? this->chain_of(*context->only) : this->chain();
   }

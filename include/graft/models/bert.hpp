@@ -136,10 +136,9 @@ class BasicBert final : public BasicModel<T> {
     pass.key_mask = key_mask(batch, extra, fill);
     x = embedding_norm_(x);
     if (!stack_.adapters().empty()) stack_.begin(tape);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
-      stack_.leave(static_cast<Index>(l), x);
-    }
+    for (std::size_t l = 0; l < blocks_.size(); ++l)
+      x = stack_.run(static_cast<Index>(l), x,
+                     [&](const BasicVar<T>& in) { return (*blocks_[l])(in, pass); });
     return reshape(x, {batch.batch, tokens, d});
   }
 

@@ -143,12 +143,12 @@ class BasicCausalModel : public BasicModel<T> {
   BasicVar<T> run_stack(BasicVar<T> x, const std::vector<std::unique_ptr<Block>>& list,
                         const Run& run) const {
     for (std::size_t l = 0; l < list.size(); ++l) {
-      x = stack.enter(static_cast<Index>(l), x);
       const auto one = [run, block = list[l].get()](const BasicVar<T>& in) {
         return run(*block, in);
       };
-      x = checkpoint_blocks ? checkpoint(one, x) : one(x);
-      stack.leave(static_cast<Index>(l), x);
+      x = stack.run(static_cast<Index>(l), x, [&](const BasicVar<T>& in) {
+        return checkpoint_blocks ? checkpoint(one, in) : one(in);
+      });
     }
     return x;
   }

@@ -86,7 +86,8 @@ class BasicVit final : public BasicModel<T> {
 
   const VitConfig& config() const { return config_; }
 
-  /// Hidden states after the last norm, [batch, 1 + virtual tokens + patches, hidden].
+  /// Hidden states after the last norm, [batch, 1 + virtual tokens + patches, hidden]; adapters may
+  /// change the number of tokens from block to block.
   BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const Index size = config_.image_size, d = config_.hidden_size;
     const Shape expected{batch.batch, config_.channels, size, size};
@@ -108,11 +109,10 @@ class BasicVit final : public BasicModel<T> {
     pass.key_mask = key_mask(batch, tokens);
     x = reshape(x, {batch.batch * tokens, d});
     if (!stack_.adapters().empty()) stack_.begin(tape);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
-      stack_.leave(static_cast<Index>(l), x);
-    }
-    return reshape(norm_(x), {batch.batch, tokens, d});
+    for (std::size_t l = 0; l < blocks_.size(); ++l)
+      x = stack_.run(static_cast<Index>(l), x,
+                     [&](const BasicVar<T>& in) { return (*blocks_[l])(in, pass); });
+    return reshape(norm_(x), {batch.batch, x.rows() / batch.batch, d});
   }
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
