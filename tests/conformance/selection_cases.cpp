@@ -743,6 +743,14 @@ void run_light_masks(Checker& check, const Case& c) {
   compare_tensor_gradients(check, file, tensors, "grad_aux.");
 }
 
+/// The trace of a case is all estimation.
+void run_light_estimation(Checker& check, const Case& c) {
+  check.merge(
+      run_method_model_case(
+          c, [](graft::AdapterModel& model) { model.at("default").set_procedure(nullptr); }),
+      "");
+}
+
 /// Blocks x + tanh(W N(x) + b) with the adapters of DAS.
 void run_das_blocks(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
@@ -773,12 +781,13 @@ void run_das_blocks(Checker& check, const Case& c) {
   LoadedTensors<float> tensors;
   for (const auto& [key, tensor] : model.at("default").tensors()) tensors[key] = tensor.parameter;
   compare_map(check, file, tensors, [&](const graft::Var& x) {
-    auto h = reshape(x, {x.rows(), x.cols()});
-    for (std::size_t l = 0; l < blocks.size(); ++l)
-      h = stack.run(static_cast<Index>(l), h, [&](const graft::Var& in) {
-        const auto& b = *blocks[l];
-        return b.end(in, add(in, tanh(b.linear(b.norm(in)))));
-      });
+    graft::StackBlocks<float> run;
+    run.count = static_cast<Index>(blocks.size());
+    run.block = [&](Index l, const graft::Var& in, const graft::BlockTokens&) {
+      const auto& b = *blocks[static_cast<std::size_t>(l)];
+      return b.end(in, add(in, tanh(b.linear(b.norm(in)))));
+    };
+    const auto h = stack.run(reshape(x, {x.rows(), x.cols()}), run);
     return reshape(h, x.shape());
   });
 }
@@ -804,6 +813,7 @@ const Handler handlers[] = {
     {{.kind = "layer", .peft_type = "DAS"}, run_das_blocks},
     {{.kind = "procedure", .peft_type = "LIGHT_PEFT"}, run_light_pruning},
     {{.kind = "layer", .peft_type = "LIGHT_PEFT"}, run_light_masks},
+    {{.kind = "model", .peft_type = "LIGHT_PEFT"}, run_light_estimation},
     {{.kind = "procedure", .peft_type = "NOAH"}, run_noah_evolution},
     {{.kind = "layer", .peft_type = "NOAH"}, run_noah_slices},
     {{.kind = "procedure", .peft_type = "AUTOPEFT"}, run_autopeft},

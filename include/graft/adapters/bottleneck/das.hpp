@@ -58,6 +58,7 @@ struct SkippedBlocks {
     return block < static_cast<Index>(skipped.size()) &&
            skipped[static_cast<std::size_t>(block)] != 0;
   }
+  bool any() const { return std::find(skipped.begin(), skipped.end(), char{1}) != skipped.end(); }
   void set(const std::vector<Index>& blocks) {
     std::fill(skipped.begin(), skipped.end(), char{0});
     for (const Index b : blocks) skipped.at(static_cast<std::size_t>(b)) = 1;
@@ -99,9 +100,13 @@ class BasicDASStack final : public AdapterPart<T>, public StackAdapterInterface<
   void begin(BasicTape<T>&) const override {}
   BasicVar<T> enter(Index, const BasicVar<T>& x) const override { return x; }
   void leave(Index, const BasicVar<T>&) const override {}
-  BasicVar<T> instead(Index layer, const BasicVar<T>& x) const override {
-    if (!skipped_->has(layer)) return {};
-    return add(x, blocks_[static_cast<std::size_t>(layer)]->branch(x));
+  bool runs_blocks() const override { return skipped_->any(); }
+  BasicVar<T> run(const BasicVar<T>& x, const StackBlocks<T>& blocks) const override {
+    auto h = x;
+    for (Index l = 0; l < blocks.count; ++l)
+      h = skipped_->has(l) ? add(h, blocks_.at(static_cast<std::size_t>(l))->branch(h))
+                           : blocks.block(l, h, blocks.tokens);
+    return h;
   }
   std::vector<AdapterTensor<T>> tensors() const override { return {}; }
 
