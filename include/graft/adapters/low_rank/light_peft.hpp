@@ -262,6 +262,7 @@ template <std::floating_point T>
 class BasicLightLoRA {
  public:
   using Scalar = T;
+  using Config = LoRAConfig;
 
   BasicLightLoRA(const LoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : lora_(config, site, context) {
@@ -452,6 +453,7 @@ struct LightPEFTMethod {
   }
   template <class Set>
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table, InitContext<T>&) {
+    if (set.parts().empty()) return;
     std::vector<std::string> blocks;
     for (const auto* site : table.hidden)
       if (site->role() == HiddenRole::block) blocks.push_back(site->path());

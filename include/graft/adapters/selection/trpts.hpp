@@ -335,6 +335,7 @@ struct TRPTSMethod {
   template <class Set>
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table, InitContext<T>&) {
     const auto deltas = selection::sparse_deltas(set.parts());
+    if (deltas.empty()) return;
     std::shared_ptr<FusedTokens<T>> tokens;
     if (table.prompt != nullptr && table.prompt->in_front() == 1) {
       std::vector<BasicHiddenSite<T>*> blocks;
