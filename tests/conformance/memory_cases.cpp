@@ -1,5 +1,6 @@
 // Side networks that are told hidden states, functions that keep codes for their backward pass,
 // optimisers that live inside of it.
+#include "graft/adapters/memory/deft_density.hpp"
 #include "graft/adapters/memory/lemo_predictor.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"
@@ -185,6 +186,28 @@ void run_predictor(Checker& check, const Case& c) {
                 c.json.value("/trace/tolerance"_json_pointer, check.tolerance()));
 }
 
+/// Parts of the adapter of a model case that are of one class.
+template <class Part>
+std::vector<const Part*> parts_of(graft::BasicAdapterModel<float>& adapters) {
+  std::vector<const Part*> list;
+  for (const auto& placed : adapters.at("default").parts())
+    if (const auto* part = dynamic_cast<const Part*>(placed.part.get())) list.push_back(part);
+  return list;
+}
+void run_density(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    std::vector<double> penalty, density;
+    for (const auto* watch : parts_of<graft::DensityWatch<float>>(adapters)) {
+      penalty.push_back(watch->last_penalty());
+      density.push_back(watch->last_density());
+    }
+    inner.compare("density_loss", penalty, graft::io::to_f64(file.at("density_loss")));
+    inner.compare("density", density, graft::io::to_f64(file.at("density")));
+  });
+  check.merge(result, "");
+}
+
 /// The network's own tensors under an optimiser, with given gradients.
 template <class Optimizer>
 void run_steps(Checker& check, const Case& c,
@@ -254,6 +277,7 @@ const Handler handlers[] = {
     {{.kind = "transform", .peft_type = "S2A"}, run_coded_function},
     {{.kind = "layer", .peft_type = "S2A"}, run_side_module},
     {{.kind = "layer", .peft_type = "LEMO"}, run_predictor},
+    {{.kind = "model", .peft_type = "DEFT_DENSITY"}, run_density},
     {{.kind = "procedure", .peft_type = "LOMO"}, run_lomo},
     {{.kind = "procedure", .peft_type = "ADALOMO"}, run_adalomo},
 };

@@ -181,8 +181,10 @@ Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);
 Result run_tokenizer_case(const Case& c);
-/// `prepare` is told the adapters once they are loaded.
+/// `prepare` is told the adapters once they are loaded, `inspect` after the pass whose loss is
+/// compared.
 Result run_method_model_case(
-    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {});
+    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {},
+    const std::function<void(Checker&, graft::BasicAdapterModel<float>&)>& inspect = {});
 
 }  // namespace conformance

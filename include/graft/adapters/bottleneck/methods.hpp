@@ -1,7 +1,9 @@
 #pragma once
 
 #include "graft/adapters/bottleneck/adalink.hpp"
+#include "graft/adapters/bottleneck/autopeft.hpp"
 #include "graft/adapters/bottleneck/bi_adapter.hpp"
+#include "graft/adapters/bottleneck/das.hpp"
 #include "graft/adapters/bottleneck/houlsby.hpp"
 #include "graft/adapters/bottleneck/hyperformer.hpp"
 #include "graft/adapters/bottleneck/mam.hpp"
@@ -18,11 +20,10 @@ namespace graft::inline v0_1 {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
-using BottleneckMethods =
-    MethodList<HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>,
-               BiAdapterMethod<T>, VLAdapterMethod<T>, PETLASTMethod<T>,
-               HyperFormerMethod<T, HyperFormerConfig>,
-               HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>,
-               AdaLinkMethod<T>, VLPETMethod<T>, SparseAdapterMethod<T>>;
+using BottleneckMethods = MethodList<
+    HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>, BiAdapterMethod<T>,
+    VLAdapterMethod<T>, PETLASTMethod<T>, HyperFormerMethod<T, HyperFormerConfig>,
+    HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>, AdaLinkMethod<T>,
+    VLPETMethod<T>, SparseAdapterMethod<T>, AutoPEFTMethod<T>, DASMethod<T>>;
 
 }  // namespace graft::inline v0_1

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/adapters/memory/deft_density.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/side_tuning.hpp"
 #include "graft/adapters/method.hpp"
@@ -8,6 +9,7 @@ namespace graft::inline v0_1 {
 
 /// Methods that keep little for the backward pass.
 template <std::floating_point T>
-using MemoryMethods = MethodList<LinearMethod<BasicSideTuning<T>>, S2AMethod<T>>;
+using MemoryMethods =
+    MethodList<DEFTDensityMethod<T>, LinearMethod<BasicSideTuning<T>>, S2AMethod<T>>;
 
 }  // namespace graft::inline v0_1
