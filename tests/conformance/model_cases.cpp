@@ -6,6 +6,7 @@
 #include "graft/quant/int8.hpp"
 #include "graft/quant/nf4.hpp"
 #include "layer_run.hpp"
+#include "model_run.hpp"
 
 namespace conformance {
 namespace {
@@ -85,7 +86,7 @@ void compare_logits(Checker& check, const std::string& quantity, const Tensor& f
 /// Loss with what the adapters add to it.
 graft::Var objective_of(Tape& tape, const graft::models::Model& model, AdapterModel& adapters,
                         const Batch& batch) {
-  const auto loss = model.loss(tape, batch);
+  const auto loss = adapters.training_loss(tape, model.passes(tape, batch));
   const auto extra = adapters.auxiliary_loss(tape);
   return extra ? add(loss, extra) : loss;
 }
@@ -279,6 +280,9 @@ void quantise_base(graft::models::Model& model, const Json& format) {
 
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
 Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare) {
+  return run_method_model_case(c, MethodModelSteps{.prepare = prepare});
+}
+Result run_method_model_case(const Case& c, const MethodModelSteps& steps) {
   const auto file = tensors_of(c);
   check_known<float>(c);
   const auto base = c.json.at("base").get<std::string>();
@@ -286,10 +290,11 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
       (base.starts_with("..") ? c.folder : c.folder.parent_path()) / base);
   const std::vector<Batch> batches = {batch_of(file, "")};
   Checker check(tolerance_of(c.json));
+  const bool training = steps.objective && c.json.value("mode", "eval").starts_with("train");
   const auto logits = [&](const std::string& name, double tolerance) {
     const auto* view = file.find(name);
     if (view == nullptr) return;
-    Tape tape({.gradients = false, .training = false});
+    Tape tape({.gradients = false, .training = training});
     Checker part(tolerance);
     compare_logits(part, name, model->logits(tape, batches[0]).value(), graft::io::to_f64(*view),
                    batches[0]);
@@ -304,10 +309,11 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   }
   AdapterModel adapters(model->sites(), methods<float>());
   auto& set = adapters.load("default", c.folder);
-  if (prepare) prepare(adapters);
+  if (steps.prepare) steps.prepare(adapters);
   logits("logits", check.tolerance());
-  Tape tape;
-  const auto loss = model->loss(tape, batches[0]);
+  Tape tape({.training = training || !steps.objective});
+  const auto loss = steps.objective ? objective_of(tape, *model, adapters, batches[0])
+                                    : model->loss(tape, batches[0]);
   if (const auto* view = file.find("loss")) {
     const double want = graft::io::to_f64(*view).at(0), found = loss.item();
     check.add("loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
@@ -324,6 +330,7 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   const Json merge = c.json.value("merge", Json::object());
   if (merge.is_object() && merge.value("supported", false))
     check_merged_model(check, *model, adapters, batches[0]);
+  if (steps.after) steps.after(check, *model, adapters, batches[0]);
   // Losses before each step and, where there is one more, after the last.
   for (const char* name : {"loss_trace", "trace_loss", "losses", "trace"}) {
     const auto* view = file.find(name);
