@@ -189,9 +189,12 @@ Result run_model_case(const Case& c) {
                      graft::io::to_f64(inputs.at(prefix + ".base_logits")), batch);
       if (c.json.contains("base_loss")) {
         const double want = c.json.at("base_loss").at(static_cast<std::size_t>(i));
-        const double found = model->loss(tape, batch).item();
-        check.add(prefix + " loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
-                  1e-5);
+        const auto compare = [&](const std::string& name, double found) {
+          check.add(prefix + name, std::abs(found - want), std::abs(found - want) / std::abs(want),
+                    1e-5);
+        };
+        compare(" loss", model->loss(tape, batch).item());
+        compare(" loss of logits", model->loss_of(model->logits(tape, batch), batch).item());
       }
     }
     return check.result();

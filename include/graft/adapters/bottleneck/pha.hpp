@@ -12,7 +12,6 @@
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 #include "graft/adapters/bottleneck/shared_network.hpp"
 #include "graft/adapters/bottleneck/token_rows.hpp"
-#include "graft/adapters/target_match.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -358,9 +357,12 @@ struct PHAMethod {
     if (table.stack == nullptr)
       throw ValueError(concat("PHA: the blocks of the model (", table.info.architecture,
                               ") are no stack whose last states an adapter can see"));
-    const auto* last = table.norm.empty() || layer_of(table.norm.back()->path()) >= 0
-                           ? nullptr
-                           : table.norm.back();
+    // A norm behind the blocks is the last one and in none of them.
+    const BasicNormSite<T>* last = table.norm.empty() ? nullptr : table.norm.back();
+    for (const auto* site : table.hidden)
+      if (last != nullptr && site->role() == HiddenRole::block &&
+          last->path().starts_with(site->path() + "."))
+        last = nullptr;
     const auto retriever = std::make_shared<PHARetriever<T>>(config, table.info.hidden_size,
                                                              table.info.layers, last, context);
     table.stack->adapters().push_back({set.name(), retriever});
