@@ -800,4 +800,9 @@ class BasicAdapterModel {
 
 using AdapterModel = BasicAdapterModel<float>;
 
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicAdapterModel<float>;
+extern template class BasicAdapterModel<double>;
+#endif
+
 }  // namespace graft::inline v0_1

@@ -195,4 +195,9 @@ class BasicCausalModel : public BasicModel<T> {
 
 using CausalModel = BasicCausalModel<float>;
 
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicCausalModel<float>;
+extern template class BasicCausalModel<double>;
+#endif
+
 }  // namespace graft::inline v0_1::models

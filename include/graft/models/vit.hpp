@@ -240,4 +240,9 @@ class BasicVit final : public BasicModel<T> {
 
 using Vit = BasicVit<float>;
 
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicVit<float>;
+extern template class BasicVit<double>;
+#endif
+
 }  // namespace graft::inline v0_1::models
