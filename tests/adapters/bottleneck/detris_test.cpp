@@ -44,6 +44,11 @@ TEST_CASE("DETRIS differentiates, through the statistics of the batch and the te
   for (const char* variant : {"vision", "text"}) {
     graft::StandaloneInit<double> init(3);
     const DETRIS adapter(config(variant), 6, 6, init.context());
+    // r = 16, e = 4: bottleneck, branches, attention.
+    const bool vision = variant == std::string("vision");
+    CHECK(graft::trainable_elements(adapter.tensors()) ==
+          16 * 12 + 16 + 6 + (vision ? 79 : 53) * 4 + 54 +
+              (vision ? 2 * 64 + 4 * 16 + 4 * 3 + 24 + 16 : 0));
     checks::randomize(adapter, 0.5);
     std::vector<graft::BasicParameter<double>> parameters{
         graft::BasicParameter<double>(checks::random_tensor<double>({22, 6}, 4)),

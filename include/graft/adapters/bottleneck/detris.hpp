@@ -341,15 +341,15 @@ class DETRISProcedure final : public Procedure<T> {
 /// attention of [β₁, β₂, β₃] + X to text features. Text adapter: convolutions along the tokens, the
 /// first of them left out, Z = [β₁, β₂, β₃].
 ///
-/// D₁: [r, in], D₂: [out, r], branches of r/2, r/4 and r/4 channels through r/16. Trained a site,
-/// vision: r (in + out) + r + out + r²/2 + 2 (3/16 r² … ) of the branches, 2 r e + 4 e² + e
-/// text_dim
-/// + 6 e + r of the attention (e = attention_dim). Not the identity at the start. Not mergeable.
-/// While training the norms take the statistics of the batch, and running ones follow with momentum
-/// 0.1 once a step; else those. The text comes by `set_text`, or with the batch in the place of
-/// visual tokens. Source: Huang et al. 2025 (arXiv:2501.08580), section 3. Tensors: aligner.{down,
-/// up, query, text, in_proj, out_proj, back}.{weight, bias}, aligner.branch{1.0, 2.0, 2.1, 3.0,
-/// 3.1}.{conv.{weight, bias}, bn.{weight, bias, running_mean, running_var}}.
+/// D₁: [r, in], D₂: [out, r], branches of r/2, r/4 and r/4 channels through r/16. Trained a site: r
+/// (in + out) + r + out, the branches 79/64 r² + 27/8 r (text: 53/64 r² + 27/8 r), the attention 2
+/// r e + 4 e² + e text_dim + 6 e + r, e = attention_dim. Not the identity at the start. Not
+/// mergeable. While training the norms take the statistics of the batch, and running ones follow
+/// with momentum 0.1 once a step; else those. The text comes by `set_text`, or with the batch in
+/// the place of visual tokens. Source: Huang et al. 2025 (arXiv:2501.08580), section 3. Tensors:
+/// aligner.{down, up, query, text, in_proj, out_proj, back}.{weight, bias},
+/// aligner.branch{1.0, 2.0, 2.1, 3.0, 3.1}.{conv.{weight, bias}, bn.{weight, bias, running_mean,
+/// running_var}}.
 template <std::floating_point T>
 struct DETRISMethod {
   using Scalar = T;
@@ -367,7 +367,7 @@ struct DETRISMethod {
             .family = "bottleneck",
             .paper = "arXiv:2501.08580",
             .sites = "hidden, linear",
-            .parameters = "; r (in + out) + r + out, the branches and the attention",
+            .parameters = "; r (in + out) + r + out, 79/64 r^2 + 27/8 r of branches, and attention",
             .mergeable = false,
             .in_peft = false,
             .identity_at_init = false,
