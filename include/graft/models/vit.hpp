@@ -131,8 +131,11 @@ class BasicVit final : public BasicModel<T> {
                   it == std::end(kNames) ? part : std::string(it->second));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return loss_of(logits(tape, batch), batch);
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (!classifier_.base()) throw ValueError("vit: a model without a classifier has no loss");
-    return classification_loss(logits(tape, batch), batch);
+    return classification_loss(logits, batch);
   }
 
  private:

@@ -248,7 +248,7 @@ class BasicTrainer {
       if (share == 0) continue;
       BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number),
                          .bf16_saved = config_.bf16_saved});
-      auto loss = model_->loss(tape, batches[part]);
+      auto loss = adapters_->training_loss(tape, model_->passes(tape, batches[part]));
       report.loss += share * static_cast<double>(loss.item());
       if (const auto extra = adapters_->auxiliary_loss(tape)) {
         report.auxiliary += share * static_cast<double>(extra.item());
