@@ -208,6 +208,16 @@ void run_density(Checker& check, const Case& c) {
   check.merge(result, "");
 }
 
+void run_sherl_model(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    inner.compare("weights",
+                  values_of(parts_of<graft::SHERLStack<float>>(adapters).at(0)->last_weights()),
+                  graft::io::to_f64(file.at("weights")));
+  });
+  check.merge(result, "");
+}
+
 /// The network's own tensors under an optimiser, with given gradients.
 template <class Optimizer>
 void run_steps(Checker& check, const Case& c,
@@ -278,6 +288,7 @@ const Handler handlers[] = {
     {{.kind = "layer", .peft_type = "S2A"}, run_side_module},
     {{.kind = "layer", .peft_type = "LEMO"}, run_predictor},
     {{.kind = "model", .peft_type = "DEFT_DENSITY"}, run_density},
+    {{.kind = "model", .peft_type = "SHERL"}, run_sherl_model},
     {{.kind = "procedure", .peft_type = "LOMO"}, run_lomo},
     {{.kind = "procedure", .peft_type = "ADALOMO"}, run_adalomo},
 };
