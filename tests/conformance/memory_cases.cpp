@@ -2,6 +2,7 @@
 // optimisers that live inside of it.
 #include "graft/adapters/memory/deft_density.hpp"
 #include "graft/adapters/memory/lemo_predictor.hpp"
+#include "graft/adapters/memory/meft.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"
 #include "graft/adapters/memory/unipt.hpp"
@@ -218,6 +219,16 @@ void run_sherl_model(Checker& check, const Case& c) {
   check.merge(result, "");
 }
 
+void run_meft(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    const auto& [one, two] = parts_of<graft::MEFTStack<float>>(adapters).at(0)->last_streams();
+    inner.compare("stream1", values_of(one), graft::io::to_f64(file.at("stream1")));
+    inner.compare("stream2", values_of(two), graft::io::to_f64(file.at("stream2")));
+  });
+  check.merge(result, "");
+}
+
 /// The network's own tensors under an optimiser, with given gradients.
 template <class Optimizer>
 void run_steps(Checker& check, const Case& c,
@@ -289,6 +300,7 @@ const Handler handlers[] = {
     {{.kind = "layer", .peft_type = "LEMO"}, run_predictor},
     {{.kind = "model", .peft_type = "DEFT_DENSITY"}, run_density},
     {{.kind = "model", .peft_type = "SHERL"}, run_sherl_model},
+    {{.kind = "model", .peft_type = "MEFT"}, run_meft},
     {{.kind = "procedure", .peft_type = "LOMO"}, run_lomo},
     {{.kind = "procedure", .peft_type = "ADALOMO"}, run_adalomo},
 };

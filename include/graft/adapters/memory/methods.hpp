@@ -2,6 +2,7 @@
 
 #include "graft/adapters/memory/deft_density.hpp"
 #include "graft/adapters/memory/lst.hpp"
+#include "graft/adapters/memory/meft.hpp"
 #include "graft/adapters/memory/qst.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"
@@ -12,7 +13,7 @@ namespace graft::inline v0_1 {
 
 /// Methods that keep little for the backward pass.
 template <std::floating_point T>
-using MemoryMethods = MethodList<DEFTDensityMethod<T>, LSTMethod<T>, QSTMethod<T>,
+using MemoryMethods = MethodList<DEFTDensityMethod<T>, LSTMethod<T>, MEFTMethod<T>, QSTMethod<T>,
                                  LinearMethod<BasicSideTuning<T>>, S2AMethod<T>, SHERLMethod<T>>;
 
 }  // namespace graft::inline v0_1
