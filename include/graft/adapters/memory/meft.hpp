@@ -1,8 +1,10 @@
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -208,6 +210,20 @@ class MEFTStack final : public AdapterPart<T>, public StackAdapterInterface<T> {
       if (coupling.config.variant == 2) return blocks.block(l, x, blocks.tokens);
       return blocks.feed_forward(l, x, blocks.tokens);
     }
+    /// A stream as functions see it. Multiples of 0.1 lie half-way between two floats as a rule,
+    /// not by chance; a shift by less than half a step takes them from there, so that the stream
+    /// that the backward pass finds, which is another by rounding of doubles, gives the same
+    /// floats.
+    static BasicTensor<T> rounded(const Wide& stream) {
+      if constexpr (std::is_same_v<T, double>) {
+        return stream;
+      } else {
+        constexpr double kShift = 1 + 0.3183 * std::numeric_limits<T>::epsilon() / 4;
+        auto y = BasicTensor<T>::empty(stream.shape());
+        for (Index i = 0; i < y.size(); ++i) y[i] = static_cast<T>(stream[i] * kShift);
+        return y;
+      }
+    }
     static Wide combined(double factor, const Wide& stream, const BasicTensor<T>& added) {
       auto y = Wide::empty(stream.shape());
       for (Index i = 0; i < y.size(); ++i)
@@ -223,10 +239,10 @@ class MEFTStack final : public AdapterPart<T>, public StackAdapterInterface<T> {
     /// The streams after block l, on a tape without gradients.
     void forward(Index l, BasicTape<T>& tape, Wide& one, Wide& two) {
       random_f.push_back(tape.random_calls());
-      const auto f_value = f(l, tape.constant(two.template cast<T>())).value();
+      const auto f_value = f(l, tape.constant(rounded(two))).value();
       const auto y1 = combined(coupling.config.x1_factor, one, f_value);
       random_g.push_back(tape.random_calls());
-      const auto g_value = g(l, tape.constant(y1.template cast<T>())).value();
+      const auto g_value = g(l, tape.constant(rounded(y1))).value();
       const auto y2 = combined(coupling.config.x2_factor, two, g_value);
       one = swaps() ? y2 : y1;
       two = swaps() ? y1 : y2;
@@ -272,7 +288,7 @@ class MEFTStack final : public AdapterPart<T>, public StackAdapterInterface<T> {
             BasicTape<T> inner(options);
             inner.set_random_calls(calls);
             inner.set_context(context);
-            const auto leaf = inner.leaf(at.template cast<T>());
+            const auto leaf = inner.leaf(Pass::rounded(at));
             const auto y = function(leaf);
             if (y.requires_grad()) inner.backward(y, gradient);
             return std::pair{y.value(), leaf.grad()};
