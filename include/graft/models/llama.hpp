@@ -175,9 +175,11 @@ class BasicLlama final : public BasicCausalModel<T> {
     config.heads = sizes.heads.value_or(config.heads);
     config.intermediate_size =
         sizes.intermediate_size.value_or(config.intermediate_size) / sizes.reduction;
-    // Pairs of a head's elements are rotated.
-    config.head_dim = 2 * reduced(config.head_dim / 2, sizes.reduction);
-    config.rope.dim = 2 * reduced(config.rope.dim / 2, sizes.reduction);
+    if (sizes.reduction != 1) {
+      // Pairs of a head's elements are rotated.
+      config.head_dim = 2 * reduced(config.head_dim / 2, sizes.reduction);
+      config.rope.dim = 2 * reduced(config.rope.dim / 2, sizes.reduction);
+    }
     config.tied_head = true;
     if (!sizes.embeddings) config.vocabulary = 1;
     const auto& a = blocks_.front()->attention;
