@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "graft/adapters/adapted.hpp"
+#include "graft/base/profile.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/io/json.hpp"
 
@@ -62,6 +63,8 @@ struct Overhead {
   Index rows = 0, trained = 0;
   double frozen_forward_ms = 0, frozen_step_ms = 0;
   double forward = 0, step = 0;  ///< adapted over frozen
+  double operations =
+      0;  ///< of matrix products in a step, adapted over frozen: the bound by arithmetic
   double extra_mib = 0;   ///< parameters, gradients and what a step keeps, over the frozen step
   bool measured = false;  ///< false: the remark says why not
 };
@@ -135,13 +138,21 @@ inline Overhead measure(const Subject& subject, const Tensor& x, double seconds)
   };
   auto& pool = MemoryPool::global();
   std::int64_t peak[2];
+  double operations[2];
   for (const bool adapted : {false, true}) {
     once(true, adapted);
     const auto before = pool.stats().bytes_in_use;
     pool.reset_peak();
-    once(true, adapted);
+    Profile profile;
+    {
+      const auto on = profile.record();
+      once(true, adapted);
+    }
     peak[adapted ? 1 : 0] = pool.stats().peak_bytes_in_use - before;
+    operations[adapted ? 1 : 0] = 0;
+    for (const auto& event : profile.events()) operations[adapted ? 1 : 0] += event.operations;
   }
+  result.operations = operations[1] / operations[0];
   result.extra_mib =
       static_cast<double>(subject.held_bytes + peak[1] - peak[0]) / (1024.0 * 1024.0);
   constexpr double kSample = 2e-3;  // a sample repeats what is shorter
@@ -205,7 +216,7 @@ inline std::string overhead_markdown(const std::vector<Overhead>& list) {
       text += concat(" ", what, " ", r, " |");
       rule += "---:|";
     }
-  text += " extra MiB | remark |\n" + rule + "---:|---|\n";
+  text += " operations | extra MiB | remark |\n" + rule + "---:|---:|---|\n";
   const auto number = [](double value, const char* format) {
     char buffer[32];
     std::snprintf(buffer, sizeof buffer, format, value);
@@ -222,7 +233,10 @@ inline std::string overhead_markdown(const std::vector<Overhead>& list) {
                     ? " – |"
                     : " " + number(step ? (*it)->step : (*it)->forward, "%.2f") + " |";
       }
-    text += " " + (line.back()->measured ? number(line.back()->extra_mib, "%.1f") : "–") + " | " +
+    const auto last = [&](double value, const char* format) {
+      return " " + (line.back()->measured ? number(value, format) : "–") + " |";
+    };
+    text += last(line.back()->operations, "%.2f") + last(line.back()->extra_mib, "%.1f") + " " +
             line.back()->remark + " |\n";
   }
   return text;
@@ -241,6 +255,7 @@ inline io::Json overhead_json(const std::vector<Overhead>& list) {
       one["step"] = o.step;
       one["frozen_forward_ms"] = o.frozen_forward_ms;
       one["frozen_step_ms"] = o.frozen_step_ms;
+      one["operations"] = o.operations;
       one["extra_mib"] = o.extra_mib;
     }
     if (!o.remark.empty()) one["remark"] = o.remark;
@@ -265,6 +280,7 @@ inline std::vector<Overhead> overhead_from(const io::Json& list) {
       o.step = one.at("step").get<double>();
       o.frozen_forward_ms = one.at("frozen_forward_ms").get<double>();
       o.frozen_step_ms = one.at("frozen_step_ms").get<double>();
+      o.operations = one.at("operations").get<double>();
       o.extra_mib = one.at("extra_mib").get<double>();
     }
     all.push_back(std::move(o));

@@ -3,9 +3,9 @@
 
 A folder may include itself, the folders named for it, and the files at the top (config, version). Files in
 impl/ are the bodies of the header of the same name, which they may include back. The core headers must stay
-light: no <iostream>, <regex>, intrinsics or JSON there. The umbrella graft.hpp includes every header of these
-folders that needs no optional package; `--write` brings it up to date. Prints each offence and exits 1 if there
-is one.
+light: no <iostream>, <regex>, intrinsics or JSON there. All of it is in the inline namespace of version.hpp. The umbrella graft.hpp includes every header of
+these folders that needs no optional package; `--write` brings it up to date. Prints each offence and exits 1 if
+there is one.
 """
 import pathlib
 import re
@@ -18,7 +18,7 @@ tensor      : base kernels
 autograd    : base kernels tensor
 quant       : base kernels tensor
 layers      : base kernels tensor autograd quant
-adapters    : base kernels tensor autograd layers/concepts layers/language_head layers/linear layers/dense_linear layers/transposed_linear layers/sites text/regex
+adapters    : base kernels tensor autograd layers/concepts layers/language_head layers/linear layers/dense_linear layers/transposed_linear layers/sites quant/half quant/spectral quant/uniform text/regex
 schedule    : base tensor autograd adapters/concepts
 compose     : base tensor autograd quant layers adapters io text/regex
 optim       : base kernels tensor autograd
@@ -37,6 +37,8 @@ EIGEN = {"tensor", "interop", "layers"}
 OPTIONAL = re.compile(r"^<(nlohmann/|pcre2|unicode/|xtensor|xtl|mpi|cuda)")
 HEAVY = re.compile(r"^<(iostream|regex|\w*intrin\.h|nlohmann/.*|CLI/.*)>$")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"][^>"]+[>"])', re.MULTILINE)
+
+OPENED = re.compile(r"^namespace graft\b.*$", re.MULTILINE)
 
 
 def read_table():
@@ -81,6 +83,8 @@ def umbrella(root):
 def check(root):
     rows = read_table()
     offences = []
+    version = re.findall(r"VERSION_(?:MAJOR|MINOR) (\d+)", (root / "version.hpp").read_text(encoding="utf-8"))
+    inline = f"namespace graft::inline v{version[0]}_{version[1]}"
     edges = {}
     for header in sorted(root.rglob("*.hpp")):
         path = header.relative_to(root).as_posix()
@@ -90,6 +94,9 @@ def check(root):
             offences.append(f"{path}: folder {folder} is not in the table")
             continue
         edges[path] = []
+        for match in OPENED.finditer(text):
+            if not re.match(rf"{inline}(::| {{)", match.group(0)):
+                offences.append(f"{path}:{text.count(chr(10), 0, match.start()) + 1}: expected {inline}")
         for match in INCLUDE.finditer(text):
             name = match.group(1)
             line = text.count("\n", 0, match.start(1)) + 1

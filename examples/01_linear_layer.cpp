@@ -23,7 +23,9 @@ int main() {
 
   // What somebody already has: weights [out, in], row after row, in memory of their own.
   const graft::Tensor weight = normal({out, in});
+  //! [wrap]
   const graft::DenseLinear frozen(graft::MatrixView<const float>(weight.data(), out, in));
+  //! [wrap]
 
   // The task: targets of the weight that LoRA has to find.
   const graft::Tensor u = normal({out, hidden_rank}), v = normal({hidden_rank, in});
@@ -36,10 +38,13 @@ int main() {
             v[static_cast<std::size_t>(k * in + i)];
   const graft::DenseLinear teacher(graft::MatrixView<const float>(wanted.data(), out, in));
 
+  //! [adapt]
   graft::Adapted layer(frozen, graft::LoRA({.rank = 4, .alpha = 4}, frozen));
+  //! [adapt]
   graft::AdamW optimizer(layer.parameters(), {.learning_rate = 2e-2});
   float first = 0, last = 0;
   for (int step = 0; step < 400; ++step) {
+    //! [step]
     graft::Tape tape;
     const auto x = tape.constant(normal({rows, in}));
     const auto target = tape.constant(graft::linear(teacher, x).value());
@@ -47,12 +52,15 @@ int main() {
     tape.backward(loss);
     optimizer.step();
     optimizer.zero_grad();
+    //! [step]
     last = loss.value()[0];
     if (step == 0) first = last;
     if (step % 100 == 0) std::printf("step %3d  loss %.2e\n", step, static_cast<double>(last));
   }
 
+  //! [merge]
   const graft::DenseLinear merged = layer.merge();
+  //! [merge]
   float error = 0;
   for (graft::Index o = 0; o < out; ++o)
     for (graft::Index i = 0; i < in; ++i)

@@ -22,9 +22,11 @@ int main() {
       0.2F * Eigen::MatrixXf::Random(out, 2) * Eigen::MatrixXf::Random(2, in);
   const RowMajor y = x * (old_weight + change).transpose() + 0.01F * RowMajor::Random(rows, out);
 
+  //! [eigen]
   // out_by_in: the weight is out × in, y = x Wᵀ. No element is copied.
   const auto frozen = graft::interop::out_by_in(old_weight);
   graft::Adapted layer(frozen, graft::LoRA({.rank = 2, .alpha = 2}, frozen));
+  //! [eigen]
   graft::AdamW optimizer(layer.parameters(), {.learning_rate = 1e-2});
   for (int step = 0; step < 600; ++step) {
     graft::Tape tape;
@@ -37,8 +39,10 @@ int main() {
       std::printf("step %3d  loss %.2e\n", step, static_cast<double>(loss.item()));
   }
 
+  //! [back]
   const auto merged = layer.merge();
   const Eigen::MatrixXf new_weight = graft::interop::eigen(merged.weight());
+  //! [back]
   // All in x out numbers at once, for comparison.
   const Eigen::MatrixXf exact = x.colPivHouseholderQr().solve(y).transpose();
   const auto error = [&](const Eigen::MatrixXf& w) {

@@ -71,7 +71,11 @@ int main(int argc, char** argv) {
     auto& part = label < 5 ? (line % 4 == 3 ? low_test : low) : (line % 4 == 3 ? high_test : high);
     part.add(image, label % 5);
   }
-  if (low.rows() == 0 || high.rows() == 0) return std::puts("no data"), 2;
+  if (low.rows() == 0 || high.rows() == 0) {
+    std::fprintf(stderr, "usage: %s examples/data/digits.csv (lines of 64 pixels and a label)\n",
+                 argv[0]);
+    return 2;
+  }
 
   // Pre-training: all weights are parameters.
   graft::TorchGenerator rng(1);

@@ -12,6 +12,7 @@
 #include "graft/autograd/ops/loss.hpp"
 #include "graft/optim/adamw.hpp"
 
+//! [class]
 template <class T>
 class TwoScales {
  public:
@@ -38,6 +39,7 @@ class TwoScales {
  private:
   graft::BasicParameter<T> left_, right_;
 };
+//! [class]
 
 template <class T>
 graft::BasicTensor<T> normal(graft::TorchGenerator& rng, const graft::Shape& shape) {
@@ -50,12 +52,14 @@ int main() {
   graft::TorchGenerator rng(11);
 
   // First the gradients, in double precision, against differences.
+  //! [check]
   const graft::BasicDenseLinear<double> exact(normal<double>(rng, {5, 7}));
   const graft::Adapted checked(exact, TwoScales<double>(exact));
   const auto probe = normal<double>(rng, {4, 7});
   const auto check = graft::gradient_check(
       [&](auto& tape) { return graft::mean(graft::square(checked(tape.constant(probe)))); },
       checked.parameters());
+  //! [check]
   std::printf("gradient check: %.1e\n", check.relative_error);
 
   // Then training: the teacher is the base with its outputs scaled by 1.5 and 0.5 in turn.

@@ -17,8 +17,8 @@ class GraftConan(ConanFile):
     description = "Header-only C++20 library for parameter-efficient fine-tuning"
     topics = ("fine-tuning", "lora", "peft", "header-only")
     settings = "os", "compiler", "build_type", "arch"
-    options = {"kernels": [True, False], "io": [True, False], "text": [True, False]}
-    default_options = {"kernels": False, "io": True, "text": False}
+    options = {"kernels": [True, False], "io": [True, False], "text": [True, False], "xtensor": [True, False]}
+    default_options = {"kernels": False, "io": True, "text": False, "xtensor": False}
     generators = "CMakeToolchain", "CMakeDeps"
 
     def set_version(self):
@@ -37,6 +37,8 @@ class GraftConan(ConanFile):
         if self.options.text:
             self.requires("pcre2/10.42", transitive_headers=True)
             self.requires("icu/72.1", transitive_headers=True)
+        if self.options.xtensor:
+            self.requires("xtensor/0.24.7", transitive_headers=True)
 
     def validate(self):
         check_min_cppstd(self, 20)

@@ -4,10 +4,7 @@
 #include <string>
 
 #include "graft/base/types.hpp"
-
-namespace graft {
-struct StepReport;
-}
+#include "graft/fwd.hpp"
 
 namespace cli {
 

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <concepts>
+
 /// Declarations of the types that user interfaces mention, for headers that only pass them on.
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 class Error;
 class ShapeError;
@@ -10,5 +12,8 @@ class ValueError;
 class IoError;
 class TorchGenerator;
 class NumpyGenerator;
+struct StepReport;
+template <std::floating_point T>
+class BasicAdapterModel;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -119,6 +119,24 @@ double gradient_error(const typename M::Config& config, Index out = 10, Index in
       .relative_error;
 }
 
+/// Worst relative error of the gradients of the auxiliary loss, at random values.
+template <class M>
+double auxiliary_gradient_error(const typename M::Config& config) {
+  const auto layer = random_layer<double>(10, 12, 3);
+  const auto method = make<M>(config, site_of(layer));
+  randomize(method);
+  std::vector<graft::BasicParameter<double>> parameters{
+      graft::BasicParameter<double>(random_tensor<double>({7, 12}, 4))};
+  for (auto& t : method.tensors()) parameters.push_back(t.parameter);
+  return graft::gradient_check(
+             [&](graft::BasicTape<double>& tape) {
+               method.apply(layer, tape.parameter(parameters[0]));
+               return method.auxiliary_loss(tape);
+             },
+             parameters)
+      .relative_error;
+}
+
 /// Relative difference between the merged layer and the unmerged computation, in float, at random
 /// values.
 template <class M>

@@ -66,6 +66,11 @@ for line in open("new.jsonl"):
     d = json.loads(line)
     assert abs(sum(d["scores"].values()) - 1) < 1e-6 and d["scores"][d["label"]] == max(d["scores"].values()), d
 PYTHON
+  # A run that goes wrong says so and leaves nothing half-written.
+  expect 1 "step [0-9]*: the .* is .*an activation overflowed" "$graft" finetune $settings $columns --data data.csv \
+    --learning-rate 1e30 --output overflow
+  [ ! -e overflow/adapter_model.safetensors ] || fail "an adapter of numbers that are not finite was written"
+
   expect 0 "30 rows" "$graft" predict --model model --adapter adapter --data test.csv $columns --output labels.csv
 
   # Vectors: one a line, of length 1, the same in every kind of file and with every batch size.

@@ -474,7 +474,7 @@ TEST_CASE("Every method's gradients are those of its function") {
             if (!weights) weights = random_tensor<double>(y.shape(), 4, 1);
             return sum(mul(y, tape.constant(weights)));
           },
-          parameters, 1e-5, 3);
+          parameters, 1e-5, 3, 1, 1e-4);
       CHECK(check.relative_error < 2e-5);
     });
   }

@@ -6,10 +6,13 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/memory/methods.hpp"
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
+#include "graft/adapters/quantized/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
+#include "graft/adapters/spectral/methods.hpp"
 
 // Methods that are one class for linear layers are used without a registry too: Adapted<Layer, M>.
 
@@ -96,8 +99,11 @@ TEST_CASE("Static and erased use of a method give the same bits") {
   CHECK(compare_all(graft::ElementwiseMethods<float>{}) > 0);
   CHECK(compare_all(graft::KroneckerMethods<float>{}) > 0);
   CHECK(compare_all(graft::LowRankMethods<float>{}) > 0);
+  CHECK(compare_all(graft::MemoryMethods<float>{}) > 0);
   CHECK(compare_all(graft::MixturesMethods<float>{}) > 0);
   CHECK(compare_all(graft::OrthogonalMethods<float>{}) > 0);
+  CHECK(compare_all(graft::QuantizedMethods<float>{}) > 0);
   CHECK(compare_all(graft::SelectionMethods<float>{}) > 0);
   CHECK(compare_all(graft::SparseMethods<float>{}) > 0);
+  CHECK(compare_all(graft::SpectralMethods<float>{}) > 0);
 }

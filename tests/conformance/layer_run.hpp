@@ -101,13 +101,16 @@ void compare_gradients(Checker& check, const std::map<std::string, BasicTensor<T
 
 inline std::vector<std::string> vanishing_gradients(const Json& json) {
   std::vector<std::string> keys;
-  for (const char* name : {"zero_gradients", "vanishing_gradients"})
-    if (const auto it = json.find(name); it != json.end() && it->is_array())
-      for (const auto& key : *it)
-        if (key.is_string()) {
-          const auto text = key.get<std::string>();
-          keys.push_back(text.starts_with("grad.") ? text.substr(5) : text);
-        }
+  for (const char* name : {"zero_gradients", "vanishing_gradients"}) {
+    Json list = json.value(name, Json());
+    if (list.is_object()) list = list.value("tensors", Json());
+    if (!list.is_array()) continue;
+    for (const auto& key : list)
+      if (key.is_string()) {
+        const auto text = key.get<std::string>();
+        keys.push_back(text.starts_with("grad.") ? text.substr(5) : text);
+      }
+  }
   return keys;
 }
 
@@ -259,11 +262,12 @@ void check_known(const Case& c) {
   const auto& entry = methods<T>().at(*name);
   if (!c.json.contains("card")) return;  // PEFT writes fields that do not concern a method
   for (const auto& [field, value] : config) {
+    // Fields of no method, and those that defaults leave out.
     static const std::vector<std::string> others = {
-        "peft_type",        "task_type",     "auto_mapping",
-        "peft_version",     "revision",      "inference_mode",
-        "megatron_config",  "megatron_core", "base_model_name_or_path",
-        "base_quantisation"};
+        "peft_type",         "task_type",     "auto_mapping",
+        "peft_version",      "revision",      "inference_mode",
+        "megatron_config",   "megatron_core", "base_model_name_or_path",
+        "base_quantisation", "cayley_sign"};
     if (!entry.defaults.contains(field) && !value.is_null() &&
         std::find(others.begin(), others.end(), field) == others.end())
       throw Unsupported{concat(*name, " without ", field)};
@@ -332,6 +336,8 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
   context->batch = in.x[0] ? in.x[0].dim(0) : in.ids_shape[0];
   context->ids = in.ids;
   if (const auto* tasks = file.find("task_ids")) context->task_ids = graft::io::to_i64(*tasks);
+  for (const auto length : ids_of(file, "prompt_lengths"))
+    context->prompt_lengths.push_back(length);
   for (const auto& view : file.tensors())
     if (view.name.starts_with("in.") && !steps.before && !steps.after)
       throw Unsupported{concat("input ", view.name)};

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
 #include "graft/compose/config_json.hpp"
+#include "graft/fwd.hpp"
 #include "graft/io/json.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/tensor/tensor.hpp"
@@ -179,6 +181,8 @@ Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);
 Result run_tokenizer_case(const Case& c);
-Result run_method_model_case(const Case& c);
+/// `prepare` is told the adapters once they are loaded.
+Result run_method_model_case(
+    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {});
 
 }  // namespace conformance

@@ -25,13 +25,15 @@ LowRankTerm<double> pair_of(Index r, Index in, Index out) {
 
 }  // namespace
 
-TEST_CASE("LoRA+ gives B and vectors a larger rate and biases no decay") {
+TEST_CASE("LoRA+ gives B and vectors a larger rate and biases and norms no decay") {
   const auto p = [](graft::Shape shape) { return graft::Parameter(graft::Tensor::zeros(shape)); };
   const std::vector<graft::NamedParameter> all{{"x.lora_A.weight", p({2, 3})},
                                                {"x.lora_B.weight", p({4, 2})},
                                                {"x.lora_B.bias", p({4})},
                                                {"x.lora_magnitude_vector", p({4})},
-                                               {"e.lora_embedding_B", p({4, 2})}};
+                                               {"e.lora_embedding_B", p({4, 2})},
+                                               {"h.LayerNorm.weight", p({4})},
+                                               {"ln_1.weight", p({4})}};
   const auto groups = graft::lora_plus_groups(
       all,
       {.learning_rate = 1e-2, .ratio = 4, .embedding_learning_rate = 1e-4, .weight_decay = 0.1});
@@ -41,7 +43,7 @@ TEST_CASE("LoRA+ gives B and vectors a larger rate and biases no decay") {
   CHECK(groups[1].learning_rate_ratio == Approx(1e-2));
   CHECK(groups[2].parameters == std::vector{all[1].parameter, all[3].parameter});
   CHECK(groups[2].learning_rate_ratio == 4);
-  CHECK(groups[3].parameters == std::vector{all[2].parameter});
+  CHECK(groups[3].parameters == std::vector{all[2].parameter, all[5].parameter, all[6].parameter});
   CHECK(*groups[3].weight_decay == 0);
 }
 

@@ -48,6 +48,14 @@ if command -v pkg-config >/dev/null 2>&1; then
   "${CXX:-c++}" -std=c++20 "$consumer/main.cpp" $(pkg-config --cflags --libs graft) -o pkg_config_consumer
   ./pkg_config_consumer
   echo "ok: pkg-config $(pkg-config --modversion graft)"
+  modules=$(find "$prefix" -name 'graft-*.pc' -exec basename {} .pc ';')
+  if [ -n "$modules" ]; then
+    # shellcheck disable=SC2046,SC2086 # words are meant to split
+    "${CXX:-c++}" -std=c++20 "$consumer/main.cpp" $(pkg-config --cflags --libs $modules) -o pkg_config_modules
+    ./pkg_config_modules
+    # shellcheck disable=SC2086
+    echo "ok: pkg-config" $modules
+  fi
 fi
 
 if command -v dpkg-deb >/dev/null 2>&1; then

@@ -46,6 +46,7 @@ TEST_CASE("Errors in tables of images name what is wrong") {
   CHECK_THROWS_WITH(load("label,a,b\nx,1,2\n", one),
                     Contains("2 pixel columns") && Contains("1 x 1 x 1"));
   CHECK_THROWS_WITH(load("label,a\nx,1\ny,nan\n", one), Contains("a.csv:3") && Contains("'nan'"));
+  CHECK_THROWS_WITH(load("label,a\nx,1\ny,1e300\n", one), Contains("'1e300' is not a finite"));
   CHECK_THROWS_WITH(load("label,a\nx,1\nx,2\n", one), Contains("all 2 rows have the label 'x'"));
   CHECK_THROWS_WITH(load("class,a\nx,1\n", one), Contains("no column 'label'; columns: class, a"));
   auto named = one;

@@ -4,7 +4,7 @@
 
 #include "graft/adapters/adapter.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A layer with an adapter, statically typed: y = adapter.apply(base, x). It is a `Linear` itself,
 /// so it can be wrapped again.
@@ -66,4 +66,4 @@ class Adapted {
   bool enabled_ = true;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -20,7 +20,7 @@
 #include "graft/layers/linear.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Integers that belong to an adapter (positions, masks, assignments); saved, never trained.
 struct IndexTensor {
@@ -103,6 +103,7 @@ struct LinearSiteInfo {
   BasicTensor<T> bias;
   /// The same of another site of this adapter, by its path; null outside of a model.
   std::function<BasicTensor<T>(const std::string& path)> weight_at;
+  ModelInfo model = {};  ///< of the model, if there is one
   /// Replaces the frozen weight of the base (inits that move a part of W into the adapter). Null
   /// where that cannot be.
   std::function<void(BasicTensor<T>)> replace_weight;
@@ -247,4 +248,4 @@ BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter
   return BasicDenseLinear<T>(w, bias);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

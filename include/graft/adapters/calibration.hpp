@@ -5,7 +5,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What runs over calibration data found out about one linear layer, for inits that depend on it.
 /// Each init reads its own field.
@@ -20,4 +20,4 @@ struct SiteStatistics {
 template <std::floating_point T>
 using Calibration = std::map<std::string, SiteStatistics<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

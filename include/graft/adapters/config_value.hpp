@@ -13,7 +13,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A value of a configuration as JSON knows it: null, boolean, number, text, list or map.
 class ConfigValue {
@@ -297,4 +297,4 @@ struct Selection {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

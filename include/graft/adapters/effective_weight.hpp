@@ -5,7 +5,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/effective_linear.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// y = x W'ᵀ + b with W' = build(tape) in place of the frozen weight. With other adapters below,
 /// these see x and the difference W' − W is added. `build` must be pure and own what it uses.
@@ -20,4 +20,4 @@ BasicVar<ScalarOf<L>> effective_weight(const L& base, const BasicVar<ScalarOf<L>
                                                }));
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -5,7 +5,7 @@
 #include "graft/adapters/part.hpp"
 
 /// Modules that are trained whole beside an adapter (`modules_to_save`), and full fine-tuning.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A linear layer with a trained copy of weight and bias: y = x Wᵀ + b. Trained: out · in (+ out).
 template <std::floating_point T>
@@ -95,4 +95,4 @@ class FullNorm final : public NormPart<T> {
   BasicParameter<T> bias_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

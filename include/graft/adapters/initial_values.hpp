@@ -5,7 +5,7 @@
 #include "graft/adapters/adapter.hpp"
 
 /// Random tensors and small products that methods make their first values from.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -36,4 +36,4 @@ BasicTensor<T> product(const BasicTensor<T>& a, const BasicTensor<T>& b, T alpha
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 
 #include "graft/adapters/part.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What a list of methods shows of one.
 struct MethodInfo {
@@ -143,4 +143,4 @@ struct LinearMethod {
 template <class... Methods>
 struct MethodList {};
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/base/error.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -80,4 +80,4 @@ inline bool is_identity(std::string_view activation) {
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 
 #include "graft/adapters/adapter.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Shapes of the tensors that a checkpoint holds for one site, by the names of the registry; null:
 /// not there.
@@ -201,7 +201,9 @@ Method* method_of(Part* part) {
   using T = typename Method::Scalar;
   if (auto* linear = dynamic_cast<detail::ErasedPart<LinearPart<T>, Method>*>(part))
     return &linear->method();
+  if (auto* hidden = dynamic_cast<detail::ErasedPart<HiddenPart<T>, Method>*>(part))
+    return &hidden->method();
   return nullptr;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/tensor/tensor.hpp"
 
 /// What procedures keep in checkpoints; see Procedure::state.
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 using ProcedureState = std::map<std::string, std::vector<double>>;
 
@@ -34,4 +34,4 @@ inline double kept_number(const ProcedureState& state, const std::string& name, 
   return it == state.end() || it->second.empty() ? standard : it->second[0];
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

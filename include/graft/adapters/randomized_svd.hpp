@@ -5,7 +5,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The leading q singular triplets of a [m, n] from a random start: a basis of the range of A Ω
 /// with `iterations` power steps, then the SVD in that basis; u: [m, q], s: [q], v: [n, q].
@@ -34,4 +34,4 @@ SingularValues<T> randomized_svd(const BasicTensor<T>& matrix, Index q, int iter
   return {std::move(u), std::move(d.s), std::move(v)};
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -2,7 +2,7 @@
 
 #include "graft/layers/linear.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// The frozen layer at the bottom of a chain of adapters, as far as the base tells.
 template <Linear L>
@@ -22,4 +22,4 @@ bool has_adapters_below(const L& base) {
     return false;
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

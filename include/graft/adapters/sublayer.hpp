@@ -11,7 +11,7 @@
 #include "graft/adapters/named_activation.hpp"
 
 /// What adapters that sit at the end of a sublayer share: their place, and the descriptor.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -103,4 +103,4 @@ class SerialAdapter {
   std::string prefix_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/text/regex.hpp"
 
 /// Which modules a configuration means, by the rules of Hugging Face PEFT.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// True if the whole of `text` matches the regular expression. @throws ValueError for a pattern
 /// that does not compile.
@@ -66,4 +66,4 @@ inline std::optional<ConfigValue> pattern_value(const std::map<std::string, Conf
   return std::nullopt;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -4,7 +4,7 @@
 
 #include "graft/autograd/tape.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// f(x) without keeping what f computes inside: the backward pass runs f once more (Chen et al.
 /// 2016). Random operations inside f repeat their pattern. f must be a pure function of x and of
@@ -41,4 +41,4 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

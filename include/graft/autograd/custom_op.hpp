@@ -8,7 +8,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 template <class T, std::size_t>
@@ -62,4 +62,4 @@ BasicVar<T> observe_gradient(const BasicVar<T>& x, Look look) {
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -2,7 +2,7 @@
 
 #include "graft/autograd/parameter.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// An update s · B A and what it is made of, for adapters that mix several and for optimisers that
 /// look at both factors: A [rank, in], B [out, rank].
@@ -13,4 +13,4 @@ struct LowRankTerm {
   double dropout = 0;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A tensor that may be trained, with its gradient. A handle: copies name the same parameter, so a
 /// factor that several layers share is one parameter with one gradient.
@@ -58,4 +58,4 @@ struct BasicNamedParameter {
 using Parameter = BasicParameter<float>;
 using NamedParameter = BasicNamedParameter<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

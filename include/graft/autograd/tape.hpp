@@ -12,7 +12,7 @@
 #include "graft/kernels/elementwise.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 template <std::floating_point T>
 class BasicTape;
@@ -444,4 +444,4 @@ using Tape = BasicTape<float>;
 using Var = BasicVar<float>;
 using GradRef = BasicGradRef<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

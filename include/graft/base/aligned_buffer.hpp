@@ -8,7 +8,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Owning, uninitialised, 64-byte aligned array of trivial elements. Movable, not copyable.
 template <class T>
@@ -52,4 +52,4 @@ class AlignedBuffer {
   std::size_t size_ = 0;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -4,7 +4,7 @@
 #include <string>
 #include <string_view>
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Base of every exception that graft throws.
 class Error : public std::runtime_error {
@@ -53,4 +53,4 @@ std::string concat(const Parts&... parts) {
   return text;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

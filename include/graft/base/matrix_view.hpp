@@ -5,7 +5,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Non-owning row-major matrix: element (i, j) is data[i * row_stride + j].
 /// `MatrixView<const float>` is read-only; a mutable view converts to it.
@@ -49,4 +49,4 @@ class MatrixView {
 
 using ConstMatrixView = MatrixView<const float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

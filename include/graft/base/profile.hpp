@@ -9,7 +9,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Measures the kernels that a thread calls while the profile is on there.
 ///
@@ -165,4 +165,4 @@ class ProfileScope {
   Profile::Event event_{};
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -16,7 +16,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -511,4 +511,4 @@ class NumpyGenerator {
   std::uint32_t half_ = 0;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

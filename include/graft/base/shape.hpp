@@ -7,7 +7,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Sizes of the axes of a row-major array, outermost first; up to six axes. A shape without axes is
 /// a scalar.
@@ -92,4 +92,4 @@ class Shape {
   int rank_ = 0;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

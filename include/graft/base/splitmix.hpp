@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Step of the counter whose values `splitmix64` turns into random bits.
 inline constexpr std::uint64_t kSplitMixStep = 0x9e3779b97f4a7c15ULL;
@@ -15,4 +15,4 @@ inline constexpr std::uint64_t splitmix64(std::uint64_t z) {
   return z ^ (z >> 31);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

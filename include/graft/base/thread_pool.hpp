@@ -15,7 +15,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -251,4 +251,4 @@ class ThreadPool {
   std::atomic<bool> failed_{false};
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Signed type of every size, index and stride.
 using Index = std::ptrdiff_t;
@@ -11,4 +11,4 @@ using Index = std::ptrdiff_t;
 /// Alignment in bytes of all storage that graft allocates: one cache line, one AVX-512 register.
 inline constexpr std::size_t kAlignment = 64;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

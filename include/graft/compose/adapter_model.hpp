@@ -21,7 +21,7 @@
 #include "graft/io/safetensors.hpp"
 #include "graft/layers/quantized_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What happened when the tensors of a checkpoint met those of an adapter.
 struct LoadReport {
@@ -785,4 +785,4 @@ class BasicAdapterModel {
 
 using AdapterModel = BasicAdapterModel<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A tensor of an adapter with its whole key in files.
 template <std::floating_point T>
@@ -119,4 +119,4 @@ class AdapterSet {
   std::function<BasicVar<T>(BasicTape<T>&)> loss_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

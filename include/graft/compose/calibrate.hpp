@@ -17,7 +17,7 @@
 #include "graft/compose/adapter_model.hpp"
 
 /// Adapters whose first values come from data: the frozen model runs over some batches first.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The batches that an init looks at.
 template <std::floating_point T>
@@ -303,4 +303,4 @@ AdapterSet<T>& add_calibrated(BasicAdapterModel<T>& model, const std::string& na
   return model.add(name, config, generator, &calibration);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/compose/task_vectors.hpp"
 #include "graft/compose/update_factors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// How several adapters become one LoRA.
 struct CombineOptions {
@@ -562,4 +562,4 @@ AdapterSet<T>& add_weighted_adapter(BasicAdapterModel<T>& model,
   }
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

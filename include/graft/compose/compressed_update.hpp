@@ -8,7 +8,7 @@
 
 #include "graft/compose/task_vectors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// ComPEFT (Yadav et al. 2023, arXiv:2311.13171): a task vector as the signs of its largest entries
 /// and one number, τ̃ = scale · sign. τ is all tensors of a module one after the other.
@@ -131,4 +131,4 @@ inline std::vector<std::int8_t> rice_decode(std::span<const std::uint8_t> bytes,
   return sign;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

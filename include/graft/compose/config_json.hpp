@@ -5,7 +5,7 @@
 #include "graft/adapters/config_value.hpp"
 #include "graft/io/json.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// JSON as a configuration value. Numbers too large for 64 bits become doubles.
 inline ConfigValue config_value(const io::Json& json) {
@@ -66,4 +66,4 @@ inline ConfigValue::Map read_config_file(const std::filesystem::path& path) {
   return std::move(*map);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/compose/combine.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A new LoRA `name` that approximates what adapter `source` does to the weights: the truncated SVD
 /// of ΔW = W' − W at each layer, with B = U S, A = Vᵀ and scaling one. For any method that merges
@@ -115,4 +115,4 @@ inline void convert_to_original_weights(const std::filesystem::path& trained,
   io::write_file_atomically(output / "adapter_config.json", std::as_bytes(std::span(text)));
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

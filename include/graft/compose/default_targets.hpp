@@ -5,7 +5,7 @@
 
 #include "graft/adapters/config_value.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Modules that a method goes to when its configuration names none, by architecture (config.json's
 /// model_type), as Hugging Face PEFT chooses them. Empty if there is no rule.
@@ -45,4 +45,4 @@ inline TargetModules default_targets(std::string_view peft_type, std::string_vie
   return {};
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

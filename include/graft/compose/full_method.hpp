@@ -10,7 +10,7 @@
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/tied_head.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of full fine-tuning. Without target modules, everything is trained.
 struct FullConfig {
@@ -96,4 +96,4 @@ struct FullMethod {
 template <std::floating_point T>
 using FullMethods = MethodList<FullMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

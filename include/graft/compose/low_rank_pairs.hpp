@@ -9,7 +9,7 @@
 #include "graft/autograd/low_rank_term.hpp"
 #include "graft/compose/adapter_set.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The trained parameters of an adapter with their names in files, each once.
 template <std::floating_point T>
@@ -60,4 +60,4 @@ std::vector<LowRankTerm<T>> low_rank_pairs(const AdapterSet<T>& set) {
   return pairs;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

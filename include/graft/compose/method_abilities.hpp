@@ -15,7 +15,7 @@
 #include "graft/compose/method_registry.hpp"
 #include "graft/layers/quantized_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Every tuner of Hugging Face PEFT 0.21, by `peft_type`.
 inline constexpr std::array<std::string_view, 45> kPeftTuners{"LORA",
@@ -357,4 +357,4 @@ inline MethodAbilities abilities_of(const MethodRegistry<float>& registry,
   return detail::AbilityProbe(registry, entry, std::move(model)).run();
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

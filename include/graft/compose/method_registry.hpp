@@ -15,7 +15,7 @@
 #include "graft/compose/adapter_set.hpp"
 #include "graft/compose/default_targets.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Where a method goes, as its descriptor says by the functions that it has.
 struct MethodPlaces {
@@ -169,6 +169,7 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.expert = site.expert;
   info.layer = layer_of(site.path());
   info.layers = table.info.layers;
+  info.model = table.info;
   info.weight = [&site] { return site.base().dense_weight(); };
   info.bias = site.base().bias();
   info.weight_at = [linear = table.linear](const std::string& path) {
@@ -437,4 +438,4 @@ class MethodRegistry {
   std::vector<MethodEntry<T>> entries_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

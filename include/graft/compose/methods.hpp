@@ -7,16 +7,19 @@
 #include "graft/adapters/elementwise/methods.hpp"
 #include "graft/adapters/kronecker/methods.hpp"
 #include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/memory/methods.hpp"
 #include "graft/adapters/mixtures/methods.hpp"
 #include "graft/adapters/orthogonal/methods.hpp"
 #include "graft/adapters/prompts/methods.hpp"
+#include "graft/adapters/quantized/methods.hpp"
 #include "graft/adapters/representation/methods.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/adapters/sparse/methods.hpp"
+#include "graft/adapters/spectral/methods.hpp"
 #include "graft/compose/full_method.hpp"
 #endif
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 #ifdef GRAFT_METHODS_COMPILED
 
@@ -39,12 +42,15 @@ const MethodRegistry<T>& all_methods() {
     r.add(ElementwiseMethods<T>{});
     r.add(KroneckerMethods<T>{});
     r.add(LowRankMethods<T>{});
+    r.add(MemoryMethods<T>{});
     r.add(MixturesMethods<T>{});
     r.add(OrthogonalMethods<T>{});
     r.add(PromptMethods<T>{});
+    r.add(QuantizedMethods<T>{});
     r.add(RepresentationMethods<T>{});
     r.add(SelectionMethods<T>{});
     r.add(SparseMethods<T>{});
+    r.add(SpectralMethods<T>{});
     r.add(FullMethods<T>{});
     return r;
   }();
@@ -53,4 +59,4 @@ const MethodRegistry<T>& all_methods() {
 
 #endif
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 
 #include "graft/base/error.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The number of trained elements of a method as MethodInfo::parameters states it:
 ///
@@ -156,4 +156,4 @@ class ParameterFormula {
   std::map<std::string_view, std::string_view> names_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/quant/nf4.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What is left of a weight [out, in] in the usual format of so many bits: 4: NF4 in blocks of 64,
 /// 8: int8 with one scale a row. @throws ValueError for other numbers of bits
@@ -26,4 +26,4 @@ BasicTensor<T> quantised_weight(const BasicTensor<T>& weight, Index bits) {
   return BasicTensor<T>::from(decoded, weight.shape());
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/compose/parameter_formula.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The number of trained elements that MethodInfo states for an adapter at these sites of a model,
 /// with this configuration; empty: there is no closed form. @throws ValueError for a formula that
@@ -56,4 +56,4 @@ std::optional<Index> stated_parameters(const MethodInfo& info, const ConfigValue
   return static_cast<Index>(total);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

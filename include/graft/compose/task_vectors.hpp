@@ -13,7 +13,7 @@
 #include "graft/tensor/tensor.hpp"
 
 /// Arithmetic of task vectors τ = θ_tuned − θ_frozen: pure functions of tensors of one shape.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// 1 for the `count` entries of largest magnitude, else 0; of equal ones the first is kept.
 template <std::floating_point T>
@@ -334,4 +334,4 @@ BottleneckTensors<T> stack_bottlenecks(const std::vector<BottleneckTensors<T>>& 
   return result;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// True if a linear site is an output layer of the model.
 template <std::floating_point T>
@@ -28,4 +28,4 @@ bool is_tied_head(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table
   return head != nullptr && head->dense_weight().data() == embedding.dense().data();
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Factors of an update ΔW = B A: a [rank, in], b [out, rank].
 template <std::floating_point T>
@@ -143,4 +143,4 @@ UpdateFactors<T> concatenated_factors(const std::vector<UpdateFactors<T>>& list,
   return result;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

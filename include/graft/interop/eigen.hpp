@@ -15,7 +15,7 @@
 /// which must outlive them. `copy` says where something is copied. Storage order is part of an
 /// Eigen type, so a layer has the right one for both orders; which way round a weight is cannot be
 /// seen from its type, so the name of the function says it: out_by_in or in_by_out.
-namespace graft::interop {
+namespace graft::inline v0_1::interop {
 
 /// An Eigen matrix, map or block whose elements lie in memory: not 2 * W, not A * B.
 template <class M>
@@ -130,4 +130,4 @@ auto eigen(const BasicTensor<T>& t) {
   return eigen(MatrixView<const T>(t.matrix()));
 }
 
-}  // namespace graft::interop
+}  // namespace graft::inline v0_1::interop

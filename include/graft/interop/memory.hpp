@@ -14,7 +14,7 @@
 /// Nothing is copied: the layer points into the memory, which must outlive it. Which way round a
 /// weight is cannot be seen from numbers in memory, so the name of the function says it: out_by_in
 /// or in_by_out, both with the sizes in the order of the name, both row after row.
-namespace graft::interop {
+namespace graft::inline v0_1::interop {
 
 /// y = x Wᵀ + b for a frozen W of out × in, as torch has it; row i begins at
 /// weight[i * leading_dimension].
@@ -61,4 +61,4 @@ auto in_by_out(std::span<T, N> weight, Index in, Index out,
                                            out, out, std::move(bias));
 }
 
-}  // namespace graft::interop
+}  // namespace graft::inline v0_1::interop

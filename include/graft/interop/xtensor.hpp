@@ -18,7 +18,7 @@
 ///
 /// Nothing is copied: layers, tensors and adaptors point into the memory that they were made from,
 /// which must outlive them; `copy` copies. Needs the target graft::xtensor.
-namespace graft::interop {
+namespace graft::inline v0_1::interop {
 
 /// A container, an adaptor or a view whose elements lie in memory: not 2 * w.
 template <class E>
@@ -156,4 +156,4 @@ auto xtensor(const BasicTensor<T>& t) {
                    xt::no_ownership(), shape);
 }
 
-}  // namespace graft::interop
+}  // namespace graft::inline v0_1::interop

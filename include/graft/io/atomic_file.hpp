@@ -17,7 +17,7 @@
 
 #include "graft/base/error.hpp"
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 /// Makes the names in a folder durable: new, renamed and removed entries survive a power cut.
 inline void flush_folder(const std::filesystem::path& path) {
@@ -123,4 +123,4 @@ inline void write_file_atomically(const std::filesystem::path& path, std::string
   write_file_atomically(path, std::as_bytes(std::span(text.data(), text.size())));
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

@@ -26,7 +26,7 @@
 #include "graft/io/utf8.hpp"
 #include "graft/quant/format.hpp"
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 /// A metadata value of a GGUF file. The alternatives up to the array ones are in the order of the
 /// format's type numbers, with `string` (8) and without `array` (9).
@@ -773,4 +773,4 @@ inline void write_gguf(const std::filesystem::path& path, const GgufMetadata& me
   file.commit();
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

@@ -17,7 +17,7 @@
 #include "graft/base/types.hpp"
 #include "graft/io/mapped_file.hpp"
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 /// A JSON value. This header is the only place that includes the JSON library.
 using Json = nlohmann::json;
@@ -263,4 +263,4 @@ inline void for_each_json_line(std::string_view text, std::string_view source,
   }
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

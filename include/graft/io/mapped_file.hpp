@@ -17,7 +17,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 namespace detail {
 
@@ -137,4 +137,4 @@ inline std::string read_file(const std::filesystem::path& path,
   }
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

@@ -24,7 +24,7 @@
 #include "graft/io/mapped_file.hpp"
 #include "graft/quant/half.hpp"
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 /// Element types of a safetensors file, in the order by which its writer sorts them (widest last).
 enum class DType {
@@ -509,4 +509,4 @@ inline std::vector<std::int64_t> to_i64(const TensorView& tensor) {
   return values;
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

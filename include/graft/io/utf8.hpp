@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace graft::io {
+namespace graft::inline v0_1::io {
 
 /// True if the text is well-formed UTF-8: no overlong forms, surrogates, or values above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
@@ -30,4 +30,4 @@ inline bool is_utf8(std::string_view text) {
   return true;
 }
 
-}  // namespace graft::io
+}  // namespace graft::inline v0_1::io

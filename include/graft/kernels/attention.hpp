@@ -4,7 +4,7 @@
 
 #include "graft/kernels/isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// Sizes, operands and masks of one attention. Head h of the queries uses key/value head h / (heads
 /// / kv_heads); heads must be a multiple of kv_heads.
@@ -45,7 +45,7 @@ void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t
                         std::type_identity_t<T>* dk, Index lddk, std::type_identity_t<T>* dv,
                         Index lddv);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/attention_impl.hpp"

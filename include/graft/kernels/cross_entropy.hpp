@@ -5,7 +5,7 @@
 
 #include "graft/kernels/isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// Label of rows that neither have a loss nor give a gradient.
 inline constexpr std::int64_t kIgnoredLabel = -100;
@@ -22,7 +22,7 @@ void cross_entropy_rows(T* logits, Index rows, Index vocab, Index ld, const std:
                         std::type_identity_t<T> grad_scale, bool write_gradient,
                         std::type_identity_t<T>* loss, unsigned char* correct);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/cross_entropy_impl.hpp"

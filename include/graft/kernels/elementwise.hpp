@@ -8,7 +8,7 @@
 /// Operations on n contiguous values, T = float or double. Results may be written over inputs; they
 /// do not depend on the number of threads. Where a gradient is added to (`+=`), a null pointer
 /// skips it.
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// y = a + b.
 template <class T>
@@ -71,7 +71,7 @@ template <class T>
 void softmax_backward(const T* y, const std::type_identity_t<T>* dy, std::type_identity_t<T>* dx,
                       Index rows, Index n);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/elementwise_impl.hpp"

@@ -4,7 +4,7 @@
 #include "graft/kernels/isa.hpp"
 #include "graft/kernels/packed_weights.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// True if products with Compute::bf16 run faster than those in f32 with the active instruction
 /// set: bf16 dot products do on AMD's cores (twice the rate), on Intel's cores they have half the
@@ -39,7 +39,7 @@ GRAFT_KERNEL void frozen_backward_input(const FrozenWeightDouble& w, const doubl
                                         Index lddy, double* dx, Index lddx, bool accumulate,
                                         const LowRankTermT<double>* low_rank = nullptr);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/frozen_impl.hpp"

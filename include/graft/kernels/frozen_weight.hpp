@@ -2,7 +2,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 class PackedWeights;
 
@@ -46,4 +46,4 @@ struct LowRankTermT {
 };
 using LowRankTerm = LowRankTermT<float>;
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -2,7 +2,7 @@
 
 #include "graft/kernels/isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// C = alpha · op(A) op(B) + beta · C.
 ///
@@ -19,7 +19,7 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, do
                        const double* a, Index lda, const double* b, Index ldb, double beta,
                        double* c, Index ldc);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/gemm_impl.hpp"

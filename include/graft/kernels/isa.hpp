@@ -23,7 +23,7 @@
 #define GRAFT_X86 0
 #endif
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// Instruction sets that kernels are compiled for; each one includes those before it.
 /// baseline is what the compiler assumes anyway (SSE2 on x86-64).
@@ -91,4 +91,4 @@ inline void set_isa(Isa isa) {
   detail::isa_state().store(isa, std::memory_order_relaxed);
 }
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -6,7 +6,7 @@
 
 /// Normalisation of rows: row i of x starts at x + i · ldx and has n values. T = float or double.
 /// Results do not depend on the number of threads.
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// y = x / rms(x) · (weight + weight_offset), rms(x) = √(Σ x² / n + eps) (Zhang and Sennrich 2019).
 ///
@@ -48,7 +48,7 @@ void layer_norm_backward(const T* x, Index rows, Index n, Index ldx,
                          Index lddy, std::type_identity_t<T>* dx, Index lddx,
                          std::type_identity_t<T>* dweight, std::type_identity_t<T>* dbias);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/norm_impl.hpp"

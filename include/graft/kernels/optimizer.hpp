@@ -7,7 +7,7 @@
 /// Optimiser steps on n contiguous parameters. T = float or double. Gradients are multiplied by
 /// grad_scale first. The settings are double: 1 − beta and the like are rounded to T once, at the
 /// end.
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// AdamW (Loshchilov and Hutter 2019) as torch.optim.AdamW does it:
 ///
@@ -35,7 +35,7 @@ void sgd_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_
               Index n, double lr, double momentum, double dampening, double weight_decay,
               bool nesterov, bool first_step, double grad_scale);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/optimizer_impl.hpp"

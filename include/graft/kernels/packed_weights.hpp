@@ -6,7 +6,7 @@
 #include "graft/kernels/frozen_weight.hpp"
 #include "graft/kernels/isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// A frozen weight laid out for products: panels of 32 outputs, [block of
 /// inputs][panel][input][32].
@@ -50,7 +50,7 @@ class PackedWeights {
   AlignedBuffer<std::uint32_t> backward_words_;
 };
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/packed_weights_impl.hpp"

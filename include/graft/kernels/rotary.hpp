@@ -4,7 +4,7 @@
 
 #include "graft/kernels/isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// Which elements of a head form a pair: d and d + rotary_dim / 2 (Llama, Gemma, Qwen), or 2 d and
 /// 2 d + 1 (GPT-J).
@@ -21,7 +21,7 @@ void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
             const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
             Index rotary_dim, RotaryStyle style, bool inverse);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/rotary_impl.hpp"

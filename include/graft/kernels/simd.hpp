@@ -50,7 +50,7 @@
 #define GRAFT_DISPATCH(function) (&::graft::kernels::baseline::function)
 #endif
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// `Vec<T, W>`: W elements of type T in one vector.
 template <class T, int W>
@@ -62,7 +62,7 @@ struct VecOf {
 template <class T, int W>
 using Vec = typename VecOf<T, W>::type;
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/simd_ops.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"

@@ -6,7 +6,7 @@
 
 /// Products with a sparse matrix whose elements are trained, on matrices that hold one column of
 /// the usual activations a row: X [features, n] with n vectors side by side.
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 /// The elements of a sparse matrix group by group (all of one row, or all of one column).
 struct SparseGroups {
@@ -36,7 +36,7 @@ GRAFT_KERNEL void transpose(const float* x, Index rows, Index cols, Index ldx, f
 GRAFT_KERNEL void transpose(const double* x, Index rows, Index cols, Index ldx, double* y,
                             Index ldy);
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/kernels/impl/sparse_impl.hpp"

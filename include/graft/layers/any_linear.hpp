@@ -7,7 +7,7 @@
 #include "graft/layers/linear.hpp"
 #include "graft/layers/low_rank_product.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Any frozen layer behind one type. A handle: copies share the layer.
 ///
@@ -108,4 +108,4 @@ class BasicAnyLinear {
 
 using AnyLinear = BasicAnyLinear<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

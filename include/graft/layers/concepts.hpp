@@ -5,7 +5,7 @@
 #include "graft/autograd/tape.hpp"
 #include "graft/base/matrix_view.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 template <class L>
@@ -72,4 +72,4 @@ concept TapeLinear = requires(const L& layer, const BasicVar<ScalarOf<L>>& x) {
 template <class L>
 concept Linear = FrozenLinear<L> || TapeLinear<L>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/autograd/ops/shape.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Kernel, stride, padding and dilation of a convolution by spatial axis, one to three of them.
 struct ConvOptions {
@@ -122,4 +122,4 @@ BasicTensor<T> grouped_weight(const BasicTensor<T>& full, Index groups) {
   return weight;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

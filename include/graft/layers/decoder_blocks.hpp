@@ -11,7 +11,7 @@
 #include "graft/layers/rope.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What the blocks of a decoder need to know of the pass that runs.
 template <std::floating_point T>
@@ -101,4 +101,4 @@ struct GatedMlp {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

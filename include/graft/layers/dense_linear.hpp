@@ -7,7 +7,7 @@
 #include "graft/layers/linear.hpp"
 #include "graft/layers/low_rank_product.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x Wᵀ + b with a dense frozen weight.
 ///
@@ -132,4 +132,4 @@ BasicDenseLinear(BasicTensor<T>, BasicTensor<T>) -> BasicDenseLinear<T>;
 
 using DenseLinear = BasicDenseLinear<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

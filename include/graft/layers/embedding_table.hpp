@@ -9,7 +9,7 @@
 #include "graft/quant/format.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A frozen table of `rows` vectors of `dim` elements, dense or in a quantised format (then rows
 /// are decoded when looked up).
@@ -77,4 +77,4 @@ class BasicEmbeddingTable {
 
 using EmbeddingTable = BasicEmbeddingTable<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What the blocks of an encoder need to know of the pass that runs.
 template <std::floating_point T>
@@ -62,4 +62,4 @@ struct Mlp {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What one forward pass is about, for the adapters that depend on more than the values that flow
 /// through their site. Set on the tape by the model (`tape.set_context`), read by
@@ -24,6 +24,12 @@ struct ForwardContext {
                                           ///< shifted; -100: none), where a loss is computed
   std::vector<std::int64_t> modality;  ///< [batch · seq_len], of each token, -1: none; empty: all
                                        ///< have the first
+  /// [batch], tokens of each row that are its prompt, padding not counted; empty: all are.
+  std::vector<Index> prompt_lengths;
+  std::vector<unsigned char> instruction_mask;  ///< [batch · seq_len], 1 = a token of the
+                                                ///< instruction; empty: not told apart
+  std::vector<float> visual;  ///< [batch · tokens · width], tokens of an image encoder; empty: none
+  Index visual_width = 0;
   std::vector<std::string> row_adapters;  ///< [batch], the adapter of each row ("__base__": none);
                                           ///< empty: the active ones
 
@@ -46,8 +52,12 @@ struct ForwardContext {
     take(task_ids, part.task_ids);
     take(modality, part.modality);
     take(labels, part.labels);
+    take(prompt_lengths, part.prompt_lengths);
+    take(instruction_mask, part.instruction_mask);
+    take(visual, part.visual);
+    part.visual_width = visual_width;
     return part;
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/layers/linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x V + b with a dense frozen weight that is stored the other way round than DenseLinear's.
 ///
@@ -58,4 +58,4 @@ class BasicInOutLinear {
 
 using InOutLinear = BasicInOutLinear<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

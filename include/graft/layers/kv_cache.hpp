@@ -6,7 +6,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Keys and values of the tokens that a model has already seen, for generation token by token. One
 /// sequence.
@@ -56,4 +56,4 @@ class BasicKvCache {
 
 using KvCache = BasicKvCache<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

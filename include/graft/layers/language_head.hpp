@@ -10,7 +10,7 @@
 #include "graft/autograd/ops/loss.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever
 /// holding the rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and
@@ -127,4 +127,4 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/layers/concepts.hpp"
 
 /// The operations that adapters ask of the layer they wrap, the same for every `Linear`.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -163,4 +163,4 @@ BasicVar<T> affine(const BasicVar<T>& x, const BasicVar<T>& weight,
   return bias ? add(y, x.tape().constant(bias)) : y;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -4,7 +4,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/layers/concepts.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// A low-rank product as the kernels of frozen weights take it; nothing for a null term.
 inline kernels::LowRankTerm kernel_term(const LowRankProduct<float>* term) {
@@ -22,4 +22,4 @@ void add_low_rank(const LowRankProduct<T>* term, MatrixView<T> y) {
                 y.row_stride());
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -7,7 +7,7 @@
 #include "graft/autograd/low_rank_term.hpp"
 #include "graft/layers/any_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Rows [first, first + count) of an input and the low-rank term that they get; term −1: none.
 struct LowRankRun {
@@ -92,4 +92,4 @@ BasicVar<T> linear_low_rank_rows(const BasicAnyLinear<T>& base, const BasicVar<T
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/layers/dense_linear.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Multi-head attention with one packed input projection, as torch's nn.MultiheadAttention with
 /// batch_first and equal widths of query, key and value:
@@ -76,4 +76,4 @@ class BasicPackedAttention {
 
 using PackedAttention = BasicPackedAttention<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/layers/low_rank_product.hpp"
 #include "graft/quant/format.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x Wᵀ + b with W kept in a quantised format: panels of it are decoded inside the product, so
 /// W is never whole in f32.
@@ -90,4 +90,4 @@ class QuantizedLinear {
   kernels::Compute compute_ = kernels::Compute::f32;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Angles of a rotary embedding: position · theta^(-2i / dim), i = 0 … dim/2 - 1, computed in T as
 /// transformers does.
@@ -95,4 +95,4 @@ class BasicRope {
   mutable std::vector<Index> first_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -4,7 +4,7 @@
 
 #include "graft/layers/linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// x W, the product with a base's frozen weight the other way round: [..., out] -> [..., in],
 /// through the base's own kernels, so that a quantised weight is never whole. The layer must
@@ -33,4 +33,4 @@ BasicVar<ScalarOf<L>> transposed_linear(const L& base, const BasicVar<ScalarOf<L
   }
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/tensor/tensor.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Input of one forward pass. Text: ids [batch, seq_len] row by row; images: pixels [batch,
 /// channels, height, width].
@@ -20,11 +20,15 @@ struct BasicBatch {
   std::vector<std::int64_t> labels;       ///< [batch, seq_len] or [batch]; -100 does not count
   BasicTensor<T> targets;                 ///< of regression
   BasicTensor<T> pixels;
-  std::vector<std::int64_t> task_ids;     ///< [batch], for methods that route by task
-  std::vector<std::int64_t> modality;     ///< [batch, seq_len], see ForwardContext
+  std::vector<std::int64_t> task_ids;           ///< [batch], for methods that route by task
+  std::vector<std::int64_t> modality;           ///< [batch, seq_len], see ForwardContext
+  std::vector<unsigned char> instruction_mask;  ///< [batch, seq_len], see ForwardContext
+  BasicTensor<T> visual;  ///< [batch, tokens, width], what an image encoder made of an image for
+                          ///< each row
   std::vector<std::string> row_adapters;  ///< [batch], see ForwardContext
+  std::vector<Index> prompt_lengths;      ///< [batch], see ForwardContext
 };
 
 using Batch = BasicBatch<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

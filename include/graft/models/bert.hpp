@@ -11,7 +11,7 @@
 #include "graft/models/pooling.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Sizes and names of a BERT-like encoder.
 struct BertConfig {
@@ -118,7 +118,8 @@ class BasicBert final : public BasicModel<T> {
     const Index d = config_.hidden_size;
     auto x = reshape(word_(tape, batch.ids), {batch.batch, batch.seq_len, d});
     x = prompt_(x, *context);
-    const auto fill = fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch));
+    const auto fill = fill_of(
+        prompt_.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual)));
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     x = reshape(x, {batch.batch * tokens, d});
     if (type_.table()) {
@@ -134,7 +135,11 @@ class BasicBert final : public BasicModel<T> {
     pass.batch = batch.batch;
     pass.key_mask = key_mask(batch, extra, fill);
     x = embedding_norm_(x);
-    for (const auto& block : blocks_) x = (*block)(x, pass);
+    if (!stack_.adapters().empty()) stack_.begin(tape);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
+      stack_.leave(static_cast<Index>(l), x);
+    }
     return reshape(x, {batch.batch, tokens, d});
   }
 
@@ -191,7 +196,8 @@ class BasicBert final : public BasicModel<T> {
 
   /// The first token of each row, which may be a virtual one: [batch, hidden].
   BasicVar<T> first_tokens(const BasicVar<T>& h, const BasicBatch<T>& batch) const {
-    const auto fill = fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch));
+    const auto fill = fill_of(
+        prompt_.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual)));
     if (fill.empty()) return reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
     std::vector<Index> rows;
     for (Index b = 0; b < batch.batch; ++b)
@@ -238,11 +244,13 @@ class BasicBert final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.vocabulary = config_.vocabulary;
+    table.info.activation = config_.activation;
     table.info.output_layers = {"classifier", "classifier.out_proj"};
     table.embedding = {&word_, &position_};
     if (type_.table()) table.embedding.push_back(&type_);
     table.norm.push_back(&embedding_norm_);
     table.prompt = &prompt_;
+    table.stack = &stack_;
     for (const auto& b : blocks_) {
       for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
                          &b->attention_output, &b->mlp.up, &b->mlp.down})
@@ -260,6 +268,7 @@ class BasicBert final : public BasicModel<T> {
   BertConfig config_;
   BasicEmbeddingSite<T> word_, position_, type_;
   BasicPromptSite<T> prompt_;
+  BasicStackSite<T> stack_;
   BasicNormSite<T> embedding_norm_;
   std::vector<std::unique_ptr<Block>> blocks_;
   BasicLinearSite<T> pooler_, classifier_;
@@ -267,4 +276,4 @@ class BasicBert final : public BasicModel<T> {
 
 using Bert = BasicBert<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -9,7 +9,7 @@
 #include "graft/layers/language_head.hpp"
 #include "graft/models/model.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give
 /// the blocks.
@@ -22,7 +22,8 @@ class BasicCausalModel : public BasicModel<T> {
                      BasicKvCache<T>* cache = nullptr) const {
     check(batch);
     const auto context = set_forward_context(
-        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids);
+        tape, batch, cache == nullptr ? std::vector<std::int32_t>() : cache->ids,
+        tokens_before_labels(batch));
     if (!pass_site.adapters().empty())
       pass_site(tape, [&](BasicTape<T>& inner) {
         auto whole = batch;
@@ -39,7 +40,8 @@ class BasicCausalModel : public BasicModel<T> {
     auto x = embed(tape, batch.ids);
     const Index dim = x.cols();
     const bool first = cache == nullptr || cache->length() == 0;
-    const auto virtual_tokens = prompt.virtual_tokens(batch.row_adapters, batch.batch);
+    const auto virtual_tokens =
+        prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
     const Index extra = first ? *std::max_element(virtual_tokens.begin(), virtual_tokens.end()) : 0;
     if (extra > 0) x = prompt(reshape(x, {batch.batch, batch.seq_len, dim}), *context);
     DecoderPass<T> pass;
@@ -90,14 +92,16 @@ class BasicCausalModel : public BasicModel<T> {
   /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
   /// -100 for nothing; and the factor of the loss of each (empty: one).
   std::vector<std::int64_t> next_tokens(const BasicBatch<T>& batch, std::vector<T>& weights) const {
-    const auto virtual_tokens = prompt.virtual_tokens(batch.row_adapters, batch.batch);
+    const auto virtual_tokens =
+        prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
     const Index extra = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
     const Index tokens = extra + batch.seq_len;
     std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
     for (Index b = 0; b < batch.batch; ++b)
       std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
                   labels.begin() + b * tokens + extra);
-    prompt.change_labels(batch.batch, labels, weights, batch.row_adapters);
+    prompt.change_labels(batch.batch, labels, weights, batch.row_adapters,
+                         static_cast<bool>(batch.visual));
     // Each row predicts the token after it.
     for (Index b = 0; b < batch.batch; ++b) {
       const auto shift = [&](auto& list, auto last) {
@@ -181,4 +185,4 @@ class BasicCausalModel : public BasicModel<T> {
 
 using CausalModel = BasicCausalModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

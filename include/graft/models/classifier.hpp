@@ -11,7 +11,7 @@
 #include "graft/models/model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// What the head of an encoder is for.
 enum class Task { embedding, sequence_classification, token_classification };
@@ -77,4 +77,4 @@ BasicVar<T> classification_loss(const BasicVar<T>& logits, const BasicBatch<T>& 
                        std::span<const std::int64_t>(batch.labels));
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -6,7 +6,7 @@
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/models/model.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// The way to multiply that a setting names: f32, bf16, or auto, which is bf16 where the processor
 /// has it fast. @throws ValueError for another name
@@ -40,4 +40,4 @@ inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
   return count;
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

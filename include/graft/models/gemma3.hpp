@@ -9,7 +9,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct Gemma3Config {
   Index vocabulary = 0;
@@ -122,6 +122,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
     auto& table = this->sites_;
     table.info = {"gemma3_text",    config_.hidden_size, config_.layers,     config_.heads,
                   config_.kv_heads, config_.head_dim,    config_.vocabulary, {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
@@ -149,4 +150,4 @@ class BasicGemma3 final : public BasicCausalModel<T> {
 
 using Gemma3 = BasicGemma3<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -10,7 +10,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct Gpt2Config {
   Index vocabulary = 0;
@@ -139,6 +139,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
                   config_.hidden_size / config_.heads,
                   config_.vocabulary,
                   {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
@@ -163,4 +164,4 @@ class BasicGpt2 final : public BasicCausalModel<T> {
 
 using Gpt2 = BasicGpt2<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

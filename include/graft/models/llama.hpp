@@ -9,7 +9,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Sizes of a LLaMA-like decoder (LLaMA, Mistral, SmolLM, Qwen2, Qwen3).
 struct LlamaConfig {
@@ -127,6 +127,7 @@ class BasicLlama final : public BasicCausalModel<T> {
     table.info = {config_.model_type, config_.hidden_size, static_cast<Index>(blocks_.size()),
                   config_.heads,      config_.kv_heads,    config_.head_dim,
                   config_.vocabulary, {"lm_head"}};
+    table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
     table.pass = &this->pass_site;
@@ -216,4 +217,4 @@ class BasicLlama final : public BasicCausalModel<T> {
 
 using Llama = BasicLlama<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

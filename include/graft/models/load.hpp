@@ -13,7 +13,7 @@
 #include "graft/models/t5.hpp"
 #include "graft/models/vit.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 namespace detail {
 
@@ -410,4 +410,4 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

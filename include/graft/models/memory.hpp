@@ -4,7 +4,7 @@
 
 #include "graft/models/llama.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// One training step, as far as memory depends on it.
 struct StepSizes {
@@ -50,4 +50,4 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
   return always + n * d(model.layers) * element * h + std::max(logits, n * block + work);
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -6,11 +6,12 @@
 #include <utility>
 #include <vector>
 
+#include "graft/autograd/ops/loss.hpp"
 #include "graft/layers/forward_context.hpp"
 #include "graft/layers/sites.hpp"
 #include "graft/models/batch.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// A frozen network with named adapter sites. Not movable: sites keep their addresses.
 template <std::floating_point T>
@@ -44,7 +45,8 @@ class BasicModel {
 template <std::floating_point T>
 std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
                                                           const BasicBatch<T>& batch,
-                                                          std::vector<std::int32_t> past_ids = {}) {
+                                                          std::vector<std::int32_t> past_ids = {},
+                                                          std::vector<Index> prompt_lengths = {}) {
   auto context = std::make_shared<ForwardContext>();
   context->batch = batch.batch;
   context->seq_len = batch.seq_len;
@@ -53,10 +55,36 @@ std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,
   context->token_mask = batch.mask;
   context->task_ids = batch.task_ids;
   context->modality = batch.modality;
+  context->instruction_mask = batch.instruction_mask;
+  if (batch.visual) {
+    context->visual.assign(batch.visual.begin(), batch.visual.end());
+    context->visual_width = batch.visual.cols();
+  }
   if (batch.labels.size() == batch.ids.size()) context->labels = batch.labels;
+  context->prompt_lengths =
+      batch.prompt_lengths.empty() ? std::move(prompt_lengths) : batch.prompt_lengths;
   context->row_adapters = batch.row_adapters;
   tape.set_context(context);
   return context;
+}
+
+/// The tokens of each row before the first that is to be predicted, padding not counted; all of a
+/// row that begins with one or has none. Empty where tokens have no labels.
+template <std::floating_point T>
+std::vector<Index> tokens_before_labels(const BasicBatch<T>& batch) {
+  if (batch.labels.size() != batch.ids.size()) return {};
+  std::vector<Index> lengths;
+  for (Index b = 0; b < batch.batch; ++b) {
+    Index real = 0, first = -1;
+    for (Index i = b * batch.seq_len; i < (b + 1) * batch.seq_len; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      if (!batch.mask.empty() && batch.mask[at] == 0) continue;
+      if (first < 0 && batch.labels[at] != kIgnoredLabel) first = real;
+      ++real;
+    }
+    lengths.push_back(first > 0 ? first : real);
+  }
+  return lengths;
 }
 
 /// What fills each row up in front where rows have different numbers of virtual tokens; empty: all
@@ -93,4 +121,4 @@ std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& 
 
 using Model = BasicModel<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -7,7 +7,7 @@
 #include "graft/base/error.hpp"
 #include "graft/models/batch.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// How the hidden states of a text become one vector: their mean over the real tokens, the state of
 /// the first token, or the largest value in each place over the real tokens.
@@ -52,4 +52,4 @@ BasicTensor<T> pooled(const BasicTensor<T>& h, const BasicBatch<T>& batch,
   return y;
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

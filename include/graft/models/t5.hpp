@@ -12,7 +12,7 @@
 #include "graft/models/model.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct T5Config {
   Index vocabulary = 0;
@@ -218,8 +218,9 @@ class BasicT5 final : public BasicModel<T> {
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     EncoderPass<T> pass;
     pass.batch = batch.batch;
-    pass.key_mask =
-        key_mask(batch, extra, fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch)));
+    pass.key_mask = key_mask(batch, extra,
+                             fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch,
+                                                            static_cast<bool>(batch.visual))));
     const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
 
     const auto length = static_cast<Index>(batch.labels.size()) / batch.batch;
@@ -254,6 +255,7 @@ class BasicT5 final : public BasicModel<T> {
     table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
                   config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
     table.info.encoder_decoder = true;
+    table.info.activation = config_.activation;
     table.embedding.push_back(&shared_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
@@ -287,4 +289,4 @@ class BasicT5 final : public BasicModel<T> {
 
 using T5 = BasicT5<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

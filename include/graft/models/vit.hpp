@@ -12,7 +12,7 @@
 #include "graft/models/classifier.hpp"
 #include "graft/models/weights.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 struct VitConfig {
   Index image_size = 224;
@@ -34,7 +34,9 @@ struct VitConfig {
 /// Sites: vit.embeddings.patch_embeddings.projection (a convolution),
 /// vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj, layernorm_after, mlp.{fc1, fc2}},
 /// vit.layernorm, classifier: module paths of transformers 5; files keep older names. Hidden sites
-/// are named as in files: vit.encoder.layer.N.{attention.output, output}, vit.encoder.layer.N.
+/// are named as in files: vit.encoder.layer.N.{attention.output, output}, vit.encoder.layer.N; so
+/// are attentions, vit.encoder.layer.N.attention.attention. Virtual tokens (vit.embeddings) come
+/// between the class token and the patches, after the positions were added.
 template <std::floating_point T>
 class BasicVit final : public BasicModel<T> {
  public:
@@ -51,6 +53,7 @@ class BasicVit final : public BasicModel<T> {
                                                    weights.tensor(projection + ".bias", {d}))};
     projection_.conv = {{p, p}, config.channels, 1};
     class_token_ = weights.tensor("vit.embeddings.cls_token", {1, 1, d});
+    prompt_ = {"vit.embeddings", d, 1};
     positions_ = weights.tensor("vit.embeddings.position_embeddings", {1, side * side + 1, d});
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
@@ -63,7 +66,8 @@ class BasicVit final : public BasicModel<T> {
       b.attention.query = linear("attention.q_proj", d, d);
       b.attention.key = linear("attention.k_proj", d, d);
       b.attention.value = linear("attention.v_proj", d, d);
-      b.attention.site = {path + "attention", l, config.heads, config.heads, d / config.heads};
+      b.attention.site = {file + "attention.attention", l, config.heads, config.heads,
+                          d / config.heads};
       b.attention_output = linear("attention.o_proj", d, d);
       b.mlp.up = linear("mlp.fc1", config.intermediate_size, d);
       b.mlp.down = linear("mlp.fc2", d, config.intermediate_size);
@@ -82,23 +86,32 @@ class BasicVit final : public BasicModel<T> {
 
   const VitConfig& config() const { return config_; }
 
-  /// Hidden states, [batch, 1 + patches, hidden], after the last norm.
+  /// Hidden states after the last norm, [batch, 1 + virtual tokens + patches, hidden].
   BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const Index size = config_.image_size, d = config_.hidden_size;
     const Shape expected{batch.batch, config_.channels, size, size};
     if (!batch.pixels || batch.pixels.shape() != expected)
       throw ShapeError(
           concat("vit: pixels ", batch.pixels.shape().text(), ", expected ", expected.text()));
-    set_forward_context(tape, batch);
+    // The rows of a batch of images have tokens as well.
+    auto context = std::make_shared<ForwardContext>(*set_forward_context(tape, batch));
+    context->seq_len = positions_.dim(1);
+    tape.set_context(context);
     const auto patches = projection_(tape.constant(unfold(batch.pixels)));
     auto x = reshape(patches, {batch.batch, patches.rows() / batch.batch, d});
     const auto token = broadcast_to(tape.constant(class_token_), {batch.batch, 1, d});
     x = add(concat_along(1, std::vector<BasicVar<T>>{token, x}), tape.constant(positions_));
+    x = prompt_(x, *context);
     const Index tokens = x.dim(1);
     EncoderPass<T> pass;
     pass.batch = batch.batch;
+    pass.key_mask = key_mask(batch, tokens);
     x = reshape(x, {batch.batch * tokens, d});
-    for (const auto& block : blocks_) x = (*block)(x, pass);
+    if (!stack_.adapters().empty()) stack_.begin(tape);
+    for (std::size_t l = 0; l < blocks_.size(); ++l) {
+      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
+      stack_.leave(static_cast<Index>(l), x);
+    }
     return reshape(norm_(x), {batch.batch, tokens, d});
   }
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
@@ -146,6 +159,19 @@ class BasicVit final : public BasicModel<T> {
     }
   };
 
+  /// Which keys attention may see, where rows have different numbers of virtual tokens.
+  std::shared_ptr<const std::vector<unsigned char>> key_mask(const BasicBatch<T>& batch,
+                                                             Index tokens) const {
+    const auto fill = fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch));
+    if (fill.empty()) return nullptr;
+    auto mask = std::make_shared<std::vector<unsigned char>>(
+        static_cast<std::size_t>(batch.batch * tokens), static_cast<unsigned char>(1));
+    for (Index b = 0; b < batch.batch; ++b)
+      std::fill_n(mask->begin() + b * tokens + prompt_.in_front(),
+                  fill[static_cast<std::size_t>(b)], static_cast<unsigned char>(0));
+    return mask;
+  }
+
   /// Patches as rows, [batch · patches, channels · p · p].
   BasicTensor<T> unfold(const BasicTensor<T>& pixels) const {
     const Index size = config_.image_size, p = config_.patch_size, side = size / p,
@@ -181,6 +207,9 @@ class BasicVit final : public BasicModel<T> {
     table.info.heads = table.info.kv_heads = config_.heads;
     table.info.head_dim = config_.hidden_size / config_.heads;
     table.info.output_layers = {"classifier"};
+    table.info.activation = config_.activation;
+    table.prompt = &prompt_;
+    table.stack = &stack_;
     table.linear.push_back(&projection_);
     for (const auto& b : blocks_) {
       for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
@@ -199,6 +228,8 @@ class BasicVit final : public BasicModel<T> {
   VitConfig config_;
   BasicLinearSite<T> projection_;
   BasicTensor<T> class_token_, positions_;
+  BasicPromptSite<T> prompt_;
+  BasicStackSite<T> stack_;
   std::vector<std::unique_ptr<Block>> blocks_;
   BasicNormSite<T> norm_;
   BasicLinearSite<T> classifier_;
@@ -206,4 +237,4 @@ class BasicVit final : public BasicModel<T> {
 
 using Vit = BasicVit<float>;
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -17,7 +17,7 @@
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/layers/sites.hpp"
 
-namespace graft::models {
+namespace graft::inline v0_1::models {
 
 /// Frozen weights by the names that Hugging Face gives them, from whichever file holds them. Shapes
 /// are checked against what the model expects; weights stay mapped and in their format where a
@@ -250,4 +250,4 @@ BasicAnyLinear<T> tied_head(const BasicEmbeddingTable<T>& table) {
   return BasicDenseLinear<T>(table.dense());
 }
 
-}  // namespace graft::models
+}  // namespace graft::inline v0_1::models

@@ -7,7 +7,7 @@
 #include "graft/kernels/optimizer.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct AdamWConfig {
   double learning_rate = 1e-3;
@@ -63,4 +63,4 @@ class BasicAdamW final : public BasicOptimizer<T> {
 
 using AdamW = BasicAdamW<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

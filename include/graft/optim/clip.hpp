@@ -6,7 +6,7 @@
 #include "graft/autograd/parameter.hpp"
 #include "graft/kernels/elementwise.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// √(Σ |g|²) over the gradients of all parameters; those without a gradient count as zero. The sum
 /// is taken parameter by parameter in double, so it does not depend on the number of threads.
@@ -29,4 +29,4 @@ inline double clip_factor(double norm, double max_norm) {
   return factor < 1 ? factor : 1;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

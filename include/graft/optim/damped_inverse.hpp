@@ -5,7 +5,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Pseudo-inverse of F Fᵀ + δ I for F [r, n], or of Fᵀ F + δ I with `columns`: singular values
 /// below the rounding error of the largest one count as zero.
@@ -25,4 +25,4 @@ BasicTensor<T> damped_gram_inverse(const BasicTensor<T>& f, double delta, bool c
   return inverse;
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -10,7 +10,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 enum class Schedule { constant, linear, cosine };
 
@@ -54,4 +54,4 @@ inline double learning_rate_ratio(const LearningRateConfig& config, Index step, 
   return config.final_ratio + (1 - config.final_ratio) * share;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/optim/damped_inverse.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct LoRAFAConfig {
   double learning_rate = 1e-3;
@@ -122,4 +122,4 @@ class BasicLoRAFA final : public BasicOptimizer<T> {
 
 using LoRAFA = BasicLoRAFA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/autograd/parameter.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct LoRAPlusConfig {
   double learning_rate = 1e-4;            ///< of A; must be the optimiser's
@@ -15,9 +15,25 @@ struct LoRAPlusConfig {
   double weight_decay = 0;
 };
 
-/// The groups of LoRA+: B and everything with one axis learn `ratio` times as fast as A; biases do
-/// not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any optimiser,
-/// with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
+namespace detail {
+
+/// True for the parameters of a norm, by the name of their module: "….layer_norm.weight", "ln_1".
+inline bool names_norm(const std::string& name) {
+  const auto end = name.rfind('.');
+  if (end == std::string::npos) return false;
+  const auto begin = end == 0 ? std::string::npos : name.rfind('.', end - 1);
+  std::string module = name.substr(begin == std::string::npos ? 0 : begin + 1,
+                                   end - (begin == std::string::npos ? 0 : begin + 1));
+  for (char& c : module)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return module.find("norm") != std::string::npos || module.starts_with("ln_");
+}
+
+}  // namespace detail
+
+/// The groups of LoRA+: B and everything with one axis learn `ratio` times as fast as A; biases and
+/// norms do not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any
+/// optimiser, with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
 /// @throws ValueError for a learning rate or a ratio that is not positive.
 template <std::floating_point T>
 std::vector<BasicParameterGroup<T>> lora_plus_groups(
@@ -39,11 +55,11 @@ std::vector<BasicParameterGroup<T>> lora_plus_groups(
     if (!parameter.trainable()) continue;
     const std::size_t group = has(name, "lora_embedding_")                            ? 1
                               : !has(name, "lora_B") && parameter.shape().rank() != 1 ? 0
-                              : has(name, "bias")                                     ? 3
+                              : has(name, "bias") || detail::names_norm(name)         ? 3
                                                                                       : 2;
     groups[group].parameters.push_back(parameter);
   }
   return groups;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

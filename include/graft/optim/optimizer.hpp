@@ -12,7 +12,7 @@
 #include "graft/autograd/parameter.hpp"
 #include "graft/base/error.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Parameters that an optimiser treats alike.
 template <std::floating_point T>
@@ -143,4 +143,4 @@ using ParameterGroup = BasicParameterGroup<float>;
 using ParameterState = BasicParameterState<float>;
 using Optimizer = BasicOptimizer<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/optim/damped_inverse.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Riemannian preconditioning of low-rank factors, before the step of any optimiser:
 /// g_A ← (Bᵀ B + δ I)⁻¹ g_A and g_B ← g_B (A Aᵀ + δ I)⁻¹, the steepest descent of B A in the
@@ -55,4 +55,4 @@ class BasicRiemannianPreconditioner {
 
 using RiemannianPreconditioner = BasicRiemannianPreconditioner<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

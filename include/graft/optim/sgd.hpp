@@ -6,7 +6,7 @@
 #include "graft/kernels/optimizer.hpp"
 #include "graft/optim/optimizer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 struct SgdConfig {
   double learning_rate = 1e-2;
@@ -57,4 +57,4 @@ class BasicSgd final : public BasicOptimizer<T> {
 
 using Sgd = BasicSgd<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

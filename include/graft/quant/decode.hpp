@@ -11,7 +11,7 @@
 
 /// The decoders behind `graft/quant/format.hpp`, once for every instruction set.
 
-namespace graft::quant::detail {
+namespace graft::inline v0_1::quant::detail {
 
 using RowDecoder = void (*)(const void* row, Index first, Index count, float* out) noexcept;
 
@@ -41,7 +41,7 @@ inline float half_e8m0(std::uint8_t exponent) {
   return std::bit_cast<float>(bits);
 }
 
-}  // namespace graft::quant::detail
+}  // namespace graft::inline v0_1::quant::detail
 
 #define GRAFT_FOREACH_FILE "graft/quant/impl/decode_blocks.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"

@@ -15,7 +15,7 @@
 /// matters little here (a file is written once); every product is rounded to f32 before it is used,
 /// so the bytes do not depend on whether the compiler fuses multiplications with additions.
 
-namespace graft::quant::detail {
+namespace graft::inline v0_1::quant::detail {
 
 /// a·b rounded to f32, never fused: the product of two f32 is exact in f64.
 inline float rounded_product(float a, float b) {
@@ -212,4 +212,4 @@ inline void encode_tq2_0(const float* values, Index blocks, std::byte* out) {
   }
 }
 
-}  // namespace graft::quant::detail
+}  // namespace graft::inline v0_1::quant::detail

@@ -11,7 +11,7 @@
 #include "graft/quant/decode.hpp"
 #include "graft/quant/encode.hpp"
 
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// How frozen weights are stored. Each is a GGML block type: a run of `block_elements` neighbours
 /// of one row shares scales and takes `block_bytes`. The first three, with blocks of one, are those
@@ -135,4 +135,4 @@ inline void encode(Format format, const float* values, Index count, void* blocks
   entry.encoder(values, count / entry.info.block_elements, static_cast<std::byte*>(blocks));
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

@@ -3,7 +3,7 @@
 #include <bit>
 #include <cstdint>
 
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// Value of an IEEE binary16 bit pattern; exact.
 inline float f16_to_f32(std::uint16_t bits) {
@@ -71,4 +71,4 @@ inline float f8_e5m2_to_f32(std::uint8_t bits) {
   return f16_to_f32(static_cast<std::uint16_t>(static_cast<unsigned>(bits) << 8));
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

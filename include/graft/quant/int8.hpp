@@ -9,7 +9,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// A matrix in 8 bits a value with one scale a row: w[r, c] = scales[r] · codes[r, c].
 /// Source: LLM.int8() (Dettmers et al. 2022), §2.1, vector-wise quantisation.
@@ -102,4 +102,4 @@ inline Int8Merge merge_int8(const Int8Matrix& matrix, std::span<const float> del
   return result;
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

@@ -11,7 +11,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::quant {
+namespace graft::inline v0_1::quant {
 
 /// The 16 values of a 4-bit code.
 enum class CodeBook {
@@ -65,21 +65,20 @@ inline const std::array<float, 256>& dynamic_code_values() {
 struct Code4Options {
   CodeBook book = CodeBook::nf4;
   Index block = 64;               ///< values that share a scale; even
-  bool double_quantised = false;  ///< the scales are stored in 8 bits, in groups of 256
+  bool double_quantised = false;  ///< the scales are stored in 8 bits, in groups …
+  Index scale_group = 256;        ///< … of so many
 };
 
 /// A row-major array in 4 bits a value. Blocks run over the flattened array, across rows; the last
 /// may be short.
 ///
 ///     value[i] = code_values[code[i]] · scale[i / block]
-///     scale[j] = dynamic_code_values[scale_codes[j]] · scale_scales[j / 256] + scale_offset
-///     (double quantisation)
+///     scale[j] = dynamic_code_values[scale_codes[j]] · scale_scales[j / scale_group] +
+///     scale_offset (double quantisation)
 ///
 /// Bits a value at block 64: 4.5, or 4.127 with double quantisation. Source: QLoRA (Dettmers et al.
 /// 2023), §3.
 struct Code4Array {
-  static constexpr Index kScaleGroup = 256;
-
   CodeBook book = CodeBook::nf4;
   Index block = 64;
   Index size = 0;
@@ -88,6 +87,7 @@ struct Code4Array {
   std::vector<std::uint8_t> scale_codes;
   std::vector<float> scale_scales;
   float scale_offset = 0.0F;
+  Index scale_group = 256;
 
   bool is_double_quantised() const { return !scale_codes.empty(); }
   Index blocks() const { return (size + block - 1) / block; }
@@ -99,7 +99,7 @@ struct Code4Array {
   float scale(Index j) const {
     if (!is_double_quantised()) return scales[static_cast<std::size_t>(j)];
     return dynamic_code_values()[scale_codes[static_cast<std::size_t>(j)]] *
-               scale_scales[static_cast<std::size_t>(j / kScaleGroup)] +
+               scale_scales[static_cast<std::size_t>(j / scale_group)] +
            scale_offset;
   }
 };
@@ -139,15 +139,19 @@ inline float largest_magnitude(std::span<const float> values) {
 }  // namespace detail
 
 /// Encodes an array: each block is divided by its largest magnitude, each value becomes the nearest
-/// code (the lower one of two equally near). Errors: ValueError for an odd or non-positive block.
+/// code (the lower one of two equally near). Errors: ValueError for an odd or non-positive block or
+/// a group of less than one scale.
 inline Code4Array encode_4bit(std::span<const float> values, Code4Options options = {}) {
   if (options.block <= 0 || options.block % 2 != 0) {
     throw ValueError(concat("encode_4bit: block must be positive and even, got ", options.block));
   }
+  if (options.scale_group < 1)
+    throw ValueError(concat("encode_4bit: groups of ", options.scale_group, " scales"));
   const detail::SortedCodes sorted(options.book);
   Code4Array array;
   array.book = options.book;
   array.block = options.block;
+  array.scale_group = options.scale_group;
   array.size = std::ssize(values);
   array.codes.resize((values.size() + 1) / 2);
   array.scales.reserve(static_cast<std::size_t>(array.blocks()));
@@ -169,10 +173,10 @@ inline Code4Array encode_4bit(std::span<const float> values, Code4Options option
   for (const float scale : array.scales) sum += static_cast<double>(scale);
   array.scale_offset = static_cast<float>(sum / static_cast<double>(array.scales.size()));
   for (float& scale : array.scales) scale -= array.scale_offset;
-  constexpr auto kGroup = static_cast<std::size_t>(Code4Array::kScaleGroup);
-  for (std::size_t first = 0; first < array.scales.size(); first += kGroup) {
+  const auto scale_group = static_cast<std::size_t>(options.scale_group);
+  for (std::size_t first = 0; first < array.scales.size(); first += scale_group) {
     const auto group =
-        std::span(array.scales).subspan(first, std::min(kGroup, array.scales.size() - first));
+        std::span(array.scales).subspan(first, std::min(scale_group, array.scales.size() - first));
     const float largest = detail::largest_magnitude(group);
     const float inverse = largest == 0.0F ? 0.0F : 1.0F / largest;
     array.scale_scales.push_back(largest);
@@ -212,4 +216,4 @@ inline std::vector<float> decode_4bit(const Code4Array& array) {
   return values;
 }
 
-}  // namespace graft::quant
+}  // namespace graft::inline v0_1::quant

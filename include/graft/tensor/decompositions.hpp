@@ -8,7 +8,7 @@
 
 /// Matrix decompositions, by Eigen, in double precision inside. Their bodies are in the compiled
 /// library where a program links it, because Eigen's take longer to compile than all the rest.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -119,7 +119,7 @@ SymmetricEigen<T> symmetric_eigen(const BasicTensor<T>& a) {
   return {detail::from_elements<T>(values, {n}), detail::from_elements<T>(m, {n, n})};
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1
 
 #if !defined(GRAFT_KERNELS_COMPILED)
 #include "graft/tensor/impl/decompositions_impl.hpp"

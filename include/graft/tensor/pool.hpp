@@ -14,7 +14,7 @@
 
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Caching allocator behind every tensor: what is freed is handed out again, so a training step in
 /// steady state never reaches the system allocator.
@@ -310,4 +310,4 @@ class MemoryPool {
   Stats stats_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

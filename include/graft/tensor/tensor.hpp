@@ -14,7 +14,7 @@
 #include "graft/base/types.hpp"
 #include "graft/tensor/pool.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Dense row-major array of up to six axes, contiguous, 64-byte aligned when graft allocates it.
 ///
@@ -176,4 +176,4 @@ class BasicTensor {
 
 using Tensor = BasicTensor<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// A token that is looked for in the text before the model sees it.
 struct AddedToken {
@@ -97,4 +97,4 @@ class AddedTokenMatcher {
   ByteTrie trie_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

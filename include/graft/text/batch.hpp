@@ -9,7 +9,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// Label of what does not count in the loss.
 inline constexpr std::int64_t kIgnoredLabel = -100;
@@ -105,4 +105,4 @@ inline TextBatch make_batch(std::span<const Example> examples, std::span<const I
   return batch;
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -15,7 +15,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct BpeOptions {
   std::string unk_token;                  ///< empty: what the vocabulary lacks is dropped
@@ -244,4 +244,4 @@ class BpeModel {
   std::array<std::int32_t, 256> alphabet_{};
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

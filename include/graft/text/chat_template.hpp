@@ -17,7 +17,7 @@
 #include "graft/text/jinja.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct ChatMessage {
   std::string role;  ///< "system", "user", "assistant", or what else the template knows
@@ -249,4 +249,4 @@ class ChatTemplate {
   jinja::Template template_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -24,7 +24,7 @@
 #include "graft/text/table.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 // ---- language modelling ------------------------------------------------------------------------
 
@@ -368,4 +368,4 @@ inline std::vector<Example> encode_labelled(const LabelledData& data, const Toke
   return examples;
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -12,7 +12,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// Steps from tokens back to text, by the names of `tokenizer.json`. Each maps a list of texts, one
 /// a token at first, to such a list; the results are joined at the end.
@@ -160,4 +160,4 @@ struct Decoder {
   }
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

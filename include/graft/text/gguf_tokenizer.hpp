@@ -14,7 +14,7 @@
 #include "graft/io/gguf.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// The splitting steps that a GGUF file names by `tokenizer.ggml.pre`.
 /// Errors: ValueError that lists the known names.
@@ -311,4 +311,4 @@ inline Tokenizer tokenizer_from_gguf(const io::GgufMetadata& metadata, std::stri
   return Tokenizer(detail::GgufTokenizerReader(metadata, source).read());
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

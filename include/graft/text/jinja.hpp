@@ -32,7 +32,7 @@
 ///
 /// Errors: ValueError "chat template, line N: …", also for what raise_exception says and for parts
 /// of the language that are left out (inheritance, include, import, call and filter blocks, …).
-namespace graft::text::jinja {
+namespace graft::inline v0_1::text::jinja {
 
 class Value;
 using List = std::vector<Value>;
@@ -2155,4 +2155,4 @@ class Template {
   std::shared_ptr<const detail::Block> block_;
 };
 
-}  // namespace graft::text::jinja
+}  // namespace graft::inline v0_1::text::jinja

@@ -16,7 +16,7 @@
 #include "graft/text/tokenizer_json.hpp"
 #include "graft/text/vocab_txt.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 namespace detail {
 
@@ -141,4 +141,4 @@ inline Tokenizer load_tokenizer(const std::filesystem::path& path) {
   return Tokenizer(std::move(parts));
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// Lets a hash map with std::string keys be searched by std::string_view.
 struct StringHash {
@@ -138,4 +138,4 @@ class ByteTrie {
   std::vector<std::int32_t> values_{kNone};
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -16,7 +16,7 @@
 #include "graft/text/regex.hpp"
 #include "graft/text/unicode.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// Every occurrence of `from` replaced by `to`.
 inline std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
@@ -348,4 +348,4 @@ struct Normalizer {
   }
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

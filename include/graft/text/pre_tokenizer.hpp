@@ -13,7 +13,7 @@
 #include "graft/text/regex.hpp"
 #include "graft/text/unicode.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// A stretch of normalised text that the model tokenises by itself.
 struct Piece {
@@ -393,4 +393,4 @@ struct PreTokenizer {
   }
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -16,7 +16,7 @@
 #include "graft/base/error.hpp"
 #include "graft/text/unicode.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 namespace detail {
 
@@ -178,4 +178,4 @@ class Regex {
   std::shared_ptr<const pcre2_code> code_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

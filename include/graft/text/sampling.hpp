@@ -12,7 +12,7 @@
 #include "graft/base/splitmix.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 namespace detail {
 
@@ -75,4 +75,4 @@ inline HeldOutSplit split_held_out(Index count, double fraction, std::uint64_t s
   return split;
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

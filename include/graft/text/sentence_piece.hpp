@@ -15,7 +15,7 @@
 #include "graft/io/utf8.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// What a SentencePiece `.model` leaves to its user.
 struct SentencePieceOptions {
@@ -242,4 +242,4 @@ inline Tokenizer tokenizer_from_sentence_piece(std::string_view bytes, std::stri
   return Tokenizer(tokenizer_parts_from_sentence_piece(bytes, source, options));
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -15,7 +15,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 enum class PieceKind { normal, user_defined, unused };
 
@@ -151,4 +151,4 @@ class SentencePieceBpeModel {
   ByteTrie whole_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

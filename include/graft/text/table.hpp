@@ -14,7 +14,7 @@
 #include "graft/io/mapped_file.hpp"
 #include "graft/io/utf8.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct TableRow {
   Index line = 0;  ///< in the file, from 1
@@ -158,4 +158,4 @@ inline Table read_table(const std::filesystem::path& path, const std::vector<std
   throw IoError(concat("'", path.string(), "': expected a .csv, .tsv or .jsonl file"));
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

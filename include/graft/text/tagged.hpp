@@ -12,7 +12,7 @@
 #include "graft/text/dataset.hpp"
 
 /// Texts with a tag for every word: part of speech, entities.
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct TaggedDataOptions {
   std::string words_column = "tokens";  ///< JSON lines
@@ -180,4 +180,4 @@ inline std::vector<Example> encode_tagged(const TaggedData& data, const Tokenize
   return examples;
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

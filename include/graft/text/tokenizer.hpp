@@ -29,7 +29,7 @@
 #include "graft/text/vocabulary.hpp"
 #include "graft/text/word_piece.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// Tokens with a role; kNoToken where the vocabulary has none.
 struct SpecialTokens {
@@ -477,4 +477,4 @@ class StreamDecoder {
   std::size_t emitted_ = 0;     // bytes of the window's text that were returned
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -15,7 +15,7 @@
 #include "graft/io/json.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 namespace detail {
 
@@ -449,4 +449,4 @@ inline Tokenizer tokenizer_from_json(std::string_view json, std::string_view sou
   return Tokenizer(tokenizer_parts_from_json(json, source));
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

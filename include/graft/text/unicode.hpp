@@ -17,7 +17,7 @@
 
 #include "graft/base/error.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 inline constexpr char32_t kReplacementCharacter = 0xFFFD;
 inline constexpr std::string_view kReplacementText = "\xEF\xBF\xBD";
@@ -314,4 +314,4 @@ class ByteAlphabet {
   std::array<std::int16_t, 0x144> byte_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

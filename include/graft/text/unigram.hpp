@@ -15,7 +15,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct UnigramPiece {
   std::string text;
@@ -130,4 +130,4 @@ class UnigramModel {
   ByteTrie trie_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

@@ -10,7 +10,7 @@
 #include "graft/io/utf8.hpp"
 #include "graft/text/tokenizer.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 /// The parts of a BERT tokenizer from its `vocab.txt`, one token a line, the line number is the id.
 /// Special tokens are those with BERT's names: [PAD], [UNK], [CLS], [SEP], [MASK].
@@ -64,4 +64,4 @@ inline TokenizerParts tokenizer_parts_from_vocab_txt(std::string_view text, std:
   return parts;
 }
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

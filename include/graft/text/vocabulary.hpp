@@ -13,7 +13,7 @@
 #include "graft/base/types.hpp"
 #include "graft/text/lookup.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 inline constexpr std::int32_t kNoToken = -1;
 
@@ -124,4 +124,4 @@ class ByteTokens {
   std::array<std::int32_t, 256> ids_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

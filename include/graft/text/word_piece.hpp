@@ -12,7 +12,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"
 
-namespace graft::text {
+namespace graft::inline v0_1::text {
 
 struct WordPieceOptions {
   std::string unk_token = "[UNK]";
@@ -62,4 +62,4 @@ class WordPieceModel {
   ByteTrie next_;
 };
 
-}  // namespace graft::text
+}  // namespace graft::inline v0_1::text

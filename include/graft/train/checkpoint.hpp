@@ -23,7 +23,7 @@
 ///     do not save state.json             step, settings that must not change, curves so far
 ///
 /// A folder appears whole or not at all: it is written under another name, flushed and renamed.
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -98,7 +98,7 @@ inline std::vector<std::pair<Index, std::filesystem::path>> list_checkpoints(
   return list;
 }
 
-/// Writes checkpoint-<step> with the active adapters, the optimiser and `state` into `folder`;
+/// Writes `checkpoint-<step>` with the active adapters, the optimiser and `state` into `folder`;
 /// removes all but the newest `keep`, and what a run that was killed while writing left. Returns
 /// its path. @throws IoError; an older checkpoint is kept then.
 template <std::floating_point T>
@@ -197,4 +197,4 @@ io::Json load_checkpoint(const std::filesystem::path& checkpoint, BasicAdapterMo
   return state;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/models/causal_model.hpp"
 #include "graft/text/batch.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Rows that batches are made of, whatever they are: `batch` makes one from row numbers.
 template <std::floating_point T>
@@ -102,4 +102,4 @@ BasicDataset<T> subset(const BasicDataset<T>& data, std::vector<Index> rows) {
   return part;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

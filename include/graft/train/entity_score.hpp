@@ -10,7 +10,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Spans of words found by their tags, against the true ones: a span counts as found if its first
 /// word, its last word and its kind are right.
@@ -89,4 +89,4 @@ inline EntityScore entity_score(const std::vector<std::vector<std::string>>& tru
   return score;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -13,7 +13,7 @@
 #include "graft/train/dataset.hpp"
 #include "graft/train/metrics.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -161,4 +161,4 @@ ConfusionMatrix confusion(const BasicTensor<T>& logits, std::span<const std::int
   return matrix;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

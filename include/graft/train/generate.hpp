@@ -10,7 +10,7 @@
 
 #include "graft/models/causal_model.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// How the next token is chosen: from softmax(logits / temperature), cut to the top_k likeliest,
 /// and of these to the smallest set of likeliest ones that holds the share top_p (Holtzman et al.
@@ -132,4 +132,4 @@ std::vector<std::int32_t> generate(const models::BasicCausalModel<T>& model,
   return result;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -16,7 +16,7 @@
 #include "graft/text/table.hpp"
 #include "graft/train/dataset.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// How numbers of a file become pixels: (value · rescale − mean) / deviation, by channel.
 struct PixelScale {
@@ -60,12 +60,12 @@ struct LabelledImages {
   Index rows = 0;
 };
 
-/// Reads images from a CSV or TSV file with a row an image: a column of the class, and one column a
-/// pixel in the order channel, row, column.
-/// Errors: IoError with file and line: another number of pixels, a pixel that is no number, a label
-/// outside of `label_names`, all rows of one class; ValueError for a scale that fits no channels.
-inline LabelledImages load_labelled_images(const std::filesystem::path& path,
-                                           const PixelTableOptions& options) {
+/// Images of a table with a row an image: a column of the class, and one column a pixel in the
+/// order channel, row, column.
+/// Errors: IoError with source and line: another number of pixels, a pixel that is no number, a
+/// label outside of `label_names`, all rows of one class; ValueError for a scale that fits no
+/// channels.
+inline LabelledImages labelled_images(const text::Table& table, const PixelTableOptions& options) {
   const auto fits = [&](const std::vector<double>& list) {
     return list.size() == 1 || std::ssize(list) == options.channels;
   };
@@ -73,7 +73,6 @@ inline LabelledImages load_labelled_images(const std::filesystem::path& path,
     throw ValueError(concat("pixel scale: ", options.scale.mean.size(), " means and ",
                             options.scale.deviation.size(), " deviations for ", options.channels,
                             " channels"));
-  const auto table = text::read_table(path, {}, options.header);
   const bool labelled = !options.label_column.empty();
   const std::size_t label = labelled ? table.column(options.label_column) : table.columns.size();
   const Index area = options.size * options.size, expected = options.channels * area,
@@ -108,17 +107,24 @@ inline LabelledImages load_labelled_images(const std::filesystem::path& path,
       double value = 0;
       const auto end = field.data() + field.size();
       const auto result = std::from_chars(field.data(), end, value);
-      if (result.ec != std::errc() || result.ptr != end || !std::isfinite(value))
-        table.fail(row, concat("the pixel '", field, "' is not a finite number"));
       const auto channel = static_cast<std::size_t>(place++ / area);
       const auto of = [&](const std::vector<double>& list) {
         return list.size() == 1 ? list[0] : list[channel];
       };
-      images.pixels.push_back(static_cast<float>(
-          (value * options.scale.rescale - of(options.scale.mean)) / of(options.scale.deviation)));
+      const auto pixel = static_cast<float>(
+          (value * options.scale.rescale - of(options.scale.mean)) / of(options.scale.deviation));
+      if (result.ec != std::errc() || result.ptr != end || !std::isfinite(pixel))
+        table.fail(row, concat("the pixel '", field, "' is not a finite number"));
+      images.pixels.push_back(pixel);
     }
   }
   return images;
+}
+
+/// The same for a CSV or TSV file.
+inline LabelledImages load_labelled_images(const std::filesystem::path& path,
+                                           const PixelTableOptions& options) {
+  return labelled_images(text::read_table(path, {}, options.header), options);
 }
 
 /// Images as rows of a dataset.
@@ -146,4 +152,4 @@ inline Dataset image_dataset(LabelledImages images, Index channels, Index size) 
   return data;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

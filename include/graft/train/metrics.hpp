@@ -11,7 +11,7 @@
 #include "graft/base/types.hpp"
 
 /// Numbers that a training run reports.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// How well a model does on rows, as means over what is predicted: tokens of a language model, else
 /// rows (or tokens) with a label.
@@ -138,4 +138,4 @@ struct TrainHistory {
   std::vector<EvaluationReport> evaluations;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

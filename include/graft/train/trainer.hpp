@@ -23,7 +23,7 @@
 #include "graft/train/evaluate.hpp"
 #include "graft/train/metrics.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A loss, a gradient or a parameter that is not a finite number.
 class NotFiniteError : public Error {
@@ -242,15 +242,13 @@ class BasicTrainer {
         report.auxiliary += share * static_cast<double>(extra.item());
         loss = add(loss, extra);
       }
-      if (!std::isfinite(loss.item()))
-        fail("loss", static_cast<double>(loss.item()), batches[part]);
+      if (!std::isfinite(loss.item())) fail("loss", static_cast<double>(loss.item()));
       if (!loss.requires_grad()) throw ValueError("trainer: the loss depends on no trained tensor");
       tape.backward(loss, BasicTensor<T>::full(loss.shape(), static_cast<T>(share)));
     }
     procedures([&](auto& p) { p.after_backward(info); });
     report.gradient_norm = gradient_norm(optimizer_->parameters());
-    if (!std::isfinite(report.gradient_norm))
-      fail("gradient norm", report.gradient_norm, batches.back());
+    if (!std::isfinite(report.gradient_norm)) fail("gradient norm", report.gradient_norm);
     optimizer_->set_learning_rate(rate);
     optimizer_->step(clip_factor(report.gradient_norm, config_.max_gradient_norm));
     optimizer_->set_learning_rate(base_rate_);
@@ -292,14 +290,14 @@ class BasicTrainer {
     return picked;
   }
 
-  [[noreturn]] void fail(const char* what, double value, const models::BasicBatch<T>& batch) const {
+  [[noreturn]] void fail(const char* what, double value) const {
     throw NotFiniteError(
-        concat("step ", step_ + 1, ": the ", what, " is ", value, "; ", first_bad_tensor(batch)));
+        concat("step ", step_ + 1, ": the ", what, " is ", value, "; ", first_bad_tensor()));
   }
   static bool bad(const BasicTensor<T>& t) {
     return t && std::any_of(t.begin(), t.end(), [](T v) { return !std::isfinite(v); });
   }
-  std::string first_bad_tensor(const models::BasicBatch<T>& batch) const {
+  std::string first_bad_tensor() const {
     for (const auto& name : adapters_->active()) {
       const auto tensors = adapters_->at(name).tensors();
       for (const auto& [key, tensor] : tensors)
@@ -311,7 +309,7 @@ class BasicTrainer {
     }
     const auto& sites = model_->sites();
     for (const auto* site : sites.embedding)
-      if (!batch.ids.empty() && bad(site->table().lookup(batch.ids)))
+      if (bad(site->table().dense()))
         return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
     for (const auto* site : sites.linear)
       if (bad(site->base().dense_weight()) || bad(site->base().bias()))
@@ -383,4 +381,4 @@ TrainHistory train(models::BasicModel<T>& model, BasicAdapterModel<T>& adapters,
   return trainer.history();
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

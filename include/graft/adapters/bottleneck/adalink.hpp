@@ -7,7 +7,7 @@
 
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of AdaLink.
 struct AdaLinkConfig {
@@ -42,7 +42,7 @@ struct AdaLinkConfig {
 /// D_m: [r, d], U_m: [d, r]; trained: 2 d r a modality. The identity at the start (U = 0). Which
 /// modality a token has comes with the batch; without it all have the first. With one modality it
 /// merges into the table. Source: Wang et al. 2023 (arXiv:2310.12100), section 3. Tensors:
-/// adalink_down.<m>.weight, adalink_up.<m>.weight.
+/// `adalink_down.<m>.weight`, `adalink_up.<m>.weight`.
 template <std::floating_point T>
 class BasicAdaLink {
  public:
@@ -126,4 +126,4 @@ struct AdaLinkMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -13,7 +13,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Bi-Adapter, adapters of low bit width.
 struct BiAdapterConfig {
@@ -262,4 +262,4 @@ struct BiAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,34 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
+
+namespace detail {
+
+/// One affine map with a trained weight and bias.
+template <std::floating_point T>
+struct TrainedAffine {
+  BasicParameter<T> weight, bias;
+
+  static TrainedAffine normal(Index out, Index in, double std, InitContext<T>& context) {
+    return {fresh<T>(context, {out, in},
+                     [&](TorchGenerator& g, BasicTensor<T>& t) {
+                       g.normal(t.data(), t.size(), 0, std);
+                     }),
+            constant<T>({out}, 0)};
+  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    return add(matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes),
+               tape.parameter(bias));
+  }
+  void list(const std::string& name, std::vector<AdapterTensor<T>>& tensors) const {
+    tensors.push_back(named(name + ".weight", weight));
+    tensors.push_back(named(name + ".bias", bias));
+  }
+};
+
+}  // namespace detail
 
 /// A(h) = φ(h Dᵀ + b_D) Uᵀ + b_U, the module inside of bottleneck adapters.
 ///
@@ -64,4 +91,4 @@ class BasicBottleneck {
   BasicParameter<T> down_, down_bias_, up_, up_bias_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

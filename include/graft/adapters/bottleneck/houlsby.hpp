@@ -5,7 +5,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Houlsby adapters.
 struct HoulsbyConfig {
@@ -44,7 +44,7 @@ struct HoulsbyConfig {
 /// the identity at the start (N(0, 0.02), biases 0). Merges only behind a linear layer with the
 /// identity as φ: W ← (I + U D) W. Source: Houlsby et al. 2019 (arXiv:1902.00751), section 2.1; the
 /// start and swish are those of the adapters library, the paper truncates N(0, 0.01) and takes
-/// GELU. Tensors: adapter_down.{weight, bias}, adapter_up.{weight, bias}, <norm>.{weight, bias}.
+/// GELU. Tensors: adapter_down.{weight, bias}, adapter_up.{weight, bias}, `<norm>`.{weight, bias}.
 template <std::floating_point T>
 struct HoulsbyMethod {
   using Scalar = T;
@@ -85,4 +85,4 @@ struct HoulsbyMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of HyperFormer. HyperFormer++ has the same fields.
 struct HyperFormerConfig {
@@ -184,4 +184,4 @@ struct HyperFormerMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

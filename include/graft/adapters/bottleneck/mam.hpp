@@ -7,7 +7,7 @@
 
 #include "graft/adapters/bottleneck/parallel.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MAM adapters: a short prefix in every attention and a scaled parallel adapter
 /// beside every feed-forward sublayer.
@@ -171,4 +171,4 @@ struct MAMMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

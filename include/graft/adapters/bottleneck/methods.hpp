@@ -8,17 +8,21 @@
 #include "graft/adapters/bottleneck/parallel.hpp"
 #include "graft/adapters/bottleneck/petl_ast.hpp"
 #include "graft/adapters/bottleneck/pfeiffer.hpp"
+#include "graft/adapters/bottleneck/sparse_adapter.hpp"
 #include "graft/adapters/bottleneck/ut_adapter.hpp"
 #include "graft/adapters/bottleneck/vl_adapter.hpp"
+#include "graft/adapters/bottleneck/vl_pet.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
-using BottleneckMethods = MethodList<
-    HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>, BiAdapterMethod<T>,
-    VLAdapterMethod<T>, PETLASTMethod<T>, HyperFormerMethod<T, HyperFormerConfig>,
-    HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>, AdaLinkMethod<T>>;
+using BottleneckMethods =
+    MethodList<HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>,
+               BiAdapterMethod<T>, VLAdapterMethod<T>, PETLASTMethod<T>,
+               HyperFormerMethod<T, HyperFormerConfig>,
+               HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>,
+               AdaLinkMethod<T>, VLPETMethod<T>, SparseAdapterMethod<T>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of parallel adapters.
 struct ParallelAdapterConfig {
@@ -123,4 +123,4 @@ struct ParallelAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of the design grid of adapters for audio transformers.
 struct PETLASTConfig {
@@ -97,4 +97,4 @@ struct PETLASTMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Pfeiffer adapters.
 struct PfeifferConfig {
@@ -179,4 +179,4 @@ struct PfeifferMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/adapters/bottleneck/pfeiffer.hpp"
 #include "graft/adapters/bottleneck/vl_adapter.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of the uniform temporal adapter.
 struct UTAdapterConfig {
@@ -126,4 +126,4 @@ struct UTAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of VL-Adapter.
 struct VLAdapterConfig {
@@ -43,33 +43,6 @@ struct VLAdapterConfig {
     detail::require_activation("VL-Adapter", non_linearity);
   }
 };
-
-namespace detail {
-
-/// One affine map with a trained weight and bias.
-template <std::floating_point T>
-struct TrainedAffine {
-  BasicParameter<T> weight, bias;
-
-  static TrainedAffine normal(Index out, Index in, double std, InitContext<T>& context) {
-    return {fresh<T>(context, {out, in},
-                     [&](TorchGenerator& g, BasicTensor<T>& t) {
-                       g.normal(t.data(), t.size(), 0, std);
-                     }),
-            constant<T>({out}, 0)};
-  }
-  BasicVar<T> operator()(const BasicVar<T>& x) const {
-    auto& tape = x.tape();
-    return add(matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes),
-               tape.parameter(bias));
-  }
-  void list(const std::string& name, std::vector<AdapterTensor<T>>& tensors) const {
-    tensors.push_back(named(name + ".weight", weight));
-    tensors.push_back(named(name + ".bias", bias));
-  }
-};
-
-}  // namespace detail
 
 /// A_τ(h) = φ(h D_τᵀ + b) U_τᵀ + b' with matrices that tasks share or own; each row of the batch
 /// runs the one of its task.
@@ -150,7 +123,7 @@ class BasicVLAdapterModule {
 ///
 /// D: [r, d], U: [d, r]; trained a site: (1 or N) (d r + r) + (1 or N) (d r + d). Near the identity
 /// at the start (N(0, 0.02), biases 0). Not mergeable. Source: Sung et al. 2022 (arXiv:2112.06825),
-/// section 3.2. Tensors: vl_adapter.{shared, task<τ>}.{adapter_down, adapter_up}.{weight, bias}.
+/// section 3.2. Tensors: vl_adapter.{shared, `task<τ>`}.{adapter_down, adapter_up}.{weight, bias}.
 template <std::floating_point T>
 struct VLAdapterMethod {
   using Scalar = T;
@@ -180,4 +153,4 @@ struct VLAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

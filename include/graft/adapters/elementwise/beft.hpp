@@ -5,7 +5,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of BEFT, fields as PEFT's BeftConfig.
 struct BEFTConfig {
@@ -70,4 +70,4 @@ class BasicBEFT {
 
 using BEFT = BasicBEFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of BitFit. Output layers take part only if `target_modules` name them.
 struct BitFitConfig {
@@ -131,4 +131,4 @@ struct BitFitMethod {
 
 using BitFit = BasicBitFit<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of DiffFit.
 struct DiffFitConfig {
@@ -167,4 +167,4 @@ struct DiffFitMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

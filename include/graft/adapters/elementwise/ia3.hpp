@@ -7,7 +7,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of (IA)³, fields as PEFT's IA3Config.
 struct IA3Config {
@@ -111,4 +111,4 @@ class BasicIA3 {
 
 using IA3 = BasicIA3<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 #include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LN tuning, fields as PEFT's LNTuningConfig.
 struct LNTuningConfig {
@@ -46,4 +46,4 @@ struct LNTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/rotate_pairs.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of RoAd, fields as PEFT's RoadConfig.
 struct RoAdConfig {
@@ -119,4 +119,4 @@ class BasicRoAd {
 
 using RoAd = BasicRoAd<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

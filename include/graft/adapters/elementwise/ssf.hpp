@@ -9,7 +9,7 @@
 
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SSF. Without target modules it follows every linear layer, convolution, norm
 /// and embedding but the output layers.
@@ -185,4 +185,4 @@ struct SSFMethod {
 
 using SSF = BasicSSF<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 
 #include "graft/adapters/kronecker/phm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Compacter and Compacter++ (placement feed_forward alone).
 struct CompacterConfig {
@@ -113,7 +113,7 @@ class BasicCompacterModule {
 /// + m) twice + d + m, n³ once, and the norms. At the start the identity up to about 1e-8. Not
 /// mergeable. Source: Karimi Mahabadi et al. 2021 (arXiv:2106.04647), section 3. Tensors:
 /// shared.phm_A, compacter_{down, up}_{S, T, bias} at the sublayer's last linear layer,
-/// <norm>.ln_tuning_layers.{weight, bias}. Without sharing A is compacter_{down, up}_phm_A.
+/// `<norm>.ln_tuning_layers`.{weight, bias}. Without sharing A is compacter_{down, up}_phm_A.
 template <std::floating_point T>
 struct CompacterMethod {
   using Scalar = T;
@@ -150,4 +150,4 @@ struct CompacterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/initial_values.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 inline Index kernel_elements(const ConvGeometry& conv) {
   Index size = 1;
@@ -134,4 +134,4 @@ inline void require_division(std::string_view method, const char* what, Index pa
         concat(method, ": ", what, " ", part, " does not divide ", whole, " at ", path));
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -10,7 +10,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of KAdaptation.
 struct KAdaptationConfig {
@@ -173,4 +173,4 @@ inline std::vector<Index> smallest_first(const std::vector<double>& dimensions) 
   return order;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

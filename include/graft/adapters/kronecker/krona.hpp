@@ -7,7 +7,7 @@
 #include "graft/adapters/kronecker/lokr.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of KronA.
 struct KronAConfig {
@@ -94,4 +94,4 @@ class BasicKronA {
 
 using KronA = BasicKronA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

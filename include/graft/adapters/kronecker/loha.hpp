@@ -6,7 +6,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/row_products.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoHa, fields as PEFT's LoHaConfig.
 struct LoHaConfig {
@@ -143,4 +143,4 @@ class BasicLoHa {
 
 using LoHa = BasicLoHa<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoKr, fields as PEFT's LoKrConfig.
 struct LoKrConfig {
@@ -191,4 +191,4 @@ class BasicLoKr {
 
 using LoKr = BasicLoKr<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

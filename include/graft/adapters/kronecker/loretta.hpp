@@ -6,7 +6,7 @@
 
 #include "graft/adapters/kronecker/tensor_train.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoRETTA_adp, bottleneck adapters of tensor trains.
 struct LoRETTAAdapterConfig {
@@ -98,8 +98,8 @@ class BasicTensorTrainBottleneck {
 /// Cores: [r_j, n_j, r_j+1], entries N(0, 1) scaled so that those of D have variance 1 / (d + m);
 /// trained: Σ r_j n_j r_j+1 twice + m + d, and the norms. The identity at the start with
 /// zero_last_core. Not mergeable. Source: Yang et al. 2024 (arXiv:2402.11417), section 3.2.
-/// Tensors: loretta_down.<j>, loretta_up.<j>, loretta_down_bias, loretta_up_bias at the sublayer's
-/// last linear layer, <norm>.ln_tuning_layers.{weight, bias}.
+/// Tensors: `loretta_down.<j>`, `loretta_up.<j>`, loretta_down_bias, loretta_up_bias at the
+/// sublayer's last linear layer, `<norm>.ln_tuning_layers`.{weight, bias}.
 template <std::floating_point T>
 struct LoRETTAAdapterMethod {
   using Scalar = T;
@@ -178,7 +178,7 @@ struct LoRETTALowRankConfig {
 /// Cores as in LoRETTA_adp; trained: Σ r_j n_j r_j+1 of both, and the norms. The identity at the
 /// start with zero_last_core; merges. Source: Yang et al. 2024 (arXiv:2402.11417), section 3.3;
 /// deviations: its program draws the last core of Q too, and drops 5 % of the input. Tensors:
-/// loretta_A.<j>, loretta_B.<j>.
+/// `loretta_A.<j>`, `loretta_B.<j>`.
 template <std::floating_point T>
 class BasicLoRETTALowRank {
  public:
@@ -235,4 +235,4 @@ struct LoRETTALowRankMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoKA, a mixture of Kronecker adapters.
 struct MoKAConfig {
@@ -43,8 +43,8 @@ struct MoKAConfig {
 ///
 /// A_t: [a, c], B_t: [out/a, in/c], z: [N]; trained: Σ (a c + out in / (a c)) + N. z begins at 0 (1
 /// for a scalar gate). The identity at the start (B = 0); merges. Source: "MoKA: Mixture of
-/// Kronecker Adapters"; the gate's form is this library's choice. Tensors: moka_A.<t>, moka_B.<t>,
-/// moka_gate.
+/// Kronecker Adapters"; the gate's form is this library's choice. Tensors: `moka_A.<t>`,
+/// `moka_B.<t>`, moka_gate.
 template <std::floating_point T>
 class BasicMoKA {
  public:
@@ -119,4 +119,4 @@ class BasicMoKA {
 
 using MoKA = BasicMoKA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PHM layers (parametrised hypercomplex multiplication). LPHM has the same
 /// fields, `phm_rank` and other defaults.
@@ -178,4 +178,4 @@ class BasicPHM {
 using PHM = BasicPHM<float, PHMConfig>;
 using LPHM = BasicPHM<float, LPHMConfig>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

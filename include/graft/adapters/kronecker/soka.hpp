@@ -11,7 +11,7 @@
 #include "graft/adapters/sublayer.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SoKA.
 struct SoKAConfig {
@@ -212,4 +212,4 @@ class BasicSoKA {
 
 using SoKA = BasicSoKA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// N as a product of 4 to 6 numbers that are about equal, none above 16 where that can be.
 inline std::vector<Index> balanced_modes(Index size) {
@@ -76,4 +76,4 @@ class TensorTrain {
   std::vector<BasicParameter<T>> cores_;
 };
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

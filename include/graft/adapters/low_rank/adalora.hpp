@@ -14,7 +14,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of AdaLoRA, fields as PEFT's AdaLoraConfig (`r` is ignored there and here).
 struct AdaLoRAConfig {
@@ -446,4 +446,4 @@ struct AdaLoRAMethod {
 
 using AdaLoRA = BasicAdaLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

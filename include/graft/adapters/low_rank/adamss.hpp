@@ -14,7 +14,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/randomized_svd.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of AdaMSS, fields as PEFT's AdamssConfig.
 struct AdaMSSConfig {
@@ -79,7 +79,7 @@ struct AdaMSSConfig {
 /// the start; merges into weight and bias. Source:
 /// AdaMSS, NeurIPS 2025, in the form of PEFT, which does not store the clusters: they are computed
 /// again from the frozen weight when a file is read, with scikit-learn's draws, so that the file of
-/// a Python user means the same rows here. Tensors: adamss_A.<i>, adamss_B.<i>, adamss_newB.
+/// a Python user means the same rows here. Tensors: `adamss_A.<i>`, `adamss_B.<i>`, adamss_newB.
 template <std::floating_point T>
 class BasicAdaMSS {
  public:
@@ -346,4 +346,4 @@ struct AdaMSSMethod {
 
 using AdaMSS = BasicAdaMSS<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/adapted.hpp"
 #include "graft/adapters/low_rank/lora_factors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// For each row of a batch, its token from which an activated adapter runs: the first one of the
 /// last occurrence of `invocation` in the row, counted from the first token of this pass (negative:
@@ -90,4 +90,4 @@ class BasicALoRA {
 
 using ALoRA = BasicALoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

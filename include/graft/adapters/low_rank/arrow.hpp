@@ -13,7 +13,7 @@
 #include "graft/autograd/ops/topk_mixture.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `arrow_config` of LoRA's configuration, names as in PEFT.
 struct ArrowConfig {
@@ -179,4 +179,4 @@ class BasicArrow {
 
 using Arrow = BasicArrow<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

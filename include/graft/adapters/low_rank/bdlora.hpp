@@ -8,7 +8,7 @@
 #include "graft/adapters/adapted.hpp"
 #include "graft/adapters/low_rank/lora_factors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `use_bdlora` of LoRA's configuration, names as in PEFT.
 struct BDLoRAConfig {
@@ -103,4 +103,4 @@ class BasicBDLoRA {
 
 using BDLoRA = BasicBDLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

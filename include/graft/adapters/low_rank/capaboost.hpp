@@ -10,7 +10,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of CapaBoost.
 struct CapaBoostConfig {
@@ -160,4 +160,4 @@ class BasicCapaBoost {
 
 using CapaBoost = BasicCapaBoost<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `corda_config` of LoRA's configuration, names as in PEFT; its files and its half precision are
 /// read and kept, but not used.
@@ -88,4 +88,4 @@ void corda_factors(const BasicTensor<T>& w, const BasicTensor<T>& covariance,
   a = detail::product(v, inverted);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/orthonormal.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of DEFT, fields as PEFT's DeftConfig.
 struct DEFTConfig {
@@ -140,4 +140,4 @@ class BasicDEFT {
 
 using DEFT = BasicDEFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

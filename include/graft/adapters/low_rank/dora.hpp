@@ -18,7 +18,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/rescale_columns.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -310,4 +310,4 @@ class BasicDoRAEmbedding {
 
 using DoRA = BasicDoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/base/splitmix.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of DyLoRA. The procedure is the optimiser of the factors
 /// (AdamW); learning rates are those of the training run.
@@ -266,4 +266,4 @@ struct DyLoRAMethod {
 
 using DyLoRA = BasicDyLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

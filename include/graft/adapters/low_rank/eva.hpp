@@ -11,7 +11,7 @@
 #include "graft/adapters/config_value.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `eva_config` of LoRA's configuration, names as in PEFT.
 struct EvaConfig {
@@ -125,4 +125,4 @@ inline std::vector<Index> eva_ranks(const std::vector<std::vector<double>>& shar
   return ranks;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

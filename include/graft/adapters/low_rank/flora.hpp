@@ -7,7 +7,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of FLoRA (Tucker form).
 struct FLoRAConfig {
@@ -136,4 +136,4 @@ class BasicFLoRA {
 
 using FLoRA = BasicFLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

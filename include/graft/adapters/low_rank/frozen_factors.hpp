@@ -10,7 +10,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of asymmetric LoRA.
 struct AsymmetricLoRAConfig {
@@ -257,4 +257,4 @@ struct AsymmetricLoRAMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/effective_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of GLoRA, fields as PEFT's GloraConfig.
 struct GLoRAConfig {
@@ -225,4 +225,4 @@ class BasicGLoRA {
 
 using GLoRA = BasicGLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

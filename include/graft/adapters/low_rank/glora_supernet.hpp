@@ -10,7 +10,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of GLoRA in its form as a supernet.
 struct GLoRASupernetConfig {
@@ -153,4 +153,4 @@ class BasicGLoRASupernet {
 
 using GLoRASupernet = BasicGLoRASupernet<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/block_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of GraLoRA, fields as PEFT's GraloraConfig.
 struct GraLoRAConfig {
@@ -148,4 +148,4 @@ class BasicGraLoRA {
 
 using GraLoRA = BasicGraLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

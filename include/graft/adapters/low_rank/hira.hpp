@@ -10,7 +10,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/autograd/ops/effective_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of HiRA, fields as PEFT's HiraConfig.
 struct HiRAConfig {
@@ -184,4 +184,4 @@ struct HiRAMethod {
 
 using HiRA = BasicHiRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

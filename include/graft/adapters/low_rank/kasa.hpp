@@ -9,7 +9,7 @@
 #include "graft/adapters/low_rank/lora_factors.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `kasa_config` of LoRA's configuration, names as in PEFT.
 struct KaSAConfig {
@@ -111,4 +111,4 @@ class BasicKaSA {
 
 using KaSA = BasicKaSA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

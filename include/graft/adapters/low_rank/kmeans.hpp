@@ -10,7 +10,7 @@
 #include "graft/base/rng.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Result of k-means: the cluster of every row, and the sum of squared distances to the centres.
 struct Clusters {
@@ -170,4 +170,4 @@ Clusters kmeans_random(const BasicTensor<T>& rows, Index k, Index iterations, st
   return detail::lloyd(x, n, cols, std::move(centres), iterations, tolerance);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

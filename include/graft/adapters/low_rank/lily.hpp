@@ -7,7 +7,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Lily, fields as PEFT's LilyConfig.
 struct LilyConfig {
@@ -137,4 +137,4 @@ class BasicLily {
 
 using Lily = BasicLily<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

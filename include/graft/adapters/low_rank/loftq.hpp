@@ -7,7 +7,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `loftq_config` of LoRA's configuration, names as in PEFT.
 struct LoftQConfig {
@@ -58,4 +58,4 @@ BasicTensor<T> loftq_factors(const BasicTensor<T>& w, Index iterations, T scalin
   return q;
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/low_rank/lora_init.hpp"
 #include "graft/autograd/low_rank_term.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// LoRA: y = base(x) + s · (drop(x) Aᵀ + 0) Bᵀ [+ s · b_B], s = alpha / rank.
 ///
@@ -154,4 +154,4 @@ class BasicLoRA {
 
 using LoRA = BasicLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 
 #include "graft/adapters/config_value.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoRA and of the variants that PEFT's LoraConfig holds; fields as there, in
 /// `fields`.
@@ -116,4 +116,4 @@ struct LoRAConfig {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/autograd/low_rank_term.hpp"
 #include "graft/autograd/ops/gather_columns.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// LoRA on an embedding: y = E[ids] + s · A[:, ids]ᵀ Bᵀ, s = alpha / rank.
 ///
@@ -98,4 +98,4 @@ class BasicLoRAEmbedding {
   BasicParameter<T> b_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

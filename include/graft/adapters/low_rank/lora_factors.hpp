@@ -8,7 +8,7 @@
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// What the variants of LoRA at plain linear layers have in common: A [rank, in], B [out, rank], an
 /// optional bias behind B, dropout and scaling.
@@ -54,4 +54,4 @@ struct LoRAFactors {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

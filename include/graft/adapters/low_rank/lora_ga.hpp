@@ -10,7 +10,7 @@
 #include "graft/base/rng.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `lora_ga_config` of LoRA's configuration, names as in PEFT.
 struct LoRAGAConfig {
@@ -86,4 +86,4 @@ void lora_ga_factors(const BasicTensor<T>& w, const BasicTensor<T>& gradient,
   }
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/adapters/low_rank/lora_ga.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A pair of low-rank factors: a [rank, in], b [out, rank]; b of a grouped convolution [out, rank /
 /// groups], those of E stacked experts [rank E, in] and [out, rank E].
@@ -179,4 +179,4 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
       "or loftq"));
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

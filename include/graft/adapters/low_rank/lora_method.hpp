@@ -17,7 +17,7 @@
 #include "graft/adapters/low_rank/velora.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// LoRA and the variants that share its `peft_type`, chosen by the flags of the configuration.
 template <std::floating_point T>
@@ -92,4 +92,4 @@ struct LoRAMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

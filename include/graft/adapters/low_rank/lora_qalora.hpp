@@ -9,7 +9,7 @@
 #include "graft/adapters/low_rank/lora_factors.hpp"
 #include "graft/autograd/ops/take_shared.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// QA-LoRA as PEFT's `use_qalora` has it: y = base(x) + s · (in / g) pool(drop(x)) Aᵀ Bᵀ, pool the
 /// means of groups of g = `qalora_group_size` neighbouring inputs.
@@ -60,4 +60,4 @@ class BasicLoRAQA {
   std::shared_ptr<const std::vector<std::int32_t>> groups_;
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/adapted.hpp"
 #include "graft/adapters/low_rank/lora_factors.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `monteclora_config` of LoRA's configuration, names as in PEFT.
 struct MonteCLoRAConfig {
@@ -218,4 +218,4 @@ class BasicMonteCLoRA {
 
 using MonteCLoRA = BasicMonteCLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/low_rank/shared_type.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MoS.
 struct MoSConfig {
@@ -168,4 +168,4 @@ class BasicMoS {
 
 using MoS = BasicMoS<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/low_rank/shared_type.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MSPLoRA.
 struct MSPLoRAConfig {
@@ -130,4 +130,4 @@ class BasicMSPLoRA {
 
 using MSPLoRA = BasicMSPLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/root.hpp"
 #include "graft/layers/transposed_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PEANuT, fields as PEFT's PeanutConfig.
 struct PEANuTConfig {
@@ -53,7 +53,7 @@ inline void PEANuTConfig::validate() const {
 /// A: [r, out], B: [out, r], E and D: [r, r]; trained: 2 r out + 2 depth r². The identity at the
 /// start (B = 0); merges. y = base(x) + s (x H) Bᵀ, with A W from the base's own product. Source:
 /// arXiv:2410.01870, section 3.2. W is the frozen weight below all adapters. Tensors:
-/// peanut_A.weight, peanut_B.weight, peanut_encoders.<i>.weight, peanut_decoders.<i>.weight.
+/// peanut_A.weight, peanut_B.weight, `peanut_encoders.<i>.weight`, `peanut_decoders.<i>.weight`.
 template <std::floating_point T>
 class BasicPEANuT {
  public:
@@ -135,4 +135,4 @@ class BasicPEANuT {
 
 using PEANuT = BasicPEANuT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

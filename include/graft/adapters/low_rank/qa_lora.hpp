@@ -10,7 +10,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/take_shared.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of QA-LoRA.
 struct QALoRAConfig {
@@ -118,4 +118,4 @@ class BasicQALoRA {
 
 using QALoRA = BasicQALoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

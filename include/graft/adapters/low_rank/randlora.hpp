@@ -12,7 +12,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/frozen_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of RandLoRA, fields as PEFT's RandLoraConfig.
 struct RandLoRAConfig {
@@ -272,4 +272,4 @@ class BasicRandLoRA {
 
 using RandLoRA = BasicRandLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/autograd/ops/observe_linear.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of RoSA.
 struct RoSAConfig {
@@ -334,4 +334,4 @@ struct RoSAMethod {
 
 using RoSA = BasicRoSA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

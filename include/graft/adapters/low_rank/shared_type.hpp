@@ -5,7 +5,7 @@
 
 #include "graft/adapters/adapter.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Place of a site among those of its type (the last part of its path): its number and how many
 /// there are.
@@ -32,4 +32,4 @@ AdapterTensor<T> type_tensor(const std::string& type, const std::string& name,
   return tensor;
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -9,7 +9,7 @@
 #include "graft/adapters/method.hpp"
 
 /// Adapters that a learned score switches on and off.
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of TAPS.
 struct TAPSConfig {
@@ -227,4 +227,4 @@ class BasicSelectiveLoRA {
 using TAPS = BasicTAPS<float>;
 using SelectiveLoRA = BasicSelectiveLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

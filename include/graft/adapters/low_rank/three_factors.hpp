@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoRA-XS.
 struct LoRAXSConfig {
@@ -310,4 +310,4 @@ struct NystroemMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

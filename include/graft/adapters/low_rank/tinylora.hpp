@@ -12,7 +12,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of TinyLoRA, fields as PEFT's TinyLoraConfig.
 struct TinyLoRAConfig {
@@ -130,7 +130,7 @@ struct TinyLoRACore {
 /// ~ N(0, 1 / r) from projection_seed plus the number of the site, frozen; v: [u], one for a group
 /// of sites; trained: u a group. The identity at the start (v = 0); merges. Source:
 /// arXiv:2602.04118 in the form of PEFT. Tensors: tinylora_A, tinylora_B, tinylora_P,
-/// base_model.tinylora_v.<group>.
+/// `base_model.tinylora_v.<group>`.
 template <std::floating_point T>
 class BasicTinyLoRA {
  public:
@@ -231,4 +231,4 @@ struct TinyLoRAMethod {
 
 using TinyLoRA = BasicTinyLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

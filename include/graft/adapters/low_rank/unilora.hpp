@@ -13,7 +13,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/take_shared.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Uni-LoRA, fields as PEFT's UniLoraConfig.
 struct UniLoRAConfig {
@@ -205,4 +205,4 @@ class BasicUniLoRA {
 
 using UniLoRA = BasicUniLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/topk_mixture.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of VB-LoRA, fields as PEFT's VBLoRAConfig.
 struct VBLoRAConfig {
@@ -224,4 +224,4 @@ class BasicVBLoRA {
 
 using VBLoRA = BasicVBLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/low_rank/lora_factors.hpp"
 #include "graft/autograd/ops/compressed_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// `velora_config` of LoRA's configuration, names as in PEFT.
 struct VeLoRAConfig {
@@ -111,4 +111,4 @@ class BasicVeLoRA {
 
 using VeLoRA = BasicVeLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/frozen_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of VeRA, fields as PEFT's VeraConfig.
 struct VeRAConfig {
@@ -301,4 +301,4 @@ class BasicPVeRA {
 using VeRA = BasicVeRA<float>;
 using PVeRA = BasicPVeRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

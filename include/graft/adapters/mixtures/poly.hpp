@@ -13,7 +13,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/low_rank_term.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Poly; fields as in PEFT's PolyConfig.
 struct PolyConfig {
@@ -200,4 +200,4 @@ LowRankTerm<T> mean_skill(const BasicTensor<T>& a, const BasicTensor<T>& b) {
 
 using Poly = BasicPoly<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -18,7 +18,7 @@
 #include "graft/autograd/ops/gather_columns.hpp"
 #include "graft/autograd/ops/topk_mixture.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of X-LoRA; fields as in PEFT's XLoraConfig.
 struct XLoRAConfig {
@@ -428,4 +428,4 @@ struct XLoRAMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

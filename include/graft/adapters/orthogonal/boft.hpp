@@ -8,7 +8,7 @@
 #include "graft/autograd/ops/block_matmul.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of BOFT, fields as PEFT's BOFTConfig.
 struct BOFTConfig {
@@ -166,4 +166,4 @@ class BasicBOFT {
 
 using BOFT = BasicBOFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -3,7 +3,7 @@
 #include "graft/autograd/ops/matmul.hpp"
 #include "graft/autograd/ops/shape.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// The first terms of (I + Q)(I − Q)⁻¹: I + 2 Q + … + 2 Qⁿ⁻² + Qⁿ⁻¹ for n terms (3 as 4, as PEFT
 /// has it). q: [..., b, b].
@@ -26,4 +26,4 @@ BasicVar<T> cayley_neumann(const BasicVar<T>& q, Index terms) {
   return sum;
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

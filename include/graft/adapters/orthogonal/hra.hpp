@@ -7,7 +7,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of HRA, fields as PEFT's HRAConfig.
 struct HRAConfig {
@@ -123,4 +123,4 @@ class BasicHRA {
 
 using HRA = BasicHRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

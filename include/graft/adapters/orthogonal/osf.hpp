@@ -13,7 +13,7 @@
 #include "graft/tensor/decompositions.hpp"
 #include "graft/text/regex.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of OSF, fields as PEFT's OSFConfig.
 struct OSFConfig {
@@ -163,4 +163,4 @@ class BasicOSF {
 
 using OSF = BasicOSF<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

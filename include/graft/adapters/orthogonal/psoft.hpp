@@ -13,7 +13,7 @@
 #include "graft/adapters/randomized_svd.hpp"
 #include "graft/autograd/ops/linalg.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PSOFT, fields as PEFT's PsoftConfig.
 struct PSOFTConfig {
@@ -208,4 +208,4 @@ class BasicPSOFT {
 
 using PSOFT = BasicPSOFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

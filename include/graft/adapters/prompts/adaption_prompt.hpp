@@ -10,7 +10,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of adaption prompts; fields as in PEFT's AdaptionPromptConfig.
 struct AdaptionPromptConfig {
@@ -172,4 +172,4 @@ struct AdaptionPromptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

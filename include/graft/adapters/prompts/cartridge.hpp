@@ -7,7 +7,7 @@
 
 #include "graft/adapters/prompts/prefix_tuning.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Cartridge; fields as in PEFT's CartridgeConfig.
 struct CartridgeConfig {
@@ -112,4 +112,4 @@ struct CartridgeMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of context-aware prompt tuning; fields as in PEFT's CPTConfig.
 struct CptConfig {
@@ -262,4 +262,4 @@ struct CptMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

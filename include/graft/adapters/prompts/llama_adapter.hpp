@@ -6,7 +6,7 @@
 
 #include "graft/adapters/prompts/adaption_prompt.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LLaMA-Adapter as its authors have it.
 struct LlamaAdapterConfig {
@@ -71,4 +71,4 @@ struct LlamaAdapterMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 
 #include "graft/adapters/prompts/prompt_tuning.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of multitask prompt tuning; fields as in PEFT's MultitaskPromptTuningConfig.
 struct MultitaskPromptTuningConfig {
@@ -205,4 +205,4 @@ struct MultitaskPromptTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

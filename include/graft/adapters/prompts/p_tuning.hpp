@@ -10,7 +10,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of P-tuning; fields as in PEFT's PromptEncoderConfig.
 struct PTuningConfig {
@@ -196,4 +196,4 @@ struct PTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

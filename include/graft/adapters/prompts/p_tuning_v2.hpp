@@ -6,7 +6,7 @@
 
 #include "graft/adapters/prompts/prefix_tuning.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of P-tuning v2 and of prefix tuning as its authors train it.
 template <bool Mlp>
@@ -85,4 +85,4 @@ using PTuningV2Method = PrefixTableMethod<T, false>;
 template <std::floating_point T>
 using PrefixTuningMlpMethod = PrefixTableMethod<T, true>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of prefix tuning; fields as in PEFT's PrefixTuningConfig.
 struct PrefixTuningConfig {
@@ -40,6 +40,33 @@ struct PrefixTuningConfig {
   }
 };
 
+namespace detail {
+
+/// Puts keys and values in front of those of an attention, for every row of the batch; they are
+/// visible. key, value: [keys, width].
+template <std::floating_point T>
+void prepend_keys(AttentionCall<T>& call, const BasicVar<T>& key, const BasicVar<T>& value) {
+  const Index n = key.rows(), batch = call.options.batch, keys = call.k.rows() / batch;
+  const auto join = [&](const BasicVar<T>& x, const BasicVar<T>& own) {
+    const Index width = x.cols();
+    const auto rows = broadcast_to(reshape(own, {1, n, width}), {batch, n, width});
+    return reshape(
+        concat_along(1, std::vector<BasicVar<T>>{rows, reshape(x, {batch, keys, width})}),
+        {batch * (n + keys), width});
+  };
+  call.k = join(call.k, key);
+  call.v = join(call.v, value);
+  if (!call.options.key_mask) return;
+  auto mask = std::make_shared<std::vector<unsigned char>>(
+      static_cast<std::size_t>(batch * (n + keys)), static_cast<unsigned char>(1));
+  for (Index b = 0; b < batch; ++b)
+    std::copy_n(call.options.key_mask->begin() + b * keys, keys,
+                mask->begin() + b * (n + keys) + n);
+  call.options.key_mask = std::move(mask);
+}
+
+}  // namespace detail
+
 /// Keys and values in front of those of one attention: columns [key, key + width) and [value, value
 /// + width) of a table, heads side by side.
 template <std::floating_point T>
@@ -51,23 +78,9 @@ class PrefixPart final : public AttentionPart<T> {
 
   Index virtual_keys() const override { return table_->shape()[0]; }
   void before(AttentionCall<T>& call) const override {
-    const Index n = virtual_keys(), batch = call.options.batch, keys = call.k.rows() / batch;
-    const auto join = [&](const BasicVar<T>& x, Index first) {
-      const auto own = table_->columns(x.tape(), first, width_);
-      const auto rows = broadcast_to(reshape(own, {1, n, width_}), {batch, n, width_});
-      return reshape(
-          concat_along(1, std::vector<BasicVar<T>>{rows, reshape(x, {batch, keys, width_})}),
-          {batch * (n + keys), width_});
-    };
-    call.k = join(call.k, key_);
-    call.v = join(call.v, value_);
-    if (!call.options.key_mask) return;
-    auto mask = std::make_shared<std::vector<unsigned char>>(
-        static_cast<std::size_t>(batch * (n + keys)), static_cast<unsigned char>(1));
-    for (Index b = 0; b < batch; ++b)
-      std::copy_n(call.options.key_mask->begin() + b * keys, keys,
-                  mask->begin() + b * (n + keys) + n);
-    call.options.key_mask = std::move(mask);
+    auto& tape = call.q.tape();
+    const auto key = table_->columns(tape, key_, width_);
+    detail::prepend_keys(call, key, table_->columns(tape, value_, width_));
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     return owner_ ? table_->tensors() : std::vector<AdapterTensor<T>>{};
@@ -195,4 +208,4 @@ struct PrefixTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Fields that the methods of virtual tokens share; names and defaults as in PEFT's
 /// PromptLearningConfig. What is not given follows from the model.
@@ -76,4 +76,4 @@ void check_prompt_width(const char* method, const PromptFields& prompt,
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

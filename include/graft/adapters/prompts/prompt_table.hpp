@@ -8,7 +8,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/prompts/prompt_config.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Makes the table of virtual tokens from trained tensors that finished files do not hold.
 template <std::floating_point T>
@@ -169,4 +169,4 @@ BasicTensor<T> embedding_values(const Shape& shape, InitContext<T>& context) {
 
 }  // namespace detail
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

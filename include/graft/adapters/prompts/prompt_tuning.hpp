@@ -7,7 +7,7 @@
 
 #include "graft/adapters/prompts/prompt_table.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of prompt tuning; fields as in PEFT's PromptTuningConfig.
 struct PromptTuningConfig {
@@ -132,4 +132,4 @@ struct PromptTuningMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -14,7 +14,7 @@
 #include "graft/adapters/target_match.hpp"
 #include "graft/layers/language_head.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of ShadowPEFT; fields as in PEFT's ShadowConfig.
 struct ShadowConfig {
@@ -354,4 +354,4 @@ struct ShadowMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

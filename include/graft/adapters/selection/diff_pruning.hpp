@@ -10,7 +10,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/base/splitmix.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of Diff pruning.
 struct DiffPruningConfig {
@@ -154,4 +154,4 @@ class BasicDiffPruning {
 
 using DiffPruning = BasicDiffPruning<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -15,7 +15,7 @@
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/subnet_linear.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LoSiA. The procedure is the optimiser of the blocks; learning rates are those
 /// of the training run.
@@ -448,4 +448,4 @@ struct LoSiAMethod {
 
 using LoSiA = BasicLoSiA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/adapters/selection/sparse_delta.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of LT-SFT.
 struct LTSFTConfig {
@@ -87,4 +87,4 @@ struct LTSFTMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

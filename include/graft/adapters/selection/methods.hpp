@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/selection/apet.hpp"
 #include "graft/adapters/selection/diff_pruning.hpp"
 #include "graft/adapters/selection/losia.hpp"
 #include "graft/adapters/selection/lt_sft.hpp"
@@ -13,13 +14,14 @@
 #include "graft/adapters/selection/static_mask.hpp"
 #include "graft/adapters/selection/trainable_tokens.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Methods of the selection family.
 template <std::floating_point T>
 using SelectionMethods =
     MethodList<TrainableTokensMethod<T>, StaticMaskMethod<T>, NeuroAdaMethod<T>, LoSiAMethod<T>,
                SPTMethod<T>, SpIELMethod<T>, LTSFTMethod<T>, LinearMethod<BasicRAMT<T>>,
-               PSTMethod<T>, LinearMethod<BasicPERP<T>>, LinearMethod<BasicDiffPruning<T>>>;
+               PSTMethod<T>, LinearMethod<BasicPERP<T>>, LinearMethod<BasicDiffPruning<T>>,
+               LinearMethod<BasicAPET<T>>>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

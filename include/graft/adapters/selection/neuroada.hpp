@@ -9,7 +9,7 @@
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of NeuroAda.
 struct NeuroAdaConfig {
@@ -181,4 +181,4 @@ struct NeuroAdaMethod {
 
 using NeuroAda = BasicNeuroAda<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PERP.
 struct PERPConfig {
@@ -134,4 +134,4 @@ class BasicPERP {
 
 using PERP = BasicPERP<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

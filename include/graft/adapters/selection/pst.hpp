@@ -12,7 +12,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/straight_through.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of PST.
 struct PSTConfig {
@@ -183,4 +183,4 @@ struct PSTMethod {
 
 using PST = BasicPST<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -8,7 +8,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/straight_through.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of R-AMT.
 struct RAMTConfig {
@@ -114,4 +114,4 @@ BasicTensor<T> ramt_gradient(const BasicTensor<T>& task, const BasicTensor<T>& g
 
 using RAMT = BasicRAMT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

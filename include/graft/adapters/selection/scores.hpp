@@ -12,7 +12,7 @@
 
 /// Which entries of matrices are worth training: scores and choices among them. Places are flat,
 /// row by row; of equal scores the smaller place wins.
-namespace graft::selection {
+namespace graft::inline v0_1::selection {
 
 using Places = std::vector<std::int64_t>;
 
@@ -147,4 +147,4 @@ class GradientSum {
   bool squares_;
 };
 
-}  // namespace graft::selection
+}  // namespace graft::inline v0_1::selection

@@ -11,14 +11,14 @@
 #include "graft/adapters/selection/scores.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// A sparse change of a weight: y = base(x) + x Sᵀ, S zero but at k places.
 ///
 /// Trained: k values, zero at the start, so the identity; merges exactly. S is held as places and
 /// values and never written out; the gradient of a value is Σ_m dy[m, row] x[m, column]. Tensors:
-/// sparse_indices [k] int32 (row · in + column), sparse_values [k]. The methods of this family
-/// differ in how they choose the places and move the values.
+/// sparse_indices [k] int32 (row · in + column), sparse_values [k], or under another prefix. The
+/// methods of this family differ in how they choose the places and move the values.
 template <std::floating_point T>
 class BasicSparseDelta {
  public:
@@ -27,7 +27,8 @@ class BasicSparseDelta {
   using Observer = std::function<void(const BasicTensor<T>&, const BasicTensor<T>&, Index)>;
 
   /// @throws ValueError at grouped convolutions and experts, whose weights are no plain matrices.
-  explicit BasicSparseDelta(const LinearSiteInfo<T>& site, std::string prefix = "sparse")
+  explicit BasicSparseDelta(const LinearSiteInfo<T>& site, std::string prefix = "sparse",
+                            IndexTensor::Type places = IndexTensor::Type::i32)
       : path_(site.path),
         out_(site.out_features),
         in_(site.in_features),
@@ -38,7 +39,7 @@ class BasicSparseDelta {
     if (site.conv.groups > 1 || !site.expert.parameter.empty())
       throw ValueError(concat("sparse changes at ", site.path,
                               ", a grouped convolution or an expert, are not supported"));
-    places_->type = IndexTensor::Type::i32;
+    places_->type = places;
     places_->shape = {0};
     after_load();
   }
@@ -130,4 +131,4 @@ std::vector<BasicSparseDelta<T>*> sparse_deltas(const std::vector<PlacedPart<T>>
 
 }  // namespace selection
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

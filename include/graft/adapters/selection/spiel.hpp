@@ -12,7 +12,7 @@
 
 #include "graft/adapters/selection/sparse_delta.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SpIEL. The procedure is the optimiser of the values; learning rates are those
 /// of the training run.
@@ -431,4 +431,4 @@ struct SpIELMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/selection/sparse_delta.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SPT. Where the modules come from: spt_allocation.
 struct SPTConfig {
@@ -234,4 +234,4 @@ struct SPTMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

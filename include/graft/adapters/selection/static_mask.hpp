@@ -8,7 +8,7 @@
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/adapters/selection/sparse_delta.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of static sparse masks.
 struct StaticMaskConfig {
@@ -178,4 +178,4 @@ struct StaticMaskMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of trainable tokens; fields as in PEFT's TrainableTokensConfig.
 struct TrainableTokensConfig {
@@ -249,4 +249,4 @@ struct TrainableTokensMethod {
   }
 };
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -10,7 +10,7 @@
 #include "graft/adapters/target_match.hpp"
 #include "graft/autograd/ops/block_circulant.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of C3A, fields as PEFT's C3AConfig.
 struct C3AConfig {
@@ -113,4 +113,4 @@ class BasicC3A {
 
 using C3A = BasicC3A<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of DeLoRA, fields as PEFT's DeloraConfig.
 struct DeLoRAConfig {
@@ -125,4 +125,4 @@ class BasicDeLoRA {
 
 using DeLoRA = BasicDeLoRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -12,7 +12,7 @@
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/autograd/ops/spectrum.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of FourierFT, fields as PEFT's FourierFTConfig.
 struct FourierFTConfig {
@@ -128,4 +128,4 @@ class BasicFourierFT {
 
 using FourierFT = BasicFourierFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

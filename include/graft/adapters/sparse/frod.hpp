@@ -16,7 +16,7 @@
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of FRoD, fields as PEFT's FrodConfig.
 struct FRoDConfig {
@@ -166,8 +166,8 @@ inline IndexTensor off_diagonal(Index n, double rate, TorchGenerator* generator)
 /// rate⌋. The weight itself at the start (S = 0), up to rounding; merges. Several adapters: each
 /// adds W' − W. Source: doi:10.1609/aaai.v40i31.39813, in the form of PEFT. With save_projection
 /// false V is found again, where the signs of its columns are those of whoever computes them.
-/// Tensors: frod_lambda_l, frod_lambda_s_values; base_model.frod_V.<role>,
-/// base_model.frod_s_indices.<role>, base_model.frod_s_size.<role>.
+/// Tensors: frod_lambda_l, frod_lambda_s_values; `base_model.frod_V.<role>`,
+/// `base_model.frod_s_indices.<role>`, `base_model.frod_s_size.<role>`.
 template <std::floating_point T>
 class BasicFRoD {
  public:
@@ -341,4 +341,4 @@ class BasicFRoD {
 
 using FRoD = BasicFRoD<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -6,7 +6,7 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of MiSS, fields as PEFT's MissConfig.
 struct MiSSConfig {
@@ -126,4 +126,4 @@ class BasicMiSS {
 
 using MiSS = BasicMiSS<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

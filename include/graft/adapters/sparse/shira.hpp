@@ -11,7 +11,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of SHiRA, fields as PEFT's ShiraConfig.
 struct SHiRAConfig {
@@ -134,4 +134,4 @@ class BasicSHiRA {
 
 using SHiRA = BasicSHiRA<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

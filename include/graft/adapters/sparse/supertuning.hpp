@@ -13,7 +13,7 @@
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of super-tuning, fields as PEFT's SupertuningConfig.
 struct SupertuningConfig {
@@ -190,4 +190,4 @@ class BasicSupertuning {
 
 using Supertuning = BasicSupertuning<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

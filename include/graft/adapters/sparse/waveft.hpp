@@ -16,7 +16,7 @@
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/autograd/ops/wavelet.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Configuration of WaveFT, fields as PEFT's WaveFTConfig.
 struct WaveFTConfig {
@@ -174,4 +174,4 @@ class BasicWaveFT {
 
 using WaveFT = BasicWaveFT<float>;
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/base/error.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Low-pass filter of the synthesis of the orthogonal wavelets that PEFT 0.21.2 can transform with:
 /// db1 to db10 (Daubechies 1992, table 6.1), the least asymmetric sym2 to sym10 (table 6.3) and the
@@ -130,4 +130,4 @@ inline std::vector<double> wavelet_filter(std::string_view name) {
                           "', expected db1 to db10, sym2 to sym10 or coif1 to coif4"));
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

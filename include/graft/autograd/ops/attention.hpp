@@ -7,7 +7,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/attention.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Sizes and masks of one attention: out = softmax(scale · q kᵀ + masks) v for each head (Vaswani
 /// et al. 2017), grouped queries (Ainslie et al. 2023) if kv_heads < heads.
@@ -89,4 +89,4 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   return tape.share(std::move(result), kept_y);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

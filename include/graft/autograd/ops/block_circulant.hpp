@@ -6,7 +6,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/tensor/fft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -126,4 +126,4 @@ BasicVar<T> block_circulant(const BasicVar<T>& x, const BasicVar<T>& w) {
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Block-diagonal product: column block n of y is column block n of x times op(w_n).
 /// x: [..., k · p], w: [k, p, q] (or [k, q, p] with `yes`), result [..., k · q].
@@ -50,4 +50,4 @@ BasicVar<T> block_matmul(const BasicVar<T>& x, const BasicVar<T>& w,
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/kernels/elementwise.hpp"
 #include "graft/tensor/tensor.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Shape of an elementwise operation on two arrays: axes are aligned at the end, an axis of size
 /// one (or a missing one) is repeated. @throws ShapeError if sizes differ otherwise.
@@ -84,4 +84,4 @@ BasicTensor<T> reduce_to(const BasicTensor<T>& g, const Shape& shape) {
 }
 
 }  // namespace detail
-}  // namespace graft
+}  // namespace graft::inline v0_1

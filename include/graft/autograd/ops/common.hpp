@@ -5,7 +5,7 @@
 #include "graft/autograd/tape.hpp"
 #include "graft/base/thread_pool.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// The tape of the operands of an operation. @throws ValueError if they are on different tapes.
 template <std::floating_point T, class... Rest>
@@ -33,4 +33,4 @@ void parallel_chunks(Index n, F&& f) {
   });
 }
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x Wᵀ that keeps only a compressed x for the gradient of W.
 ///
@@ -52,4 +52,4 @@ BasicVar<T> compressed_matmul(const BasicVar<T>& x, const BasicVar<T>& w, const 
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

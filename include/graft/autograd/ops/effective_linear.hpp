@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/gemm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x Wᵀ + b with W = build(tape), a function of parameters: keeps x, and computes W once more
 /// in the backward pass instead of keeping it. x: [..., in], W: [out, in], bias: [out] or empty.
@@ -50,4 +50,4 @@ BasicVar<T> effective_linear(const BasicVar<T>& x, const BasicTensor<T>& bias, B
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

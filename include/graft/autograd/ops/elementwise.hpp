@@ -7,7 +7,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/base/splitmix.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -342,4 +342,4 @@ BasicVar<T> operator/(const BasicVar<T>& a, const BasicVar<T>& b) {
   return div(a, b);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// x op(M) with M the upper left [rows, cols] of a constant matrix, read where it lies: layers of
 /// different sizes share one projection. x: [..., rows] (or [..., cols] with M transposed).
@@ -29,4 +29,4 @@ BasicVar<T> frozen_matmul(const BasicVar<T>& x, const BasicTensor<T>& matrix, In
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Columns of a matrix as rows: a [rank, n], ids -> a[:, ids]ᵀ [ids, rank]. Column `fixed` gets no
 /// gradient; −1: all do. Ids are not checked.
@@ -31,4 +31,4 @@ BasicVar<T> gather_columns(const BasicVar<T>& a, std::span<const std::int32_t> l
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

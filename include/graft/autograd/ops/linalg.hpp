@@ -6,7 +6,7 @@
 #include "graft/autograd/ops/matmul.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Inverse of a square matrix, or of each of a stack of them: dA = -Yᵀ dY Yᵀ. @throws ShapeError
 template <std::floating_point T>
@@ -26,4 +26,4 @@ BasicVar<T> inverse(const BasicVar<T>& a) {
   });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

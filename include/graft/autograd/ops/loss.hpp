@@ -10,7 +10,7 @@
 #include "graft/autograd/ops/reduce.hpp"
 #include "graft/kernels/cross_entropy.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// mean((prediction - target)²), a scalar.
 template <std::floating_point T>
@@ -69,4 +69,4 @@ BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_
                               });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/gemm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Whether an operand of a product is read transposed (its last two axes swapped).
 enum class Transpose { no, yes };
@@ -79,4 +79,4 @@ BasicVar<T> matmul(const BasicVar<T>& a, const BasicVar<T>& b, Transpose ta = Tr
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

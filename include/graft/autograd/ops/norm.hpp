@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/norm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = x / sqrt(mean(x²) + eps) ⊙ (weight + weight_offset) along the last axis (Zhang & Sennrich
 /// 2019). Gemma stores weight - 1: weight_offset 1. An empty `weight` counts as ones.
@@ -72,4 +72,4 @@ BasicVar<T> layer_norm(const BasicVar<T>& x, const BasicVar<T>& weight, const Ba
   });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

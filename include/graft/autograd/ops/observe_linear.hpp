@@ -5,7 +5,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Sees the input [rows, in] and the output gradient [rows, out] of a linear layer in the backward
 /// pass; dyᵀ x is the gradient of its weight.
@@ -26,4 +26,4 @@ BasicVar<T> observe_linear(const BasicVar<T>& y, const BasicVar<T>& x, LinearObs
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

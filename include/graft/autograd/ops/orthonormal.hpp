@@ -6,7 +6,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Q of A = Q R, the signs as LAPACK's Householder QR gives them. a: [m, n] with m ≥ n, result [m,
 /// n].
@@ -37,4 +37,4 @@ BasicVar<T> orthonormal(const BasicVar<T>& a) {
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

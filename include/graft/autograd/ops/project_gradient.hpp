@@ -4,7 +4,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// x itself, whose gradient becomes project(gradient): for values that may only move in some
 /// directions. `project` maps a tensor of x's shape to another and owns what it uses.
@@ -15,4 +15,4 @@ BasicVar<T> project_gradient(const BasicVar<T>& x, Project project) {
                              const BasicTensor<T>& dy) { gx.add(project(dy)); });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -7,7 +7,7 @@
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/shape.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Sum of all elements, a scalar.
 template <std::floating_point T>
@@ -104,4 +104,4 @@ BasicVar<T> log_sum_exp(const BasicVar<T>& x) {
                          });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y = g ⊙ (z − b) + b: every column scaled about its offset. z: [..., n], g: n elements, b: [n]
 /// or empty (zero). Keeps y, which whoever reads it keeps too, unless a factor is so small that z
@@ -84,4 +84,4 @@ BasicVar<T> rescale_columns(const BasicVar<T>& z, const BasicVar<T>& g,
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -5,7 +5,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/rotary.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Rotates pairs of each head's elements by angles that grow with the position (Su et al. 2021).
 /// x: [tokens, heads · head_dim]; `cos`, `sin`: [tokens, rotary_dim / 2], frozen.
@@ -31,4 +31,4 @@ BasicVar<T> rotary(const BasicVar<T>& x, Index heads, const BasicTensor<T>& cos,
                          });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

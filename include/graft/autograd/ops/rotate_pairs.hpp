@@ -4,7 +4,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// y_p = c_p x_p + s_p x_{p'}, where p' is the element at the other half of p's group: p + group /
 /// 2 in the first half, p − group / 2 in the second. One pass forward and one back. x: [..., n], c,
@@ -77,4 +77,4 @@ BasicVar<T> rotate_pairs(const BasicVar<T>& x, const BasicVar<T>& c, const Basic
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -4,7 +4,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Every row of a times every row of b, element by element: y[p · k + q, :] = a[p, :] ⊙ b[q, :] for
 /// b of k rows. With it a Hadamard product of two low-rank matrices is a low-rank product again:
@@ -40,4 +40,4 @@ BasicVar<T> row_products(const BasicVar<T>& a, const BasicVar<T>& b) {
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

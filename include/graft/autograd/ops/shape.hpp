@@ -9,7 +9,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/sparse.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The same elements under another shape.
 template <std::floating_point T>
@@ -273,4 +273,4 @@ BasicVar<T> scatter(const BasicVar<T>& x, std::vector<Integer> index, const Shap
                          });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

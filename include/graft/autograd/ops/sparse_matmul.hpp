@@ -10,7 +10,7 @@
 #include "graft/autograd/ops/shape.hpp"
 #include "graft/kernels/sparse.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Where the elements of a sparse matrix [rows, cols] are; a place that occurs twice counts twice.
 /// Filled once, not changed after its first use.
@@ -129,4 +129,4 @@ BasicVar<T> sparse_columns(const BasicVar<T>& x, const BasicVar<T>& values,
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

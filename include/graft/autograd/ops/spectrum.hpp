@@ -6,7 +6,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/tensor/fft.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -81,4 +81,4 @@ BasicVar<T> inverse_spectrum(const BasicVar<T>& z, const Shape& shape) {
                          });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

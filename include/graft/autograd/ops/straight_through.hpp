@@ -8,8 +8,23 @@
 
 #include "graft/autograd/ops/elementwise.hpp"
 
-/// Masks on weights with straight-through gradients.
-namespace graft {
+/// Roundings and masks with straight-through gradients.
+namespace graft::inline v0_1 {
+
+/// x rounded to whole numbers, half to even; the gradient passes unchanged.
+template <std::floating_point T>
+BasicVar<T> straight_through_round(const BasicVar<T>& x) {
+  return unary(
+      x, [](T v) { return std::nearbyint(v); }, [](T, T) { return T{1}; });
+}
+
+/// x limited to [low, high]; the gradient passes unchanged. `clamp` has the gradient of the limits.
+template <std::floating_point T>
+BasicVar<T> straight_through_clamp(const BasicVar<T>& x, std::type_identity_t<T> low,
+                                   std::type_identity_t<T> high) {
+  return unary(
+      x, [=](T v) { return std::min(std::max(v, low), high); }, [](T, T) { return T{1}; });
+}
 
 /// 1 where x > threshold, else 0; the gradient passes unchanged.
 template <std::floating_point T>
@@ -35,4 +50,4 @@ BasicVar<T> straight_through_without_smallest(const BasicVar<T>& x, Index count)
                          [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/gemm.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 namespace detail {
 
@@ -78,4 +78,4 @@ BasicVar<T> subnet_linear(const BasicVar<T>& x, const BasicVar<T>& block,
       });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

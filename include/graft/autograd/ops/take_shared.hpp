@@ -7,7 +7,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// Elements of a flat array by number: y[i] = x.flat[index[i]], with an index that many calls share
 /// and none copies. Gradients of repeated elements add. Numbers are not checked.
@@ -29,4 +29,4 @@ BasicVar<T> take_shared(const BasicVar<T>& x,
                          });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

@@ -9,7 +9,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// The k largest of n numbers, largest first; equal ones in the order of their places.
 template <std::floating_point T>
@@ -79,4 +79,4 @@ BasicVar<T> topk_mixture(const BasicVar<T>& logits, const BasicVar<T>& bank, Ind
                      });
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

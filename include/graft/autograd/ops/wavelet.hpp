@@ -6,7 +6,7 @@
 
 #include "graft/autograd/ops/common.hpp"
 
-namespace graft {
+namespace graft::inline v0_1 {
 
 /// One level of a discrete wavelet transform between signals of `length` numbers and 2 · `half`
 /// coefficients, first those of the low pass f₀, then those of the high pass f₁.
@@ -76,4 +76,4 @@ BasicVar<T> wavelet_synthesis(const BasicVar<T>& x, std::shared_ptr<const Wavele
   return detail::wavelet_op(x, std::move(level), true);
 }
 
-}  // namespace graft
+}  // namespace graft::inline v0_1

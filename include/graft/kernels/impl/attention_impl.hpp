@@ -15,7 +15,7 @@
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 /// Columns of a block: queries of all heads that share a key/value head, ordered by query, then
 /// head.
@@ -95,12 +95,12 @@ struct AttentionPlan {
   }
 };
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/attention_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 namespace detail {
 
 inline bool visible(const AttentionArgs<double>& a, Index b, Index i, Index j) noexcept {
@@ -357,4 +357,4 @@ GRAFT_ATTENTION(double)
 #undef GRAFT_ATTENTION
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

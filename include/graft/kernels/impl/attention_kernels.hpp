@@ -4,7 +4,7 @@
 // Scores are kept transposed: a row of a block is a key, its lanes are columns, that is queries of
 // the heads that share a key/value head. K and V are then read where they lie, and the maximum, the
 // sum and the masks of a query need no operation across lanes.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::AttentionColumns;
 using graft::kernels::detail::AttentionPlan;
@@ -452,4 +452,4 @@ GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& p
                         std::min<Index>(kPanel, at.count - p * kPanel));
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

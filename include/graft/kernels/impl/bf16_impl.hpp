@@ -4,7 +4,7 @@
 
 #include "graft/kernels/impl/gemm_impl.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 /// A product of bf16 values. A and H lie in shared scratch, with a row behind the last that may be
 /// read.
@@ -14,7 +14,7 @@ struct Bf16Product : Product {
   bool ready = false;  // B is packed words
 };
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
 #if GRAFT_X86
 #define GRAFT_SIMD_NS avx512_bf16
@@ -27,7 +27,7 @@ struct Bf16Product : Product {
 #undef GRAFT_SIMD_TARGET
 #endif
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 #if GRAFT_X86
 /// Dot products of bf16 pairs are worth it where they are twice as fast as f32: on AMD's cores they
@@ -115,4 +115,4 @@ inline AlignedBuffer<std::uint32_t> pack_word_panels(const RightOperand& b, Inde
   return panels;
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail

@@ -3,7 +3,7 @@
 //
 // A word holds two values of neighbouring k, the first one in its low half. Panels are [⌈k /
 // 2⌉][32] words.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using namespace avx512;
 using graft::kernels::detail::Bf16Product;
@@ -165,4 +165,4 @@ GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float*
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

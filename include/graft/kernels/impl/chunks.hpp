@@ -6,7 +6,7 @@
 #include "graft/base/thread_pool.hpp"
 #include "graft/base/types.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 /// Elements of one task. The cut depends on the size alone, so results do not depend on the
 /// threads.
@@ -48,4 +48,4 @@ T* thread_scratch(Index count) {
   return buffer.data();
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail

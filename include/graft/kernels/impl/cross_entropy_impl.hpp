@@ -8,7 +8,7 @@
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/elementwise_impl.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 template <class T>
 struct EntropyRow {
@@ -17,12 +17,12 @@ struct EntropyRow {
 };
 inline constexpr Index kEntropyBlocks = 256;
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/cross_entropy_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 inline EntropyRow<float> cross_entropy_row(float* x, Index n, Index label, float grad_scale,
                                            bool write_gradient) {
@@ -44,9 +44,9 @@ inline EntropyRow<double> cross_entropy_row(double* x, Index n, Index label, dou
   return row;
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 template <class T>
 void cross_entropy_rows(T* logits, Index rows, Index vocab, Index ld, const std::int64_t* labels,
@@ -78,4 +78,4 @@ template void cross_entropy_rows<double>(double*, Index, Index, Index, const std
                                          bool, double*, unsigned char*);
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

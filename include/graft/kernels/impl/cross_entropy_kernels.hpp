@@ -1,5 +1,5 @@
 // Cross-entropy of one row for one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::EntropyRow;
 using graft::kernels::detail::kEntropyBlocks;
@@ -46,4 +46,4 @@ GRAFT_SIMD_FN inline EntropyRow<float> cross_entropy_row(float* x, Index n, Inde
   return row;
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

@@ -1,6 +1,6 @@
 // Products whose rows both run along k, as dot products; for few rows or few columns. No include
 // guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::Product;
 
@@ -178,4 +178,4 @@ GRAFT_SIMD_FN inline void run_dot_task(const Product& q, Index task, float* scra
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

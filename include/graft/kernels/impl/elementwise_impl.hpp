@@ -9,14 +9,14 @@
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/vector_math.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 enum class Binary { add, sub, mul, axpy };
 }
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/elementwise_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 // Each block function exists for float, by instruction set, and as a plain loop for double.
 
@@ -186,9 +186,9 @@ double blocked_sum(Index n, const Block& block) {
   return total;
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 template <class T>
 void add(const T* a, const std::type_identity_t<T>* b, std::type_identity_t<T>* y, Index n) {
@@ -325,4 +325,4 @@ GRAFT_INSTANTIATE(double)
 #undef GRAFT_INSTANTIATE
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -1,5 +1,5 @@
 // Elementwise operations of one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::Activation;
 using graft::kernels::detail::Binary;
@@ -326,4 +326,4 @@ GRAFT_SIMD_FN inline void softmax_backward_rows(const float* y, const float* dy,
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

@@ -6,7 +6,7 @@
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/impl/packed_weights_impl.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 namespace detail {
 
 template <class T>
@@ -117,4 +117,4 @@ GRAFT_KERNEL void frozen_backward_input(const FrozenWeightDouble& w, const doubl
   detail::add_double_term(m, w.in, low_rank, dx, lddx);
 }
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -9,7 +9,7 @@
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/dot_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 namespace detail {
 
 /// Cuts C into tasks of row_block × col_block elements, of at most `most` panels.
@@ -186,4 +186,4 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, do
   }
 }
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

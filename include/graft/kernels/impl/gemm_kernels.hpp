@@ -1,6 +1,6 @@
 // Products of one instruction set: register tiles, panels, and the loops around them. No include
 // guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::kPanel;
 using graft::kernels::detail::Product;
@@ -566,4 +566,4 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
                      q.c + col0 * q.ldc + row0, q.ldc);
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

@@ -7,7 +7,7 @@
 #include "graft/kernels/frozen_weight.hpp"
 #include "graft/kernels/simd.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 namespace detail {
 
@@ -138,4 +138,4 @@ void run_tasks(const Problem& problem, void (*function)(const Problem&, Index, f
 }
 
 }  // namespace detail
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

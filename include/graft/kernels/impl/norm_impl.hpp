@@ -7,7 +7,7 @@
 #include "graft/kernels/impl/vector_math.hpp"
 #include "graft/kernels/norm.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 /// Input and weight that both norms and both directions share.
 template <class T>
@@ -18,12 +18,12 @@ struct NormRows {
   T offset;
 };
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/norm_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 template <bool kCentred>
 void norm_forward_rows(const NormRows<float>& a, float eps, const float* bias, float* y, Index ldy,
@@ -136,9 +136,9 @@ void norm_backward(const NormRows<T>& a, Index rows, const T* mean, const T* inv
   }
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 template <class T>
 void rms_norm_forward(const T* x, Index rows, Index n, Index ldx,
@@ -192,4 +192,4 @@ GRAFT_INSTANTIATE(double)
 #undef GRAFT_INSTANTIATE
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -1,5 +1,5 @@
 // Normalisation of rows for one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::NormRows;
 
@@ -122,4 +122,4 @@ GRAFT_SIMD_FN inline void norm_backward_rows(const NormRows<float>& a, const flo
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

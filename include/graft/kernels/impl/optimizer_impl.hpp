@@ -7,7 +7,7 @@
 #include "graft/kernels/impl/vector_math.hpp"
 #include "graft/kernels/optimizer.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 /// What AdamW multiplies with, computed in double.
 template <class T>
@@ -20,12 +20,12 @@ struct SgdFactors {
   bool nesterov, first_step;
 };
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/optimizer_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 inline void adamw_block(float* param, const float* grad, float* m, float* v, Index n,
                         const AdamFactors<float>& f) {
@@ -58,9 +58,9 @@ inline void sgd_block(double* param, const double* grad, double* buffer, Index n
   }
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 template <class T>
 void adamw_step(T* param, const std::type_identity_t<T>* grad, std::type_identity_t<T>* m,
@@ -107,4 +107,4 @@ GRAFT_INSTANTIATE(double)
 #undef GRAFT_INSTANTIATE
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -1,5 +1,5 @@
 // Optimiser steps of one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 using graft::kernels::detail::AdamFactors;
 using graft::kernels::detail::SgdFactors;
@@ -54,4 +54,4 @@ GRAFT_SIMD_FN inline void sgd_block(float* param, const float* grad, float* buff
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

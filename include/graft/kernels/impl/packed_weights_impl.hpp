@@ -4,7 +4,7 @@
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/packed_weights.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 namespace detail {
 
 /// The right operand that `weight` is for y = x Wᵀ or, in the backward direction, for dx = dy W.
@@ -59,4 +59,4 @@ GRAFT_KERNEL PackedWeights::PackedWeights(const FrozenWeight& weight, bool backw
   if (backward) backward_ = detail::pack_panels(detail::operand_of(weight, true), out_, in_);
 }
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -8,7 +8,7 @@
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/rotary_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels::detail {
+namespace graft::inline v0_1::kernels::detail {
 
 using RotateHead = void (*)(float*, const float*, const float*, Index, float) noexcept;
 inline RotateHead rotate_function(RotaryStyle style, float) {
@@ -32,9 +32,9 @@ inline RotateHeadDouble rotate_function(RotaryStyle style, double) {
   return style == RotaryStyle::half ? &rotate_head<true> : &rotate_head<false>;
 }
 
-}  // namespace graft::kernels::detail
+}  // namespace graft::inline v0_1::kernels::detail
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 template <class T>
 void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
@@ -59,4 +59,4 @@ template void rotary<double>(double*, Index, Index, Index, Index, const double*,
                              Index, RotaryStyle, bool);
 #endif
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

@@ -1,5 +1,5 @@
 // Rotation of pairs for one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 /// `pairs` pairs x[i], x[i + pairs]; sign −1 inverts.
 GRAFT_SIMD_FN inline void rotate_halves(float* x, const float* cos, const float* sin, Index pairs,
@@ -40,4 +40,4 @@ GRAFT_SIMD_FN inline void rotate_neighbours(float* x, const float* cos, const fl
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

@@ -1,5 +1,5 @@
 // Vector operations of one instruction set; see simd.hpp. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 inline constexpr int kLanes = GRAFT_SIMD_BYTES / 4;  // floats or 32-bit integers in a vector
 inline constexpr int kDoubleLanes = GRAFT_SIMD_BYTES / 8;
@@ -158,4 +158,4 @@ GRAFT_SIMD_INLINE Floats exp(Floats x) noexcept {
   return select(x == x, result, x);
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

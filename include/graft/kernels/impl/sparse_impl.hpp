@@ -8,7 +8,7 @@
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/sparse_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::kernels {
+namespace graft::inline v0_1::kernels {
 
 namespace detail {
 
@@ -103,4 +103,4 @@ GRAFT_KERNEL void transpose(const double* x, Index rows, Index cols, Index ldx, 
   detail::transpose(x, rows, cols, ldx, y, ldy);
 }
 
-}  // namespace graft::kernels
+}  // namespace graft::inline v0_1::kernels

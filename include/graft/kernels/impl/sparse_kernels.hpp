@@ -1,5 +1,5 @@
 // Sparse products of one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 /// Columns [first, first + count) of sparse_rows.
 GRAFT_SIMD_FN inline void sparse_rows_slice(const SparseGroups& s, const float* values,
@@ -55,4 +55,4 @@ GRAFT_SIMD_FN inline void sparse_dots_slice(const SparseGroups& s, const float* 
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

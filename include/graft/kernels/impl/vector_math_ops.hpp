@@ -1,5 +1,5 @@
 // Functions and shuffles of whole vectors, for one instruction set. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 /// a0 b0 a1 b1 … of the first halves.
 GRAFT_SIMD_INLINE Floats interleave_low(Floats a, Floats b) noexcept {
@@ -156,4 +156,4 @@ GRAFT_SIMD_INLINE NormalPair normal_pair(Floats x) noexcept {
   return {e * 0.398942280f, select(x < Floats{}, tail, 1.0f - tail)};
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

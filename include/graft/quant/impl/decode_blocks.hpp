@@ -1,5 +1,5 @@
 // Block decoders for one instruction set; see decode.hpp. No include guard.
-namespace graft::quant::detail::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::quant::detail::GRAFT_SIMD_NS {
 
 using kernels::GRAFT_SIMD_NS::broadcast;
 using kernels::GRAFT_SIMD_NS::Floats;
@@ -458,4 +458,4 @@ GRAFT_SIMD_FN inline void decode_tq2_0(const void* row, Index first, Index count
   }
 }
 
-}  // namespace graft::quant::detail::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::quant::detail::GRAFT_SIMD_NS

@@ -7,7 +7,7 @@
 
 #include "graft/tensor/decompositions.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 template <class T>
 using RowMajorMatrix = Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -58,4 +58,4 @@ template void invert<double>(double*, Index);
 template void symmetric_eigen<double>(double*, Index, double*);
 #endif
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

@@ -18,7 +18,7 @@
 #define GRAFT_FOREACH_FILE "graft/tensor/impl/fft_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
-namespace graft::detail {
+namespace graft::inline v0_1::detail {
 
 /// Factors and roots of unity of one length.
 struct FftPlan {
@@ -202,4 +202,4 @@ template void inverse_real_fft<double>(const double*, const double*, Index, Inde
                                        Index);
 #endif
 
-}  // namespace graft::detail
+}  // namespace graft::inline v0_1::detail

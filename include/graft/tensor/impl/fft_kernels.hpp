@@ -1,5 +1,5 @@
 // Fourier transforms of one instruction set, of many signals side by side. No include guard.
-namespace graft::kernels::GRAFT_SIMD_NS {
+namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
 /// One pass of Stockham's transform with radix r over n / (r s) blocks of r runs of `run` = s ·
 /// lanes numbers: inputs x at run · (p + m k), outputs y at run · (r p + j), times w^{j p}, w =
@@ -129,4 +129,4 @@ GRAFT_SIMD_FN inline void fft_join(const float* ar, const float* ai, const float
   }
 }
 
-}  // namespace graft::kernels::GRAFT_SIMD_NS
+}  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS
