@@ -31,8 +31,12 @@ struct DotSums {
 GRAFT_SIMD_INLINE Floats low_halves(Ints words) noexcept {
 #if GRAFT_SIMD_BYTES == 64
   using Words = kernels::Vec<short, 16>;
-  return __builtin_ia32_vcvtph2ps512_mask(__builtin_convertvector(words, Words), Floats{},
-                                          static_cast<short>(-1), 4);
+#if defined(__clang__)
+  constexpr auto kAll = static_cast<unsigned short>(-1);
+#else
+  constexpr short kAll = -1;
+#endif
+  return __builtin_ia32_vcvtph2ps512_mask(__builtin_convertvector(words, Words), Floats{}, kAll, 4);
 #else
   return half_values(words & 0xffff);
 #endif
