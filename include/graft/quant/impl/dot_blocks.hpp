@@ -118,7 +118,8 @@ GRAFT_SIMD_INLINE void convert_words(const std::int32_t* words, Index blocks,
 
 template <int kOffset, bool kMinimum>
 struct DotNibbles {
-  static constexpr Index kElements = 32, kBytes = kMinimum ? 20 : 18, kBlocks = kSmallBlocks;
+  static constexpr Index kElements = 32, kBytes = kMinimum ? 20 : 18, kBlocks = kSmallBlocks,
+                         kWords = kSmallBlocks + kLanes;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t* block, Index blocks,
                                        std::int32_t* words) noexcept {
     gather_words<kBytes>(block, blocks, words);
@@ -139,7 +140,8 @@ using DotQ40 = DotNibbles<8, false>;
 using DotQ41 = DotNibbles<0, true>;
 
 struct DotQ80 {
-  static constexpr Index kElements = 32, kBytes = 34, kBlocks = kSmallBlocks;
+  static constexpr Index kElements = 32, kBytes = 34, kBlocks = kSmallBlocks,
+                         kWords = kSmallBlocks + kLanes;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t* block, Index blocks,
                                        std::int32_t* words) noexcept {
     gather_words<kBytes>(block, blocks, words);
@@ -158,30 +160,43 @@ struct DotQ80 {
 };
 
 struct DotQ4K {
-  static constexpr Index kElements = 256, kBytes = 144, kBlocks = 1;
-  GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
-  GRAFT_SIMD_INLINE static void scales(const std::uint8_t* block, const std::int32_t*, Index,
-                                       float* to) noexcept {
+  static constexpr Index kElements = 256, kBytes = 144, kBlocks = 8, kWords = 40;
+  /// Four words with a scale or minimum a byte for each block, then the words of d and dmin.
+  GRAFT_SIMD_INLINE static void gather(const std::uint8_t* block, Index blocks,
+                                       std::int32_t* words) noexcept {
     // The twelve bytes as words: six low bits of scales 0 to 3, of minima 0 to 3, four low bits of
     // both 4 to 7, whose upper ones are those left over.
-    std::uint32_t packed[3], words[4];
-    __builtin_memcpy(packed, block + 4, 12);
-    words[0] = packed[0] & 0x3f3f3f3fU;
-    words[1] = (packed[2] & 0x0f0f0f0fU) | (packed[0] >> 2 & 0x30303030U);
-    words[2] = packed[1] & 0x3f3f3f3fU;
-    words[3] = (packed[2] >> 4 & 0x0f0f0f0fU) | (packed[1] >> 2 & 0x30303030U);
-    std::uint8_t bytes[16];
-    __builtin_memcpy(bytes, words, 16);
-    const float d = half_value(block), dmin = half_value(block + 2);
-    GRAFT_UNROLL
-    for (int i = 0; i < 16; i += kLanes) {
-      const Ints scale = lane_numbers() + i < 8;
-      store(to + i, select(scale, broadcast(d), broadcast(-dmin)) * to_floats(load_u8(bytes + i)));
+    for (Index b = 0; b < blocks; ++b, block += kBytes) {
+      std::uint32_t packed[3];
+      __builtin_memcpy(packed, block + 4, 12);
+      const std::uint32_t bytes[4] = {
+          packed[0] & 0x3f3f3f3fU,
+          (packed[2] & 0x0f0f0f0fU) | (packed[0] >> 2 & 0x30303030U),
+          packed[1] & 0x3f3f3f3fU,
+          (packed[2] >> 4 & 0x0f0f0f0fU) | (packed[1] >> 2 & 0x30303030U),
+      };
+      __builtin_memcpy(words + 4 * b, bytes, 16);
+      __builtin_memcpy(words + 32 + b, block, 4);
+    }
+  }
+  GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t* words, Index blocks,
+                                       float* to) noexcept {
+    for (Index b = 0; b < blocks; ++b, to += 16) {
+      const auto* const bytes = reinterpret_cast<const std::uint8_t*>(words + 4 * b);
+      const auto* const halves = reinterpret_cast<const std::uint8_t*>(words + 32 + b);
+      const float d = half_value(halves), dmin = half_value(halves + 2);
+      GRAFT_UNROLL
+      for (int i = 0; i < 16; i += kLanes) {
+        const Ints scale = lane_numbers() + i < 8;
+        store(to + i,
+              select(scale, broadcast(d), broadcast(-dmin)) * to_floats(load_u8(bytes + i)));
+      }
     }
   }
   template <int R>
-  GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index, const float* scales,
+  GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index b, const float* scales,
                                     const float* const* x, Index first, DotSums<R>& sums) noexcept {
+    scales += 16 * b;
     GRAFT_UNROLL
     for (int pair = 0; pair < 4; ++pair) {
       GRAFT_UNROLL
@@ -194,7 +209,7 @@ struct DotQ4K {
 };
 
 struct DotQ6K {
-  static constexpr Index kElements = 256, kBytes = 210, kBlocks = 1;
+  static constexpr Index kElements = 256, kBytes = 210, kBlocks = 1, kWords = 1;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
   GRAFT_SIMD_INLINE static void scales(const std::uint8_t* block, const std::int32_t*, Index,
                                        float* to) noexcept {
@@ -225,7 +240,7 @@ struct DotQ6K {
 };
 
 struct DotBf16 {
-  static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1;
+  static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1, kWords = 1;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
   GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t*, Index,
                                        float*) noexcept {}
@@ -239,7 +254,7 @@ struct DotBf16 {
 };
 
 struct DotF16 {
-  static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1;
+  static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1, kWords = 1;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
   GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t*, Index,
                                        float*) noexcept {}
@@ -258,8 +273,8 @@ template <class F, int R, int C>
 GRAFT_SIMD_FN GRAFT_NOINLINE void dot_tile(const std::uint8_t* const* rows, Index ahead, Index in,
                                            const float* const* x, float* out) noexcept {
   DotSums<R> sums[C] = {};
-  std::int32_t words[C][F::kBlocks == 1 ? 1 : F::kBlocks + kLanes];
-  float scales[C][F::kBlocks == 1 ? 16 : 2 * F::kBlocks];
+  std::int32_t words[C][F::kWords];
+  float scales[C][2 * kSmallBlocks];
   const std::uint8_t* blocks[C];
   GRAFT_UNROLL
   for (int c = 0; c < C; ++c) blocks[c] = rows[c];
@@ -272,8 +287,10 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void dot_tile(const std::uint8_t* const* rows, Inde
     for (Index b = 0; b < count; ++b, first += F::kElements) {
       GRAFT_UNROLL
       for (int c = 0; c < C; ++c) {
-        for (Index line = 0; line < F::kBytes; line += 64)
-          __builtin_prefetch(blocks[c] + ahead + line);
+        if (F::kBytes > 64 || b % 2 == 0) {
+          for (Index line = 0; line < F::kBytes; line += 64)
+            __builtin_prefetch(blocks[c] + ahead + line);
+        }
         F::add(blocks[c], b, scales[c], x, first, sums[c]);
         blocks[c] += F::kBytes;
       }
