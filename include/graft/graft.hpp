@@ -340,6 +340,7 @@
 #include "graft/optim/sgd.hpp"
 #include "graft/optim/spsa.hpp"
 #include "graft/quant/decode.hpp"
+#include "graft/quant/dot.hpp"
 #include "graft/quant/encode.hpp"
 #include "graft/quant/format.hpp"
 #include "graft/quant/half.hpp"
