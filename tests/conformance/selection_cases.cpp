@@ -792,7 +792,7 @@ void run_das_blocks(Checker& check, const Case& c) {
   });
 }
 
-const Handler handlers[] = {
+const Handler selection_handlers[] = {
     {{.kind = "procedure", .peft_type = "STATIC_MASK", .name = "static_mask_selection"},
      run_selection},
     {{.kind = "procedure", .peft_type = "STATIC_MASK", .name = "static_mask_training"},
