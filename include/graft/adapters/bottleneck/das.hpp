@@ -58,7 +58,6 @@ struct SkippedBlocks {
     return block < static_cast<Index>(skipped.size()) &&
            skipped[static_cast<std::size_t>(block)] != 0;
   }
-  bool any() const { return std::find(skipped.begin(), skipped.end(), char{1}) != skipped.end(); }
   void set(const std::vector<Index>& blocks) {
     std::fill(skipped.begin(), skipped.end(), char{0});
     for (const Index b : blocks) skipped.at(static_cast<std::size_t>(b)) = 1;
@@ -100,7 +99,7 @@ class BasicDASStack final : public AdapterPart<T>, public StackAdapterInterface<
   void begin(BasicTape<T>&) const override {}
   BasicVar<T> enter(Index, const BasicVar<T>& x) const override { return x; }
   void leave(Index, const BasicVar<T>&) const override {}
-  bool runs_blocks() const override { return skipped_->any(); }
+  bool runs_blocks() const override { return true; }
   BasicVar<T> run(const BasicVar<T>& x, const StackBlocks<T>& blocks) const override {
     auto h = x;
     for (Index l = 0; l < blocks.count; ++l)
@@ -193,10 +192,11 @@ class DASProcedure final : public Procedure<T> {
 /// identity (U = 0). In the first half of a run each step leaves out `num_skip` blocks drawn with
 /// weights σ(s), and after a warm-up the losses of `num_candidates` such sets move the scores s
 /// (LayerScores); then the blocks with the largest scores are left out for good, and files name
-/// them in `skipped_layers`. Not mergeable. Source: Wu et al. 2023 (arXiv:2309.01479), sections 3.2
-/// and 3.3. Deviations: the losses are those of the step's own batch; adapters of the blocks that
-/// are left out and of those that are not are the same. Tensors: adapter_down.{weight, bias},
-/// adapter_up.{weight, bias} of each block.
+/// them in `skipped_layers`. Of several active adapters the last one says which blocks run. Not
+/// mergeable. Source: Wu et al. 2023 (arXiv:2309.01479), sections 3.2 and 3.3. Deviations: the
+/// losses are those of the step's own batch; adapters of the blocks that are left out and of those
+/// that are not are the same. Tensors: adapter_down.{weight, bias}, adapter_up.{weight, bias} of
+/// each block.
 template <std::floating_point T>
 struct DASMethod {
   using Scalar = T;

@@ -311,6 +311,7 @@ class BasicLightLoRA {
     lora_.a().assign(std::move(new_a));
     lora_.b().assign(std::move(new_b));
   }
+  std::string merge_reason() const { return "the masks of Light-PEFT stay beside the weights"; }
   const BasicLoRA<T>& lora() const { return lora_; }
   /// Told the importance of the module in every forward pass that records gradients.
   void measure(std::function<void(double)> measured) { measured_ = std::move(measured); }

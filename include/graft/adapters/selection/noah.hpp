@@ -101,6 +101,9 @@ class BasicNOAHLoRA {
   std::vector<AdapterTensor<T>> tensors() const {
     return {detail::named("lora_A.weight", a_), detail::named("lora_B.weight", b_)};
   }
+  std::string merge_reason() const {
+    return "prompts and adapters of NOAH stay beside the weights";
+  }
 
  private:
   std::size_t block_;
@@ -131,12 +134,12 @@ class BasicNOAHAdapter {
     const Index a = widths_->adapter.at(block_);
     if (a == 0) return output;
     auto& tape = output.tape();
-    const auto h = add(affine(norm_ != nullptr ? (*norm_)(output) : output,
-                              slice(tape.parameter(down_), 0, 0, a)),
-                       slice(tape.parameter(down_bias_), 0, 0, a));
-    const auto y = add(affine(activation(kernels::Activation::quick_gelu, h),
-                              slice(tape.parameter(up_), 1, 0, a)),
-                       tape.parameter(up_bias_));
+    const auto h = add(
+        affine(norm_ != nullptr ? (*norm_)(output) : output, slice(tape.parameter(down_), 0, 0, a)),
+        slice(tape.parameter(down_bias_), 0, 0, a));
+    const auto y = add(
+        affine(activation(kernels::Activation::quick_gelu, h), slice(tape.parameter(up_), 1, 0, a)),
+        tape.parameter(up_bias_));
     return add(output, scale(y, scale_));
   }
   std::vector<AdapterTensor<T>> tensors() const {
