@@ -23,13 +23,6 @@ namespace {
 using Wide = BasicTensor<double>;
 using WideParameter = graft::BasicParameter<double>;
 
-/// Part i of a tensor along its first axis, or part (i, j) along the first two.
-Wide part(const Wide& t, Index i) {
-  Shape shape;
-  for (int axis = 1; axis < t.rank(); ++axis) shape.append(t.dim(axis));
-  return t.slice_rows(i, 1).clone().reshape(shape);
-}
-Wide part(const Wide& t, Index i, Index j) { return part(part(t, i), j); }
 std::vector<std::int64_t> whole(const SafetensorsFile& file, const std::string& name) {
   return graft::io::to_i64(file.at(name));
 }
@@ -270,7 +263,7 @@ void run_accumulation(Checker& check, const Case& c) {
               .value());
 }
 
-void run_selection(Checker& check, const Case& c) {
+void run_task_selection(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
   const auto config = read_config_of<graft::ConpetConfig>(c);
   const auto selector = tensor_of<double>(file, "in.selector");
@@ -500,8 +493,8 @@ void run_windows(Checker& check, const Case& c) {
 
 /// Inner and outer loop with one adapted linear layer as the model, in double precision.
 void run_memory(Checker& check, const Case& c) {
-  using Tape = graft::BasicTape<double>;
-  using Var = graft::BasicVar<double>;
+  using WideTape = graft::BasicTape<double>;
+  using WideVar = graft::BasicVar<double>;
   const auto file = tensors_of(c);
   const Json config = config_of(c);
   const auto parameter = [&](const char* name) {
@@ -523,19 +516,21 @@ void run_memory(Checker& check, const Case& c) {
   const char* names[] = {"w1", "b1", "w2", "b2"};
   for (std::size_t k = 0; k < 4; ++k)
     weighting.parameters()[k].assign(tensor_of<double>(file, concat("in.", names[k])));
-  const auto logits = [&](Tape& tape, const Wide& x) -> Var {
+  const auto logits = [&](WideTape& tape, const Wide& x) -> WideVar {
     const auto in = tape.constant(x.reshape({x.rows(), x.cols()}));
-    const auto times = [](const Var& v, const Var& w) {
+    const auto times = [](const WideVar& v, const WideVar& w) {
       return matmul(v, w, graft::Transpose::no, graft::Transpose::yes);
     };
     return add(times(in, tape.constant(weight)),
                scale(times(times(in, tape.parameter(a)), tape.parameter(b)), scaling));
   };
-  const auto context = [&](Tape& tape) {
+  const auto context = [&](WideTape& tape) {
     const auto h = tape.constant(context_x.reshape({context_x.rows(), context_x.cols()}));
     return graft::weighted_cross_entropy(logits(tape, context_x), weighting(h), context_labels);
   };
-  const auto query = [&](Tape& tape) { return cross_entropy(logits(tape, query_x), query_labels); };
+  const auto query = [&](WideTape& tape) {
+    return cross_entropy(logits(tape, query_x), query_labels);
+  };
   Json unrolls = config.at("truncated");
   if (!unrolls.is_array()) unrolls = Json::array({unrolls});
   for (const auto& truncated : unrolls) {
@@ -558,13 +553,13 @@ void run_memory(Checker& check, const Case& c) {
   }
 }
 
-const Handler handlers[] = {
+const Handler federated_handlers[] = {
     {{.kind = "procedure", .peft_type = "PERK"}, run_memory},
     {{.kind = "layer", .peft_type = "LORA", .method = "token-level fine-tuning in windows"},
      run_windows},
     {{.kind = "procedure", .peft_type = "LAE"}, run_accumulation},
     {{.kind = "layer", .peft_type = "LAE"}, run_prefix},
-    {{.kind = "procedure", .peft_type = "CONPET"}, run_selection},
+    {{.kind = "procedure", .peft_type = "CONPET"}, run_task_selection},
     {{.kind = "procedure", .peft_type = "SSIAT"}, run_shift},
     {{.kind = "procedure", .peft_type = "MOS"}, run_surgery},
     {{.kind = "procedure", .peft_type = "SFPROMPT"}, run_pruning},

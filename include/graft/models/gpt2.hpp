@@ -115,7 +115,8 @@ class BasicGpt2 final : public BasicCausalModel<T> {
     }
     x = add(x, positions_(x.tape(), position));
     return this->norm(this->run_stack(
-        x, blocks_, [pass](const Block& b, const BasicVar<T>& in) { return b(in, pass); }));
+        x, blocks_, pass,
+        [](const Block& b, const BasicVar<T>& in, const DecoderPass<T>& of) { return b(in, of); }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
