@@ -115,8 +115,7 @@ struct LaePrefixMethod {
             .parameters = "2 num_virtual_tokens kv_heads head_dim",
             .mergeable = false,
             .in_peft = false,
-            .identity_at_init = false,
-            .adds_up = false};
+            .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(const Config& config,
