@@ -1,6 +1,7 @@
 // Cases of whole models: logits, loss, gradients, twenty steps of AdamW.
 #include <cmath>
 
+#include "graft/adapters/low_rank/ist.hpp"
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/quant/int8.hpp"
@@ -282,8 +283,9 @@ void quantise_base(graft::models::Model& model, const Json& format) {
 }
 
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
-Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare) {
-  return run_method_model_case(c, MethodModelSteps{.prepare = prepare});
+Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare,
+                             const std::function<void(Checker&, AdapterModel&)>& inspect) {
+  return run_method_model_case(c, MethodModelSteps{.prepare = prepare, .inspect = inspect});
 }
 Result run_method_model_case(const Case& c, const MethodModelSteps& steps) {
   const auto file = tensors_of(c);
@@ -315,13 +317,22 @@ Result run_method_model_case(const Case& c, const MethodModelSteps& steps) {
   if (steps.prepare) steps.prepare(adapters);
   logits("logits", check.tolerance());
   Tape tape({.training = training || !steps.objective});
-  const auto loss = steps.objective ? objective_of(tape, *model, adapters, batches[0])
-                                    : model->loss(tape, batches[0]);
-  if (const auto* view = file.find("loss")) {
-    const double want = graft::io::to_f64(*view).at(0), found = loss.item();
-    check.add("loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
+  const auto compare_loss = [&](const std::string& name, double found) {
+    const auto* view = file.find(name);
+    if (view == nullptr) return;
+    const double want = graft::io::to_f64(*view).at(0);
+    check.add(name, std::abs(found - want), std::abs(found - want) / std::abs(want),
               check.tolerance());
+  };
+  auto loss = steps.objective ? objective_of(tape, *model, adapters, batches[0])
+                              : model->loss(tape, batches[0]);
+  // Cases of methods with a penalty tell the task's loss apart.
+  if (file.find("loss_task") != nullptr) {
+    compare_loss("loss_task", loss.item());
+    if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);
   }
+  compare_loss("loss", loss.item());
+  if (steps.inspect) steps.inspect(check, adapters);
   for (const auto& p : set.parameters()) p.zero_grad();
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.",
@@ -357,5 +368,39 @@ Result run_method_model_case(const Case& c, const MethodModelSteps& steps) {
   }
   return check.result();
 }
+
+namespace {
+
+/// IST: losses with layers turned down, the scores from them, and steps of a few layers each.
+void run_ist(Checker& check, const Case& c) {
+  check.merge(run_method_model_case(c,
+                                    [](AdapterModel& adapters) {
+                                      // The trace of the case is that of LoRA.
+                                      adapters.at("default").set_procedure(nullptr);
+                                    }),
+              "");
+  const auto file = tensors_of(c);
+  const auto model = graft::models::load<float>(c.folder / c.json.at("base").get<std::string>());
+  const Batch batch = batch_of(file, "");
+  AdapterModel adapters(model->sites(), methods<float>());
+  auto* ist =
+      dynamic_cast<graft::ISTProcedure<float>*>(adapters.load("default", c.folder).procedure());
+  if (ist == nullptr) return check.fail("procedure", "no IST");
+  const auto losses = ist->measure([&] {
+    Tape tape({.gradients = false, .training = false});
+    return static_cast<double>(model->loss(tape, batch).item());
+  });
+  check.compare("suppressed_loss", losses, graft::io::to_f64(file.at("suppressed_loss")));
+  check.compare("score", ist->scores().scores(), graft::io::to_f64(file.at("score")));
+  std::vector<double> trace;
+  const auto expected = graft::io::to_f64(file.at("ist_trace"));
+  train(*model, adapters, {batch}, {.learning_rate = 1e-2, .weight_decay = 0},
+        static_cast<Index>(expected.size()), [&](Index, double loss) { trace.push_back(loss); });
+  check.compare("ist_trace", trace, expected);
+}
+
+const Handler ist_handler({.kind = "model", .peft_type = "IST"}, run_ist);
+
+}  // namespace
 
 }  // namespace conformance

@@ -15,6 +15,8 @@ struct MethodModelSteps {
   /// `loss` is what a training step minimises, auxiliary losses and further passes included, and
   /// everything runs in the mode of the case.
   bool objective = false;
+  /// Looks at the adapters after the forward pass of the loss.
+  std::function<void(Checker&, graft::AdapterModel&)> inspect = {};
   /// Compares what else the case holds.
   std::function<void(Checker&, const graft::models::Model&, graft::AdapterModel&,
                      const graft::models::Batch&)>

@@ -50,6 +50,13 @@ class BasicModel {
   BasicSiteTable<T> sites_;
 };
 
+/// A width of a stack of blocks beside a model. @throws ValueError if it is no whole number
+inline Index reduced(Index width, Index reduction) {
+  if (reduction < 1 || width % reduction != 0)
+    throw ValueError(concat("stack of blocks: a width of ", width, " over ", reduction));
+  return width / reduction;
+}
+
 /// Puts what a batch is about on a tape, for the adapters that ask.
 template <std::floating_point T>
 std::shared_ptr<const ForwardContext> set_forward_context(BasicTape<T>& tape,

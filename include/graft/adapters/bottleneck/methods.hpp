@@ -1,7 +1,9 @@
 #pragma once
 
 #include "graft/adapters/bottleneck/adalink.hpp"
+#include "graft/adapters/bottleneck/autopeft.hpp"
 #include "graft/adapters/bottleneck/bi_adapter.hpp"
+#include "graft/adapters/bottleneck/das.hpp"
 #include "graft/adapters/bottleneck/detris.hpp"
 #include "graft/adapters/bottleneck/dyt.hpp"
 #include "graft/adapters/bottleneck/houlsby.hpp"
@@ -24,13 +26,12 @@ namespace graft::inline v0_1 {
 
 /// Bottleneck adapters.
 template <std::floating_point T>
-using BottleneckMethods =
-    MethodList<HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>,
-               BiAdapterMethod<T>, VLAdapterMethod<T>, PETLASTMethod<T>,
-               HyperFormerMethod<T, HyperFormerConfig>,
-               HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>,
-               AdaLinkMethod<T>, VLPETMethod<T>, SparseAdapterMethod<T>, IAAMethod<T>,
-               PolyhistorMethod<T, PolyhistorConfig>, PolyhistorMethod<T, PolyhistorLiteConfig>,
-               MoSAMethod<T>, DyTMethod<T>, PHAMethod<T>, DETRISMethod<T>>;
+using BottleneckMethods = MethodList<
+    HoulsbyMethod<T>, PfeifferMethod<T>, ParallelAdapterMethod<T>, MAMMethod<T>, BiAdapterMethod<T>,
+    VLAdapterMethod<T>, PETLASTMethod<T>, HyperFormerMethod<T, HyperFormerConfig>,
+    HyperFormerMethod<T, HyperFormerPlusPlusConfig>, UTAdapterMethod<T>, AdaLinkMethod<T>,
+    VLPETMethod<T>, SparseAdapterMethod<T>, IAAMethod<T>, PolyhistorMethod<T, PolyhistorConfig>,
+    PolyhistorMethod<T, PolyhistorLiteConfig>, MoSAMethod<T>, DyTMethod<T>, PHAMethod<T>,
+    DETRISMethod<T>, AutoPEFTMethod<T>, DASMethod<T>>;
 
 }  // namespace graft::inline v0_1
