@@ -4,8 +4,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
+#include <optional>
 #include <random>
 
+#include "graft/base/profile.hpp"
 #include "graft/io/json.hpp"
 #include "graft/models/load.hpp"
 #include "peak_rss.hpp"
@@ -62,7 +65,7 @@ int main(int argc, char** argv) {
   std::string file;
   Index prompt_tokens = 512, tokens = 64, rounds = 3;
   int threads = 0;
-  bool json = false;
+  bool json = false, profiled = false;
   CLI::App app("Times prompt processing and generation of a language model.");
   app.add_option("--model", file, "GGUF file or Hugging Face folder")->required();
   app.add_option("--prompt", prompt_tokens, "Tokens of the prompt")->check(CLI::PositiveNumber);
@@ -71,6 +74,7 @@ int main(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
   app.add_flag("--json", json);
+  app.add_flag("--profile", profiled, "Also print where the time of the tokens goes");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -84,6 +88,9 @@ int main(int argc, char** argv) {
     std::mt19937 random(1);
     const auto vocabulary = static_cast<unsigned>(model->info().vocabulary);
     std::vector<double> prompt_times, token_times;
+    graft::Profile profile;
+    std::clock_t processor_time = 0;
+    double best_time = 1e9;
     for (Index round = 0; round < rounds; ++round) {
       graft::BasicKvCache<float> cache;
       graft::models::Batch batch;
@@ -93,21 +100,30 @@ int main(int argc, char** argv) {
         batch.ids.push_back(static_cast<std::int32_t>(random() % vocabulary));
       std::vector<double> times;
       for (Index i = 0; i <= tokens; ++i) {
+        std::optional<graft::Profile::Recording> recording;
+        if (profiled && i > 0) recording.emplace(&profile);
         const auto begin = Clock::now();
+        const auto processor_begin = std::clock();
         graft::Tape tape({.gradients = false, .training = false});
         const auto logits = model->next_logits(tape, batch, cache);
-        const auto best = std::max_element(logits.begin(), logits.end());
         (i == 0 ? prompt_times : times).push_back(seconds_since(begin));
+        if (i > 0) processor_time += std::clock() - processor_begin;
+        const auto best = std::max_element(logits.begin(), logits.end());
         batch.ids = {static_cast<std::int32_t>(best - logits.begin())};
         batch.seq_len = 1;
       }
+      best_time = std::min(best_time, *std::min_element(times.begin(), times.end()));
       token_times.push_back(median(times));
     }
+    const double processor_ms = 1e3 * static_cast<double>(processor_time) / CLOCKS_PER_SEC /
+                                static_cast<double>(rounds * tokens);
     const double bandwidth = read_bandwidth(), bytes = linear_bytes(*model);
     const double rate = 1 / median(token_times);
     const double prompt_rate = static_cast<double>(prompt_tokens) / median(prompt_times);
     const graft::io::Json report{{"prompt_tokens_per_second", prompt_rate},
                                  {"tokens_per_second", rate},
+                                 {"best_tokens_per_second", 1 / best_time},
+                                 {"processor_ms_per_token", processor_ms},
                                  {"weight_mib", bytes / (1 << 20)},
                                  {"read_gib_per_second", bandwidth / (1 << 30)},
                                  {"bound_tokens_per_second", bandwidth / bytes},
@@ -116,10 +132,12 @@ int main(int argc, char** argv) {
       std::printf("%s\n", graft::io::json_text(report, 2).c_str());
     else
       std::printf(
-          "prompt %.0f tokens/s, generation %.1f tokens/s, %.0f %% of the %.1f that reading "
-          "%.0f MiB a token at %.1f GiB/s would allow\n",
-          prompt_rate, rate, 100 * rate * bytes / bandwidth, bandwidth / bytes, bytes / (1 << 20),
-          bandwidth / (1 << 30));
+          "prompt %.0f tokens/s, generation %.1f tokens/s (best %.1f, %.2f ms of all processors a "
+          "token), "
+          "%.0f %% of the %.1f that reading %.0f MiB a token at %.1f GiB/s would allow\n",
+          prompt_rate, rate, 1 / best_time, processor_ms, 100 * rate * bytes / bandwidth,
+          bandwidth / bytes, bytes / (1 << 20), bandwidth / (1 << 30));
+    if (profiled) std::fputs(profile.table().c_str(), stderr);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "bench_generate: %s\n", error.what());

@@ -14,6 +14,7 @@ __attribute__((target("avx512f,avx512bf16"))) inline float bf16_peak(Index round
     for (int i = 0; i < 24; ++i) asm volatile("vdpbf16ps %1, %1, %0" : "+v"(sums[i]) : "v"(pairs));
   }
   Floats sum = sums[0];
+#pragma GCC unroll 24
   for (int i = 1; i < 24; ++i) sum += sums[i];
   return sum[0];
 }

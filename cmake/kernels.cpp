@@ -12,5 +12,6 @@
 #include "graft/kernels/packed_weights.hpp"
 #include "graft/kernels/rotary.hpp"
 #include "graft/kernels/sparse.hpp"
+#include "graft/quant/dot.hpp"
 #include "graft/tensor/decompositions.hpp"
 #include "graft/tensor/fft.hpp"

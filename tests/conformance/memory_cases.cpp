@@ -17,6 +17,8 @@
 namespace conformance {
 namespace {
 
+using Wide = BasicTensor<double>;
+
 using graft::Tape;
 using graft::Tensor;
 using graft::Var;
@@ -69,7 +71,6 @@ void run_sherl(Checker& check, const Case& c) {
 /// A function with codes in its backward pass, in double precision: the cases keep codes away from
 /// ties, not from what single precision does to derivatives.
 void run_coded_function(Checker& check, const Case& c) {
-  using Wide = BasicTensor<double>;
   const auto file = tensors_of(c);
   const auto config = read_config_of<graft::S2AConfig>(c);
   const auto options = config.codes();
@@ -297,28 +298,23 @@ void run_steps(Checker& check, const Case& c,
     parameters.emplace_back(tensor_of<double>(saved, view.name));
   }
   auto optimizer = make(parameters);
-  const auto part = [](const BasicTensor<double>& t, Index step) {
-    const auto row = t.slice_rows(step, 1).clone();
-    return std::vector<double>(row.begin(), row.end());
-  };
   const auto steps = static_cast<Index>(file.at("gradient." + names.at(0)).shape.at(0));
   for (Index t = 0; t < steps; ++t) {
     for (std::size_t k = 0; k < names.size(); ++k)
-      parameters[k].mutable_grad() = BasicTensor<double>::from(
-          part(tensor_of<double>(file, "gradient." + names[k]), t), parameters[k].shape());
+      parameters[k].mutable_grad() = part(tensor_of<double>(file, "gradient." + names[k]), t);
     optimizer.step();
     optimizer.zero_grad();
     for (std::size_t k = 0; k < names.size(); ++k) {
       check.compare(concat("step ", t + 1, " of ", names[k]), values_of(parameters[k].value()),
-                    part(tensor_of<double>(file, "after." + names[k]), t));
+                    values_of(part(tensor_of<double>(file, "after." + names[k]), t)));
       if constexpr (requires { optimizer.second_moment(parameters[k]); }) {
         const auto& moment = optimizer.second_moment(parameters[k]);
         const bool matrix = parameters[k].shape().rank() > 1;
         check.compare(concat("second moment ", t + 1), moment.row,
-                      part(tensor_of<double>(file, matrix ? "row" : "vector"), t));
+                      values_of(part(tensor_of<double>(file, matrix ? "row" : "vector"), t)));
         if (matrix)
           check.compare(concat("second moment ", t + 1), moment.column,
-                        part(tensor_of<double>(file, "column"), t));
+                        values_of(part(tensor_of<double>(file, "column"), t)));
       }
     }
   }
@@ -346,7 +342,7 @@ void run_adalomo(Checker& check, const Case& c) {
   });
 }
 
-const Handler handlers[] = {
+const Handler memory_handlers[] = {
     {{.kind = "layer", .peft_type = "UNIPT"}, run_unipt},
     {{.kind = "layer", .peft_type = "SHERL"}, run_sherl},
     {{.kind = "transform", .peft_type = "S2A"}, run_coded_function},

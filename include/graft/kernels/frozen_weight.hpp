@@ -13,11 +13,18 @@ enum class Compute { f32, bf16 };
 /// to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
 
+/// y_ij = Σ_l x_il w_jl for `count` stored rows w_j of `in` values, row_bytes bytes apart, and m
+/// rows of x (rows ldx apart; those of y ldy apart). Sums are in f32 and one of them does not
+/// depend on `count`. Columns and rows are few enough for y to stay in a cache.
+using DotRows = void (*)(const void* rows, Index row_bytes, Index count, Index in, const float* x,
+                         Index m, Index ldx, float* y, Index ldy);
+
 /// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
 ///
 /// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
-/// `decode` turns to f32), or `packed`. If several are given they must hold the same values, and
-/// each product takes the one that suits it best.
+/// `decode` turns to f32, and that `dot`, unless null, multiplies with few rows), or `packed`. If
+/// several are given they must hold the same values, and each product takes the one that suits it
+/// best.
 struct FrozenWeight {
   Index out = 0, in = 0;
   const float* dense = nullptr;
@@ -25,6 +32,7 @@ struct FrozenWeight {
   const void* blocks = nullptr;
   Index row_bytes = 0;
   DecodeRow decode = nullptr;
+  DotRows dot = nullptr;
   const PackedWeights* packed = nullptr;
 };
 

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -78,11 +79,8 @@ struct RotaryAttention {
     const auto& tables = rope_tables(rope, pass, context);
     call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
     call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
-    if (pass.cache != nullptr) {
-      auto [k, v] = pass.cache->append(site.layer, call.k.value(), call.v.value());
-      call.k = x.tape().constant(k);
-      call.v = x.tape().constant(v);
-    }
+    if (pass.cache != nullptr)
+      std::tie(call.k, call.v) = pass.cache->extend(site.layer, call.k, call.v);
     call.options.batch = pass.batch;
     call.options.heads = site.heads;
     call.options.kv_heads = site.kv_heads;

@@ -6,6 +6,7 @@
 #include "graft/kernels/frozen.hpp"
 #include "graft/layers/concepts.hpp"
 #include "graft/layers/low_rank_product.hpp"
+#include "graft/quant/dot.hpp"
 #include "graft/quant/format.hpp"
 
 namespace graft::inline v0_1 {
@@ -78,6 +79,7 @@ class QuantizedLinear {
     w.blocks = blocks_;
     w.row_bytes = row_bytes_;
     w.decode = quant::row_decoder(format_);
+    w.dot = quant::row_dot(format_, in_);
     return w;
   }
   quant::Format format_;

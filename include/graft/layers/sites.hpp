@@ -264,6 +264,8 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   bool fan_in_fan_out = false;
   /// Path by which configurations mean this site, where it is not the path of its tensors.
   std::string target_path;
+  /// An older path of the module. A configuration that means the site by it has its tensors there.
+  std::string older_path;
   ConvGeometry conv;
   ExpertGeometry expert;
   SiteBiases<T> biases;

@@ -149,9 +149,12 @@ class BasicBert final : public BasicModel<T> {
     return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return loss_of(logits(tape, batch), batch);
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (config_.task == Task::embedding)
       throw ValueError("bert: a model without a head has no loss");
-    auto y = logits(tape, batch);
+    auto y = logits;
     if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
       y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
     return classification_loss(y, batch);

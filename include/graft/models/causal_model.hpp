@@ -78,7 +78,17 @@ class BasicCausalModel : public BasicModel<T> {
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     return token_loss(tape, batch, nullptr, nullptr);
   }
-  /// The same, and for each counted token whether the likeliest token was right, and its loss.
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
+    if (batch.labels.size() != batch.ids.size())
+      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
+                              batch.ids.size(), " tokens"));
+    std::vector<T> weights;
+    const auto labels = next_tokens(batch, weights);
+    return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
+                         std::span<const std::int64_t>(labels), std::span<const T>(weights));
+  }
+  /// The same as `loss`, and for each counted token whether the likeliest token was right, and its
+  /// loss.
   BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
                          std::vector<unsigned char>* correct, std::vector<T>* losses) const {
     if (batch.labels.size() != batch.ids.size())
@@ -217,5 +227,10 @@ class BasicCausalModel : public BasicModel<T> {
 };
 
 using CausalModel = BasicCausalModel<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicCausalModel<float>;
+extern template class BasicCausalModel<double>;
+#endif
 
 }  // namespace graft::inline v0_1::models

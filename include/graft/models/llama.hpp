@@ -236,4 +236,9 @@ class BasicLlama final : public BasicCausalModel<T> {
 
 using Llama = BasicLlama<float>;
 
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicLlama<float>;
+extern template class BasicLlama<double>;
+#endif
+
 }  // namespace graft::inline v0_1::models

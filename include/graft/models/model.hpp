@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graft/autograd/ops/loss.hpp"
+#include "graft/autograd/training_passes.hpp"
 #include "graft/layers/forward_context.hpp"
 #include "graft/layers/sites.hpp"
 #include "graft/models/batch.hpp"
@@ -36,6 +37,14 @@ class BasicModel {
   virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
   /// Loss against the labels of the batch, a scalar.
   virtual BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
+  /// The same for logits that are there already.
+  virtual BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const = 0;
+  /// What a training step may run; tape and batch have to outlive it.
+  TrainingPasses<T> passes(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+    return {[this, &tape, &batch] { return loss(tape, batch); },
+            [this, &tape, &batch] { return logits(tape, batch); },
+            [this, &batch](const BasicVar<T>& y) { return loss_of(y, batch); }};
+  }
 
  protected:
   BasicSiteTable<T> sites_;

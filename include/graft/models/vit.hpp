@@ -33,7 +33,8 @@ struct VitConfig {
 ///
 /// Sites: vit.embeddings.patch_embeddings.projection (a convolution),
 /// vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj, layernorm_after, mlp.{fc1, fc2}},
-/// vit.layernorm, classifier: module paths of transformers 5; files keep older names. Hidden sites
+/// vit.layernorm, classifier: module paths of transformers 5; files keep older names, by which
+/// configurations may mean the linear sites of blocks too. Hidden sites
 /// are named as in files: vit.encoder.layer.N.{attention.output, output}, vit.encoder.layer.N; so
 /// are attentions, vit.encoder.layer.N.attention.attention. Virtual tokens (vit.embeddings) come
 /// between the class token and the patches, after the positions were added.
@@ -61,7 +62,9 @@ class BasicVit final : public BasicModel<T> {
       const std::string path = concat("vit.layers.", l, "."),
                         file = concat("vit.encoder.layer.", l, ".");
       const auto linear = [&](const char* name, Index out, Index in) {
-        return BasicLinearSite<T>(path + name, weights.linear(file_name(path + name), out, in));
+        BasicLinearSite<T> site(path + name, weights.linear(file_name(path + name), out, in));
+        site.older_path = file_name(path + name);
+        return site;
       };
       b.attention.query = linear("attention.q_proj", d, d);
       b.attention.key = linear("attention.k_proj", d, d);
@@ -128,8 +131,11 @@ class BasicVit final : public BasicModel<T> {
                   it == std::end(kNames) ? part : std::string(it->second));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return loss_of(logits(tape, batch), batch);
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (!classifier_.base()) throw ValueError("vit: a model without a classifier has no loss");
-    return classification_loss(logits(tape, batch), batch);
+    return classification_loss(logits, batch);
   }
 
  private:
@@ -236,5 +242,10 @@ class BasicVit final : public BasicModel<T> {
 };
 
 using Vit = BasicVit<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicVit<float>;
+extern template class BasicVit<double>;
+#endif
 
 }  // namespace graft::inline v0_1::models

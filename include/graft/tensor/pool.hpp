@@ -1,7 +1,9 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <bit>
@@ -14,25 +16,34 @@
 
 namespace graft::inline v0_1 {
 
-/// Caching allocator behind every tensor: a freed block is kept and handed out again for a request
-/// of the same size class, so a training step in steady state never reaches the system allocator.
+/// Caching allocator behind every tensor: what is freed is handed out again, so a training step in
+/// steady state never reaches the system allocator.
 ///
-/// Size classes: eight per power of two, at most 12.5 % of address space (not of touched memory) is
-/// slack. Thread safe.
+/// Blocks below 16 KiB are kept by size: eight classes per power of two, at most 12.5 % of slack.
+/// Larger ones are cut from regions of at least 256 MiB of address space, which become memory where
+/// they are touched, and a freed one joins its free neighbours. So values that the backward pass
+/// lets go of make room for gradients of other sizes, and a process holds little more than its
+/// tensors need at their highest. Thread safe.
 class MemoryPool {
  public:
   struct Stats {
-    std::int64_t system_allocations = 0;  ///< blocks ever asked of the system
+    std::int64_t system_allocations = 0;  ///< blocks and regions ever asked of the system
     std::int64_t bytes_in_use = 0;        ///< in blocks handed out now
     std::int64_t peak_bytes_in_use = 0;   ///< highest bytes_in_use since the last reset_peak()
-    std::int64_t bytes_cached = 0;        ///< in blocks kept for reuse
+    std::int64_t bytes_cached = 0;        ///< free memory that was touched, kept for reuse
   };
 
   /// Header before the data of a block; the data begins kAlignment bytes after it.
   struct Block {
     std::atomic<std::int32_t> references;
-    std::int32_t size_class;
-    Block* next;
+    std::int32_t size_class;  ///< or one of the values below
+    Block* next;              ///< of a list: of free blocks, or of whoever holds this one
+    // Of a block in a region:
+    Block* previous;       // of the list of free blocks
+    Block* before;         // neighbour at lower addresses; null: the first one
+    std::size_t bytes;     // header included
+    std::size_t resident;  // of a free block: bytes from its start that may be in memory
+    void* region;
   };
   static_assert(sizeof(Block) <= kAlignment);
 
@@ -43,61 +54,79 @@ class MemoryPool {
     return *pool;
   }
 
-  /// A block with one reference and room for `bytes` bytes after its header.
+  MemoryPool() = default;
+  MemoryPool(const MemoryPool&) = delete;
+  MemoryPool& operator=(const MemoryPool&) = delete;
+  /// Blocks that are still held become invalid.
+  ~MemoryPool() {
+    trim();
+    while (regions_ != nullptr) unmap(regions_);
+  }
+
+  /// A block with one reference and room for `bytes` bytes after its header. @throws bad_alloc
   Block* acquire(std::size_t bytes) {
-    const int size_class = class_of(bytes);
-    const std::size_t capacity = capacity_of(size_class);
-    {
-      const std::lock_guard lock(mutex_);
-      stats_.bytes_in_use += static_cast<std::int64_t>(capacity);
-      if (stats_.bytes_in_use > stats_.peak_bytes_in_use)
-        stats_.peak_bytes_in_use = stats_.bytes_in_use;
-      Block*& head = free_[static_cast<std::size_t>(size_class)];
-      if (head != nullptr) {
-        Block* block = head;
-        head = block->next;
-        stats_.bytes_cached -= static_cast<std::int64_t>(capacity);
-        block->references.store(1, std::memory_order_relaxed);
-        return block;
-      }
-      ++stats_.system_allocations;
-    }
-    constexpr std::size_t kHugePage = std::size_t{2} << 20;
-    const std::size_t total = capacity + kAlignment;
-    void* memory = ::operator new(total, std::align_val_t{kAlignment});
-    if (total >= 2 * kHugePage) {
-      const auto begin =
-          (reinterpret_cast<std::uintptr_t>(memory) + kHugePage - 1) & ~(kHugePage - 1);
-      const auto end = (reinterpret_cast<std::uintptr_t>(memory) + total) & ~(kHugePage - 1);
-      if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-    }
-    auto* block = ::new (memory) Block{};
+    const std::lock_guard lock(mutex_);
+    Block* const block = bytes < kSmall ? take_small(class_of(bytes)) : take_large(bytes);
+    stats_.bytes_in_use += size_of(*block);
+    stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
     block->references.store(1, std::memory_order_relaxed);
-    block->size_class = size_class;
     return block;
   }
 
   /// Takes back a block whose last reference is gone.
   void recycle(Block* block) noexcept {
     const std::lock_guard lock(mutex_);
-    const auto capacity = static_cast<std::int64_t>(capacity_of(block->size_class));
-    stats_.bytes_in_use -= capacity;
-    stats_.bytes_cached += capacity;
-    Block*& head = free_[static_cast<std::size_t>(block->size_class)];
-    block->next = head;
-    head = block;
+    const auto size = size_of(*block);
+    stats_.bytes_in_use -= size;
+    stats_.bytes_cached += size;
+    if (block->size_class >= 0) {
+      Block*& head = small_[static_cast<std::size_t>(block->size_class)];
+      block->next = head;
+      head = block;
+      return;
+    }
+    block->resident = block->bytes;
+    if (Block* const after = behind(block); after != nullptr && after->size_class == kFree)
+      join(block, after);
+    if (Block* const before = block->before; before != nullptr && before->size_class == kFree) {
+      unlist(before);
+      stats_.bytes_cached += static_cast<std::int64_t>(before->bytes - before->resident);
+      before->resident = before->bytes + block->resident;
+      absorb(before, block);
+      block = before;
+    }
+    list(block);
   }
 
-  /// Gives all cached blocks back to the system.
+  /// Gives all cached memory back to the system.
   void trim() {
     const std::lock_guard lock(mutex_);
-    for (Block*& head : free_) {
+    for (Block*& head : small_) {
       while (head != nullptr) {
         Block* next = head->next;
         head->~Block();
         ::operator delete(static_cast<void*>(head), std::align_val_t{kAlignment});
         head = next;
       }
+    }
+    const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+    for (Region* region = regions_; region != nullptr;) {
+      Region* const next = region->next;
+      Block* block = region->first();
+      if (block->size_class == kFree && behind(block) == nullptr) {
+        unlist(block);
+        unmap(region);
+      } else {
+        for (; block != nullptr; block = behind(block)) {
+          if (block->size_class != kFree || block->resident == 0) continue;
+          const auto start = reinterpret_cast<std::uintptr_t>(block);
+          const auto first = (start + sizeof(Block) + page - 1) & ~(page - 1);
+          const auto last = (start + block->bytes) & ~(page - 1);
+          if (first < last) ::madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+          block->resident = 0;
+        }
+      }
+      region = next;
     }
     stats_.bytes_cached = 0;
   }
@@ -112,9 +141,25 @@ class MemoryPool {
   }
 
  private:
+  struct Region {
+    void* memory;       // as the system gave it
+    std::size_t bytes;  // of it
+    std::byte* end;     // of the last block
+    Region *next, *previous;
+    Block* first() {
+      return reinterpret_cast<Block*>(reinterpret_cast<std::byte*>(this) + kAlignment);
+    }
+  };
+  static_assert(sizeof(Region) <= kAlignment);
+
   static constexpr int kSteps = 8;  // classes per power of two
   static constexpr int kClasses = 48 * kSteps;
+  static constexpr std::size_t kSmall = std::size_t{16} << 10;
+  static constexpr std::size_t kRegion = std::size_t{256} << 20;
+  static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  static constexpr std::int32_t kUsed = -1, kFree = -2;  // size classes of blocks in regions
 
+  /// The smallest class that has room for so many bytes.
   static int class_of(std::size_t bytes) {
     std::size_t units = (bytes + kAlignment - 1) / kAlignment;
     if (units < kSteps) return static_cast<int>(units);
@@ -130,9 +175,138 @@ class MemoryPool {
     const auto step = static_cast<std::size_t>(size_class % kSteps + kSteps);
     return (step << (exponent - 3)) * kAlignment;
   }
+  /// The largest class that is not above so many bytes.
+  static std::size_t class_below(std::size_t bytes) {
+    const int above = class_of(bytes);
+    return static_cast<std::size_t>(capacity_of(above) > bytes ? above - 1 : above);
+  }
+  static std::int64_t size_of(const Block& block) {
+    return static_cast<std::int64_t>(block.size_class >= 0 ? capacity_of(block.size_class)
+                                                           : block.bytes);
+  }
+
+  Block* take_small(int size_class) {
+    Block*& head = small_[static_cast<std::size_t>(size_class)];
+    if (head != nullptr) {
+      Block* const block = head;
+      head = block->next;
+      stats_.bytes_cached -= static_cast<std::int64_t>(capacity_of(size_class));
+      return block;
+    }
+    ++stats_.system_allocations;
+    auto* block =
+        ::new (::operator new(capacity_of(size_class) + kAlignment, std::align_val_t{kAlignment}))
+            Block{};
+    block->size_class = size_class;
+    return block;
+  }
+
+  Block* take_large(std::size_t bytes) {
+    // Whole pages, so that rows of different tensors do not lie a vector apart in the caches.
+    const std::size_t unit = bytes < 4 * kSmall ? kAlignment : std::size_t{4096};
+    const std::size_t wanted = (bytes + kAlignment + unit - 1) / unit * unit;
+    Block* block = find(wanted);
+    if (block == nullptr) block = map_region(wanted);
+    unlist(block);
+    if (block->bytes >= wanted + kSmall) {
+      auto* rest = ::new (reinterpret_cast<std::byte*>(block) + wanted) Block{};
+      rest->before = block;
+      rest->bytes = block->bytes - wanted;
+      rest->resident = block->resident > wanted ? block->resident - wanted : 0;
+      rest->region = block->region;
+      block->bytes = wanted;
+      block->resident -= rest->resident;
+      if (Block* const after = behind(rest)) after->before = rest;
+      list(rest);
+    }
+    stats_.bytes_cached -= static_cast<std::int64_t>(block->resident);
+    block->size_class = kUsed;
+    return block;
+  }
+
+  /// The smallest free block of those looked at that is large enough; null if there is none.
+  Block* find(std::size_t wanted) const {
+    for (std::size_t c = class_below(wanted); c < kClasses; ++c) {
+      const std::uint64_t bits = listed_[c / 64] >> (c % 64);
+      if (bits == 0) {
+        c |= 63;
+        continue;
+      }
+      c += static_cast<std::size_t>(std::countr_zero(bits));
+      Block* best = nullptr;
+      int looks = 64;
+      for (Block* b = large_[c]; b != nullptr && looks-- > 0; b = b->next)
+        if (b->bytes >= wanted && (best == nullptr || b->bytes < best->bytes)) best = b;
+      if (best != nullptr) return best;
+    }
+    return nullptr;
+  }
+
+  Block* map_region(std::size_t wanted) {
+    ++stats_.system_allocations;
+    const std::size_t bytes = std::max(kRegion, wanted + kAlignment) + kHugePage;
+    void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw std::bad_alloc();
+    const auto start = reinterpret_cast<std::uintptr_t>(memory);
+    const auto aligned = (start + kHugePage - 1) & ~(kHugePage - 1);
+    const std::size_t usable = (start + bytes - aligned) / kAlignment * kAlignment;
+    ::madvise(reinterpret_cast<void*>(aligned), usable, MADV_HUGEPAGE);
+    auto* const base = reinterpret_cast<std::byte*>(aligned);
+    auto* const region = ::new (base) Region{memory, bytes, base + usable, regions_, nullptr};
+    if (regions_ != nullptr) regions_->previous = region;
+    regions_ = region;
+    auto* const block = ::new (static_cast<void*>(region->first())) Block{};
+    block->bytes = usable - kAlignment;
+    block->region = region;
+    list(block);
+    return block;
+  }
+  void unmap(Region* region) noexcept {
+    (region->previous != nullptr ? region->previous->next : regions_) = region->next;
+    if (region->next != nullptr) region->next->previous = region->previous;
+    ::munmap(region->memory, region->bytes);
+  }
+
+  /// The neighbour at higher addresses; null behind the last one.
+  static Block* behind(const Block* block) noexcept {
+    auto* const address =
+        const_cast<std::byte*>(reinterpret_cast<const std::byte*>(block)) + block->bytes;
+    return address < static_cast<const Region*>(block->region)->end
+               ? reinterpret_cast<Block*>(address)
+               : nullptr;
+  }
+  /// `block`, all of it in memory, grows by the free one behind it.
+  void join(Block* block, Block* after) noexcept {
+    unlist(after);
+    if (after->resident > 0) block->resident = block->bytes + after->resident;
+    absorb(block, after);
+  }
+  void absorb(Block* block, Block* after) noexcept {
+    block->bytes += after->bytes;
+    if (Block* const next = behind(block)) next->before = block;
+  }
+  void list(Block* block) noexcept {
+    const std::size_t c = class_below(block->bytes);
+    block->size_class = kFree;
+    block->previous = nullptr;
+    block->next = large_[c];
+    if (large_[c] != nullptr) large_[c]->previous = block;
+    large_[c] = block;
+    listed_[c / 64] |= std::uint64_t{1} << (c % 64);
+  }
+  void unlist(Block* block) noexcept {
+    const std::size_t c = class_below(block->bytes);
+    (block->previous != nullptr ? block->previous->next : large_[c]) = block->next;
+    if (block->next != nullptr) block->next->previous = block->previous;
+    if (large_[c] == nullptr) listed_[c / 64] &= ~(std::uint64_t{1} << (c % 64));
+  }
 
   mutable std::mutex mutex_;
-  std::array<Block*, kClasses> free_{};
+  std::array<Block*, kClasses> small_{};  // lists of free blocks
+  std::array<Block*, kClasses> large_{};  // the same in regions, by the class below their bytes
+  std::array<std::uint64_t, kClasses / 64> listed_{};  // which of these lists have blocks
+  Region* regions_ = nullptr;
   Stats stats_;
 };
 

@@ -105,6 +105,42 @@ GRAFT_SIMD_FN inline void run_dot(int tile_rows, const float* a, Index lda,
   }
 }
 
+/// C += H P in rows × cols elements.
+GRAFT_SIMD_FN inline void add_low_rank(const Product& q, Index row0, Index rows, Index col0,
+                                       Index cols) noexcept {
+  for (Index i = 0; i < (q.rank > 0 ? rows : 0); ++i) {
+    float* c = q.c + (row0 + i) * q.ldc + col0;
+    const float* h = q.h + (row0 + i) * q.ldh;
+    for (Index j = 0; j < cols; j += kLanes) {
+      const Index left = std::min<Index>(cols - j, kLanes);
+      Floats v = load_partial(c + j, left);
+      for (Index r = 0; r < q.rank; ++r)
+        v = fma(h[r], load_partial(q.p + r * q.ldp + col0 + j, left), v);
+      store_partial(c + j, v, left);
+    }
+  }
+}
+
+/// One task of the same with b.dot, all rows and alpha 1.
+GRAFT_SIMD_FN inline void run_stored_dot_task(const Product& q, Index task,
+                                              float* scratch) noexcept {
+  const Index col0 = task * q.col_block;
+  const Index cols = std::min(q.col_block, q.n - col0);
+  q.b.dot(static_cast<const char*>(q.b.blocks) + col0 * q.b.row_bytes, q.b.row_bytes, cols, q.k,
+          q.a, q.m, q.a_row, scratch, q.col_block);
+  for (Index i = 0; i < q.m; ++i) {
+    float* c = q.c + i * q.ldc + col0;
+    for (Index j = 0; j < cols; j += kLanes) {
+      const Index left = std::min<Index>(cols - j, kLanes);
+      Floats v = load_partial(scratch + i * q.col_block + j, left);
+      if (q.bias != nullptr) v += load_partial(q.bias + col0 + j, left);
+      if (q.beta != 0.0f) v = fma(q.beta, load_partial(c + j, left), v);
+      store_partial(c + j, v, left);
+    }
+  }
+  add_low_rank(q, 0, q.m, col0, cols);
+}
+
 /// One task of a product with b.form n_rows and a_k = 1.
 GRAFT_SIMD_FN inline void run_dot_task(const Product& q, Index task, float* scratch) noexcept {
   const Index row0 = task / q.col_blocks() * q.row_block;
@@ -165,17 +201,7 @@ GRAFT_SIMD_FN inline void run_dot_task(const Product& q, Index task, float* scra
       i += tile_rows;
     }
   }
-  for (Index i = 0; i < (q.rank > 0 ? rows : 0); ++i) {
-    float* c = q.c + (row0 + i) * q.ldc + col0;
-    const float* h = q.h + (row0 + i) * q.ldh;
-    for (Index j = 0; j < cols; j += kLanes) {
-      const Index left = std::min<Index>(cols - j, kLanes);
-      Floats v = load_partial(c + j, left);
-      for (Index r = 0; r < q.rank; ++r)
-        v = fma(h[r], load_partial(q.p + r * q.ldp + col0 + j, left), v);
-      store_partial(c + j, v, left);
-    }
-  }
+  add_low_rank(q, row0, rows, col0, cols);
 }
 
 }  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS

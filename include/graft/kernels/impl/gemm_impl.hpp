@@ -66,6 +66,12 @@ inline void run_product(Product& q) {
 
 /// Dot products: for b.form n_rows and a_k 1, with few rows or few columns.
 inline void run_dots(Product& q) {
+  if (q.b.dot != nullptr && q.m <= kMaxStoredDotRows) {
+    q.row_block = q.m;
+    q.col_block = 32;
+    q.scratch = q.m * q.col_block;
+    return run_tasks(q, GRAFT_DISPATCH(run_stored_dot_task), q.operations());
+  }
   const bool quantised = q.b.decode != nullptr;
   q.depth = std::max<Index>(1, block_depth(q.k, quantised ? 1024 : 2048));
   if (q.m <= 32) {

@@ -18,6 +18,8 @@ inline constexpr Index kPanel = 32;
 inline constexpr Index kMaxDepth = 1024;
 /// The same for panels of bf16 pairs.
 inline constexpr Index kMaxPairDepth = 2048;
+/// Rows up to which stored weights are multiplied by their own `dot`, not decoded first.
+inline constexpr Index kMaxStoredDotRows = 8;
 /// A decoder may start at any multiple of this.
 inline constexpr Index kDecodeStep = 256;
 /// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share
@@ -50,6 +52,7 @@ struct RightOperand {
   const void* blocks = nullptr;  // or rows to decode
   Index row_bytes = 0;
   DecodeRow decode = nullptr;
+  DotRows dot = nullptr;
   const std::uint32_t* words = nullptr;  // or panels of bf16 pairs
   // Panels: depth of a block, and the size of the packed matrix.
   Index panel_depth = 0, panel_k = 0, panel_n = 0;

@@ -18,6 +18,7 @@ inline RightOperand operand_of(const FrozenWeight& weight, bool backward) noexce
     b.blocks = weight.blocks;
     b.row_bytes = weight.row_bytes;
     b.decode = weight.decode;
+    b.dot = weight.dot;
   }
   return b;
 }

@@ -46,9 +46,19 @@ GRAFT_SIMD_INLINE Ints load_i8(const std::uint8_t* p) noexcept {
 #endif
 }
 GRAFT_SIMD_INLINE Ints load_u16(const std::uint8_t* p) noexcept {
+#if GRAFT_SIMD_BYTES == 64 && !defined(__clang__)
+  kernels::Vec<short, 16> words;  // a copy: p may be odd
+  __builtin_memcpy(&words, p, sizeof words);
+  return __builtin_ia32_pmovzxwd512_mask(words, Ints{}, static_cast<short>(-1));
+#elif GRAFT_SIMD_BYTES == 32 && !defined(__clang__)
+  kernels::Vec<short, 8> words;
+  __builtin_memcpy(&words, p, sizeof words);
+  return __builtin_ia32_pmovzxwd256(words);
+#else
   kernels::Vec<std::uint16_t, kLanes> words;  // a copy: p may be odd
   __builtin_memcpy(&words, p, sizeof words);
   return __builtin_convertvector(words, Ints);
+#endif
 }
 
 GRAFT_SIMD_INLINE std::uint16_t half_word(const std::uint8_t* p) noexcept {
