@@ -7,7 +7,7 @@ using graft::LeMoConfig;
 
 namespace {
 
-using Setup = memory::OnLlama<double, graft::LeMoMethod<double>>;
+using Setup = memory::OnLlama<double>;
 using Stack = graft::LeMoStack<double>;
 
 LeMoConfig small() {

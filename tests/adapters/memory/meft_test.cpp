@@ -8,7 +8,7 @@ using graft::MEFTConfig;
 namespace {
 
 template <class T>
-using Setup = memory::OnLlama<T, graft::MEFTMethod<T>>;
+using Setup = memory::OnLlama<T>;
 
 MEFTConfig config_of(Index variant) {
   MEFTConfig config;

@@ -24,9 +24,7 @@ graft::models::VitConfig vit() {
 
 struct Setup {
   graft::models::BasicVit<double> model{vit(), memory::RandomWeights<double>(true)};
-  graft::MethodRegistry<double> registry =
-      graft::MethodRegistry<double>().add(graft::MethodList<graft::PYRAMethod<double>>{});
-  graft::BasicAdapterModel<double> adapters{model.sites(), registry};
+  graft::BasicAdapterModel<double> adapters{model.sites(), graft::all_methods<double>()};
 
   explicit Setup(std::vector<Index> schedule) {
     adapters.add("a", PYRAConfig{.merge_schedule = std::move(schedule)}, 1);
@@ -79,7 +77,6 @@ TEST_CASE("Merged tokens are fewer, stand for all, and have gradients") {
 
 TEST_CASE("Tokens that are the same are merged without a trace") {
   // Without positions, equal patches are equal tokens; sizes make attention count them.
-  Setup setup({1, 1, 1});
   struct Flat final : graft::models::BasicWeights<double> {
     memory::RandomWeights<double> plain{true};
     bool has(const std::string&) const override { return true; }
@@ -98,7 +95,7 @@ TEST_CASE("Tokens that are the same are merged without a trace") {
     }
   };
   graft::models::BasicVit<double> model(vit(), Flat());
-  graft::BasicAdapterModel<double> adapters(model.sites(), setup.registry);
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   adapters.add("a", PYRAConfig{.merge_schedule = {3, 1, 1}}, 1);
   auto b = Setup::batch();
   std::fill(b.pixels.begin(), b.pixels.end(), 0.7);

@@ -10,8 +10,7 @@ using graft::Index;
 
 namespace {
 
-using Setup = memory::OnLlama<double, graft::LSTMethod<double>, graft::QSTMethod<double>,
-                              graft::SHERLMethod<double>>;
+using Setup = memory::OnLlama<double>;
 
 const graft::LSTConfig kLst{.reduction_factor = 2};
 const graft::QSTConfig kQst{.reduction_factor = 2, .downsample_rank = 3};

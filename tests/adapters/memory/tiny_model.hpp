@@ -6,6 +6,7 @@
 
 #include "adapters/method_checks.hpp"
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
 
 /// A random LLaMA with one adapter on it.
@@ -62,12 +63,10 @@ void randomize(const graft::AdapterSet<T>& set, double scale = 0.3) {
     p.assign(checks::random_tensor<T>(p.shape(), seed++, scale));
 }
 
-template <class T, class... Methods>
+template <class T>
 struct OnLlama {
   graft::models::BasicLlama<T> model;
-  graft::MethodRegistry<T> registry =
-      graft::MethodRegistry<T>().add(graft::MethodList<Methods...>{});
-  graft::BasicAdapterModel<T> adapters{model.sites(), registry};
+  graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   template <class Config>
   explicit OnLlama(const Config& config, Index layers = 3)
