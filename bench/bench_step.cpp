@@ -121,7 +121,7 @@ int main(int argc, char** argv) {
       if ((profiled || !trace.empty()) && step + 1 == steps) recording.emplace(&profile);
       const auto begin = std::chrono::steady_clock::now();
       graft::Tape tape({.seed = static_cast<std::uint64_t>(step), .bf16_saved = storage == "bf16"});
-      auto loss = model->loss(tape, batch);
+      auto loss = adapters.training_loss(tape, model->passes(tape, batch));
       last = loss.item();
       if (step == 0) first = last;
       if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);

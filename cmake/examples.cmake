@@ -6,6 +6,8 @@ if(_sources)
     graft_program(graft ${_sources})
     target_link_libraries(graft PRIVATE graft_methods_float)
     target_precompile_headers(graft PRIVATE "${PROJECT_SOURCE_DIR}/examples/graft/session.hpp")
+    # Most of what a command costs to compile it shares with the others.
+    set_target_properties(graft PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 7)
   else()
     message(STATUS "graft: the program graft needs nlohmann_json, PCRE2, ICU and CLI11: left out")
   endif()

@@ -1,6 +1,7 @@
 # The registry of methods for our own programs: one translation unit a family and precision instead of one
 # that holds everything. graft_methods_float and graft_methods_double define all_methods<T>() of
-# graft/compose/methods.hpp; a family is a folder of include/graft/adapters with a methods.hpp.
+# graft/compose/methods.hpp, BasicAdapterModel<T> and what graft/models/load.hpp opens; a family is a folder of
+# include/graft/adapters with a methods.hpp.
 file(GLOB _families CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/include/graft/adapters/*/methods.hpp")
 foreach(scalar IN ITEMS float double)
   set(_sources "")
@@ -25,12 +26,34 @@ void add_@family@(MethodRegistry<@scalar@>& registry) { registry.add(@_alias@<@s
     string(APPEND _declared "void add_${family}(MethodRegistry<${scalar}>& registry);\n")
     string(APPEND _added "    detail::add_${family}(r);\n")
   endforeach()
+  if(TARGET graft_text)
+    set(_source "${PROJECT_BINARY_DIR}/methods/models_${scalar}.cpp")
+    file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT [[
+#include "graft/models/load.hpp"
+
+namespace graft::models {
+template class BasicCausalModel<@scalar@>;
+template class BasicLlama<@scalar@>;
+template class BasicVit<@scalar@>;
+template std::unique_ptr<BasicModel<@scalar@>> load<@scalar@>(const std::filesystem::path&);
+template std::unique_ptr<BasicBert<@scalar@>> load_encoder<@scalar@>(const std::filesystem::path&, const HeadConfig&,
+                                                                    std::vector<std::string>*);
+template std::unique_ptr<BasicVit<@scalar@>> load_image_classifier<@scalar@>(const std::filesystem::path&,
+                                                                            const HeadConfig&,
+                                                                            std::vector<std::string>*);
+}  // namespace graft::models
+]])
+    list(APPEND _sources "${_source}")
+  endif()
   set(_source "${PROJECT_BINARY_DIR}/methods/all_${scalar}.cpp")
   file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT [[
+#include "graft/compose/adapter_model.hpp"
 #include "graft/compose/full_method.hpp"
 #include "graft/compose/methods.hpp"
 
 namespace graft {
+template class BasicAdapterModel<@scalar@>;
+
 namespace detail {
 @_declared@}  // namespace detail
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // Precompiled for all tests: what nearly every test reads. That each header includes what it needs
-// is checked by cmake/check_headers.sh.
+// is checked by cmake/check_headers.py.
 #include <algorithm>
 #include <array>
 #include <cmath>

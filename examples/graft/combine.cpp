@@ -11,7 +11,7 @@ namespace {
 namespace fs = std::filesystem;
 using graft::concat;
 
-struct Settings {
+struct CombineSettings {
   std::string model, output;
   std::vector<std::string> adapters;
   std::vector<double> weights;
@@ -19,7 +19,7 @@ struct Settings {
   bool json = false;
 };
 
-int combine(const Settings& s) {
+int combine(const CombineSettings& s) {
   if (!s.weights.empty() && s.weights.size() != s.adapters.size())
     throw graft::ValueError(
         concat("--weights: ", s.weights.size(), " weights for ", s.adapters.size(), " adapters"));
@@ -55,7 +55,7 @@ int combine(const Settings& s) {
 
 void add_combine(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("combine", "Several adapters as one LoRA, with weights");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<CombineSettings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");

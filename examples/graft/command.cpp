@@ -3,6 +3,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <fstream>
 #include <utility>
@@ -32,7 +34,20 @@ double status_kib(const std::string& key, const char* file = "/proc/self/status"
   return 0;
 }
 
+std::atomic<bool> interrupted{false};
+extern "C" void note_interrupt(int signal) {
+  interrupted = true;
+  std::signal(signal, SIG_DFL);
+}
+
 }  // namespace
+
+void catch_interrupts() {
+  std::signal(SIGINT, note_interrupt);
+  std::signal(SIGTERM, note_interrupt);
+}
+
+bool was_interrupted() { return interrupted.load(); }
 
 double peak_rss_mib() {
   // VmHWM is of this process alone; getrusage also counts the parent's before exec.

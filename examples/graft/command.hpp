@@ -48,6 +48,9 @@ std::string format_number(double value, const char* format);
 std::vector<std::string> split(const std::string& text, char separator);
 /// True if stdout is a terminal.
 bool on_terminal();
+/// From now on SIGINT and SIGTERM are only noted; the second one ends the program at once.
+void catch_interrupts();
+bool was_interrupted();
 void set_threads(int threads);
 void print_json(const graft::io::Json& json);
 /// Prints a line at once.

@@ -1,9 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <map>
 #include <optional>
 
@@ -23,10 +21,7 @@ using graft::concat;
 using graft::Index;
 using graft::io::Json;
 
-std::atomic<bool> interrupted{false};
-extern "C" void stop_comparing(int) { interrupted = true; }
-
-struct Settings {
+struct CompareSettings {
   std::string model, task = "classification", data, output, methods = "all", documents = "file",
                      learning_rates = "1e-3", scheduler = "linear", target_modules = "all-linear",
                      method_settings;
@@ -45,13 +40,12 @@ constexpr Index kTimedSteps = 12;
 /// fails ends nothing else. What is done is recorded below the output folder.
 class Comparison {
  public:
-  Comparison(const Settings& settings, const CLI::App& command)
+  Comparison(const CompareSettings& settings, const CLI::App& command)
       : s_(settings), command_(command), output_(settings.output) {}
 
   int operator()() {
     read_settings();
-    std::signal(SIGINT, stop_comparing);
-    std::signal(SIGTERM, stop_comparing);
+    catch_interrupts();
     const auto names = method_names();
     const auto rates = split(s_.learning_rates, ',');
     total_ = std::ssize(names) * (std::ssize(rates) - 1 + s_.seeds);
@@ -186,9 +180,9 @@ class Comparison {
               std::fflush(stdout);
             }
           },
-          [] { return interrupted.load(); });
+          was_interrupted);
       if (on_terminal() && !s_.json) std::printf("\r\033[K");
-      if (interrupted || result.code == 130)
+      if (was_interrupted() || result.code == 130)
         throw Exit{130, "interrupted; the same command goes on from here"};
       if (result.code != 0) {
         fs::create_directories(place);
@@ -201,7 +195,8 @@ class Comparison {
     return graft::io::read_json(place / "result.json");
   }
 
-  /// Settings of finetune from --method-settings: for all methods under "*", and for this one.
+  /// CompareSettings of finetune from --method-settings: for all methods under "*", and for this
+  /// one.
   std::vector<std::string> own_arguments(const std::string& method) const {
     std::vector<std::string> arguments;
     for (const auto& name : {std::string("*"), method}) {
@@ -337,7 +332,7 @@ class Comparison {
     return json;
   }
 
-  const Settings& s_;
+  const CompareSettings& s_;
   const CLI::App& command_;
   fs::path output_;
   Json own_ = Json::object();
@@ -351,7 +346,7 @@ class Comparison {
 void add_compare(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand(
       "compare", "Train several methods on one task under one budget -> table and page");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<CompareSettings>();
   auto unused = std::make_shared<std::string>();
   const auto positive = CLI::PositiveNumber;
   c->option_defaults()->always_capture_default();

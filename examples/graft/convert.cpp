@@ -18,7 +18,7 @@ using graft::io::Json;
 
 constexpr std::string_view kPrefix = "base_model.model.";
 
-struct Settings {
+struct ConvertSettings {
   std::string input, output, model, initial;
   bool to_lora = false;
   graft::RankChoice choice;
@@ -89,7 +89,7 @@ std::map<std::string, Pair> read_pairs(const graft::io::SafetensorsFile& file) {
 
 /// PEFT folder -> GGUF file as llama.cpp loads it with --lora, where ΔW = alpha / rank · B A with
 /// the rank of each pair.
-void to_gguf(const Settings& s, const graft::models::Model& model) {
+void to_gguf(const ConvertSettings& s, const graft::models::Model& model) {
   const fs::path folder = s.input;
   const auto config = plain_lora_config(folder / "adapter_config.json");
   const auto file = graft::io::SafetensorsFile::open(folder / "adapter_model.safetensors");
@@ -136,7 +136,7 @@ void to_gguf(const Settings& s, const graft::models::Model& model) {
 }
 
 /// GGUF file -> PEFT folder.
-void to_peft(const Settings& s, const graft::models::Model& model) {
+void to_peft(const ConvertSettings& s, const graft::models::Model& model) {
   const auto& table = model.sites();
   const auto file = graft::io::GgufFile::open(s.input);
   if (file.metadata().get_string("general.type", "") != "adapter" ||
@@ -215,7 +215,7 @@ void to_peft(const Settings& s, const graft::models::Model& model) {
 }
 
 /// PEFT folder of any method that merges -> PEFT folder of a LoRA.
-void to_lora(const Settings& s, graft::models::Model& model) {
+void to_lora(const ConvertSettings& s, graft::models::Model& model) {
   graft::AdapterModel adapters(model.sites(), methods());
   adapters.load("source", s.input);
   auto& set = graft::convert_to_lora(adapters, "source", "lora", s.choice);
@@ -224,7 +224,7 @@ void to_lora(const Settings& s, graft::models::Model& model) {
   say(concat("wrote a LoRA of ", millions(set.trainable_elements()), " parameters to ", s.output));
 }
 
-int convert(const Settings& s) {
+int convert(const ConvertSettings& s) {
   if (!fs::exists(s.input)) throw graft::IoError(s.input + ": no such file or folder");
   if (!s.initial.empty()) {
     graft::convert_to_original_weights(s.input, s.initial, s.output);
@@ -250,7 +250,7 @@ void add_convert(CLI::App& app, Command& run) {
       "convert",
       "LoRA adapters between PEFT folders and GGUF files, by what the input is; other adapters to "
       "LoRA with --to-lora");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<ConvertSettings>();
   c->add_option("--input", s->input, "PEFT folder, or GGUF adapter file")->required();
   c->add_option("--output", s->output, "GGUF adapter file, or PEFT folder")->required();
   c->add_option("--model", s->model,

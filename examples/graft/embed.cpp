@@ -18,7 +18,7 @@ using graft::concat;
 using graft::Index;
 using graft::models::Pooling;
 
-struct Settings {
+struct EmbedSettings {
   std::string model, data, output, pooling;
   std::vector<std::string> adapters;
   LabelledOptions columns;
@@ -52,7 +52,7 @@ std::string as_text(const graft::Tensor& vectors, bool json) {
   return out;
 }
 
-int embed(const Settings& s) {
+int embed(const EmbedSettings& s) {
   set_threads(s.threads);
   const std::string extension = fs::path(s.output).extension().string();
   if (!s.output.empty() && s.output != "-" && extension != ".csv" && extension != ".jsonl" &&
@@ -102,7 +102,7 @@ int embed(const Settings& s) {
 
 void add_embed(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("embed", "Vectors of texts from an encoder");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<EmbedSettings>();
   c->option_defaults()->always_capture_default();
   c->add_option("--model", s->model, "Hugging Face folder of an encoder")->required();
   c->add_option("--adapter", s->adapters, "Adapter FOLDER or NAME=FOLDER; may be repeated")

@@ -10,7 +10,7 @@ namespace {
 
 using graft::Index;
 
-struct Settings {
+struct EvaluateSettings {
   std::string model;
   std::vector<std::string> adapters;
   DataOptions data;
@@ -19,7 +19,7 @@ struct Settings {
   int threads = 0;
 };
 
-int evaluate(const Settings& s) {
+int evaluate(const EvaluateSettings& s) {
   set_threads(s.threads);
   const auto model = load_causal(s.model);
   const auto tokenizer = load_tokenizer(s.model);
@@ -60,7 +60,7 @@ int evaluate(const Settings& s) {
 void add_evaluate(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand(
       "evaluate", "Perplexity and token accuracy on a file, with and without adapters");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<EvaluateSettings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");

@@ -1,7 +1,5 @@
 #include <CLI/CLI.hpp>
-#include <atomic>
 #include <chrono>
-#include <csignal>
 #include <optional>
 #include <span>
 
@@ -30,14 +28,7 @@ using graft::io::Json;
 
 constexpr const char* kAdapter = "default";
 
-std::atomic<bool> interrupted{false};
-extern "C" void on_interrupt(int signal) {
-  interrupted = true;
-  std::signal(signal, SIG_DFL);  // the second time it ends the program at once
-}
-bool was_interrupted() { return interrupted.load(); }
-
-struct Settings {
+struct FinetuneSettings {
   std::string output, scheduler = "cosine", report;
   TaskOptions task;
   AdapterOptions adapter;
@@ -52,7 +43,7 @@ struct Settings {
   int threads = 0;
 };
 
-/// Settings that a run may change when it goes on.
+/// FinetuneSettings that a run may change when it goes on.
 bool may_change(const std::string& key) {
   static const std::vector<std::string> kFree{"threads",       "checkpoint-interval",
                                               "eval-interval", "report",
@@ -82,15 +73,14 @@ void expect_same_settings(const Json& before, const Json& now) {
 /// One call of `graft finetune`.
 class Run {
  public:
-  Run(const Settings& settings, const CLI::App& command)
+  Run(const FinetuneSettings& settings, const CLI::App& command)
       : s_(settings), command_(command), output_(settings.output) {}
 
   int operator()() {
     if (!prepare_folder()) return 0;
     load();
     if (s_.resume) resume();
-    std::signal(SIGINT, on_interrupt);
-    std::signal(SIGTERM, on_interrupt);
+    catch_interrupts();
     if (trainer_->step() == 0) look_before();
     fs::create_directories(checkpoints());  // while it is there the run is not complete
     graft::io::write_file_atomically(output_ / "settings.json",
@@ -319,7 +309,8 @@ class Run {
     if (const auto e = trainer_->evaluate(callbacks))
       tell(concat("before     ", task_->quality(*e)));
     if (const auto line = task_->look_before(was_interrupted); !line.empty()) tell(line);
-    if (interrupted) throw Exit{130, "interrupted before the first step; nothing was written"};
+    if (was_interrupted())
+      throw Exit{130, "interrupted before the first step; nothing was written"};
   }
 
   void train() {
@@ -363,7 +354,7 @@ class Run {
     }
     if (progress) progress->finish();
     seconds_ += seconds();
-    if (interrupted && !trainer_->done())
+    if (was_interrupted() && !trainer_->done())
       throw Exit{130, concat("interrupted after step ", trainer_->step(), " of ", trainer_->steps(),
                              ", which is saved; go on with: graft finetune "
                              "--resume --output ",
@@ -469,7 +460,7 @@ class Run {
     write_report(s_.report, report);
   }
 
-  const Settings& s_;
+  const FinetuneSettings& s_;
   const CLI::App& command_;
   fs::path output_;
   AdapterChoice choice_;
@@ -484,7 +475,7 @@ class Run {
   graft::Profile profile_;
 };
 
-void add_training_options(CLI::App& command, Settings& s) {
+void add_training_options(CLI::App& command, FinetuneSettings& s) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help)->group("Training");
   };
@@ -548,7 +539,7 @@ void add_training_options(CLI::App& command, Settings& s) {
 
 void add_finetune(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("finetune", "Train an adapter: model + texts -> adapter folder");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<FinetuneSettings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");

@@ -1,8 +1,6 @@
 #include "graft/train/generate.hpp"
 
 #include <CLI/CLI.hpp>
-#include <atomic>
-#include <csignal>
 #include <cstdio>
 #include <iostream>
 #include <optional>
@@ -15,13 +13,7 @@ namespace {
 
 using graft::text::ChatMessage;
 
-std::atomic<bool> interrupted{false};
-extern "C" void stop_generating(int signal) {
-  interrupted = true;
-  std::signal(signal, SIG_DFL);
-}
-
-struct Settings {
+struct GenerateSettings {
   std::string model, prompt, chat, system, chat_template;
   std::vector<std::string> adapters;
   graft::GenerateConfig config{.max_tokens = 128, .top_p = 0.95};
@@ -36,7 +28,7 @@ void write(const std::string& text) {
 
 class Generator {
  public:
-  explicit Generator(const Settings& settings)
+  explicit Generator(const GenerateSettings& settings)
       : s_(settings),
         model_(load_causal(settings.model)),
         tokenizer_(load_tokenizer(settings.model)),
@@ -47,7 +39,7 @@ class Generator {
   }
 
   int run() {
-    std::signal(SIGINT, stop_generating);
+    catch_interrupts();
     if (s_.interactive) return converse();
     std::vector<std::int32_t> prompt;
     if (s_.chat.empty()) {
@@ -64,7 +56,7 @@ class Generator {
     } else {
       write("\n");
     }
-    return interrupted ? 130 : 0;
+    return was_interrupted() ? 130 : 0;
   }
 
  private:
@@ -93,7 +85,7 @@ class Generator {
     };
     auto ids = graft::generate(*model_, prompt, config, [&](std::int32_t id) {
       show(stream.push(id));
-      return !interrupted.load();
+      return !was_interrupted();
     });
     show(stream.finish());
     return {std::move(ids), text};
@@ -101,7 +93,7 @@ class Generator {
   /// Questions from standard input, each with the conversation so far.
   int converse() {
     auto messages = opening();
-    for (std::string line; !interrupted;) {
+    for (std::string line; !was_interrupted();) {
       if (on_terminal()) write("> ");
       if (!std::getline(std::cin, line)) break;
       if (line.empty()) continue;
@@ -109,17 +101,17 @@ class Generator {
       messages.push_back({"assistant", answer(encode(messages)).second});
       write("\n");
     }
-    return interrupted ? 130 : 0;
+    return was_interrupted() ? 130 : 0;
   }
 
-  const Settings& s_;
+  const GenerateSettings& s_;
   std::unique_ptr<graft::models::CausalModel> model_;
   graft::text::Tokenizer tokenizer_;
   graft::AdapterModel adapters_;
   std::optional<graft::text::ChatTemplate> template_;
 };
 
-int generate(const Settings& s) {
+int generate(const GenerateSettings& s) {
   if (int{!s.prompt.empty()} + int{!s.chat.empty()} + int{s.interactive} != 1)
     throw graft::ValueError("give one of --prompt, --chat and --interactive");
   if (s.interactive && s.json) throw graft::ValueError("--json: not with --interactive");
@@ -131,7 +123,7 @@ int generate(const Settings& s) {
 
 void add_generate(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("generate", "Continue a prompt or answer a question");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<GenerateSettings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");

@@ -21,7 +21,7 @@ using graft::io::DType;
 using graft::io::Json;
 using graft::quant::Format;
 
-struct Settings {
+struct MergeSettings {
   std::string model, output, dtype = "auto";
   std::vector<std::string> adapters;
 };
@@ -208,7 +208,7 @@ void describe_head(Json& config, const Labels& labels) {
 }
 
 /// A folder from a folder: what did not change is copied byte for byte.
-void write_from_folder(const Settings& s, const Merged& merged, const fs::path& work) {
+void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::path& work) {
   const fs::path source = s.model;
   const auto file = graft::io::SafetensorsModel::open(source);
   const bool keep = s.dtype == "auto";
@@ -269,8 +269,8 @@ void write_from_folder(const Settings& s, const Merged& merged, const fs::path& 
 
 /// A folder from a GGUF file: all weights decoded, config.json and tokenizer made from the
 /// metadata.
-void write_from_gguf(const Settings& s, const graft::models::Model& model, const Merged& merged,
-                     const fs::path& work) {
+void write_from_gguf(const MergeSettings& s, const graft::models::Model& model,
+                     const Merged& merged, const fs::path& work) {
   const auto* llama = llama_config(model);
   if (llama == nullptr)
     throw graft::ValueError(
@@ -322,7 +322,8 @@ void write_from_gguf(const Settings& s, const graft::models::Model& model, const
 }
 
 /// A GGUF file from a GGUF file: what did not change is copied byte for byte.
-void write_gguf_file(const Settings& s, const graft::models::Model& model, const Merged& merged) {
+void write_gguf_file(const MergeSettings& s, const graft::models::Model& model,
+                     const Merged& merged) {
   const auto source = graft::io::GgufFile::open(s.model);
   const std::string architecture = source.metadata().get_string("general.architecture");
   struct New {
@@ -369,7 +370,7 @@ void write_gguf_file(const Settings& s, const graft::models::Model& model, const
   graft::io::write_gguf(s.output, source.metadata(), tensors);
 }
 
-int merge(const Settings& s) {
+int merge(const MergeSettings& s) {
   const bool to_gguf = fs::path(s.output).extension() == ".gguf";
   const bool from_folder = fs::is_directory(s.model);
   if (to_gguf && from_folder)
@@ -424,7 +425,7 @@ int merge(const Settings& s) {
 void add_merge(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("merge",
                                "Fold adapters into the model: a safetensors folder or a GGUF file");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<MergeSettings>();
   auto unused = std::make_shared<std::string>();
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");

@@ -1,10 +1,7 @@
-// The models, compiled once for all subcommands.
 #include "files.hpp"
 #include "graft/models/load.hpp"
 #include "labels.hpp"
 #include "session.hpp"
-
-template class graft::models::BasicCausalModel<float>;
 
 namespace cli {
 namespace {

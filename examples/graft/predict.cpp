@@ -23,7 +23,7 @@ using graft::concat;
 using graft::Index;
 using graft::io::Json;
 
-struct Settings {
+struct PredictSettings {
   std::string model, adapter, data, output;
   LabelledOptions columns;
   Index batch_size = 32;
@@ -32,7 +32,7 @@ struct Settings {
 };
 
 /// Classes of an adapter, or of the model where there is none.
-Labels labels_of(const Settings& s) {
+Labels labels_of(const PredictSettings& s) {
   if (!s.adapter.empty())
     if (auto labels = load_labels(s.adapter)) return *labels;
   const auto path = fs::path(s.model) / "config.json";
@@ -67,7 +67,8 @@ std::vector<double> softmax(const float* z, Index count) {
 /// One call of `graft predict`.
 class Prediction {
  public:
-  explicit Prediction(const Settings& settings) : s_(settings), labels_(labels_of(settings)) {
+  explicit Prediction(const PredictSettings& settings)
+      : s_(settings), labels_(labels_of(settings)) {
     columns_ = s_.columns;
     if (columns_.pair_column.empty()) columns_.pair_column = labels_.columns.pair_column;
   }
@@ -212,7 +213,7 @@ class Prediction {
     if (s_.label_given) compare_with(y, truth);
   }
 
-  const Settings& s_;
+  const PredictSettings& s_;
   Labels labels_;
   LabelledOptions columns_;
   Classifier opened_;
@@ -223,7 +224,7 @@ class Prediction {
 
 void add_predict(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("predict", "Label texts, words or images with a trained head");
-  auto s = std::make_shared<Settings>();
+  auto s = std::make_shared<PredictSettings>();
   c->option_defaults()->always_capture_default();
   c->add_option("--model", s->model, "Hugging Face folder of an encoder or a vision model")
       ->required();

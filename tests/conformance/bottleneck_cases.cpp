@@ -1,8 +1,14 @@
 // Cases of bottleneck adapters that are no plain layer or model.
+#include "graft/adapters/bottleneck/detris.hpp"
+#include "graft/adapters/bottleneck/dyt.hpp"
+#include "graft/adapters/bottleneck/mosa.hpp"
+#include "graft/adapters/bottleneck/pha.hpp"
+#include "graft/adapters/bottleneck/polyhistor.hpp"
 #include "graft/adapters/bottleneck/sparse_adapter.hpp"
 #include "graft/autograd/ops/loss.hpp"
 #include "handlers.hpp"
 #include "layer_run.hpp"
+#include "model_run.hpp"
 
 namespace conformance {
 namespace {
@@ -123,6 +129,194 @@ void sparse_adapter(Checker& check, const Case& c) {
 }
 const Handler sparse_adapter_cases({.kind = "procedure", .peft_type = "SPARSE_ADAPTER"},
                                    sparse_adapter);
+
+/// Stages of different widths, each a frozen layer with the adapter behind it: x0, x1, … -> y, one
+/// after the other.
+void polyhistor(Checker& check, const Case& c) {
+  using Module = graft::SerialAdapter<graft::BasicPolyhistor<float>>;
+  const auto file = tensors_of(c);
+  check_known<float>(c);
+  graft::SiteTable table;
+  std::vector<std::unique_ptr<graft::HiddenSite>> sites;
+  for (std::size_t k = 0; file.find(concat("x", k)) != nullptr; ++k) {
+    sites.push_back(std::make_unique<graft::HiddenSite>(
+        concat("stage", k), file.at(concat("y", k)).shape.back(), graft::HiddenRole::feed_forward));
+    table.hidden.push_back(sites.back().get());
+  }
+  table.info.architecture = "toy";
+  graft::AdapterModel model(table, methods<float>());
+  auto& set = model.load("default", c.folder);
+  std::vector<graft::DenseLinear> frozen;
+  for (std::size_t k = 0; k < sites.size(); ++k)
+    frozen.emplace_back(tensor_of<float>(file, concat("stage", k, ".weight")),
+                        tensor_of<float>(file, concat("stage", k, ".bias")));
+  graft::Tape tape;
+  std::vector<graft::Var> inputs;
+  graft::Var objective;
+  const auto dy = graft::io::to_f64(file.at("dy"));
+  std::size_t done = 0;
+  const auto modules = graft::methods_of<Module>(set.parts());
+  for (std::size_t k = 0; k < sites.size(); ++k) {
+    inputs.push_back(tape.leaf(tensor_of<float>(file, concat("x", k))));
+    const auto y = (*sites[k])(inputs[k], linear(frozen[k], inputs[k]));
+    const auto expected = graft::io::to_f64(file.at(concat("y", k)));
+    check.compare(concat("y", k), values_of(y.value()), expected);
+    const auto begin = dy.begin() + static_cast<std::ptrdiff_t>(done);
+    done += expected.size();
+    const std::vector<double> own(begin, begin + std::ssize(expected));
+    const auto term = sum(mul(y, tape.constant(BasicTensor<float>::from(own, y.shape()))));
+    objective = objective ? add(objective, term) : term;
+    const auto [down, up] = modules.at(k)->module().exported();
+    check.compare(concat("exported", k, ".down"), values_of(down),
+                  graft::io::to_f64(file.at(concat("exported", k, ".down"))));
+    check.compare(concat("exported", k, ".up"), values_of(up),
+                  graft::io::to_f64(file.at(concat("exported", k, ".up"))));
+  }
+  tape.backward(objective);
+  for (std::size_t k = 0; k < inputs.size(); ++k)
+    check.compare(concat("dx", k), values_of(inputs[k].grad()),
+                  graft::io::to_f64(file.at(concat("dx", k))));
+  compare_gradients(check, gradients_of(model, {"default"}), file, "grad.");
+}
+const Handler polyhistor_cases({.kind = "layer", .peft_type = "POLYHISTOR"}, polyhistor);
+const Handler polyhistor_lite_cases({.kind = "layer", .peft_type = "POLYHISTOR_LITE"}, polyhistor);
+
+/// A layer that looks at text features; these have a gradient as well.
+void detris(Checker& check, const Case& c) {
+  using Module = graft::BasicDETRIS<float>;
+  LayerSteps<float> steps;
+  steps.before = [](graft::AdapterModel& model, const SafetensorsFile& file) {
+    for (const auto* module : graft::methods_of<Module>(model.at("default").parts()))
+      module->set_text(tensor_of<float>(file, "text"));
+  };
+  run_layer(check, c, steps);
+  const auto file = tensors_of(c);
+  if (file.find("text") == nullptr) return;
+  Toy<float> toy(Json(), file, single_target(c.folder));
+  graft::AdapterModel model(toy.sites(), methods<float>());
+  auto& set = model.load("default", c.folder);
+  const auto in = toy.inputs(file);
+  graft::Tape tape({.training = false});
+  auto context = std::make_shared<graft::ForwardContext>();
+  context->batch = in.x[0].dim(0);
+  tape.set_context(context);
+  const auto text = tape.leaf(tensor_of<float>(file, "text"));
+  for (const auto* module : graft::methods_of<Module>(set.parts())) module->set_text(text);
+  tape.backward(toy(tape, in)[0], in.dy[0]);
+  check.compare("dtext", values_of(text.grad()), graft::io::to_f64(file.at("dtext")));
+}
+const Handler detris_cases({.kind = "layer", .peft_type = "DETRIS"}, detris);
+
+/// Part `index` along the first axis of a tensor of a file.
+BasicTensor<float> part_of(const SafetensorsFile& file, const std::string& name, Index index) {
+  const auto whole = tensor_of<float>(file, name);
+  const Index size = whole.size() / whole.dim(0);
+  auto part = BasicTensor<float>::empty({size});
+  std::copy_n(whole.data() + index * size, size, part.data());
+  return part;
+}
+BasicTensor<float> logits_of(const graft::models::Model& model, const graft::models::Batch& batch,
+                             bool training) {
+  graft::Tape tape({.gradients = false, .training = training});
+  return model.logits(tape, batch).value().clone();
+}
+void dyt(Checker& check, const Case& c) {
+  using Module = graft::BasicDyT<float>;
+  const auto file = tensors_of(c);
+  const bool training = file.find("gumbel_difference") != nullptr;
+  const auto modules = [](graft::AdapterModel& model) {
+    return graft::methods_of<Module>(model.at("default").parts());
+  };
+  MethodModelSteps steps;
+  steps.objective = true;
+  steps.prepare = [&](graft::AdapterModel& adapters) {
+    const auto gates = modules(adapters);
+    for (std::size_t l = 0; l < gates.size() && training; ++l)
+      gates[l]->set_noise(part_of(file, "gumbel_difference", static_cast<Index>(l)));
+  };
+  steps.after = [&](Checker& more, const graft::models::Model& model, graft::AdapterModel& adapters,
+                    const graft::models::Batch& batch) {
+    logits_of(model, batch, training);
+    const auto gates = modules(adapters);
+    double open = 0, count = 0;
+    for (std::size_t l = 0; l < gates.size(); ++l) {
+      const auto& mask = gates[l]->token_mask();
+      more.compare(concat("token_mask of block ", l), values_of(mask),
+                   values_of(part_of(file, "token_mask", static_cast<Index>(l))));
+      const Index tokens = mask.size() / batch.batch;
+      for (Index i = 0; i < mask.size(); ++i)
+        if (i % tokens != 0) {
+          open += static_cast<double>(mask[i]);
+          count += 1;
+        }
+    }
+    const double off = open / count - config_of(c).at("token_target_ratio").get<double>();
+    more.compare("loss_rate", std::vector<double>{off * off},
+                 graft::io::to_f64(file.at("loss_rate")));
+    if (file.find("logits_complete") == nullptr) return;
+    gates.front()->pass()->complete = true;
+    more.compare("logits_complete", values_of(logits_of(model, batch, training)),
+                 graft::io::to_f64(file.at("logits_complete")));
+    gates.front()->pass()->complete = false;
+  };
+  check.merge(run_method_model_case(c, steps), "");
+}
+const Handler dyt_cases({.kind = "model", .peft_type = "DYT"}, dyt);
+
+/// The experts of the passes are given: the first logits, then the two passes of the objective.
+void mosa(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto take = [&](graft::AdapterModel& adapters, const std::string& name) {
+    const auto experts = graft::io::to_i64(file.at(name));
+    std::size_t at = 0;
+    for (auto* module :
+         graft::methods_of<graft::BasicMoSA<float>>(adapters.at("default").parts())) {
+      module->take_next(experts.at(at), experts.at(at + 1));
+      at += 2;
+    }
+  };
+  MethodModelSteps steps;
+  steps.objective = true;
+  steps.prepare = [&](graft::AdapterModel& adapters) {
+    for (const char* name : {"experts_pass1", "experts_pass1", "experts_pass2"})
+      take(adapters, name);
+  };
+  steps.after = [&](Checker& more, const graft::models::Model& model, graft::AdapterModel& adapters,
+                    const graft::models::Batch& batch) {
+    more.compare("logits_merged", values_of(logits_of(model, batch, false)),
+                 graft::io::to_f64(file.at("logits_merged")));
+    take(adapters, "experts_pass2");
+    more.compare("logits_pass2", values_of(logits_of(model, batch, true)),
+                 graft::io::to_f64(file.at("logits_pass2")));
+    take(adapters, "experts_pass1");
+    graft::Tape tape;
+    more.compare("cross_entropy", values_of(model.loss(tape, batch).value()),
+                 graft::io::to_f64(file.at("cross_entropy")));
+  };
+  check.merge(run_method_model_case(c, steps), "");
+}
+const Handler mosa_cases({.kind = "model", .peft_type = "MOSA"}, mosa);
+
+void pha(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  MethodModelSteps steps;
+  steps.objective = true;
+  steps.after = [&](Checker& more, const graft::models::Model& model, graft::AdapterModel& adapters,
+                    const graft::models::Batch& batch) {
+    const auto* retriever = graft::PHAMethod<float>::retriever(adapters.at("default").parts());
+    graft::Tape tape({.training = false});
+    more.compare("loss_task", values_of(model.loss(tape, batch).value()),
+                 graft::io::to_f64(file.at("loss_task")));
+    more.compare("query", values_of(graft::detail::unit_length(retriever->query()).value()),
+                 graft::io::to_f64(file.at("query")));
+    more.compare("loss_instance", values_of(retriever->instance_loss(tape).value()),
+                 graft::io::to_f64(file.at("loss_instance")));
+    more.compare("loss_prototype", values_of(retriever->prototype_loss(tape).value()),
+                 graft::io::to_f64(file.at("loss_prototype")));
+  };
+  check.merge(run_method_model_case(c, steps), "");
+}
+const Handler pha_cases({.kind = "model", .peft_type = "PHA"}, pha);
 
 const Handler vl_pet_cases({.kind = "layer", .peft_type = "VL_PET"}, vl_pet);
 

@@ -101,7 +101,7 @@ void run_diffusion_block(Checker& check, const Case& c) {
   model.unmerge();
 }
 
-const Handler handlers[] = {
+const Handler elementwise_handlers[] = {
     {{.kind = "layer", .peft_type = "DIFFFIT"}, run_diffusion_block},
 };
 

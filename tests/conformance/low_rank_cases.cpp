@@ -65,15 +65,6 @@ void run_mos_indices(Checker& check, const Case& c) {
   check.add("indices", 0, 0, check.tolerance());
 }
 
-/// Part i along the first axis.
-Matrix part(const Matrix& m, Index i) {
-  Shape shape;
-  for (int a = 1; a < m.rank(); ++a) shape.append(m.dim(a));
-  auto result = Matrix::empty(shape);
-  std::copy_n(m.data() + i * result.size(), result.size(), result.data());
-  return result;
-}
-
 void run_rosa_mask(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
   auto config = read_config_of<graft::RoSAConfig>(c);
@@ -148,7 +139,7 @@ void run_dylora_trace(Checker& check, const Case& c) {
   }
 }
 
-const Handler handlers[] = {
+const Handler low_rank_handlers[] = {
     {{.kind = "procedure", .peft_type = "ROSA"}, run_rosa_mask},
     {{.kind = "layer", .peft_type = "DYLORA"}, run_dylora_layer},
     {{.kind = "procedure", .peft_type = "DYLORA"}, run_dylora_trace},

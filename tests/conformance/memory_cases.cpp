@@ -1,6 +1,10 @@
 // Side networks that are told hidden states, functions that keep codes for their backward pass,
 // optimisers that live inside of it.
+#include "graft/adapters/memory/deft_density.hpp"
+#include "graft/adapters/memory/lemo.hpp"
 #include "graft/adapters/memory/lemo_predictor.hpp"
+#include "graft/adapters/memory/meft.hpp"
+#include "graft/adapters/memory/pyra.hpp"
 #include "graft/adapters/memory/s2a.hpp"
 #include "graft/adapters/memory/sherl.hpp"
 #include "graft/adapters/memory/unipt.hpp"
@@ -12,6 +16,8 @@
 
 namespace conformance {
 namespace {
+
+using Wide = BasicTensor<double>;
 
 using graft::Tape;
 using graft::Tensor;
@@ -65,7 +71,6 @@ void run_sherl(Checker& check, const Case& c) {
 /// A function with codes in its backward pass, in double precision: the cases keep codes away from
 /// ties, not from what single precision does to derivatives.
 void run_coded_function(Checker& check, const Case& c) {
-  using Wide = BasicTensor<double>;
   const auto file = tensors_of(c);
   const auto config = read_config_of<graft::S2AConfig>(c);
   const auto options = config.codes();
@@ -185,6 +190,100 @@ void run_predictor(Checker& check, const Case& c) {
                 c.json.value("/trace/tolerance"_json_pointer, check.tolerance()));
 }
 
+/// Parts of the adapter of a model case that are of one class.
+template <class Part>
+std::vector<const Part*> parts_of(graft::BasicAdapterModel<float>& adapters) {
+  std::vector<const Part*> list;
+  for (const auto& placed : adapters.at("default").parts())
+    if (const auto* part = dynamic_cast<const Part*>(placed.part.get())) list.push_back(part);
+  return list;
+}
+void run_density(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    std::vector<double> penalty, density;
+    for (const auto* watch : parts_of<graft::DensityWatch<float>>(adapters)) {
+      penalty.push_back(watch->last_penalty());
+      density.push_back(watch->last_density());
+    }
+    inner.compare("density_loss", penalty, graft::io::to_f64(file.at("density_loss")));
+    inner.compare("density", density, graft::io::to_f64(file.at("density")));
+  });
+  check.merge(result, "");
+}
+
+void run_sherl_model(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    inner.compare("weights",
+                  values_of(parts_of<graft::SHERLStack<float>>(adapters).at(0)->last_weights()),
+                  graft::io::to_f64(file.at("weights")));
+  });
+  check.merge(result, "");
+}
+
+void run_meft(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    const auto& [one, two] = parts_of<graft::MEFTStack<float>>(adapters).at(0)->last_streams();
+    inner.compare("stream1", values_of(one), graft::io::to_f64(file.at("stream1")));
+    inner.compare("stream2", values_of(two), graft::io::to_f64(file.at("stream2")));
+  });
+  check.merge(result, "");
+}
+
+/// The parts of LeMo's and PYRA's stacks may be changed before the model runs.
+template <class Part>
+Part& part_of(graft::BasicAdapterModel<float>& adapters) {
+  for (const auto& placed : adapters.at("default").parts())
+    if (auto* part = dynamic_cast<Part*>(placed.part.get())) return *part;
+  throw Unsupported{"adapter without its stack"};
+}
+void run_lemo(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto thresholds = graft::io::to_f64(file.at("thresholds"));
+  const auto result = run_method_model_case(
+      c,
+      [&](auto& adapters) {
+        auto& stack = part_of<graft::LeMoStack<float>>(adapters);
+        stack.set_dense_inference(false);
+        for (std::size_t l = 0; 2 * l < thresholds.size(); ++l) {
+          stack.attention_thresholds().at(l) = thresholds[2 * l];
+          stack.mlp_thresholds().at(l) = thresholds[2 * l + 1];
+        }
+      },
+      [&](Checker& inner, auto& adapters) {
+        const auto& stack = part_of<graft::LeMoStack<float>>(adapters);
+        for (std::size_t l = 0; 2 * l < thresholds.size(); ++l)
+          for (const bool attention : {true, false}) {
+            const auto& seen = attention ? stack.seen_by_attention(static_cast<Index>(l))
+                                         : stack.seen_by_mlp(static_cast<Index>(l));
+            const std::string name = attention ? "attention" : "mlp";
+            inner.compare(concat(name, "_score.", l), seen.score,
+                          graft::io::to_f64(file.at(concat(name, "_score.", l))));
+            const auto keep = graft::io::to_i64(file.at(concat(name, "_keep.", l)));
+            inner.require(wide(seen.keep) == keep, concat("other blocks kept by ", name, " ", l));
+          }
+      });
+  check.merge(result, "");
+}
+void run_pyra(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto result = run_method_model_case(c, {}, [&](Checker& inner, auto& adapters) {
+    const auto& stack = part_of<graft::PYRAStack<float>>(adapters);
+    for (Index l = 0; file.find(concat("sizes.", l)) != nullptr; ++l) {
+      const auto& merged = stack.last_merged(l);
+      inner.require(wide(merged.tokens) == graft::io::to_i64(file.at(concat("merged_tokens.", l))),
+                    concat("other tokens merged in block ", l));
+      inner.require(wide(merged.into) == graft::io::to_i64(file.at(concat("merged_into.", l))),
+                    concat("tokens merged into others in block ", l));
+      inner.compare(concat("sizes.", l), values_of(merged.sizes),
+                    graft::io::to_f64(file.at(concat("sizes.", l))));
+    }
+  });
+  check.merge(result, "");
+}
+
 /// The network's own tensors under an optimiser, with given gradients.
 template <class Optimizer>
 void run_steps(Checker& check, const Case& c,
@@ -199,28 +298,23 @@ void run_steps(Checker& check, const Case& c,
     parameters.emplace_back(tensor_of<double>(saved, view.name));
   }
   auto optimizer = make(parameters);
-  const auto part = [](const BasicTensor<double>& t, Index step) {
-    const auto row = t.slice_rows(step, 1).clone();
-    return std::vector<double>(row.begin(), row.end());
-  };
   const auto steps = static_cast<Index>(file.at("gradient." + names.at(0)).shape.at(0));
   for (Index t = 0; t < steps; ++t) {
     for (std::size_t k = 0; k < names.size(); ++k)
-      parameters[k].mutable_grad() = BasicTensor<double>::from(
-          part(tensor_of<double>(file, "gradient." + names[k]), t), parameters[k].shape());
+      parameters[k].mutable_grad() = part(tensor_of<double>(file, "gradient." + names[k]), t);
     optimizer.step();
     optimizer.zero_grad();
     for (std::size_t k = 0; k < names.size(); ++k) {
       check.compare(concat("step ", t + 1, " of ", names[k]), values_of(parameters[k].value()),
-                    part(tensor_of<double>(file, "after." + names[k]), t));
+                    values_of(part(tensor_of<double>(file, "after." + names[k]), t)));
       if constexpr (requires { optimizer.second_moment(parameters[k]); }) {
         const auto& moment = optimizer.second_moment(parameters[k]);
         const bool matrix = parameters[k].shape().rank() > 1;
         check.compare(concat("second moment ", t + 1), moment.row,
-                      part(tensor_of<double>(file, matrix ? "row" : "vector"), t));
+                      values_of(part(tensor_of<double>(file, matrix ? "row" : "vector"), t)));
         if (matrix)
           check.compare(concat("second moment ", t + 1), moment.column,
-                        part(tensor_of<double>(file, "column"), t));
+                        values_of(part(tensor_of<double>(file, "column"), t)));
       }
     }
   }
@@ -248,12 +342,17 @@ void run_adalomo(Checker& check, const Case& c) {
   });
 }
 
-const Handler handlers[] = {
+const Handler memory_handlers[] = {
     {{.kind = "layer", .peft_type = "UNIPT"}, run_unipt},
     {{.kind = "layer", .peft_type = "SHERL"}, run_sherl},
     {{.kind = "transform", .peft_type = "S2A"}, run_coded_function},
     {{.kind = "layer", .peft_type = "S2A"}, run_side_module},
     {{.kind = "layer", .peft_type = "LEMO"}, run_predictor},
+    {{.kind = "model", .peft_type = "DEFT_DENSITY"}, run_density},
+    {{.kind = "model", .peft_type = "SHERL"}, run_sherl_model},
+    {{.kind = "model", .peft_type = "LEMO"}, run_lemo},
+    {{.kind = "model", .peft_type = "MEFT"}, run_meft},
+    {{.kind = "model", .peft_type = "PYRA"}, run_pyra},
     {{.kind = "procedure", .peft_type = "LOMO"}, run_lomo},
     {{.kind = "procedure", .peft_type = "ADALOMO"}, run_adalomo},
 };

@@ -1,11 +1,13 @@
 // Cases of whole models: logits, loss, gradients, twenty steps of AdamW.
 #include <cmath>
 
+#include "graft/adapters/low_rank/ist.hpp"
 #include "graft/models/load.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/quant/int8.hpp"
 #include "graft/quant/nf4.hpp"
 #include "layer_run.hpp"
+#include "model_run.hpp"
 
 namespace conformance {
 namespace {
@@ -85,7 +87,7 @@ void compare_logits(Checker& check, const std::string& quantity, const Tensor& f
 /// Loss with what the adapters add to it.
 graft::Var objective_of(Tape& tape, const graft::models::Model& model, AdapterModel& adapters,
                         const Batch& batch) {
-  const auto loss = model.loss(tape, batch);
+  const auto loss = adapters.training_loss(tape, model.passes(tape, batch));
   const auto extra = adapters.auxiliary_loss(tape);
   return extra ? add(loss, extra) : loss;
 }
@@ -188,9 +190,12 @@ Result run_model_case(const Case& c) {
                      graft::io::to_f64(inputs.at(prefix + ".base_logits")), batch);
       if (c.json.contains("base_loss")) {
         const double want = c.json.at("base_loss").at(static_cast<std::size_t>(i));
-        const double found = model->loss(tape, batch).item();
-        check.add(prefix + " loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
-                  1e-5);
+        const auto compare = [&](const std::string& name, double found) {
+          check.add(prefix + name, std::abs(found - want), std::abs(found - want) / std::abs(want),
+                    1e-5);
+        };
+        compare(" loss", model->loss(tape, batch).item());
+        compare(" loss of logits", model->loss_of(model->logits(tape, batch), batch).item());
       }
     }
     return check.result();
@@ -278,7 +283,11 @@ void quantise_base(graft::models::Model& model, const Json& format) {
 }
 
 /// A method that PEFT lacks on a tiny model: inputs and results in one file, a trace of five steps.
-Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare) {
+Result run_method_model_case(const Case& c, const std::function<void(AdapterModel&)>& prepare,
+                             const std::function<void(Checker&, AdapterModel&)>& inspect) {
+  return run_method_model_case(c, MethodModelSteps{.prepare = prepare, .inspect = inspect});
+}
+Result run_method_model_case(const Case& c, const MethodModelSteps& steps) {
   const auto file = tensors_of(c);
   check_known<float>(c);
   const auto base = c.json.at("base").get<std::string>();
@@ -286,10 +295,11 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
       (base.starts_with("..") ? c.folder : c.folder.parent_path()) / base);
   const std::vector<Batch> batches = {batch_of(file, "")};
   Checker check(tolerance_of(c.json));
+  const bool training = steps.objective && c.json.value("mode", "eval").starts_with("train");
   const auto logits = [&](const std::string& name, double tolerance) {
     const auto* view = file.find(name);
     if (view == nullptr) return;
-    Tape tape({.gradients = false, .training = false});
+    Tape tape({.gradients = false, .training = training});
     Checker part(tolerance);
     compare_logits(part, name, model->logits(tape, batches[0]).value(), graft::io::to_f64(*view),
                    batches[0]);
@@ -304,15 +314,25 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   }
   AdapterModel adapters(model->sites(), methods<float>());
   auto& set = adapters.load("default", c.folder);
-  if (prepare) prepare(adapters);
+  if (steps.prepare) steps.prepare(adapters);
   logits("logits", check.tolerance());
-  Tape tape;
-  const auto loss = model->loss(tape, batches[0]);
-  if (const auto* view = file.find("loss")) {
-    const double want = graft::io::to_f64(*view).at(0), found = loss.item();
-    check.add("loss", std::abs(found - want), std::abs(found - want) / std::abs(want),
+  Tape tape({.training = training || !steps.objective});
+  const auto compare_loss = [&](const std::string& name, double found) {
+    const auto* view = file.find(name);
+    if (view == nullptr) return;
+    const double want = graft::io::to_f64(*view).at(0);
+    check.add(name, std::abs(found - want), std::abs(found - want) / std::abs(want),
               check.tolerance());
+  };
+  auto loss = steps.objective ? objective_of(tape, *model, adapters, batches[0])
+                              : model->loss(tape, batches[0]);
+  // Cases of methods with a penalty tell the task's loss apart.
+  if (file.find("loss_task") != nullptr) {
+    compare_loss("loss_task", loss.item());
+    if (const auto extra = adapters.auxiliary_loss(tape)) loss = add(loss, extra);
   }
+  compare_loss("loss", loss.item());
+  if (steps.inspect) steps.inspect(check, adapters);
   for (const auto& p : set.parameters()) p.zero_grad();
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.",
@@ -324,6 +344,7 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   const Json merge = c.json.value("merge", Json::object());
   if (merge.is_object() && merge.value("supported", false))
     check_merged_model(check, *model, adapters, batches[0]);
+  if (steps.after) steps.after(check, *model, adapters, batches[0]);
   // Losses before each step and, where there is one more, after the last.
   for (const char* name : {"loss_trace", "trace_loss", "losses", "trace"}) {
     const auto* view = file.find(name);
@@ -347,5 +368,39 @@ Result run_method_model_case(const Case& c, const std::function<void(AdapterMode
   }
   return check.result();
 }
+
+namespace {
+
+/// IST: losses with layers turned down, the scores from them, and steps of a few layers each.
+void run_ist(Checker& check, const Case& c) {
+  check.merge(run_method_model_case(c,
+                                    [](AdapterModel& adapters) {
+                                      // The trace of the case is that of LoRA.
+                                      adapters.at("default").set_procedure(nullptr);
+                                    }),
+              "");
+  const auto file = tensors_of(c);
+  const auto model = graft::models::load<float>(c.folder / c.json.at("base").get<std::string>());
+  const Batch batch = batch_of(file, "");
+  AdapterModel adapters(model->sites(), methods<float>());
+  auto* ist =
+      dynamic_cast<graft::ISTProcedure<float>*>(adapters.load("default", c.folder).procedure());
+  if (ist == nullptr) return check.fail("procedure", "no IST");
+  const auto losses = ist->measure([&] {
+    Tape tape({.gradients = false, .training = false});
+    return static_cast<double>(model->loss(tape, batch).item());
+  });
+  check.compare("suppressed_loss", losses, graft::io::to_f64(file.at("suppressed_loss")));
+  check.compare("score", ist->scores().scores(), graft::io::to_f64(file.at("score")));
+  std::vector<double> trace;
+  const auto expected = graft::io::to_f64(file.at("ist_trace"));
+  train(*model, adapters, {batch}, {.learning_rate = 1e-2, .weight_decay = 0},
+        static_cast<Index>(expected.size()), [&](Index, double loss) { trace.push_back(loss); });
+  check.compare("ist_trace", trace, expected);
+}
+
+const Handler ist_handler({.kind = "model", .peft_type = "IST"}, run_ist);
+
+}  // namespace
 
 }  // namespace conformance

@@ -339,7 +339,7 @@ void run_proxies(Checker& check, const Case& c) {
   compare_named(check, file, "proxies_after", proxies.proxies());
 }
 
-const Handler handlers[] = {
+const Handler prompt_handlers[] = {
     {{.kind = "layer", .peft_type = "CONES"}, run_cones},
     {{.kind = "layer", .peft_type = "CROSSTUNE"}, run_crosstune},
     {{.kind = "layer", .peft_type = "BLACKVIP"}, run_coordinator},

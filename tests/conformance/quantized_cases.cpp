@@ -38,12 +38,6 @@ void compare_values(Checker& check, const SafetensorsFile& file, const std::stri
                     const auto& found) {
   check.compare(name, found, graft::io::to_f64(file.at(name)));
 }
-Matrix transposed(const Matrix& m) {
-  auto t = Matrix::empty({m.cols(), m.rows()});
-  for (Index i = 0; i < m.rows(); ++i)
-    for (Index j = 0; j < m.cols(); ++j) t(j, i) = m(i, j);
-  return t;
-}
 double relative_error(std::span<const double> a, std::span<const double> b) {
   double error = 0, size = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
@@ -389,7 +383,7 @@ void run_quantiser(Checker& check, const Case& c) {
     run_primitives(check, c);
 }
 
-const Handler handlers[] = {
+const Handler quantized_handlers[] = {
     {{.kind = "transform", .peft_type = "QUANTISER"}, run_quantiser},
     {{.kind = "layer", .peft_type = "QUANTISER"}, run_lsq},
     {{.kind = "layer", .peft_type = "LORA", .name = "qlora"}, run_qlora},

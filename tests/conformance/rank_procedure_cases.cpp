@@ -28,20 +28,6 @@ using Model = graft::BasicAdapterModel<double>;
 Matrix get(const SafetensorsFile& file, const std::string& name) {
   return tensor_of<double>(file, name);
 }
-/// Part i along the first axis.
-Matrix part(const Matrix& m, Index i) {
-  Shape shape;
-  for (int a = 1; a < m.rank(); ++a) shape.append(m.dim(a));
-  auto result = Matrix::empty(shape);
-  std::copy_n(m.data() + i * result.size(), result.size(), result.data());
-  return result;
-}
-Matrix transposed(const Matrix& m) {
-  auto t = Matrix::empty({m.cols(), m.rows()});
-  for (Index i = 0; i < m.rows(); ++i)
-    for (Index j = 0; j < m.cols(); ++j) t(j, i) = m(i, j);
-  return t;
-}
 void compare(Checker& check, const std::string& name, const Matrix& found, const Matrix& expected) {
   check.compare(name, values_of(found), values_of(expected));
 }
@@ -91,7 +77,8 @@ void run_lora_plus(Checker& check, const Case& c) {
                    .embedding_learning_rate = options.at("loraplus_lr_embedding"),
                    .weight_decay = decay});
   for (const auto& [name, group] : c.json.at("groups").items())
-    for (const auto& member : group.at("members")) {
+    for (const auto& entry : group.at("members")) {
+      const auto member = entry.get<std::string>();
       const double expected_rate = group.at("lr"), expected_decay = group.at("weight_decay");
       bool found = false;
       for (const auto& [key, parameter] : parameters)
@@ -99,7 +86,7 @@ void run_lora_plus(Checker& check, const Case& c) {
           if (key == member && std::count(g.parameters.begin(), g.parameters.end(), parameter) == 1)
             found = std::abs(g.learning_rate_ratio * rate - expected_rate) < 1e-9 * expected_rate &&
                     g.weight_decay.value_or(decay) == expected_decay;
-      check.require(found, concat(member.get<std::string>(), " is in another group than ", name));
+      check.require(found, concat(member, " is in another group than ", name));
     }
   std::unique_ptr<graft::BasicOptimizer<double>> optimizer;
   if (options.at("optimizer") == "SGD")
@@ -800,7 +787,7 @@ void run_pela(Checker& check, const Case& c) {
   run_layer<float>(check, c, steps);
 }
 
-const Handler handlers[] = {
+const Handler rank_procedure_handlers[] = {
     {{.kind = "procedure", .peft_type = "LORA", .name = "lora_plus"}, run_lora_plus},
     {{.kind = "procedure", .peft_type = "ADALORA"}, run_adalora},
     {{.kind = "procedure", .peft_type = "GRADNORMLORP"}, run_gradnorm},

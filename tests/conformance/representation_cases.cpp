@@ -149,7 +149,7 @@ void run_generation(Checker& check, const Case& c) {
   check.compare("out.logits", found, graft::io::to_f64(file.at("out.logits")));
 }
 
-const Handler handlers[] = {
+const Handler representation_handlers[] = {
     {{.kind = "layer", .peft_type = "LOREFT"}, run_dropout<graft::LoReft>},
     {{.kind = "layer", .peft_type = "DIREFT"}, run_dropout<graft::DiReft>},
     {{.kind = "layer", .peft_type = "NOREFT"}, run_dropout<graft::NoReft>},

@@ -295,7 +295,7 @@ void run_mbc(Checker& check, const Case& c) {
                 expected("out.uniform_mean"));
 }
 
-const Handler handlers[] = {
+const Handler router_handlers[] = {
     {{.kind = "layer", .peft_type = "MOLA"}, run_layer_of_experts},
     {{.kind = "layer", .peft_type = "SIRA"}, run_layer_of_experts},
     {{.kind = "layer", .peft_type = "MOELORA"}, run_layer_of_experts},

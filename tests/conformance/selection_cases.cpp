@@ -1,10 +1,14 @@
 // Cases of the selection family: scores, choices, and what happens to sparse values in training.
 #include <cmath>
 
+#include "graft/adapters/bottleneck/autopeft.hpp"
+#include "graft/adapters/bottleneck/das.hpp"
+#include "graft/adapters/low_rank/ist.hpp"
+#include "graft/adapters/low_rank/light_peft.hpp"
 #include "graft/adapters/selection/methods.hpp"
 #include "graft/optim/adamw.hpp"
 #include "handlers.hpp"
-#include "layer_run.hpp"
+#include "method_layer.hpp"
 
 namespace conformance {
 namespace {
@@ -404,7 +408,391 @@ void run_perp(Checker& check, const Case& c) {
   run_layer<float>(check, c, steps);
 }
 
-const Handler handlers[] = {
+std::vector<Index> whole_numbers(const SafetensorsFile& file, const std::string& name) {
+  const auto values = places(file, name);
+  return {values.begin(), values.end()};
+}
+/// Row i of [rows, columns].
+std::vector<Index> row_of(const std::vector<Index>& values, Index i, Index columns) {
+  return {values.begin() + i * columns, values.begin() + (i + 1) * columns};
+}
+template <class Values>
+void equal_numbers(Checker& check, const SafetensorsFile& file, const std::string& name,
+                   const Values& found) {
+  equal(check, name, Places(found.begin(), found.end()), places(file, name));
+}
+
+void run_sift(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::SIFTConfig>(c);
+  const double rate = config_of(c).at("learning_rate");
+  const auto weight = matrix(file, "in.weight"), gradients = matrix(file, "in.grad"),
+             expected = matrix(file, "out.weight");
+  graft::selection::SIFTState<double> state;
+  state.choose(part(gradients, 0), config.sparse_rate);
+  equal(check, "indices", state.places, places(file, "out.indices"));
+  std::vector<double> values(state.places.size(), 0.0);
+  for (Index t = 1; t < gradients.dim(0); ++t) {
+    const Index before = state.steps;
+    state.see(at(part(gradients, t), state.places).data(), values.data(), rate, config);
+    if (state.steps == before) continue;
+    auto whole = weight.clone();
+    for (std::size_t j = 0; j < values.size(); ++j) whole[state.places[j]] += values[j];
+    check.compare(concat("weight of step ", state.steps), values_of(whole),
+                  values_of(part(expected, before)));
+  }
+  check.compare("exp_avg", state.m1, values_of(matrix(file, "out.exp_avg")));
+  check.compare("exp_avg_sq", state.m2, values_of(matrix(file, "out.exp_avg_sq")));
+}
+
+void run_id3(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  auto config = read_config_of<graft::ID3Config>(c);
+  const double rate = config_of(c).at("learning_rate");
+  const auto names = named(file, "in.", ".weight");
+  std::vector<Matrix> weights, gradients;
+  for (const auto& name : names) {
+    weights.push_back(matrix(file, concat("in.", name, ".weight")));
+    gradients.push_back(matrix(file, concat("in.", name, ".grad")));
+  }
+  const auto mask_of = [](const Matrix& w, const Places& where) {
+    Places mask(static_cast<std::size_t>(w.size()), 0);
+    for (const auto place : where) mask[static_cast<std::size_t>(place)] = 1;
+    return mask;
+  };
+  std::vector<graft::selection::ID3State<double>> states(names.size());
+  const auto unmasked = places(file, "out.unmasked");
+  Index total = 0;
+  for (Index t = 0; t < gradients[0].dim(0); ++t) {
+    std::vector<Matrix> now;
+    for (const auto& g : gradients) now.push_back(part(g, t));
+    const Index more = config.released(config.budget, t + 1, config.max_steps);
+    graft::selection::release_best(weights, now, states, more, config);
+    total += more;
+    const Index expected = unmasked[static_cast<std::size_t>(t)];
+    check.require(expected == more || expected == total, concat("unmasked in step ", t + 1));
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      states[i].step(weights[i], now[i], t + 1, rate, config);
+      auto whole = weights[i].clone();
+      for (std::size_t j = 0; j < states[i].places.size(); ++j)
+        whole[states[i].places[j]] += states[i].values[j];
+      check.compare(concat(names[i], " of step ", t + 1), values_of(whole),
+                    values_of(part(matrix(file, concat("out.", names[i], ".weight")), t)));
+      const auto masks = places(file, concat("out.", names[i], ".mask"));
+      const auto size = static_cast<std::ptrdiff_t>(whole.size());
+      equal(check, concat("mask of ", names[i]), mask_of(whole, states[i].places),
+            Places(masks.begin() + t * size, masks.begin() + (t + 1) * size));
+    }
+  }
+  const auto pafi = graft::selection::smallest_weights(weights, config.budget);
+  for (std::size_t i = 0; i < names.size(); ++i)
+    equal(check, "PaFi", mask_of(weights[i], pafi[i]),
+          places(file, concat("out.", names[i], ".pafi_mask")));
+}
+
+/// Scores of IST and DAS from sets and losses; `weights` compares what they give.
+template <class Weights>
+void run_scores(Checker& check, const SafetensorsFile& file, const std::string& sets_name,
+                double rate, Weights&& weights) {
+  const auto losses = matrix(file, "in.loss"), expected = matrix(file, "out.score");
+  const auto sets = whole_numbers(file, sets_name);
+  const Index steps = losses.dim(0), candidates = losses.dim(1),
+              size = static_cast<Index>(sets.size()) / (steps * candidates);
+  graft::LayerScores scores(expected.dim(1));
+  for (Index t = 0; t < steps; ++t) {
+    std::vector<std::vector<Index>> chosen;
+    for (Index k = 0; k < candidates; ++k) chosen.push_back(row_of(sets, t * candidates + k, size));
+    scores.update(chosen, values_of(part(losses, t)), rate);
+    check.compare(concat("score ", t), scores.scores(), values_of(part(expected, t)));
+    weights(scores, t);
+  }
+}
+
+void run_ist_scores(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto suppressed = matrix(file, "out.suppression_weight"),
+             updated = matrix(file, "out.update_weight");
+  run_scores(check, file, "in.suppressed_layers", read_config_of<graft::ISTConfig>(c).rl_lr,
+             [&](const graft::LayerScores& scores, Index t) {
+               check.compare("suppression", scores.dispensable(), values_of(part(suppressed, t)));
+               check.compare("update", scores.needed(), values_of(part(updated, t)));
+             });
+}
+
+void run_das_scores(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::DASConfig>(c);
+  const auto probability = matrix(file, "out.probability");
+  run_scores(check, file, "in.skipped", config.learning_rate,
+             [&](const graft::LayerScores& scores, Index t) {
+               check.compare("probability", scores.dispensable(), values_of(part(probability, t)));
+               if (t + 1 == probability.dim(0))
+                 equal_numbers(check, file, "out.final_skip",
+                               scores.most_dispensable(config.num_skip));
+             });
+}
+
+void run_light_pruning(Checker& check, const Case& c) {
+  namespace light = graft::light_peft;
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::LightPEFTConfig>(c);
+  const auto rows = [&](const std::string& name) {
+    const auto whole = matrix(file, name);
+    std::vector<Matrix> list;
+    for (Index i = 0; i < whole.dim(0); ++i) list.push_back(part(whole, i));
+    return list;
+  };
+  const auto joined = [](const std::vector<std::vector<char>>& lists) {
+    std::vector<char> all;
+    for (const auto& list : lists) all.insert(all.end(), list.begin(), list.end());
+    return all;
+  };
+  equal_numbers(check, file, "out.kept_heads",
+                joined(light::kept_heads(rows("in.head_mask"), config.head_ratio)));
+  equal_numbers(check, file, "out.kept_neurons",
+                joined(light::kept_neurons(rows("in.neuron_mask"), config.neuron_ratio)));
+  std::vector<std::vector<double>> of_modules, of_ranks, ranks;
+  for (const auto& step : rows("in.module_importance")) of_modules.push_back(values_of(step));
+  for (const auto& step : rows("in.rank_importance")) of_ranks.push_back(values_of(step));
+  const auto modules = light::averaged(of_modules, true), flat = light::averaged(of_ranks, false);
+  const auto each = static_cast<std::ptrdiff_t>(flat.size() / modules.size());
+  for (auto first = flat.begin(); first != flat.end(); first += each)
+    ranks.emplace_back(first, first + each);
+  const auto kept = light::kept_ranks(modules, ranks, config.module_ratio, config.rank_ratio);
+  equal_numbers(check, file, "out.kept_ranks", joined(kept));
+  equal_numbers(check, file, "out.kept_modules",
+                light::kept(modules, static_cast<Index>(modules.size()), config.module_ratio));
+  check.compare("rank importance",
+                light::rank_importance(matrix(file, "in.A"), matrix(file, "in.grad_A"),
+                                       matrix(file, "in.B"), matrix(file, "in.grad_B")),
+                values_of(matrix(file, "out.rank_importance")));
+  std::vector<unsigned char> mask;
+  for (const auto m : places(file, "in.attention_mask"))
+    mask.push_back(static_cast<unsigned char>(m));
+  check.compare("module importance",
+                std::vector<double>{light::module_importance(matrix(file, "in.delta_h"),
+                                                             matrix(file, "in.h"), mask)},
+                graft::io::to_f64(file.at("out.module_importance")));
+}
+
+void run_noah_evolution(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const auto all = whole_numbers(file, "in.population");
+  const auto fitness = values_of(matrix(file, "in.fitness"));
+  const auto count = static_cast<Index>(fitness.size()),
+             genes = static_cast<Index>(all.size()) / count;
+  std::vector<graft::noah::Genes> population;
+  std::vector<Index> parameters, admissible;
+  for (Index i = 0; i < count; ++i) {
+    population.push_back(row_of(all, i, genes));
+    parameters.push_back(
+        graft::noah::parameters(population.back(), config.at("hidden_size").get<Index>()));
+    admissible.push_back(parameters.back() <= config.at("parameter_limit").get<Index>() ? 1 : 0);
+  }
+  equal_numbers(check, file, "out.parameters", parameters);
+  equal_numbers(check, file, "out.admissible", admissible);
+  const auto expected = places(file, "out.parents");
+  const auto parents = graft::noah::parents(fitness, static_cast<Index>(expected.size()));
+  equal_numbers(check, file, "out.parents", parents);
+  std::vector<graft::noah::Genes> chosen;
+  for (const Index p : parents) chosen.push_back(population[static_cast<std::size_t>(p)]);
+  equal_numbers(check, file, "out.mutated",
+                graft::noah::mutate(chosen.at(0), values_of(matrix(file, "in.mutate_uniform")),
+                                    whole_numbers(file, "in.mutate_choice"),
+                                    config.at("choices").get<std::vector<Index>>(),
+                                    config.at("mutation_probability")));
+  equal_numbers(check, file, "out.crossed",
+                graft::noah::cross(chosen, whole_numbers(file, "in.crossover_pick")));
+  check.add("choices", 0, 0, check.tolerance());
+}
+
+void run_autopeft(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json settings = config_of(c);
+  const Index blocks = settings.at("num_hidden_layers"), width = settings.at("hidden_size");
+  const auto layers = whole_numbers(file, "in.layers"), serial = whole_numbers(file, "in.serial"),
+             parallel = whole_numbers(file, "in.parallel"),
+             prefix = whole_numbers(file, "in.prefix");
+  std::vector<Index> parameters;
+  for (std::size_t i = 0; i < serial.size(); ++i) {
+    auto config = read_config_of<graft::AutoPEFTConfig>(c);
+    config.layers = row_of(layers, static_cast<Index>(i), blocks);
+    config.serial = serial[i];
+    config.parallel = parallel[i];
+    config.prefix = prefix[i];
+    parameters.push_back(graft::autopeft::parameters(config, blocks, width));
+  }
+  equal_numbers(check, file, "out.parameters", parameters);
+  equal_numbers(check, file, "out.pareto",
+                graft::autopeft::pareto(values_of(matrix(file, "in.score")), parameters));
+  check.add("choices", 0, 0, check.tolerance());
+}
+
+void run_trpts_budgets(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::TRPTSConfig>(c);
+  const auto names = named(file, "in.", ".example_grads");
+  std::vector<Matrix> fisher;
+  for (const auto& name : names) {
+    const auto g = matrix(file, concat("in.", name, ".example_grads"));
+    fisher.push_back(graft::selection::fisher(g, Shape{g.dim(1), g.dim(2)}));
+  }
+  const auto budgets = graft::selection::trpts_budgets(fisher, config.top_percent, config.c_min);
+  check.compare("share", budgets.share, values_of(matrix(file, "out.share")));
+  equal_numbers(check, file, "out.connections", budgets.connections);
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    Places mask(static_cast<std::size_t>(fisher[i].size()), 0);
+    for (const auto place : graft::selection::trpts_places(fisher[i], budgets.connections[i]))
+      mask[static_cast<std::size_t>(place)] = 1;
+    equal(check, names[i], mask, places(file, concat("out.", names[i], ".mask")));
+  }
+}
+
+void run_trpts_tokens(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  graft::Tape tape;
+  const auto x = tape.leaf(tensor_of<float>(file, "x"));
+  const auto y =
+      graft::selection::fuse_tokens(x, tape.constant(tensor_of<float>(file, "in.attention")),
+                                    read_config_of<graft::TRPTSConfig>(c).keep_rate);
+  check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
+  tape.backward(y, tensor_of<float>(file, "dy"));
+  check.compare("dx", values_of(x.grad()), graft::io::to_f64(file.at("dx")));
+}
+
+graft::DenseLinear dense(const SafetensorsFile& file, const std::string& name) {
+  return graft::DenseLinear(tensor_of<float>(file, name + "weight"),
+                            tensor_of<float>(file, name + "bias"));
+}
+graft::NormSite layer_norm_site(const SafetensorsFile& file, const std::string& path) {
+  return {path,
+          {.weight = tensor_of<float>(file, path + ".weight"),
+           .bias = tensor_of<float>(file, path + ".bias"),
+           .rms = false}};
+}
+/// y, dx and the gradients of loaded tensors of a map of x.
+template <class Map>
+void compare_map(Checker& check, const SafetensorsFile& file, const LoadedTensors<float>& tensors,
+                 Map&& map) {
+  graft::Tape tape;
+  const auto x = tape.leaf(tensor_of<float>(file, "x"));
+  const auto y = map(x);
+  check.compare("y", values_of(y.value()), graft::io::to_f64(file.at("y")));
+  tape.backward(y, tensor_of<float>(file, "dy"));
+  check.compare("dx", values_of(x.grad()), graft::io::to_f64(file.at("dx")));
+  compare_tensor_gradients(check, file, tensors);
+}
+
+void run_noah_slices(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const auto config = read_config_of<graft::NOAHConfig>(c);
+  const auto layer = dense(file, "");
+  const auto norm = layer_norm_site(file, "norm");
+  graft::StandaloneInit<float> init(0);
+  const auto width = [](const char* what, const graft::ConfigValue& value, Index most) {
+    return graft::NOAHConfig::widths(what, value, most, 1);
+  };
+  const auto widths = std::make_shared<graft::noah::Widths>(graft::noah::Widths{
+      width("prompt", config.prompt, config.max_prompt), width("r", config.rank, config.max_rank),
+      width("adapter", config.adapter, config.max_adapter)});
+  const Index in = layer.in_features(), out = layer.out_features();
+  graft::BasicNOAHLoRA<float> lora(config, in, out, 0, widths, init.context());
+  graft::BasicNOAHAdapter<float> adapter(config, out, 0, &norm, widths, init.context());
+  graft::BasicNOAHPrompts<float> prompts(config, {"model"}, in, 0, 0, widths, init.context());
+  auto tensors = load_tensors(c, lora);
+  tensors.merge(load_tensors(c, adapter));
+  tensors.merge(load_tensors(c, prompts));
+  compare_map(check, file, tensors, [&](const graft::Var& x) {
+    const auto y = lora.apply(
+        layer, prompts.with(x, prompts.tensors().at(0).parameter, widths->prompt.at(0), 0, 0));
+    return adapter.apply(y, y, {});
+  });
+}
+
+/// One block of attention and feed-forward part without norms, under the masks of Light-PEFT.
+void run_light_masks(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  const Json config = config_of(c);
+  const auto q = dense(file, "query."), k = dense(file, "key."), v = dense(file, "value."),
+             o = dense(file, "output."), up = dense(file, "up."), down = dense(file, "down.");
+  using Masks = graft::BasicLightMasks<float>;
+  Masks masks(config.at("num_attention_heads"), up.out_features(),
+              read_config_of<graft::LightPEFTConfig>(c).mask_l1_weight);
+  const auto tensors = load_tensors(c, masks);
+  graft::AttentionOptions<float> options;
+  options.heads = options.kv_heads = masks.heads().size();
+  options.causal = false;
+  options.scale =
+      1 / std::sqrt(static_cast<float>(q.out_features()) / static_cast<float>(options.heads));
+  const std::string act = config.value("hidden_act", "gelu");
+  compare_map(check, file, tensors, [&](const graft::Var& x) {
+    options.batch = x.dim(0);
+    const auto rows = reshape(x, {x.rows(), x.cols()});
+    const auto heads = attention(linear(q, rows), linear(k, rows), linear(v, rows), options);
+    const auto h = add(rows, linear(o, Masks::mask_heads(heads, masks.heads())));
+    const auto a = graft::detail::apply_activation(act, linear(up, h));
+    const graft::BasicMaskedNeurons<float> last(masks.neurons());
+    return reshape(add(h, last.apply(down, a)), x.shape());
+  });
+  for (const auto& [key, p] : tensors) p.zero_grad();
+  graft::Tape tape;
+  const auto l1 = masks.auxiliary_loss(tape);
+  check.compare("aux", values_of(l1.value()), graft::io::to_f64(file.at("aux.mask_l1")));
+  tape.backward(l1);
+  compare_tensor_gradients(check, file, tensors, "grad_aux.");
+}
+
+/// The trace of a case is all estimation.
+void run_light_estimation(Checker& check, const Case& c) {
+  check.merge(
+      run_method_model_case(
+          c, [](graft::AdapterModel& model) { model.at("default").set_procedure(nullptr); }),
+      "");
+}
+
+/// Blocks x + tanh(W N(x) + b) with the adapters of DAS.
+void run_das_blocks(Checker& check, const Case& c) {
+  const auto file = tensors_of(c);
+  struct Block {
+    graft::LinearSite linear;
+    graft::NormSite norm;
+    graft::HiddenSite end;
+  };
+  std::vector<std::unique_ptr<Block>> blocks;
+  graft::SiteTable table;
+  graft::BasicStackSite<float> stack("");
+  table.stack = &stack;
+  while (file.find(concat("blocks.", blocks.size(), ".weight")) != nullptr) {
+    const std::string path = concat("blocks.", blocks.size());
+    const auto layer = dense(file, path + ".");
+    table.info.hidden_size = layer.out_features();
+    blocks.push_back(
+        std::make_unique<Block>(Block{{path, layer},
+                                      layer_norm_site(file, path + ".norm"),
+                                      {path, layer.out_features(), graft::HiddenRole::block}}));
+    table.linear.push_back(&blocks.back()->linear);
+    table.norm.push_back(&blocks.back()->norm);
+    table.hidden.push_back(&blocks.back()->end);
+  }
+  table.info.layers = static_cast<Index>(blocks.size());
+  graft::AdapterModel model(table, methods<float>());
+  model.load("default", c.folder);
+  LoadedTensors<float> tensors;
+  for (const auto& [key, tensor] : model.at("default").tensors()) tensors[key] = tensor.parameter;
+  compare_map(check, file, tensors, [&](const graft::Var& x) {
+    graft::StackBlocks<float> run;
+    run.count = static_cast<Index>(blocks.size());
+    run.block = [&](Index l, const graft::Var& in, const graft::BlockTokens&) {
+      const auto& b = *blocks[static_cast<std::size_t>(l)];
+      return b.end(in, add(in, tanh(b.linear(b.norm(in)))));
+    };
+    const auto h = stack.run(reshape(x, {x.rows(), x.cols()}), run);
+    return reshape(h, x.shape());
+  });
+}
+
+const Handler selection_handlers[] = {
     {{.kind = "procedure", .peft_type = "STATIC_MASK", .name = "static_mask_selection"},
      run_selection},
     {{.kind = "procedure", .peft_type = "STATIC_MASK", .name = "static_mask_training"},
@@ -418,6 +806,19 @@ const Handler handlers[] = {
     {{.kind = "procedure", .peft_type = "LT_SFT"}, run_lt_sft},
     {{.kind = "layer", .peft_type = "DIFF_PRUNING"}, run_diff_pruning},
     {{.kind = "layer", .peft_type = "PERP"}, run_perp},
+    {{.kind = "procedure", .peft_type = "SIFT"}, run_sift},
+    {{.kind = "procedure", .peft_type = "ID3"}, run_id3},
+    {{.kind = "procedure", .peft_type = "IST"}, run_ist_scores},
+    {{.kind = "procedure", .peft_type = "DAS"}, run_das_scores},
+    {{.kind = "layer", .peft_type = "DAS"}, run_das_blocks},
+    {{.kind = "procedure", .peft_type = "LIGHT_PEFT"}, run_light_pruning},
+    {{.kind = "layer", .peft_type = "LIGHT_PEFT"}, run_light_masks},
+    {{.kind = "model", .peft_type = "LIGHT_PEFT"}, run_light_estimation},
+    {{.kind = "procedure", .peft_type = "NOAH"}, run_noah_evolution},
+    {{.kind = "layer", .peft_type = "NOAH"}, run_noah_slices},
+    {{.kind = "procedure", .peft_type = "AUTOPEFT"}, run_autopeft},
+    {{.kind = "procedure", .peft_type = "TRPTS"}, run_trpts_budgets},
+    {{.kind = "layer", .peft_type = "TRPTS"}, run_trpts_tokens},
 };
 
 }  // namespace

@@ -12,13 +12,6 @@ namespace {
 
 using Matrix = BasicTensor<double>;
 
-/// Part i along the first axis.
-Matrix part(const Matrix& m, Index i) {
-  auto result = Matrix::empty({m.dim(1), m.dim(2)});
-  std::copy_n(m.data() + i * result.size(), result.size(), result.data());
-  return result;
-}
-
 /// Q0 and gradients [steps, s, s] -> out.Q after each step.
 void run_soda_steps(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
@@ -83,10 +76,10 @@ void run_apet_selection(Checker& check, const Case& c) {
   for (const auto& view : file.tensors()) {
     if (!view.name.starts_with("out.chosen.")) continue;
     const std::string budget = view.name.substr(11);
-    const auto selection = graft::apet_selection(sizes, order, std::stoll(budget));
-    check.compare(view.name, std::vector<double>(selection.chosen.begin(), selection.chosen.end()),
+    const auto modules = graft::apet_selection(sizes, order, std::stoll(budget));
+    check.compare(view.name, std::vector<double>(modules.chosen.begin(), modules.chosen.end()),
                   graft::io::to_f64(view));
-    check.compare("used " + budget, std::vector<double>{static_cast<double>(selection.used)},
+    check.compare("used " + budget, std::vector<double>{static_cast<double>(modules.used)},
                   graft::io::to_f64(file.at("out.used." + budget)));
   }
 }
@@ -148,7 +141,7 @@ void run_subspace_model(Checker& check, const Case& c) {
 using graft::IntrinsicDimension;
 using graft::SAID;
 
-const Handler handlers[] = {
+const Handler spectral_handlers[] = {
     {{.kind = "procedure", .peft_type = "APET"}, run_apet_selection},
     {{.kind = "layer", .peft_type = "INTRINSIC_DIMENSION"}, run_subspace_layer<IntrinsicDimension>},
     {{.kind = "model", .peft_type = "INTRINSIC_DIMENSION"}, run_subspace_model<IntrinsicDimension>},

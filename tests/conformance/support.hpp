@@ -168,6 +168,26 @@ Config read_config_of(const Case& c) {
   config.fields(reader);
   return config;
 }
+/// Part i of a tensor along its first axis, or part (i, j) along the first two.
+template <class T>
+BasicTensor<T> part(const BasicTensor<T>& t, Index i) {
+  Shape shape;
+  for (int axis = 1; axis < t.rank(); ++axis) shape.append(t.dim(axis));
+  auto result = BasicTensor<T>::empty(shape);
+  std::copy_n(t.data() + i * result.size(), result.size(), result.data());
+  return result;
+}
+template <class T>
+BasicTensor<T> part(const BasicTensor<T>& t, Index i, Index j) {
+  return part(part(t, i), j);
+}
+template <class T>
+BasicTensor<T> transposed(const BasicTensor<T>& m) {
+  auto t = BasicTensor<T>::empty({m.cols(), m.rows()});
+  for (Index i = 0; i < m.rows(); ++i)
+    for (Index j = 0; j < m.cols(); ++j) t(j, i) = m(i, j);
+  return t;
+}
 inline double tolerance_of(const Json& json) { return json.value("tolerance", 1e-5); }
 
 /// Runners of the kinds of cases.
@@ -181,8 +201,10 @@ Result run_model_case(const Case& c);
 Result run_real_case(const Case& c);
 Result run_quant_case(const Case& c);
 Result run_tokenizer_case(const Case& c);
-/// `prepare` is told the adapters once they are loaded.
+/// `prepare` is told the adapters once they are loaded, `inspect` after the pass whose loss is
+/// compared.
 Result run_method_model_case(
-    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {});
+    const Case& c, const std::function<void(graft::BasicAdapterModel<float>&)>& prepare = {},
+    const std::function<void(Checker&, graft::BasicAdapterModel<float>&)>& inspect = {});
 
 }  // namespace conformance

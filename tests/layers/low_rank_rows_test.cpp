@@ -65,3 +65,34 @@ TEST_CASE("Factors that do not fit the layer are refused") {
       {Parameter(random_tensor({2, 6}, 4)), Parameter(random_tensor({5, 2}, 5))}};
   CHECK_THROWS_AS(linear_low_rank_rows(base, x, terms, {{0, 0, 2}}), graft::ShapeError);
 }
+
+TEST_CASE("Rows by the numbers of their terms: runs, and no others than there are") {
+  const std::vector<std::int64_t> ids{1, 1, -1, -3, 0, 1};
+  const auto runs = graft::low_rank_runs(ids);
+  REQUIRE(runs.size() == 4);
+  CHECK(runs[0].count == 2);
+  CHECK(runs[1].term == -1);
+  CHECK(runs[1].count == 2);
+  CHECK(runs[3].first == 5);
+  CHECK(graft::low_rank_runs({}).empty());
+  const graft::BasicAnyLinear<double> base{
+      graft::BasicDenseLinear<double>(random_tensor({3, 2}, 1), {})};
+  Tape tape;
+  const auto x = tape.constant(random_tensor({6, 2}, 2));
+  const std::vector<graft::LowRankTerm<double>> one{
+      {Parameter(random_tensor({1, 2}, 3)), Parameter(random_tensor({3, 1}, 4)), 1}};
+  CHECK_THROWS_AS(linear_low_rank_rows(base, x, one, runs), graft::ShapeError);
+  // A term of rank 0 is none.
+  const std::vector<graft::LowRankTerm<double>> empty{
+      {Parameter(Tensor::zeros({0, 2})), Parameter(Tensor::zeros({3, 0})), 1}};
+  const auto leaf = tape.leaf(x.value());
+  const auto y = linear_low_rank_rows(base, leaf, empty, {{0, 0, 6}}), plain = linear(base, leaf);
+  CHECK(std::equal(y.value().begin(), y.value().end(), plain.value().begin()));
+  tape.backward(y, Tensor::ones({6, 3}));
+  for (Index i = 0; i < 12; ++i) {
+    double column = 0;
+    for (Index o = 0; o < 3; ++o) column += base.dense_weight()(o, i % 2);
+    CHECK(leaf.grad()[i] == Approx(column));
+  }
+  CHECK_THROWS_AS(linear_low_rank_rows(base, x, one, {{0, 3, 4}}), graft::ShapeError);
+}

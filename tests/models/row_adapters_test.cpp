@@ -2,6 +2,8 @@
 #include <map>
 
 #include "adapters/prompts/tiny_llama.hpp"
+#include "graft/adapters/prompts/prefix_tuning.hpp"
+#include "graft/adapters/prompts/prompt_tuning.hpp"
 #include "graft/models/bert.hpp"
 #include "graft/models/gpt2.hpp"
 
@@ -33,9 +35,7 @@ class Weights final : public graft::models::BasicWeights<double> {
 };
 
 void check_rows(graft::models::BasicModel<double>& model, bool last_tokens) {
-  graft::MethodRegistry<double> registry;
-  registry.add(graft::PromptMethods<double>{});
-  graft::BasicAdapterModel<double> adapters(model.sites(), registry);
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   graft::PromptTuningConfig prompt;
   prompt.prompt.num_virtual_tokens = 3;
   adapters.add("prompt", prompt, 1);

@@ -8,6 +8,7 @@
 
 #include "graft/io/json.hpp"
 #include "graft/text/load_tokenizer.hpp"
+#include "text/case_files.hpp"
 
 namespace {
 
@@ -15,8 +16,6 @@ namespace fs = std::filesystem;
 using graft::io::GgufMetadata;
 using graft::io::Json;
 using graft::text::Tokenizer;
-
-const fs::path kCases = fs::path(GRAFT_SOURCE_DIR) / "tests" / "cases" / "tokenizer";
 
 void set_tokens(GgufMetadata& metadata, const Tokenizer& tokenizer) {
   std::vector<std::string> tokens;
@@ -155,14 +154,14 @@ TEST_CASE("Named splits equal the regular expressions that models publish") {
     for (const auto& piece : pieces.list()) list.emplace_back(piece.text);
     return list;
   };
-  using Strings = std::vector<std::string>;
+  using Tokens = std::vector<std::string>;
   const std::string text = "It's 1234\n\n  x";
-  CHECK(split("gpt-2", text) == Strings{"It", "'s", " 1234", "\n\n ", " x"});
-  CHECK(split("smollm", text) == Strings{"It", "'s", " ", "1", "2", "3", "4", "\n\n ", " x"});
-  CHECK(split("llama-bpe", text) == Strings{"It", "'s", " ", "123", "4", "\n\n", " ", " x"});
-  CHECK(split("qwen2", text) == Strings{"It", "'s", " ", "1", "2", "3", "4", "\n\n", " ", " x"});
-  CHECK(split("gpt-4o", "aBc'S x/\n") == Strings{"a", "Bc'S", " x", "/\n"});
-  CHECK(split("tekken", "aBc'S") == Strings{"a", "Bc", "'S"});
+  CHECK(split("gpt-2", text) == Tokens{"It", "'s", " 1234", "\n\n ", " x"});
+  CHECK(split("smollm", text) == Tokens{"It", "'s", " ", "1", "2", "3", "4", "\n\n ", " x"});
+  CHECK(split("llama-bpe", text) == Tokens{"It", "'s", " ", "123", "4", "\n\n", " ", " x"});
+  CHECK(split("qwen2", text) == Tokens{"It", "'s", " ", "1", "2", "3", "4", "\n\n", " ", " x"});
+  CHECK(split("gpt-4o", "aBc'S x/\n") == Tokens{"a", "Bc'S", " x", "/\n"});
+  CHECK(split("tekken", "aBc'S") == Tokens{"a", "Bc", "'S"});
   CHECK_THROWS_WITH(graft::text::gguf_pre_tokenizer("no-such"),
                     Catch::Contains("no-such") && Catch::Contains("smollm"));
 }

@@ -7,13 +7,12 @@
 #include <fstream>
 #include <string>
 #include <vector>
+#include "text/case_files.hpp"
 
 namespace {
 
 namespace fs = std::filesystem;
 using graft::text::load_tokenizer;
-
-const fs::path kCases = fs::path(GRAFT_SOURCE_DIR) / "tests" / "cases" / "tokenizer";
 
 /// A folder that goes away with the test.
 class Folder {

@@ -13,7 +13,7 @@ namespace {
 
 const std::string kMark = "\u2581";
 
-struct Fixture {
+struct MergesFixture {
   Vocabulary vocabulary;
   std::vector<ScoredPiece> pieces;
   void add(const std::string& text, float score, PieceKind kind = PieceKind::normal) {
@@ -37,7 +37,7 @@ using Strings = std::vector<std::string>;
 }  // namespace
 
 TEST_CASE("The pair with the highest score merges first, the leftmost among equals") {
-  Fixture f;
+  MergesFixture f;
   for (const char* letter : {"a", "b", "c"}) f.add(letter, -10);
   f.add("ab", -2);
   f.add("bc", -1);
@@ -48,7 +48,7 @@ TEST_CASE("The pair with the highest score merges first, the leftmost among equa
 }
 
 TEST_CASE("User-defined tokens stay whole and unused ones are taken apart") {
-  Fixture f;
+  MergesFixture f;
   for (const char* letter : {"a", "b", "c"}) f.add(letter, -10);
   f.add("ab", -1, PieceKind::unused);
   f.add("abc", -2);
@@ -60,11 +60,11 @@ TEST_CASE("User-defined tokens stay whole and unused ones are taken apart") {
 }
 
 TEST_CASE("Unknown characters become bytes, or one unknown token a run") {
-  Fixture f;
+  MergesFixture f;
   f.add("<unk>", 0);
   f.add("a", -1);
   CHECK(f.tokens("xya", {0, false}) == Strings{"<unk>", "a"});
-  Fixture bytes = f;
+  MergesFixture bytes = f;
   for (int byte = 0; byte < 256; ++byte) {
     const std::string name = byte_token(static_cast<unsigned char>(byte));
     bytes.vocabulary.add(name, static_cast<std::int32_t>(bytes.vocabulary.size()));
@@ -75,7 +75,7 @@ TEST_CASE("Unknown characters become bytes, or one unknown token a run") {
 TEST_CASE("Cutting at the marks changes no token, also where a token reaches across one") {
   std::mt19937_64 draw(9);
   for (int round = 0; round < 40; ++round) {
-    Fixture f;
+    MergesFixture f;
     std::vector<std::string> known{"a", "b", kMark};
     for (const std::string& text : known) f.add(text, -100);
     for (int i = 0; i < 25; ++i) {

@@ -13,6 +13,7 @@
 #include "graft/io/mapped_file.hpp"
 #include "graft/text/chat_template.hpp"
 #include "graft/text/load_tokenizer.hpp"
+#include "text/case_files.hpp"
 
 namespace {
 
@@ -20,8 +21,6 @@ namespace fs = std::filesystem;
 using graft::Index;
 using graft::text::EncodeOptions;
 using graft::text::Tokenizer;
-
-const fs::path kCases = fs::path(GRAFT_SOURCE_DIR) / "tests" / "cases" / "tokenizer";
 
 struct Tally {
   Index compared = 0;

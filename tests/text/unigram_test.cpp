@@ -10,7 +10,7 @@ using namespace graft::text;
 
 namespace {
 
-struct Fixture {
+struct UnigramFixture {
   Vocabulary vocabulary;
   std::vector<UnigramPiece> pieces;
 
@@ -46,7 +46,7 @@ TEST_CASE("The tokens have the best sum of scores of all segmentations") {
   std::mt19937_64 draw(2);
   std::uniform_real_distribution<double> score(-10, -1);
   for (int round = 0; round < 50; ++round) {
-    Fixture f;
+    UnigramFixture f;
     for (const char* letter : {"a", "b", "c"}) f.add(letter, score(draw));
     for (int i = 0; i < 12; ++i) {
       std::string text;
@@ -68,20 +68,20 @@ TEST_CASE("The tokens have the best sum of scores of all segmentations") {
 }
 
 TEST_CASE("A run of unknown characters is one unknown token, or bytes") {
-  Fixture f;
+  UnigramFixture f;
   f.add("<unk>", 0);
   f.add("a", -1);
-  using Strings = std::vector<std::string>;
+  using Tokens = std::vector<std::string>;
   CHECK(f.tokens(UnigramModel(f.vocabulary, f.pieces, {0, false, false}), "x\u00E9axa") ==
-        Strings{"<unk>", "a", "<unk>", "a"});
+        Tokens{"<unk>", "a", "<unk>", "a"});
   CHECK_THROWS_AS(f.tokens(UnigramModel(f.vocabulary, f.pieces, {}), "x"), graft::ValueError);
   for (int byte = 0; byte < 256; ++byte) f.add(byte_token(static_cast<unsigned char>(byte)), -9);
   CHECK(f.tokens(UnigramModel(f.vocabulary, f.pieces, {0, true, false}), "a\u00E9") ==
-        Strings{"a", "<0xC3>", "<0xA9>"});
+        Tokens{"a", "<0xC3>", "<0xA9>"});
 }
 
 TEST_CASE("User-defined tokens are preferred by their length, whatever their score") {
-  Fixture f;
+  UnigramFixture f;
   for (const char* letter : {"a", "b", "c"}) f.add(letter, -0.5);
   f.add("bc", -50, true);  // counts as 2 * -0.5 - 0.1
   f.add("ab", -0.8);
@@ -96,7 +96,7 @@ TEST_CASE("User-defined tokens are preferred by their length, whatever their sco
 }
 
 TEST_CASE("Scores that are not numbers are refused") {
-  Fixture f;
+  UnigramFixture f;
   f.add("a", std::numeric_limits<double>::quiet_NaN());
   CHECK_THROWS_WITH(UnigramModel(f.vocabulary, f.pieces, {}), Catch::Contains("'a'"));
 }

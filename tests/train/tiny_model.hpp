@@ -4,9 +4,10 @@
 #include <string>
 #include <vector>
 
-#include "graft/adapters/low_rank/methods.hpp"
+#include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/train/dataset.hpp"
 
@@ -52,9 +53,7 @@ inline graft::models::LlamaConfig config() {
 /// Model and the adapters on it.
 struct Setup {
   graft::models::Llama model{config(), RandomWeights()};
-  graft::MethodRegistry<float> registry =
-      graft::MethodRegistry<float>().add(graft::LowRankMethods<float>{});
-  graft::AdapterModel adapters{model.sites(), registry};
+  graft::AdapterModel adapters{model.sites(), graft::all_methods<float>()};
 
   explicit Setup(graft::LoRAConfig lora = {.rank = 4, .alpha = 8, .target_modules = "all-linear"}) {
     adapters.add("default", std::move(lora), 1);

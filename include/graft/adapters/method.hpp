@@ -46,6 +46,9 @@ struct StepInfo {
   Index step = 0;
   Index total_steps = 0;
   double learning_rate = 0;
+  /// Mean loss of the step's batches with the adapters as they are now, without gradients; null
+  /// where whoever runs the steps does not give it.
+  std::function<double()> loss = {};
 };
 
 /// A part with the path of its site.

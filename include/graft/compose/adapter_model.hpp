@@ -310,6 +310,21 @@ class BasicAdapterModel {
     return total;
   }
 
+  /// What a training step minimises beside auxiliary losses: the loss of a pass, or what the active
+  /// adapter makes of several. @throws ValueError if two active adapters have an objective
+  BasicVar<T> training_loss(BasicTape<T>& tape, const TrainingPasses<T>& passes) const {
+    const typename AdapterSet<T>::Objective* objective = nullptr;
+    for (const auto& n : active_) {
+      if (!at(n).objective()) continue;
+      if (objective != nullptr)
+        throw ValueError(concat("adapter '", n,
+                                "': it and another active one both decide about the passes of a "
+                                "training step"));
+      objective = &at(n).objective();
+    }
+    return objective == nullptr ? passes.loss() : (*objective)(tape, passes);
+  }
+
   struct MergeOptions {
     bool dequantize = false;  ///< allow a quantised weight to become a dense one
   };
@@ -784,5 +799,10 @@ class BasicAdapterModel {
 };
 
 using AdapterModel = BasicAdapterModel<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicAdapterModel<float>;
+extern template class BasicAdapterModel<double>;
+#endif
 
 }  // namespace graft::inline v0_1

@@ -11,6 +11,7 @@
 #include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/target_match.hpp"
+#include "graft/autograd/training_passes.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -75,6 +76,10 @@ class AdapterSet {
     }
     return total;
   }
+  /// What a training step minimises beside auxiliary losses, for methods that run the model more
+  /// than once; null for others: the loss of one pass.
+  using Objective = std::function<BasicVar<T>(BasicTape<T>&, const TrainingPasses<T>&)>;
+  const Objective& objective() const { return objective_; }
   Procedure<T>* procedure() const { return procedure_.get(); }
   const std::vector<PlacedPart<T>>& parts() const { return parts_; }
 
@@ -87,6 +92,7 @@ class AdapterSet {
   }
   void set_procedure(std::unique_ptr<Procedure<T>> procedure) { procedure_ = std::move(procedure); }
   void set_loss(std::function<BasicVar<T>(BasicTape<T>&)> loss) { loss_ = std::move(loss); }
+  void set_objective(Objective objective) { objective_ = std::move(objective); }
   ConfigValue::Map& mutable_config() { return config_; }
 
   std::string key_of(const std::string& path, const AdapterTensor<T>& t) const {
@@ -117,6 +123,7 @@ class AdapterSet {
   std::vector<KeyedTensor<T>> extra_tensors_;
   std::unique_ptr<Procedure<T>> procedure_;
   std::function<BasicVar<T>(BasicTape<T>&)> loss_;
+  Objective objective_;
 };
 
 }  // namespace graft::inline v0_1

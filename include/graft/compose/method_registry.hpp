@@ -110,13 +110,21 @@ class SiteFilter {
         return false;
       }
     }
-    if (!select_.exclude_modules.empty() && matches(select_.exclude_modules, path)) return false;
+    if (excludes(path)) return false;
     if (!select_.layers_to_transform.empty()) {
       const Index layer = layer_of(path, select_.layers_pattern);
       const auto& layers = select_.layers_to_transform;
       if (std::find(layers.begin(), layers.end(), layer) == layers.end()) return false;
     }
     return true;
+  }
+  bool excludes(const std::string& path) const {
+    return !select_.exclude_modules.empty() && matches(select_.exclude_modules, path);
+  }
+  /// True if the configuration, or a default, names modules.
+  bool by_names() const {
+    return !by_role_ && !every_ && !targets_.all_linear() &&
+           !requires(const std::string& path) { Method::targets(config_, path); };
   }
   /// The configuration of one site: rank and alpha may differ by pattern.
   Config site_config(const std::string& path) const {
@@ -173,8 +181,9 @@ LinearSiteInfo<T> linear_site_info(BasicLinearSite<T>& site, const BasicSiteTabl
   info.weight = [&site] { return site.base().dense_weight(); };
   info.bias = site.base().bias();
   info.weight_at = [linear = table.linear](const std::string& path) {
-    const auto it = std::find_if(linear.begin(), linear.end(),
-                                 [&](const auto* other) { return other->path() == path; });
+    const auto it = std::find_if(linear.begin(), linear.end(), [&](const auto* other) {
+      return other->path() == path || other->older_path == path;
+    });
     if (it == linear.end()) throw ValueError(concat("no linear site ", path));
     return (*it)->base().dense_weight();
   };
@@ -221,25 +230,30 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
   const SiteFilter<Method> filter(config, map, table);
   std::vector<std::string> paths;
   bool found = false;
-  const auto add = [&](auto& site, const auto& make) {
-    paths.push_back(site.path());
+  const auto add_as = [&](const std::string& path, auto& site, const auto& make) {
+    paths.push_back(path);
     auto part = make();
     if (!part) return;
     found = true;
     site.adapters().push_back({set.name(), part});
-    set.add_part(site.path(), part);
+    set.add_part(path, part);
   };
-  const auto target = [](const auto* site) {
-    return site->target_path.empty() ? site->path() : site->target_path;
-  };
-  const auto wanted = [&](const auto* site) {
-    if (site->expert.parameter.empty()) return filter.wants(target(site), true);
-    return filter.wants_parameter(site->path() + "." + site->expert.parameter);
+  const auto add = [&](auto& site, const auto& make) { add_as(site.path(), site, make); };
+  // The path of a linear site by which the configuration means it; empty: it does not.
+  const auto meant = [&](const auto* site) -> std::string {
+    if (!site->expert.parameter.empty())
+      return filter.wants_parameter(site->path() + "." + site->expert.parameter) ? site->path()
+                                                                                 : "";
+    const std::string& older = site->older_path;
+    if (!older.empty() && (filter.excludes(site->path()) || filter.excludes(older))) return "";
+    if (filter.wants(site->target_path.empty() ? site->path() : site->target_path, true))
+      return site->path();
+    return !older.empty() && filter.by_names() && filter.wants(older, true) ? older : "";
   };
   std::vector<std::pair<std::string, Shape>> all, all_embeddings;
   for (const auto* site : table.linear)
-    if (wanted(site))
-      all.emplace_back(site->path(), Shape{site->out_features(), site->in_features()});
+    if (const auto path = meant(site); !path.empty())
+      all.emplace_back(path, Shape{site->out_features(), site->in_features()});
   if constexpr (requires(const EmbeddingSiteInfo<T>& info) {
                   Method::embedding(config, info, context);
                 }) {
@@ -264,24 +278,26 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     // Parameters of experts, by module: the names of those that are meant.
     std::map<std::string, std::set<std::string>> parameters;
     for (auto* site : table.linear)
-      if (!site->expert.parameter.empty() && wanted(site))
+      if (!site->expert.parameter.empty() && !meant(site).empty())
         parameters[site->path()].insert(site->expert.parameter);
     if (!filter.parameters().empty() && parameters.empty())
       throw ValueError(concat(Method::info().peft_type, ": target parameter ",
                               filter.parameters()[0], " matches none of the model"));
     for (auto* site : table.linear) {
-      if (!wanted(site)) {
+      const auto path = meant(site);
+      if (path.empty()) {
         paths.push_back(site->path());
         continue;
       }
       auto info = linear_site_info(*site, table);
+      info.path = path;
       info.all_sites = all;
       info.all_embeddings = all_embeddings;
       if (!site->expert.parameter.empty()) {
         const auto& names = parameters[site->path()];
         info.nesting = std::distance(names.upper_bound(site->expert.parameter), names.end());
       }
-      add(*site, [&] { return Method::linear(filter.site_config(site->path()), info, context); });
+      add_as(path, *site, [&] { return Method::linear(filter.site_config(path), info, context); });
     }
   }
   if constexpr (requires(const NormSiteInfo<T>& info) { Method::norm(config, info, context); }) {

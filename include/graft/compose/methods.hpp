@@ -23,7 +23,8 @@ namespace graft::inline v0_1 {
 
 #ifdef GRAFT_METHODS_COMPILED
 
-/// Every method of the library. GRAFT_METHODS_COMPILED: defined in a library, one unit a family.
+/// Every method of the library. GRAFT_METHODS_COMPILED: defined in a library, one unit a family;
+/// BasicAdapterModel and the models are there too.
 template <std::floating_point T>
 const MethodRegistry<T>& all_methods();
 template <>

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -25,7 +26,19 @@ struct DecoderPass {
   /// Tokens that fill each row up in front, where rows have different numbers of virtual tokens;
   /// they have no position. Empty: none.
   std::vector<Index> fill = {};
+  /// As in BlockTokens.
+  std::vector<Index> positions = {};
 
+  /// The same for other tokens.
+  DecoderPass on(const BlockTokens& tokens_of, Index rows) const {
+    auto pass = *this;
+    pass.batch = tokens_of.batch;
+    pass.tokens = rows / tokens_of.batch;
+    pass.key_mask = tokens_of.key_mask;
+    pass.fill = tokens_of.fill;
+    pass.positions = tokens_of.positions;
+    return pass;
+  }
   /// Position of the first token of each row; fillers before position 0 have negative ones. Rows
   /// start after the keys that adapters of `site` put before them.
   std::vector<Index> first_positions(const BasicAttentionSite<T>& site,
@@ -63,14 +76,11 @@ struct RotaryAttention {
       call.k = per_head(k_norm, call.k, site.kv_heads);
     }
     const auto* context = x.tape().template context<ForwardContext>();
-    const auto& tables = rope.tables(pass.first_positions(site, context), pass.tokens);
+    const auto& tables = rope_tables(rope, pass, context);
     call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
     call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
-    if (pass.cache != nullptr) {
-      auto [k, v] = pass.cache->append(site.layer, call.k.value(), call.v.value());
-      call.k = x.tape().constant(k);
-      call.v = x.tape().constant(v);
-    }
+    if (pass.cache != nullptr)
+      std::tie(call.k, call.v) = pass.cache->extend(site.layer, call.k, call.v);
     call.options.batch = pass.batch;
     call.options.heads = site.heads;
     call.options.kv_heads = site.kv_heads;
@@ -85,6 +95,18 @@ struct RotaryAttention {
   }
 
  private:
+  const typename BasicRope<T>::Tables& rope_tables(const BasicRope<T>& rope,
+                                                   const DecoderPass<T>& pass,
+                                                   const ForwardContext* context) const {
+    const auto first = pass.first_positions(site, context);
+    if (pass.positions.empty()) return rope.tables(first, pass.tokens);
+    if (window > 0)
+      throw ValueError(concat(site.path(), ": attention with a window cannot leave out tokens"));
+    auto each = pass.positions;
+    for (std::size_t i = 0; i < each.size(); ++i)
+      each[i] += first[i / static_cast<std::size_t>(pass.tokens)];
+    return rope.tables(each, 1);
+  }
   static BasicVar<T> per_head(const BasicNormSite<T>& norm, const BasicVar<T>& x, Index heads) {
     return reshape(norm(reshape(x, {x.rows() * heads, x.cols() / heads})), x.shape());
   }

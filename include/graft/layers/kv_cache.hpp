@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/tensor/tensor.hpp"
+#include "graft/autograd/tape.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -13,12 +13,13 @@ namespace graft::inline v0_1 {
 template <std::floating_point T>
 class BasicKvCache {
  public:
+  virtual ~BasicKvCache() = default;
   /// Tokens seen so far.
   Index length() const { return length_; }
   void advance(Index tokens) { length_ += tokens; }
   /// Ids of these tokens, virtual ones left out.
   std::vector<std::int32_t> ids;
-  void clear() {
+  virtual void clear() {
     ids.clear();
     layers_.clear();
     length_ = 0;
@@ -30,6 +31,12 @@ class BasicKvCache {
       layers_.resize(static_cast<std::size_t>(layer) + 1);
     auto& entry = layers_[static_cast<std::size_t>(layer)];
     return {grow(entry.k, entry.rows, k), grow(entry.v, entry.rows, v, true)};
+  }
+  /// The same for values of a tape; without gradients, unless a cache of another kind keeps them.
+  virtual std::pair<BasicVar<T>, BasicVar<T>> extend(Index layer, const BasicVar<T>& k,
+                                                     const BasicVar<T>& v) {
+    const auto [all_k, all_v] = append(layer, k.value(), v.value());
+    return {k.tape().constant(all_k), k.tape().constant(all_v)};
   }
 
  private:

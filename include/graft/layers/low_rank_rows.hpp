@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -16,11 +18,25 @@ struct LowRankRun {
   Index count = 0;
 };
 
+/// Runs of neighbouring rows with the same number of a term; negative numbers: none.
+inline std::vector<LowRankRun> low_rank_runs(std::span<const std::int64_t> terms) {
+  std::vector<LowRankRun> runs;
+  for (std::size_t row = 0; row < terms.size(); ++row) {
+    const auto term = static_cast<Index>(std::max<std::int64_t>(-1, terms[row]));
+    if (runs.empty() || runs.back().term != term)
+      runs.push_back({term, static_cast<Index>(row), 0});
+    ++runs.back().count;
+  }
+  return runs;
+}
+
 /// base(x) + sᵢ · (x Aᵢᵀ) Bᵢᵀ with a term i for each run of rows, without dropout.
 ///
 /// The product with the base is one for all rows: the terms go into it side by side, H = [… sᵢ x
 /// Aᵢᵀ …] with zeros where a row has another term, [… Bᵢ …]. That costs Σ rank more columns instead
-/// of a product per term, which pays while Σ rank is small beside the inputs. x: [rows, in].
+/// of a product per term, which pays while Σ rank is small beside the inputs. x: [rows, in]; the
+/// runs cover rows at most once, rows of no run have no term. This is the segmented product of
+/// Punica (Chen et al. 2023, arXiv:2310.18547) and S-LoRA (Sheng et al. 2023, arXiv:2311.03285).
 template <std::floating_point T>
 BasicVar<T> linear_low_rank_rows(const BasicAnyLinear<T>& base, const BasicVar<T>& x,
                                  const std::vector<LowRankTerm<T>>& terms,
@@ -47,6 +63,12 @@ BasicVar<T> linear_low_rank_rows(const BasicAnyLinear<T>& base, const BasicVar<T
     wants = wants || a.requires_grad() || b.requires_grad();
     ranks += rank;
   }
+  for (const auto& run : runs)
+    if (run.first < 0 || run.count < 0 || run.first + run.count > rows ||
+        run.term >= static_cast<Index>(list.size()))
+      throw ShapeError(concat("linear_low_rank_rows: rows [", run.first, ", ",
+                              run.first + run.count, ") of ", rows, " with term ", run.term, " of ",
+                              list.size()));
   auto h = BasicTensor<T>::zeros({rows, ranks});
   auto bt = BasicTensor<T>::empty({ranks, out});
   for (const auto& t : list)

@@ -136,10 +136,7 @@ class BasicBert final : public BasicModel<T> {
     pass.key_mask = key_mask(batch, extra, fill);
     x = embedding_norm_(x);
     if (!stack_.adapters().empty()) stack_.begin(tape);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
-      stack_.leave(static_cast<Index>(l), x);
-    }
+    x = stack_.finish(run_encoder(stack_, blocks_, x, pass));
     return reshape(x, {batch.batch, tokens, d});
   }
 
@@ -152,9 +149,12 @@ class BasicBert final : public BasicModel<T> {
     return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return loss_of(logits(tape, batch), batch);
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (config_.task == Task::embedding)
       throw ValueError("bert: a model without a head has no loss");
-    auto y = logits(tape, batch);
+    auto y = logits;
     if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
       y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
     return classification_loss(y, batch);
@@ -178,12 +178,47 @@ class BasicBert final : public BasicModel<T> {
     Mlp<T> mlp;
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
-    BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
-      const auto h =
-          attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+    BasicVar<T> attention_part(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
+      return attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+    }
+    BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
       return after_block(x, output_norm(add(h, after_mlp(h, mlp(h), h))));
     }
   };
+
+  /// A model without a head as a stack of blocks beside another one; sites lose the first part of
+  /// their paths.
+  class Mirror final : public MirrorStack<T> {
+   public:
+    Mirror(const BertConfig& config, const BasicWeights<T>& weights) : model_(config, weights) {}
+    BasicSiteTable<T>& sites() override { return model_.sites(); }
+    BasicVar<T> embed(BasicTape<T>&, const std::vector<std::int32_t>&) const override {
+      throw ValueError("bert: a stack of blocks beside the model has no embeddings of its own");
+    }
+    BasicVar<T> run(const BasicVar<T>& x, Index batch, const std::vector<unsigned char>& mask,
+                    BasicKvCache<T>*) const override {
+      EncoderPass<T> pass;
+      pass.batch = batch;
+      if (!mask.empty()) pass.key_mask = std::make_shared<std::vector<unsigned char>>(mask);
+      return run_encoder(model_.stack_, model_.blocks_, x, pass);
+    }
+    bool ends_in_norm() const override { return false; }
+
+   private:
+    BasicBert model_;
+  };
+
+  std::unique_ptr<MirrorStack<T>> mirror(const MirrorSizes& sizes) const {
+    auto config = config_;
+    config.layers = sizes.layers;
+    config.heads = sizes.heads.value_or(config.heads);
+    config.hidden_size = reduced(sizes.hidden_size.value_or(config.hidden_size), sizes.reduction);
+    config.intermediate_size =
+        sizes.intermediate_size.value_or(config.intermediate_size) / sizes.reduction;
+    config.task = Task::embedding;
+    config.vocabulary = config.max_positions = config.token_types = 1;
+    return std::make_unique<Mirror>(config, ZeroWeights<T>([](const auto&) { return true; }));
+  }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
     BasicNorm<T> norm;
@@ -251,6 +286,7 @@ class BasicBert final : public BasicModel<T> {
     table.norm.push_back(&embedding_norm_);
     table.prompt = &prompt_;
     table.stack = &stack_;
+    table.mirror = [this](const MirrorSizes& sizes) { return mirror(sizes); };
     for (const auto& b : blocks_) {
       for (auto* site : {&b->attention.query, &b->attention.key, &b->attention.value,
                          &b->attention_output, &b->mlp.up, &b->mlp.down})

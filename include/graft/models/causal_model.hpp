@@ -52,6 +52,7 @@ class BasicCausalModel : public BasicModel<T> {
     if (first) pass.fill = fill_of(virtual_tokens);
     pass.key_mask = key_mask(batch, extra, pass.fill);
     auto y = blocks(reshape(x, {batch.batch * pass.tokens, dim}), pass);
+    y = stack.finish(y);
     if (cache != nullptr) {
       cache->advance(pass.tokens);
       cache->ids.insert(cache->ids.end(), batch.ids.begin(), batch.ids.end());
@@ -77,7 +78,17 @@ class BasicCausalModel : public BasicModel<T> {
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     return token_loss(tape, batch, nullptr, nullptr);
   }
-  /// The same, and for each counted token whether the likeliest token was right, and its loss.
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
+    if (batch.labels.size() != batch.ids.size())
+      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
+                              batch.ids.size(), " tokens"));
+    std::vector<T> weights;
+    const auto labels = next_tokens(batch, weights);
+    return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
+                         std::span<const std::int64_t>(labels), std::span<const T>(weights));
+  }
+  /// The same as `loss`, and for each counted token whether the likeliest token was right, and its
+  /// loss.
   BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
                          std::vector<unsigned char>* correct, std::vector<T>* losses) const {
     if (batch.labels.size() != batch.ids.size())
@@ -138,14 +149,16 @@ class BasicCausalModel : public BasicModel<T> {
     return embed_tokens.embed_scale == T{1} ? x : scale(x, embed_tokens.embed_scale);
   }
 
-  /// Runs blocks one after the other; `run(block, x)` is one of them.
+  /// Runs blocks one after the other; `run(block, x, pass)` is one of them. It may have
+  /// `attention(block, x, pass)` and `feed_forward(block, h)`, which are one after the other.
   template <class Block, class Run>
   BasicVar<T> run_stack(BasicVar<T> x, const std::vector<std::unique_ptr<Block>>& list,
-                        const Run& run) const {
+                        const DecoderPass<T>& pass, const Run& run) const {
+    if (stack.runs_blocks()) return stack.run(x, functions_of(list, pass, run));
     for (std::size_t l = 0; l < list.size(); ++l) {
       x = stack.enter(static_cast<Index>(l), x);
-      const auto one = [run, block = list[l].get()](const BasicVar<T>& in) {
-        return run(*block, in);
+      const auto one = [run, pass, block = list[l].get()](const BasicVar<T>& in) {
+        return run(*block, in, pass);
       };
       x = checkpoint_blocks ? checkpoint(one, x) : one(x);
       stack.leave(static_cast<Index>(l), x);
@@ -160,20 +173,50 @@ class BasicCausalModel : public BasicModel<T> {
     BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const override {
       return model_->embed(tape, ids);
     }
-    BasicVar<T> run(const BasicVar<T>& x, Index batch,
-                    const std::vector<unsigned char>& mask) const override {
+    BasicVar<T> run(const BasicVar<T>& x, Index batch, const std::vector<unsigned char>& mask,
+                    BasicKvCache<T>* cache) const override {
       DecoderPass<T> pass;
       pass.batch = batch;
       pass.tokens = x.rows() / batch;
+      pass.cache = cache;
+      pass.first_position = cache == nullptr ? 0 : cache->length();
       if (!mask.empty()) pass.key_mask = std::make_shared<std::vector<unsigned char>>(mask);
-      return model_->blocks(x, pass);
+      auto y = model_->blocks(x, pass);
+      if (cache != nullptr) cache->advance(pass.tokens);
+      return y;
     }
+    bool ends_in_norm() const override { return true; }
 
    private:
     std::unique_ptr<BasicCausalModel> model_;
   };
 
  private:
+  template <class Block, class Run>
+  static StackBlocks<T> functions_of(const std::vector<std::unique_ptr<Block>>& list,
+                                     const DecoderPass<T>& pass, const Run& run) {
+    std::vector<const Block*> blocks;
+    for (const auto& block : list) blocks.push_back(block.get());
+    const auto at = [blocks](Index l) -> const Block& {
+      return *blocks[static_cast<std::size_t>(l)];
+    };
+    StackBlocks<T> functions;
+    functions.count = std::ssize(list);
+    functions.tokens = {pass.batch, pass.key_mask, pass.fill, {}};
+    functions.block = [at, pass, run](Index l, const BasicVar<T>& x, const BlockTokens& tokens) {
+      return run(at(l), x, pass.on(tokens, x.rows()));
+    };
+    if constexpr (requires(const Block& b, const BasicVar<T>& x) { run.attention(b, x, pass); }) {
+      functions.attention = [at, pass, run](Index l, const BasicVar<T>& x,
+                                            const BlockTokens& tokens) {
+        return run.attention(at(l), x, pass.on(tokens, x.rows()));
+      };
+      functions.feed_forward = [at, run](Index l, const BasicVar<T>& h, const BlockTokens&) {
+        return run.feed_forward(at(l), h);
+      };
+    }
+    return functions;
+  }
   void check(const BasicBatch<T>& batch) const {
     const auto tokens = static_cast<std::size_t>(batch.batch * batch.seq_len);
     if (batch.batch <= 0 || batch.seq_len <= 0 || batch.ids.size() != tokens ||
@@ -184,5 +227,10 @@ class BasicCausalModel : public BasicModel<T> {
 };
 
 using CausalModel = BasicCausalModel<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicCausalModel<float>;
+extern template class BasicCausalModel<double>;
+#endif
 
 }  // namespace graft::inline v0_1::models

@@ -103,9 +103,9 @@ class BasicGemma3 final : public BasicCausalModel<T> {
   };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    return this->norm(
-        this->run_stack(x, blocks_, [pass, this](const Block& b, const BasicVar<T>& in) {
-          return b(in, pass, b.full ? full_rope_ : sliding_rope_);
+    return this->norm(this->run_stack(
+        x, blocks_, pass, [this](const Block& b, const BasicVar<T>& in, const DecoderPass<T>& of) {
+          return b(in, of, b.full ? full_rope_ : sliding_rope_);
         }));
   }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -85,11 +86,8 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       call.q = slice(qkv, -1, 0, d);
       call.k = slice(qkv, -1, d, d);
       call.v = slice(qkv, -1, 2 * d, d);
-      if (pass.cache != nullptr) {
-        auto [k, v] = pass.cache->append(attention.layer, call.k.value(), call.v.value());
-        call.k = x.tape().constant(k);
-        call.v = x.tape().constant(v);
-      }
+      if (pass.cache != nullptr)
+        std::tie(call.k, call.v) = pass.cache->extend(attention.layer, call.k, call.v);
       call.options.batch = pass.batch;
       call.options.heads = call.options.kv_heads = attention.heads;
       call.options.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(attention.head_dim)));
@@ -117,7 +115,8 @@ class BasicGpt2 final : public BasicCausalModel<T> {
     }
     x = add(x, positions_(x.tape(), position));
     return this->norm(this->run_stack(
-        x, blocks_, [pass](const Block& b, const BasicVar<T>& in) { return b(in, pass); }));
+        x, blocks_, pass,
+        [](const Block& b, const BasicVar<T>& in, const DecoderPass<T>& of) { return b(in, of); }));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {

@@ -97,20 +97,32 @@ class BasicLlama final : public BasicCausalModel<T> {
     GatedMlp<T> mlp;
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
-    BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass,
-                           const BasicRope<T>& rope) const {
+    BasicVar<T> attention_part(const BasicVar<T>& x, const DecoderPass<T>& pass,
+                               const BasicRope<T>& rope) const {
       const auto a = input_norm(x);
-      const auto h = add(x, after_attention(a, attention(a, pass, rope), x));
+      return add(x, after_attention(a, attention(a, pass, rope), x));
+    }
+    BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
       const auto m = post_norm(h);
       return after_block(x, add(h, after_mlp(m, mlp(m), h)));
     }
   };
+  struct Run {
+    const BasicRope<T>* rope;
+
+    BasicVar<T> operator()(const Block& b, const BasicVar<T>& x, const DecoderPass<T>& pass) const {
+      return b.feed_forward_part(b.attention_part(x, pass, *rope), x);
+    }
+    BasicVar<T> attention(const Block& b, const BasicVar<T>& x, const DecoderPass<T>& pass) const {
+      return b.attention_part(x, pass, *rope);
+    }
+    BasicVar<T> feed_forward(const Block& b, const BasicVar<T>& h) const {
+      return b.feed_forward_part(h, h);
+    }
+  };
 
   BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const override {
-    return this->norm(
-        this->run_stack(x, blocks_, [pass, rope = &rope_](const Block& b, const BasicVar<T>& in) {
-          return b(in, pass, *rope);
-        }));
+    return this->norm(this->run_stack(x, blocks_, pass, Run{&rope_}));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path,
@@ -159,10 +171,17 @@ class BasicLlama final : public BasicCausalModel<T> {
   std::unique_ptr<MirrorStack<T>> mirror(const MirrorSizes& sizes) const {
     auto config = config_;
     config.layers = sizes.layers;
-    config.hidden_size = sizes.hidden_size.value_or(config.hidden_size);
+    config.hidden_size = reduced(sizes.hidden_size.value_or(config.hidden_size), sizes.reduction);
     config.heads = sizes.heads.value_or(config.heads);
-    config.intermediate_size = sizes.intermediate_size.value_or(config.intermediate_size);
+    config.intermediate_size =
+        sizes.intermediate_size.value_or(config.intermediate_size) / sizes.reduction;
+    if (sizes.reduction != 1) {
+      // Pairs of a head's elements are rotated.
+      config.head_dim = 2 * reduced(config.head_dim / 2, sizes.reduction);
+      config.rope.dim = 2 * reduced(config.rope.dim / 2, sizes.reduction);
+    }
     config.tied_head = true;
+    if (!sizes.embeddings) config.vocabulary = 1;
     const auto& a = blocks_.front()->attention;
     const bool qkv_bias = static_cast<bool>(a.q_proj.base().bias()),
                o_bias = static_cast<bool>(a.o_proj.base().bias());
@@ -216,5 +235,10 @@ class BasicLlama final : public BasicCausalModel<T> {
 };
 
 using Llama = BasicLlama<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicLlama<float>;
+extern template class BasicLlama<double>;
+#endif
 
 }  // namespace graft::inline v0_1::models

@@ -410,4 +410,14 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }
 
+#ifdef GRAFT_METHODS_COMPILED
+extern template std::unique_ptr<BasicModel<float>> load<float>(const std::filesystem::path&);
+extern template std::unique_ptr<BasicModel<double>> load<double>(const std::filesystem::path&);
+extern template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&,
+                                                                      const HeadConfig&,
+                                                                      std::vector<std::string>*);
+extern template std::unique_ptr<BasicVit<float>> load_image_classifier<float>(
+    const std::filesystem::path&, const HeadConfig&, std::vector<std::string>*);
+#endif
+
 }  // namespace graft::inline v0_1::models

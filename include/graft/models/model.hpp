@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graft/autograd/ops/loss.hpp"
+#include "graft/autograd/training_passes.hpp"
 #include "graft/layers/forward_context.hpp"
 #include "graft/layers/sites.hpp"
 #include "graft/models/batch.hpp"
@@ -36,10 +37,25 @@ class BasicModel {
   virtual BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
   /// Loss against the labels of the batch, a scalar.
   virtual BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
+  /// The same for logits that are there already.
+  virtual BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const = 0;
+  /// What a training step may run; tape and batch have to outlive it.
+  TrainingPasses<T> passes(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+    return {[this, &tape, &batch] { return loss(tape, batch); },
+            [this, &tape, &batch] { return logits(tape, batch); },
+            [this, &batch](const BasicVar<T>& y) { return loss_of(y, batch); }};
+  }
 
  protected:
   BasicSiteTable<T> sites_;
 };
+
+/// A width of a stack of blocks beside a model. @throws ValueError if it is no whole number
+inline Index reduced(Index width, Index reduction) {
+  if (reduction < 1 || width % reduction != 0)
+    throw ValueError(concat("stack of blocks: a width of ", width, " over ", reduction));
+  return width / reduction;
+}
 
 /// Puts what a batch is about on a tape, for the adapters that ask.
 template <std::floating_point T>

@@ -64,16 +64,25 @@ class BasicT5 final : public BasicModel<T> {
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = decode(tape, batch);
+    return linear_cross_entropy(h, head_, std::span<const std::int64_t>(labels_of(h, batch)));
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
+    return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
+                         std::span<const std::int64_t>(labels_of(logits, batch)));
+  }
+
+ private:
+  /// The labels of all positions of the decoder, virtual ones first.
+  static std::vector<std::int64_t> labels_of(const BasicVar<T>& h, const BasicBatch<T>& batch) {
     const Index tokens = h.rows() / batch.batch,
                 length = static_cast<Index>(batch.labels.size()) / batch.batch;
     std::vector<std::int64_t> labels(static_cast<std::size_t>(h.rows()), kIgnoredLabel);
     for (Index b = 0; b < batch.batch; ++b)
       std::copy_n(batch.labels.begin() + b * length, length,
                   labels.begin() + (b + 1) * tokens - length);
-    return linear_cross_entropy(h, head_, std::span<const std::int64_t>(labels));
+    return labels;
   }
 
- private:
   struct Attention {
     MultiHeadAttention<T> heads;
     BasicLinearSite<T> output;

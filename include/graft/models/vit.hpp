@@ -33,7 +33,8 @@ struct VitConfig {
 ///
 /// Sites: vit.embeddings.patch_embeddings.projection (a convolution),
 /// vit.layers.N.{layernorm_before, attention.{q,k,v,o}_proj, layernorm_after, mlp.{fc1, fc2}},
-/// vit.layernorm, classifier: module paths of transformers 5; files keep older names. Hidden sites
+/// vit.layernorm, classifier: module paths of transformers 5; files keep older names, by which
+/// configurations may mean the linear sites of blocks too. Hidden sites
 /// are named as in files: vit.encoder.layer.N.{attention.output, output}, vit.encoder.layer.N; so
 /// are attentions, vit.encoder.layer.N.attention.attention. Virtual tokens (vit.embeddings) come
 /// between the class token and the patches, after the positions were added.
@@ -61,7 +62,9 @@ class BasicVit final : public BasicModel<T> {
       const std::string path = concat("vit.layers.", l, "."),
                         file = concat("vit.encoder.layer.", l, ".");
       const auto linear = [&](const char* name, Index out, Index in) {
-        return BasicLinearSite<T>(path + name, weights.linear(file_name(path + name), out, in));
+        BasicLinearSite<T> site(path + name, weights.linear(file_name(path + name), out, in));
+        site.older_path = file_name(path + name);
+        return site;
       };
       b.attention.query = linear("attention.q_proj", d, d);
       b.attention.key = linear("attention.k_proj", d, d);
@@ -86,7 +89,8 @@ class BasicVit final : public BasicModel<T> {
 
   const VitConfig& config() const { return config_; }
 
-  /// Hidden states after the last norm, [batch, 1 + virtual tokens + patches, hidden].
+  /// Hidden states after the last norm, [batch, 1 + virtual tokens + patches, hidden]; fewer tokens
+  /// where an adapter merges some.
   BasicVar<T> hidden(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const Index size = config_.image_size, d = config_.hidden_size;
     const Shape expected{batch.batch, config_.channels, size, size};
@@ -108,11 +112,8 @@ class BasicVit final : public BasicModel<T> {
     pass.key_mask = key_mask(batch, tokens);
     x = reshape(x, {batch.batch * tokens, d});
     if (!stack_.adapters().empty()) stack_.begin(tape);
-    for (std::size_t l = 0; l < blocks_.size(); ++l) {
-      x = (*blocks_[l])(stack_.enter(static_cast<Index>(l), x), pass);
-      stack_.leave(static_cast<Index>(l), x);
-    }
-    return reshape(norm_(x), {batch.batch, tokens, d});
+    x = stack_.finish(norm_(run_encoder(stack_, blocks_, x, pass)));
+    return reshape(x, {batch.batch, x.rows() / batch.batch, d});
   }
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
@@ -130,8 +131,11 @@ class BasicVit final : public BasicModel<T> {
                   it == std::end(kNames) ? part : std::string(it->second));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    return loss_of(logits(tape, batch), batch);
+  }
+  BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (!classifier_.base()) throw ValueError("vit: a model without a classifier has no loss");
-    return classification_loss(logits(tape, batch), batch);
+    return classification_loss(logits, batch);
   }
 
  private:
@@ -151,9 +155,11 @@ class BasicVit final : public BasicModel<T> {
     Mlp<T> mlp;
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
-    BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
+    BasicVar<T> attention_part(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
       const auto a = norm_before(x);
-      const auto h = add(x, after_attention(a, attention_output(attention(a, pass)), x));
+      return add(x, after_attention(a, attention_output(attention(a, pass)), x));
+    }
+    BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
       const auto m = norm_after(h);
       return after_block(x, add(h, after_mlp(m, mlp(m), h)));
     }
@@ -236,5 +242,10 @@ class BasicVit final : public BasicModel<T> {
 };
 
 using Vit = BasicVit<float>;
+
+#ifdef GRAFT_METHODS_COMPILED
+extern template class BasicVit<float>;
+extern template class BasicVit<double>;
+#endif
 
 }  // namespace graft::inline v0_1::models

@@ -59,9 +59,10 @@ class ZeroWeights final : public BasicWeights<T> {
     return !name.ends_with(".bias") || biases_(name);
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
-    return name.find("norm") != std::string::npos && name.ends_with(".weight")
-               ? BasicTensor<T>::ones(shape)
-               : BasicTensor<T>::zeros(shape);
+    const bool norm =
+        name.find("norm") != std::string::npos || name.find("Norm") != std::string::npos;
+    return norm && name.ends_with(".weight") ? BasicTensor<T>::ones(shape)
+                                             : BasicTensor<T>::zeros(shape);
   }
   BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
     return BasicDenseLinear<T>(BasicTensor<T>::zeros({out, in}),

@@ -8,6 +8,7 @@
 #include "graft/autograd/parameter.hpp"
 #include "graft/base/error.hpp"
 #include "graft/base/rng.hpp"
+#include "graft/optim/seeded_directions.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -65,7 +66,7 @@ class BasicSpsa {
     const double k = static_cast<double>(++steps_);
     const double rate = config_.a / std::pow(k + config_.o, config_.alpha),
                  probe = config_.c / std::pow(k, config_.gamma);
-    const auto start = values();
+    const auto start = flat_values(parameters_);
     std::vector<double> estimate(start.size(), 0.0);
     for (const auto& d : directions) {
       if (d.size() != start.size())
@@ -74,7 +75,7 @@ class BasicSpsa {
       const auto at = [&](double sign) {
         auto moved = start;
         for (std::size_t i = 0; i < d.size(); ++i) moved[i] += sign * probe * d[i];
-        set_values(moved);
+        set_flat_values(parameters_, moved);
         return static_cast<double>(loss());
       };
       const double up = at(1), slope = (up - at(-1)) / (2 * probe);
@@ -86,26 +87,11 @@ class BasicSpsa {
       momentum_[i] = config_.momentum * momentum_[i] + estimate[i];
       next[i] -= rate * (estimate[i] + config_.momentum * momentum_[i]);
     }
-    set_values(next);
+    set_flat_values(parameters_, next);
     return estimate;
   }
 
  private:
-  std::vector<double> values() const {
-    std::vector<double> list;
-    list.reserve(momentum_.size());
-    for (const auto& p : parameters_)
-      for (const T v : p.value()) list.push_back(static_cast<double>(v));
-    return list;
-  }
-  void set_values(const std::vector<double>& list) const {
-    std::size_t next = 0;
-    for (const auto& p : parameters_) {
-      auto value = BasicTensor<T>::empty(p.shape());
-      for (T& v : value) v = static_cast<T>(list[next++]);
-      p.assign(std::move(value));
-    }
-  }
   std::vector<BasicParameter<T>> parameters_;
   SpsaConfig config_;
   TorchGenerator generator_;

@@ -210,14 +210,11 @@ class BasicTrainer {
   StepReport one_step() {
     const auto begin = Clock::now();
     const double rate = base_rate_ * learning_rate_ratio(config_.schedule, step_, config_.steps);
-    const StepInfo info{step_ + 1, config_.steps, rate};
+    StepInfo info{step_ + 1, config_.steps, rate};
     const auto procedures = [&](auto&& call) {
       for (const auto& name : adapters_->active())
         if (auto* procedure = adapters_->at(name).procedure()) call(*procedure);
     };
-    procedures([&](auto& p) { p.before_step(info); });
-    optimizer_->zero_grad();
-
     std::vector<models::BasicBatch<T>> batches;
     Index predictions = 0, tokens = 0;
     for (Index part = 0; part < config_.accumulation; ++part) {
@@ -227,16 +224,31 @@ class BasicTrainer {
     }
     if (predictions == 0)
       throw ValueError(concat("trainer: step ", step_ + 1, " has no prediction to learn from"));
+    const auto share_of = [&](std::size_t part) {
+      return static_cast<double>(detail::predictions(*model_, batches[part])) /
+             static_cast<double>(predictions);
+    };
+    info.loss = [&] {
+      double mean = 0;
+      for (std::size_t part = 0; part < batches.size(); ++part) {
+        const double share = share_of(part);
+        if (share == 0) continue;
+        BasicTape<T> tape({.gradients = false, .training = false});
+        mean += share * static_cast<double>(model_->loss(tape, batches[part]).item());
+      }
+      return mean;
+    };
+    procedures([&](auto& p) { p.before_step(info); });
+    optimizer_->zero_grad();
 
     StepReport report;
     for (std::size_t part = 0; part < batches.size(); ++part) {
       const auto number = static_cast<std::uint64_t>(step_ * config_.accumulation) + part;
-      const double share = static_cast<double>(detail::predictions(*model_, batches[part])) /
-                           static_cast<double>(predictions);
+      const double share = share_of(part);
       if (share == 0) continue;
       BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number),
                          .bf16_saved = config_.bf16_saved});
-      auto loss = model_->loss(tape, batches[part]);
+      auto loss = adapters_->training_loss(tape, model_->passes(tape, batches[part]));
       report.loss += share * static_cast<double>(loss.item());
       if (const auto extra = adapters_->auxiliary_loss(tape)) {
         report.auxiliary += share * static_cast<double>(extra.item());

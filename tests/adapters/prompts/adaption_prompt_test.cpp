@@ -1,6 +1,7 @@
 #include "graft/adapters/prompts/adaption_prompt.hpp"
 
 #include "adapters/prompts/tiny_llama.hpp"
+#include "graft/adapters/prompts/llama_adapter.hpp"
 
 namespace {
 

@@ -1,6 +1,8 @@
 #include "graft/adapters/prompts/prefix_tuning.hpp"
 
 #include "adapters/prompts/tiny_llama.hpp"
+#include "graft/adapters/prompts/cartridge.hpp"
+#include "graft/adapters/prompts/p_tuning_v2.hpp"
 
 using prompts::kKeyWidth, prompts::kLayers;
 

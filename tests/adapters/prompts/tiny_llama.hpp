@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "adapters/method_checks.hpp"
-#include "graft/adapters/prompts/methods.hpp"
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/train/generate.hpp"
 
@@ -53,8 +53,7 @@ inline graft::models::LlamaConfig llama() {
 template <class T>
 struct Setup {
   graft::models::BasicLlama<T> model{llama(), RandomWeights<T>()};
-  graft::MethodRegistry<T> registry = graft::MethodRegistry<T>().add(graft::PromptMethods<T>{});
-  graft::BasicAdapterModel<T> adapters{model.sites(), registry};
+  graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   Setup() = default;
   template <class Config>

@@ -43,8 +43,7 @@ class BiasedWeights final : public graft::models::BasicWeights<T> {
 template <class T>
 struct ImageSetup {
   graft::models::BasicVit<T> model{vit(), BiasedWeights<T>()};
-  graft::MethodRegistry<T> registry = graft::MethodRegistry<T>().add(graft::PromptMethods<T>{});
-  graft::BasicAdapterModel<T> adapters{model.sites(), registry};
+  graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   template <class Config>
   explicit ImageSetup(const Config& config) {

@@ -4,7 +4,6 @@
 #include <filesystem>
 
 #include "adapters/prompts/tiny_llama.hpp"
-#include "graft/adapters/representation/methods.hpp"
 
 using graft::Index;
 using graft::ShadowConfig;
@@ -14,9 +13,7 @@ namespace {
 template <class T>
 struct Setup {
   graft::models::BasicLlama<T> model{prompts::llama(), prompts::RandomWeights<T>()};
-  graft::MethodRegistry<T> registry =
-      graft::MethodRegistry<T>().add(graft::RepresentationMethods<T>{});
-  graft::BasicAdapterModel<T> adapters{model.sites(), registry};
+  graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   explicit Setup(const ShadowConfig& config) { adapters.add("s", config, 1); }
   graft::AdapterSet<T>& set() { return adapters.at("s"); }
@@ -103,8 +100,6 @@ TEST_CASE("Shadows are refused where they cannot be") {
   refused({.target_modules = {"model.layers.7"}}, "match none");
   graft::BasicSiteTable<float> table;
   table.info.architecture = "gpt2";
-  graft::MethodRegistry<float> registry;
-  registry.add(graft::RepresentationMethods<float>{});
-  graft::AdapterModel model(table, registry);
+  graft::AdapterModel model(table, graft::all_methods<float>());
   CHECK_THROWS_WITH(model.add("s", ShadowConfig{}), Catch::Contains("gpt2"));
 }

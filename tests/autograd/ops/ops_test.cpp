@@ -196,6 +196,21 @@ TEST_CASE("cross-entropy leaves ignored labels out and has the right gradient") 
   CHECK_THROWS_WITH(cross_entropy(tape.constant(x.value()), bad), Catch::Contains("label 5"));
 }
 
+TEST_CASE("the divergence of two distributions has its value, its gradient and rows that count") {
+  const auto p = random_parameter({3, 4}, 21), q = random_parameter({3, 4}, 22);
+  const std::vector<double> some{1, 0, 1};
+  for (const auto& weights : {std::vector<double>{}, some})
+    CHECK(error_of([&](auto& v) { return kl_divergence(v[0], v[1], weights); }, {p, q}) < 1e-8);
+  Tape tape;
+  const auto a = tape.constant(p.value()), b = tape.constant(q.value());
+  const auto x = softmax(a).value(), y = softmax(b).value();
+  double expected = 0;
+  for (const Index r : {0, 2})
+    for (Index j = 0; j < 4; ++j) expected += x(r, j) * std::log(x(r, j) / y(r, j)) / 2;
+  CHECK(kl_divergence(a, b, some).item() == Approx(expected));
+  CHECK_THROWS_AS(kl_divergence(a, b, std::vector<double>{1}), graft::ShapeError);
+}
+
 TEST_CASE("mean squared error has the gradient of its formula") {
   const auto a = random_parameter({3, 2}, 22), b = random_parameter({3, 2}, 23);
   CHECK(error_of([](auto& v) { return mse(v[0], v[1]); }, {a, b}) < 1e-8);

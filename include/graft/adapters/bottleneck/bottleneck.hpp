@@ -45,9 +45,10 @@ class BasicBottleneck {
     zero_up  ///< D Kaiming-uniform, U = 0: the identity
   };
 
+  /// @param dropout  of φ's result, while training
   BasicBottleneck(Index in, Index out, Index width, std::string activation, Start start,
-                  InitContext<T>& context)
-      : activation_(std::move(activation)) {
+                  InitContext<T>& context, double dropout = 0)
+      : activation_(std::move(activation)), dropout_(dropout) {
     const double bound = kaiming_uniform_bound(in, std::sqrt(5.0));
     const auto layer = [&](Index to, Index from, bool up) {
       return detail::TrainedAffine<T>{detail::fresh<T>(context, {to, from},
@@ -65,7 +66,7 @@ class BasicBottleneck {
   }
 
   BasicVar<T> operator()(const BasicVar<T>& h) const {
-    return up_(detail::apply_activation(activation_, down_(h)));
+    return up_(dropout(detail::apply_activation(activation_, down_(h)), dropout_));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
@@ -79,6 +80,7 @@ class BasicBottleneck {
 
  private:
   std::string activation_;
+  double dropout_;
   detail::TrainedAffine<T> down_, up_;
 };
 

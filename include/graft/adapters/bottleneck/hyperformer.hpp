@@ -1,12 +1,12 @@
 #pragma once
 
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
+#include "graft/adapters/bottleneck/shared_network.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -64,30 +64,23 @@ class BasicHyperFormer {
         layer_(site.layer),
         position_(site.role == HiddenRole::feed_forward ? 0 : 1),
         with_position_(with_position),
-        activation_(config.non_linearity) {
+        activation_(config.non_linearity),
+        net_("hyper", context) {
     const Index t = config.task_embedding_dim, h = config.task_hidden_dim,
                 p = config.projected_task_embedding_dim;
     if (layer_ < 0 || layer_ >= site.model.layers)
       throw ValueError(concat("HyperFormer: ", site.path, " is in no layer of the model"));
-    const auto make = [&](const std::string& name, const Shape& shape, double std,
-                          double mean = 0) {
-      parameters_[name] = context.shared.get("hyper." + name, [&] {
-        auto v = BasicTensor<T>::full(shape, static_cast<T>(mean));
-        if (!context.loading && std > 0) context.generator.normal(v.data(), v.size(), mean, std);
-        return v;
-      });
-    };
     const auto affine = [&](const std::string& name, Index out, Index in) {
-      make(name + ".weight", {out, in}, 0.01);
-      make(name + ".bias", {out}, 0);
+      net_.normal(name + ".weight", {out, in}, 0.01);
+      net_.constant(name + ".bias", {out}, 0);
     };
-    make("task_embeddings", {config.num_tasks, t}, 1);
-    make("layer_embeddings", {site.model.layers, t}, 1);
-    if (with_position) make("position_embeddings", {2, t}, 1);
+    net_.normal("task_embeddings", {config.num_tasks, t}, 1);
+    net_.normal("layer_embeddings", {site.model.layers, t}, 1);
+    if (with_position) net_.normal("position_embeddings", {2, t}, 1);
     affine("projector.0", h, (with_position ? 3 : 2) * t);
     affine("projector.2", p, h);
-    make("projector_norm.weight", {p}, 0, 1);
-    make("projector_norm.bias", {p}, 0);
+    net_.constant("projector_norm.weight", {p}, 1);
+    net_.constant("projector_norm.bias", {p}, 0);
     set_ = with_position ? "" : position_ == 0 ? "ffn." : "attention.";
     affine(set_ + "down_weight", r_ * d_, p);
     affine(set_ + "down_bias", r_, p);
@@ -95,12 +88,13 @@ class BasicHyperFormer {
     affine(set_ + "up_bias", d_, p);
     affine(set_ + "norm_weight", d_, p);
     affine(set_ + "norm_bias", d_, p);
+    net_.close();
   }
   BasicVar<T> apply(const BasicVar<T>&, const BasicVar<T>& output, const BasicVar<T>&) const {
     auto& tape = output.tape();
     const auto in = embedding(tape);
     const auto generate = [&](const char* name, const Shape& shape) {
-      return reshape(affine(tape, set_ + name, in), shape);
+      return reshape(net_.affine(set_ + name, in), shape);
     };
     const auto h = detail::apply_activation(
         activation_,
@@ -112,36 +106,24 @@ class BasicHyperFormer {
                           static_cast<T>(1e-5)),
                output);
   }
-  std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    for (const auto& [name, parameter] : parameters_)
-      list.push_back(detail::shared_tensor<T>("hyper." + name, parameter));
-    return list;
-  }
+  std::vector<AdapterTensor<T>> tensors() const { return net_.tensors(); }
 
  private:
-  BasicVar<T> affine(BasicTape<T>& tape, const std::string& name, const BasicVar<T>& x) const {
-    return add(
-        matmul(x, tape.parameter(parameters_.at(name + ".weight")), Transpose::no, Transpose::yes),
-        tape.parameter(parameters_.at(name + ".bias")));
-  }
   BasicVar<T> embedding(BasicTape<T>& tape) const {
     const auto row = [&](const char* name, Index i) {
-      return slice(tape.parameter(parameters_.at(name)), 0, i, 1);
+      return slice(net_.var(tape, name), 0, i, 1);
     };
     std::vector<BasicVar<T>> parts = {row("task_embeddings", task_),
                                       row("layer_embeddings", layer_)};
     if (with_position_) parts.push_back(row("position_embeddings", position_));
-    const auto h = relu(affine(tape, "projector.0", concat_along(1, parts)));
-    return layer_norm(affine(tape, "projector.2", h),
-                      tape.parameter(parameters_.at("projector_norm.weight")),
-                      tape.parameter(parameters_.at("projector_norm.bias")), static_cast<T>(1e-6));
+    const auto h = relu(net_.affine("projector.0", concat_along(1, parts)));
+    return net_.norm("projector_norm", net_.affine("projector.2", h), 1e-6);
   }
 
   Index r_, d_, task_, layer_, position_;
   bool with_position_;
   std::string activation_, set_;
-  std::map<std::string, BasicParameter<T>> parameters_;
+  detail::SharedNetwork<T> net_;
 };
 
 /// HyperFormer and HyperFormer++: the Houlsby adapters of all tasks and layers come out of one

@@ -39,6 +39,37 @@ struct MAMConfig {
   }
 };
 
+namespace detail {
+
+/// Puts rows [tokens, keys and values side by side] before the keys and values of an attention.
+/// @throws ValueError for an attention with a bias or a window.
+template <std::floating_point T>
+void put_prefix(const char* method, AttentionCall<T>& call, const BasicVar<T>& prefix) {
+  if (call.options.bias || call.options.window > 0)
+    throw ValueError(concat(method, ": attention with a bias or a window is not supported"));
+  const Index batch = call.options.batch, keys = call.k.rows() / batch, tokens = prefix.rows(),
+              width = prefix.cols() / 2;
+  const auto put = [&](BasicVar<T>& rows, Index column) {
+    const auto own = broadcast_to(reshape(slice(prefix, 1, column, width), {1, tokens, width}),
+                                  {batch, tokens, width});
+    const auto text = reshape(rows, {batch, keys, width});
+    rows = reshape(concat_along(1, std::vector<BasicVar<T>>{own, text}),
+                   {batch * (tokens + keys), width});
+  };
+  put(call.k, 0);
+  put(call.v, width);
+  if (!call.options.key_mask) return;
+  const auto& old = *call.options.key_mask;
+  auto mask = std::make_shared<std::vector<unsigned char>>();
+  for (Index b = 0; b < batch; ++b) {
+    mask->insert(mask->end(), static_cast<std::size_t>(tokens), 1);
+    mask->insert(mask->end(), old.begin() + b * keys, old.begin() + (b + 1) * keys);
+  }
+  call.options.key_mask = std::move(mask);
+}
+
+}  // namespace detail
+
 /// Keys and values that stand before those of the text, in one attention. They take no positions.
 template <std::floating_point T>
 class BasicMAMPrefix final : public AttentionPart<T> {
@@ -75,29 +106,7 @@ class BasicMAMPrefix final : public AttentionPart<T> {
     b2_ = make("prompt_encoder.transform.2.bias", {all}, linear_bound(m));
   }
   void before(AttentionCall<T>& call) const override {
-    auto& tape = call.q.tape();
-    const auto prefix = values(tape);
-    const Index batch = call.options.batch, keys = call.k.rows() / batch;
-    const auto put = [&](BasicVar<T>& rows, Index column) {
-      const auto own = broadcast_to(reshape(slice(prefix, 1, column, width_), {1, tokens_, width_}),
-                                    {batch, tokens_, width_});
-      const auto text = reshape(rows, {batch, keys, width_});
-      rows = reshape(concat_along(1, std::vector<BasicVar<T>>{own, text}),
-                     {batch * (tokens_ + keys), width_});
-    };
-    put(call.k, 0);
-    put(call.v, width_);
-    if (call.options.key_mask) {
-      const auto& old = *call.options.key_mask;
-      auto mask = std::make_shared<std::vector<unsigned char>>();
-      for (Index b = 0; b < batch; ++b) {
-        mask->insert(mask->end(), static_cast<std::size_t>(tokens_), 1);
-        mask->insert(mask->end(), old.begin() + b * keys, old.begin() + (b + 1) * keys);
-      }
-      call.options.key_mask = std::move(mask);
-    }
-    if (call.options.bias || call.options.window > 0)
-      throw ValueError("MAM: attention with a bias or a window is not supported");
+    detail::put_prefix("MAM", call, values(call.q.tape()));
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "graft/adapters/bottleneck/bottleneck.hpp"
+#include "graft/adapters/bottleneck/token_rows.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -69,14 +70,6 @@ class AddedNorm {
   T eps_ = 0;
   BasicParameter<T> weight_, bias_;
 };
-
-/// Rows of the batch that a pass runs; 1 where nobody says.
-template <std::floating_point T>
-Index batch_rows(const BasicVar<T>& x) {
-  const auto* context = x.tape().template context<ForwardContext>();
-  const Index batch = context == nullptr ? 1 : context->batch;
-  return batch > 0 && x.rows() % batch == 0 ? batch : 1;
-}
 
 }  // namespace detail
 

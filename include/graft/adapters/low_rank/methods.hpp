@@ -16,6 +16,8 @@
 #include "graft/adapters/low_rank/hipa.hpp"
 #include "graft/adapters/low_rank/hira.hpp"
 #include "graft/adapters/low_rank/increlora.hpp"
+#include "graft/adapters/low_rank/ist.hpp"
+#include "graft/adapters/low_rank/light_peft.hpp"
 #include "graft/adapters/low_rank/lily.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/low_rank/mos.hpp"
@@ -55,6 +57,7 @@ using LowRankMethods = MethodList<
     RoSAMethod<T>, DyLoRAMethod<T>, LinearMethod<BasicDEFT<T>>, HiPAMethod<T>,
     GradNormLoRPMethod<T>, LinearMethod<BasicPortLLM<T>>, LinearMethod<BasicDSEE<T>>,
     LinearMethod<BasicPSEC<T>>, LinearMethod<BasicMTLoRA<T>>, TriAdaptLoRAMethod<T>,
-    IncreLoRAMethod<T>, ASLoRAMethod<T>, PELAMethod<T>, RelaxedRecursiveMethod<T>>;
+    IncreLoRAMethod<T>, ASLoRAMethod<T>, PELAMethod<T>, RelaxedRecursiveMethod<T>, ISTMethod<T>,
+    LightPEFTMethod<T>>;
 
 }  // namespace graft::inline v0_1

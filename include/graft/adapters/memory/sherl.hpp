@@ -11,7 +11,8 @@ namespace graft::inline v0_1 {
 /// Configuration of SHERL.
 struct SHERLConfig {
   Index mapping_size = 512;  ///< d'
-  Index num_states = 12;     ///< hidden states that are read, the last one the guide
+  /// Hidden states that are read, the last one the guide; 0: of as many blocks as the model has.
+  Index num_states = 0;
   double gate_temperature = 0.1;
   double dropout = 0;  ///< the paper: 0.1
 
@@ -24,9 +25,9 @@ struct SHERLConfig {
     v("gate_temperature", gate_temperature);
     v("dropout", dropout);
   }
-  /// @throws ValueError for sizes below one or fewer than two states.
+  /// @throws ValueError for sizes below one or a single state.
   void validate() const {
-    if (mapping_size < 1 || num_states < 2 || gate_temperature == 0)
+    if (mapping_size < 1 || (num_states != 0 && num_states < 2) || gate_temperature == 0)
       throw ValueError(concat("SHERL: mapping_size ", mapping_size, ", num_states ", num_states,
                               " (at least 2) and gate_temperature ", gate_temperature));
   }
@@ -44,9 +45,9 @@ struct SHERLConfig {
 /// at the start; LayerNorms with eps 1e-5, the last one with 1e-12. Trained: K d' (width + 3) + d'
 /// + 1 + width (d' + 3) + 1 for K states. The states are read without a gradient; the block that
 /// runs on y is the only one that keeps activations. With two states c is 0 or 1 and the gate
-/// learns nothing: use three or more. For one's own training code; not the identity, cannot be
-/// merged. Source: Diao et al. 2024 (arXiv:2407.07523) Tensors: shared.sherl.{down,
-/// down_norm}.i, gate, out, out_norm, theta.
+/// learns nothing: use three or more. For one's own training code, where num_states is given, or
+/// on a model (`SHERLMethod`); not the identity, cannot be merged. Source: Diao et al. 2024
+/// (arXiv:2407.07523) Tensors: shared.sherl.{down, down_norm}.i, gate, out, out_norm, theta.
 template <std::floating_point T>
 class BasicSHERL {
  public:
@@ -54,8 +55,7 @@ class BasicSHERL {
   using Config = SHERLConfig;
 
   BasicSHERL(const SHERLConfig& config, Index width, InitContext<T>& context)
-      : config_((config.validate(), config)),
-        readers_(config.num_states, config.mapping_size, width, context) {
+      : config_(checked(config)), readers_(config.num_states, config.mapping_size, width, context) {
     const Index d = config.mapping_size;
     gate_ = detail::linear_default(context, {1, d}, d);
     gate_bias_ = detail::linear_default(context, {1}, d);
@@ -120,11 +120,81 @@ class BasicSHERL {
   }
 
  private:
+  static const SHERLConfig& checked(const SHERLConfig& config) {
+    config.validate();
+    if (config.num_states == 0) throw ValueError("SHERL: num_states 0, expected the number");
+    return config;
+  }
+
   SHERLConfig config_;
   detail::StateReaders<T> readers_;
   BasicParameter<T> gate_, gate_bias_, out_, out_bias_, norm_weight_, norm_bias_, theta_;
 };
 
 using SHERL = BasicSHERL<float>;
+
+/// SHERL beside the stack of a model.
+template <std::floating_point T>
+class SHERLStack final : public AdapterPart<T>, public StackAdapterInterface<T> {
+ public:
+  SHERLStack(const SHERLConfig& config, const ModelInfo& model, InitContext<T>& context)
+      : first_(model.layers - config.num_states),
+        last_(model.layers - 1),
+        module_(config, model.hidden_size, context) {}
+  std::vector<AdapterTensor<T>> tensors() const override { return module_.tensors(); }
+  std::string merge_reason() const override {
+    return "SHERL is a network beside the model; that is no change of a weight";
+  }
+  void begin(BasicTape<T>&) const override { states_.clear(); }
+  BasicVar<T> enter(Index layer, const BasicVar<T>& x) const override {
+    if (layer >= first_) states_.push_back(x);
+    if (layer != last_) return x;
+    const auto found = module_(std::exchange(states_, {}), x);
+    weights_ = found.weights.value();
+    return found.y;
+  }
+  void leave(Index, const BasicVar<T>&) const override {}
+  /// The weights c of the last pass, [tokens, num_states − 1].
+  const BasicTensor<T>& last_weights() const { return weights_; }
+
+ private:
+  Index first_, last_;
+  BasicSHERL<T> module_;
+  mutable std::vector<BasicVar<T>> states_;
+  mutable BasicTensor<T> weights_;
+};
+
+/// SHERL on a model: the states are the inputs of its last num_states blocks, guide and h_last that
+/// of the last one, which runs on y; only this block and the head keep activations.
+template <std::floating_point T>
+struct SHERLMethod {
+  using Scalar = T;
+  using Config = SHERLConfig;
+
+  static Config example() { return {.mapping_size = 8}; }
+  static MethodInfo info() {
+    return {.peft_type = "SHERL",
+            .name = "SHERL",
+            .family = "memory",
+            .paper = "arXiv:2407.07523",
+            .sites = "blocks",
+            .parameters = "; K d' (d + 3) + d' + d (d' + 3) + 2, d' = mapping_size, K states",
+            .mergeable = false,
+            .in_peft = false,
+            .identity_at_init = false};
+  }
+  template <class Set>
+  static void finish(Config config, Set& set, BasicSiteTable<T>& table, InitContext<T>& context) {
+    config.validate();
+    if (config.num_states == 0) config.num_states = table.info.layers;
+    if (table.stack == nullptr || table.info.layers < config.num_states)
+      throw ValueError(
+          concat("SHERL: ", config.num_states, " states of a model (", table.info.architecture,
+                 ") with ", table.stack == nullptr ? 0 : table.info.layers, " blocks in a stack"));
+    const auto part = std::make_shared<SHERLStack<T>>(config, table.info, context);
+    table.stack->adapters().push_back({set.name(), part});
+    set.add_part(table.stack->path(), part);
+  }
+};
 
 }  // namespace graft::inline v0_1

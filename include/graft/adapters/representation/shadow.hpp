@@ -222,7 +222,7 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
     }
     auto x = shares_ ? (*embedding_)(tape, ids) : mirror_->embed(tape, ids);
     if (shares_ && embedding_->embed_scale != T{1}) x = scale(x, embedding_->embed_scale);
-    auto s = mirror_->run(x, batch, mask);
+    auto s = mirror_->run(x, batch, mask, nullptr);
     if (projection_) s = matmul(s, tape.parameter(projection_), Transpose::no, Transpose::yes);
     if (past > 0)
       s = reshape(slice(reshape(s, {batch, past + tokens, width_}), 1, past, tokens),
@@ -316,7 +316,7 @@ struct ShadowMethod {
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table,
                      InitContext<T>& context) {
     config.validate();
-    if (table.stack == nullptr || !table.mirror || table.embedding.empty())
+    if (table.stack == nullptr || !table.mirror || table.pass == nullptr || table.embedding.empty())
       throw ValueError(concat("ShadowPEFT: the model (", table.info.architecture,
                               ") cannot make a stack of blocks like its own; LLaMA-like language "
                               "models can"));

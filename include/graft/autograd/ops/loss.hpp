@@ -8,6 +8,7 @@
 #include "graft/autograd/ops/common.hpp"
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/reduce.hpp"
+#include "graft/autograd/ops/shape.hpp"
 #include "graft/kernels/cross_entropy.hpp"
 
 namespace graft::inline v0_1 {
@@ -67,6 +68,27 @@ BasicVar<T> cross_entropy(const BasicVar<T>& logits, std::span<const std::int64_
                               [gx = logits.grad_ref(), work](const BasicTensor<T>& dy) {
                                 gx.add(dy[0] == T{1} ? work : detail::scaled(work, dy[0]));
                               });
+}
+
+/// Mean over the rows of KL(softmax(p) ‖ softmax(q)), a scalar; detach an argument to stop its
+/// gradient. p, q: logits [rows, classes]. `weights`, one a row, 0 or 1, say which rows count;
+/// none: all.
+template <std::floating_point T>
+BasicVar<T> kl_divergence(const BasicVar<T>& p, const BasicVar<T>& q,
+                          const std::vector<T>& weights = {}) {
+  if (p.shape() != q.shape() ||
+      (!weights.empty() && static_cast<Index>(weights.size()) != p.rows()))
+    throw ShapeError(concat("kl_divergence: ", p.shape().text(), " and ", q.shape().text(),
+                            " with ", weights.size(), " weights"));
+  const auto log_p = sub(p, log_sum_exp(p)), log_q = sub(q, log_sum_exp(q));
+  auto terms = reshape(sum_axis(mul(softmax(p), sub(log_p, log_q)), -1, true), {p.rows()});
+  T counted = static_cast<T>(p.rows());
+  if (!weights.empty()) {
+    counted = 0;
+    for (const T w : weights) counted += w;
+    terms = mul(terms, p.tape().constant(BasicTensor<T>::from(weights, {p.rows()})));
+  }
+  return scale(sum(terms), counted > 0 ? 1 / counted : T{0});
 }
 
 }  // namespace graft::inline v0_1

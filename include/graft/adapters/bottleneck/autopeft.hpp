@@ -1,0 +1,268 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/adapters/bottleneck/mam.hpp"
+#include "graft/adapters/bottleneck/pfeiffer.hpp"
+
+namespace graft::inline v0_1 {
+
+/// Configuration of AutoPEFT: which blocks get modules, and the sizes of these; 0: none.
+struct AutoPEFTConfig {
+  std::vector<Index> layers = {};  ///< a gene for each block, 1 = modules; empty: all have them
+  Index serial = 12;               ///< width of the serial adapter
+  Index parallel = 48;             ///< width of the parallel adapter
+  Index prefix = 12;               ///< keys and values before those of the text
+  double scaling = 4;              ///< of the parallel adapter
+  std::string non_linearity = "relu";
+  /// What the search chooses sizes from.
+  std::vector<Index> sizes = {0, 1, 3, 6, 12, 24, 48, 96, 192, 384, 768};
+  Selection select = {};
+
+  static constexpr const char* kPeftType = "AUTOPEFT";
+
+  template <class Visitor>
+  void fields(Visitor& v) {
+    v("layers", layers);
+    v("serial", serial);
+    v("parallel", parallel);
+    v("prefix", prefix);
+    v("scaling", scaling);
+    v("non_linearity", non_linearity);
+    v("sizes", sizes);
+    select.fields(v);
+  }
+  /// @throws ValueError for sizes below zero, a gene that is neither 0 nor 1, or an unknown
+  /// activation.
+  void validate() const {
+    if (serial < 0 || parallel < 0 || prefix < 0)
+      throw ValueError(concat("AutoPEFT: serial ", serial, ", parallel ", parallel, ", prefix ",
+                              prefix, ", expected at least 0"));
+    for (const Index gene : layers)
+      if (gene != 0 && gene != 1)
+        throw ValueError(concat("AutoPEFT: a gene ", gene, " of layers, expected 0 or 1"));
+    detail::require_activation("AutoPEFT", non_linearity);
+  }
+  bool has(Index layer) const {
+    return layers.empty() || (layer >= 0 && layer < static_cast<Index>(layers.size()) &&
+                              layers[static_cast<std::size_t>(layer)] != 0);
+  }
+};
+
+/// The search of AutoPEFT: many genes, two aims.
+namespace autopeft {
+
+/// n_on (2 d D_SA + D_SA + d + 2 d D_PA + D_PA + d + 2 d L_PT), n_on the blocks with modules;
+/// modules of size 0 add nothing.
+inline Index parameters(const AutoPEFTConfig& config, Index blocks, Index hidden_size) {
+  const Index d = hidden_size;
+  const auto adapter = [d](Index r) { return r > 0 ? 2 * d * r + r + d : 0; };
+  Index on = 0;
+  for (Index l = 0; l < blocks; ++l) on += config.has(l) ? 1 : 0;
+  return on * (adapter(config.serial) + adapter(config.parallel) + 2 * d * config.prefix);
+}
+
+/// True for those that no other one dominates: none has a score at least as high with at most as
+/// many parameters, and is better in one of both.
+inline std::vector<char> pareto(const std::vector<double>& scores,
+                                const std::vector<Index>& parameters) {
+  if (scores.size() != parameters.size())
+    throw ShapeError(concat("AutoPEFT: ", scores.size(), " scores for ", parameters.size(),
+                            " numbers of parameters"));
+  std::vector<char> front(scores.size(), 1);
+  for (std::size_t i = 0; i < scores.size(); ++i)
+    for (std::size_t j = 0; j < scores.size(); ++j)
+      if (scores[j] >= scores[i] && parameters[j] <= parameters[i] &&
+          (scores[j] > scores[i] || parameters[j] < parameters[i]))
+        front[i] = 0;
+  return front;
+}
+
+/// Random configurations first, then changes of those that are not dominated: ask with `next`,
+/// train and evaluate, answer with `tell`. Stands for the Gaussian process of the paper.
+class Search {
+ public:
+  Search(AutoPEFTConfig base, Index blocks, Index hidden_size, Index initial = 100,
+         std::uint64_t seed = 0)
+      : base_(std::move(base)),
+        blocks_(blocks),
+        hidden_size_(hidden_size),
+        initial_(initial),
+        generator_(seed) {
+    if (blocks < 1 || base_.sizes.empty())
+      throw ValueError("AutoPEFT: a search needs blocks and sizes");
+  }
+  AutoPEFTConfig next() {
+    auto config = base_;
+    const auto front = best();
+    if (static_cast<Index>(seen_.size()) < initial_ || front.empty()) {
+      config.layers.assign(static_cast<std::size_t>(blocks_), 0);
+      for (Index& gene : config.layers) gene = generator_.uniform() < 0.5 ? 0 : 1;
+      for (auto* size : {&config.serial, &config.parallel, &config.prefix})
+        *size = base_.sizes[pick(base_.sizes.size())];
+      return config;
+    }
+    config = seen_[front[pick(front.size())]];
+    // One gene changes for certain, others by chance.
+    const std::size_t genes = config.layers.size() + 3, certain = pick(genes);
+    for (std::size_t g = 0; g < genes; ++g) {
+      if (g != certain && generator_.uniform() >= 1 / static_cast<double>(genes)) continue;
+      if (g < config.layers.size()) {
+        config.layers[g] = 1 - config.layers[g];
+        continue;
+      }
+      Index& size = g == genes - 3   ? config.serial
+                    : g == genes - 2 ? config.parallel
+                                     : config.prefix;
+      const auto at = std::find(base_.sizes.begin(), base_.sizes.end(), size);
+      const auto step = generator_.uniform() < 0.5 ? -1 : 1;
+      const auto last = static_cast<std::ptrdiff_t>(base_.sizes.size()) - 1;
+      const auto now = at == base_.sizes.end() ? 0 : at - base_.sizes.begin();
+      size = base_.sizes[static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(now + step, 0, last))];
+    }
+    return config;
+  }
+  void tell(AutoPEFTConfig config, double score) {
+    counts_.push_back(parameters(config, blocks_, hidden_size_));
+    scores_.push_back(score);
+    seen_.push_back(std::move(config));
+  }
+  /// Those of the configurations so far that none dominates.
+  std::vector<AutoPEFTConfig> front() const {
+    std::vector<AutoPEFTConfig> list;
+    for (const auto i : best()) list.push_back(seen_[i]);
+    return list;
+  }
+
+ private:
+  std::size_t pick(std::size_t count) {
+    return std::min(static_cast<std::size_t>(generator_.uniform() * static_cast<double>(count)),
+                    count - 1);
+  }
+  std::vector<std::size_t> best() const {
+    std::vector<std::size_t> list;
+    const auto front = pareto(scores_, counts_);
+    for (std::size_t i = 0; i < front.size(); ++i)
+      if (front[i] != 0) list.push_back(i);
+    return list;
+  }
+
+  AutoPEFTConfig base_;
+  Index blocks_, hidden_size_, initial_;
+  TorchGenerator generator_;
+  std::vector<AutoPEFTConfig> seen_;
+  std::vector<double> scores_;
+  std::vector<Index> counts_;
+};
+
+}  // namespace autopeft
+
+/// The adapters of one feed-forward part: a parallel one, then a serial one on the sum.
+template <std::floating_point T>
+class BasicAutoPEFT {
+ public:
+  using Scalar = T;
+
+  BasicAutoPEFT(const AutoPEFTConfig& config, const HiddenSiteInfo<T>& site,
+                InitContext<T>& context) {
+    if (config.serial > 0) {
+      PfeifferConfig serial;
+      serial.adapter_dim = config.serial;
+      serial.non_linearity = config.non_linearity;
+      serial_.emplace(serial, site, context);
+    }
+    if (config.parallel > 0) {
+      ParallelAdapterConfig parallel;
+      parallel.adapter_dim = config.parallel;
+      parallel.scaling = config.scaling;
+      parallel.non_linearity = config.non_linearity;
+      parallel_.emplace(ParallelAdapterMethod<T>::make(parallel, site.width, site.width, context));
+    }
+  }
+  BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
+                    const BasicVar<T>& residual) const {
+    auto y = output;
+    if (parallel_) y = parallel_->apply(input, y, residual);
+    return serial_ ? serial_->apply(input, y, residual) : y;
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    if (serial_) list = detail::below("serial.", serial_->tensors());
+    if (parallel_)
+      for (auto& t : detail::below("parallel.", parallel_->tensors())) list.push_back(std::move(t));
+    return list;
+  }
+  std::string merge_reason() const { return "a bottleneck adapter is not linear"; }
+
+ private:
+  std::optional<BasicPfeiffer<T>> serial_;
+  std::optional<BasicParallelAdapter<T>> parallel_;
+};
+
+/// Keys and values of one attention before those of the text: [prefix, 2 width], keys first.
+template <std::floating_point T>
+class BasicAutoPEFTPrefix final : public AttentionPart<T> {
+ public:
+  BasicAutoPEFTPrefix(Index tokens, const AttentionSiteInfo<T>& site, InitContext<T>& context)
+      : values_(detail::fresh<T>(
+            context, {tokens, 2 * site.kv_heads * site.head_dim},
+            [](TorchGenerator& g, BasicTensor<T>& t) { g.normal(t.data(), t.size(), 0, 1); })) {}
+  void before(AttentionCall<T>& call) const override {
+    detail::put_prefix("AutoPEFT", call, call.q.tape().parameter(values_));
+  }
+  std::vector<AdapterTensor<T>> tensors() const override {
+    return {detail::named("prefix", values_)};
+  }
+
+ private:
+  BasicParameter<T> values_;
+};
+
+/// AutoPEFT: in the chosen blocks a Pfeiffer adapter and a scaled parallel adapter at the
+/// feed-forward part and a prefix in the attention, each of one size everywhere or absent.
+/// autopeft::Search and autopeft::pareto look for the choice.
+///
+/// Trained: autopeft::parameters, with d the width of keys for the prefix. Not the identity at the
+/// start where there is a prefix; not mergeable. Source: Zhou et al. 2024 (arXiv:2301.12132),
+/// section 3. Deviations: prefixes are trained as they are, without a network that makes them; the
+/// search is by chance and by changes of the best in place of a Gaussian process. Tensors:
+/// serial.adapter_down, …, parallel.adapter_down, …, prefix [l, 2 width].
+template <std::floating_point T>
+struct AutoPEFTMethod {
+  using Scalar = T;
+  using Config = AutoPEFTConfig;
+  static constexpr bool kByRole = true;
+  static MethodInfo info() {
+    return {.peft_type = "AUTOPEFT",
+            .name = "AutoPEFT",
+            .family = "bottleneck",
+            .paper = "arXiv:2301.12132",
+            .sites = "attention, hidden",
+            .parameters = "; prefix, and 2 d r + r + d, r = serial and parallel",
+            .mergeable = false,
+            .in_peft = false,
+            .identity_at_init = false};
+  }
+  static std::shared_ptr<HiddenPart<T>> hidden(const Config& config, const HiddenSiteInfo<T>& site,
+                                               InitContext<T>& context) {
+    if (site.role != HiddenRole::feed_forward || !config.has(site.layer) ||
+        (config.serial == 0 && config.parallel == 0))
+      return nullptr;
+    return hidden_part(BasicAutoPEFT<T>(config, site, context));
+  }
+  static std::shared_ptr<AttentionPart<T>> attention(const Config& config,
+                                                     const AttentionSiteInfo<T>& site,
+                                                     InitContext<T>& context) {
+    if (config.prefix == 0 || !config.has(site.layer)) return nullptr;
+    return std::make_shared<BasicAutoPEFTPrefix<T>>(config.prefix, site, context);
+  }
+};
+
+}  // namespace graft::inline v0_1
