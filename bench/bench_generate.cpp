@@ -106,9 +106,9 @@ int main(int argc, char** argv) {
         const auto processor_begin = std::clock();
         graft::Tape tape({.gradients = false, .training = false});
         const auto logits = model->next_logits(tape, batch, cache);
+        const auto best = std::max_element(logits.begin(), logits.end());
         (i == 0 ? prompt_times : times).push_back(seconds_since(begin));
         if (i > 0) processor_time += std::clock() - processor_begin;
-        const auto best = std::max_element(logits.begin(), logits.end());
         batch.ids = {static_cast<std::int32_t>(best - logits.begin())};
         batch.seq_len = 1;
       }

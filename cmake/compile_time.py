@@ -7,7 +7,7 @@ library, where the kernels and Eigen's decompositions are compiled by every user
 Eigen, not seconds; that of fwd.hpp is 50 ms above an empty file where including Eigen takes a second. Exits 1
 if a budget is exceeded.
 
-Usage: compile_time.py [--compiler g++] [--repeat 5] [--json FILE]
+Usage: compile_time.py [--compiler g++] [--repeat 3] [--json FILE]
 """
 import argparse
 import json
@@ -51,7 +51,7 @@ def seconds(compiler, source, flags):
 def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--compiler", default="g++")
-    arguments.add_argument("--repeat", type=int, default=5)
+    arguments.add_argument("--repeat", type=int, default=3)
     arguments.add_argument("--json")
     options = arguments.parse_args()
     compiler = shutil.which(options.compiler)

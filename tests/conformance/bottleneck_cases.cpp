@@ -207,14 +207,6 @@ void detris(Checker& check, const Case& c) {
 }
 const Handler detris_cases({.kind = "layer", .peft_type = "DETRIS"}, detris);
 
-/// Part `index` along the first axis of a tensor of a file.
-BasicTensor<float> part_of(const SafetensorsFile& file, const std::string& name, Index index) {
-  const auto whole = tensor_of<float>(file, name);
-  const Index size = whole.size() / whole.dim(0);
-  auto part = BasicTensor<float>::empty({size});
-  std::copy_n(whole.data() + index * size, size, part.data());
-  return part;
-}
 BasicTensor<float> logits_of(const graft::models::Model& model, const graft::models::Batch& batch,
                              bool training) {
   graft::Tape tape({.gradients = false, .training = training});
@@ -232,7 +224,7 @@ void dyt(Checker& check, const Case& c) {
   steps.prepare = [&](graft::AdapterModel& adapters) {
     const auto gates = modules(adapters);
     for (std::size_t l = 0; l < gates.size() && training; ++l)
-      gates[l]->set_noise(part_of(file, "gumbel_difference", static_cast<Index>(l)));
+      gates[l]->set_noise(part(tensor_of<float>(file, "gumbel_difference"), static_cast<Index>(l)));
   };
   steps.after = [&](Checker& more, const graft::models::Model& model, graft::AdapterModel& adapters,
                     const graft::models::Batch& batch) {
@@ -242,7 +234,7 @@ void dyt(Checker& check, const Case& c) {
     for (std::size_t l = 0; l < gates.size(); ++l) {
       const auto& mask = gates[l]->token_mask();
       more.compare(concat("token_mask of block ", l), values_of(mask),
-                   values_of(part_of(file, "token_mask", static_cast<Index>(l))));
+                   values_of(part(tensor_of<float>(file, "token_mask"), static_cast<Index>(l))));
       const Index tokens = mask.size() / batch.batch;
       for (Index i = 0; i < mask.size(); ++i)
         if (i % tokens != 0) {

@@ -126,7 +126,7 @@ BasicVar<T> weighted_cross_entropy(const BasicVar<T>& logits, const BasicVar<T>&
 /// is exact; the product of the Hessian of L_context with a vector is a central difference of its
 /// gradients, good to about ten digits in double precision and three in float. Memory: N + 1 copies
 /// of φ and of g; a differentiated step costs two more gradients of L_context. Source: Chen et al.
-/// 2025, arXiv:2507.06415, section 3.
+/// 2025, arXiv:2507.06415.
 template <std::floating_point T>
 class BasicPerk {
  public:

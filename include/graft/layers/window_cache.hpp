@@ -81,7 +81,7 @@ using WindowCache = BasicWindowCache<float>;
 /// ones have for its keys and values. Any partition gives the same numbers up to rounding, so a
 /// server can put as many tokens of a fine-tuning sequence into an iteration as inference leaves
 /// room for (`finetuning_tokens`). Memory: what each window's operations keep, as in one pass, and
-/// the gradients of keys and values. Source: Miao et al. 2024, arXiv:2402.18789, section 5.
+/// the gradients of keys and values. Source: Miao et al. 2024, arXiv:2402.18789.
 ///
 ///     BasicWindowedSequence<float> sequence;
 ///     for (…) sequence.forward([&](Tape& tape, KvCache& cache) { return output of the window; });

@@ -49,9 +49,8 @@ struct FedKSeedRecord {
 ///     client: j drawn, g = (L(w + ε z_j) − L(w − ε z_j)) / 2ε, w ← w − η g z_j, (j, g) is sent
 ///     server: a_j ← a_j + Σ_k p_k Σ_{(j, g) of k} g
 ///
-/// w⁰: the parameters at construction. Local steps send 12 bytes each, a round downloads 8 K bytes
-/// whatever the size of the model. Source: Qin et al. 2024, arXiv:2312.06353, algorithm 1 (Pro:
-/// equation 9).
+/// w⁰: the parameters at construction. A local step sends two numbers, a round downloads K,
+/// whatever the size of the model. Source: Qin et al. 2024, arXiv:2312.06353.
 template <std::floating_point T>
 class BasicFedKSeed {
  public:

@@ -92,8 +92,7 @@ inline double ferret_rate(double first, Index round, Index rounds) {
 /// g: groups of neighbouring tensors with d_g elements (`ferret_groups`), n_g as in
 /// `ferret_seed_counts`; v_s: N(0, 1) within ±1/√d_g, whose variance is about 1 / (3 d_g), so the
 /// published coordinates rebuild a third of the update. clip: to the norm `clip`. Everybody who has
-/// the pool makes the same step. Sent: Σ n_g numbers. Source: Shu et al. 2024, arXiv:2409.06277,
-/// algorithm 1.
+/// the pool makes the same step. Sent: Σ n_g numbers. Source: Shu et al. 2024, arXiv:2409.06277.
 template <std::floating_point T>
 class BasicFerret {
  public:

@@ -80,6 +80,27 @@ TEST_CASE("with one expert a MoSA pass is the merged adapter, with several it is
   }
 }
 
+TEST_CASE("what one expert of MoSA owns does not matter while another one runs") {
+  graft::StandaloneInit<double> init(3);
+  MoSA adapter({.adapter_dim = 3, .num_experts = 2}, site_of(6), init.context());
+  checks::randomize(adapter);
+  const auto x = checks::random_tensor<double>({4, 6}, 4);
+  const auto with = [&](Index expert) {
+    adapter.take_next(expert, expert);
+    return run(adapter, x, true);
+  };
+  const auto first = with(0), second = with(1), merged = run(adapter, x);
+  for (const char* name : {"adapter_down.weight", "adapter_up.weight"}) {
+    const auto owners = tensor_of(adapter, std::string(name) + "_expert").index;
+    auto w = tensor_of(adapter, name).parameter.value();
+    for (Index i = 0; i < w.size(); ++i)
+      if (owners->values[static_cast<std::size_t>(i)] == 1) w[i] += 1;
+  }
+  CHECK(checks::relative_error(with(0), first) == 0);
+  CHECK(checks::relative_error(with(1), second) > 1e-3);
+  CHECK(checks::relative_error(run(adapter, x), merged) > 1e-3);
+}
+
 TEST_CASE("a step of MoSA changes what belongs to the experts that ran and nothing else") {
   graft::StandaloneInit<double> init(3);
   MoSA adapter({.adapter_dim = 4, .num_experts = 2}, site_of(5), init.context());

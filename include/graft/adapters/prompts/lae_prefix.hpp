@@ -52,8 +52,7 @@ struct LaePrefixConfig {
 /// so it is not the identity at the start; does not merge. Takes no positions. Computed as
 /// Att(Q, [P_K; K], [0; V]) + Att(Q, P_K, P_V), which needs no λ; the published clamp of λ at 1e-12
 /// has no counterpart.
-/// Source: Gao et al. 2023, arXiv:2303.10070, section 3.2 and appendix. Tensors: prefix_keys,
-/// prefix_values.
+/// Source: Gao et al. 2023, arXiv:2303.10070. Tensors: prefix_keys, prefix_values.
 template <std::floating_point T>
 class BasicLaePrefix final : public AttentionPart<T> {
  public:
@@ -116,8 +115,7 @@ struct LaePrefixMethod {
             .parameters = "2 num_virtual_tokens kv_heads head_dim",
             .mergeable = false,
             .in_peft = false,
-            .identity_at_init = false,
-            .adds_up = false};
+            .identity_at_init = false};
   }
   static bool targets(const Config&, const std::string&) { return true; }
   static std::shared_ptr<AttentionPart<T>> attention(const Config& config,

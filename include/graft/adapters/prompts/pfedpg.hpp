@@ -44,7 +44,7 @@ struct PfedpgConfig {
 /// m d + 4 d² + 4 d. A round: a client gets P_k, trains it (and a head of its own, which stays with
 /// it) to P*, sends ΔP = P_k − P*; the server makes a step from the gradients of ⟨P_k, ΔP⟩
 /// (`add_gradients`). The generator has one descriptor of its own; a server with many clients makes
-/// one for each (`new_descriptor`). Source: Yang et al. 2023, arXiv:2308.15367, equations 2 to 5.
+/// one for each (`new_descriptor`). Source: Yang et al. 2023, arXiv:2308.15367.
 template <std::floating_point T>
 class BasicPromptGenerator {
  public:
