@@ -1,15 +1,14 @@
 #include "graft/models/windowed.hpp"
 
 #include "adapters/prompts/tiny_llama.hpp"
+#include "graft/adapters/prompts/prefix_tuning.hpp"
+#include "graft/adapters/prompts/prompt_tuning.hpp"
 
 using graft::Index;
 
 TEST_CASE("A model in windows has the loss and gradients of the whole sequence") {
-  using Methods =
-      graft::MethodList<graft::PrefixTuningMethod<double>, graft::PromptTuningMethod<double>>;
   graft::models::BasicLlama<double> model(prompts::llama(), prompts::RandomWeights<double>());
-  const auto registry = graft::MethodRegistry<double>().add(Methods{});
-  graft::BasicAdapterModel<double> adapters(model.sites(), registry);
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   graft::PrefixTuningConfig prefix;
   prefix.prompt.num_virtual_tokens = 2;
   graft::PromptTuningConfig prompt;
