@@ -15,22 +15,24 @@ using graft::Index;
 namespace {
 
 /// Wide enough for the defaults of every method.
-graft::models::LlamaConfig wide() {
+graft::models::LlamaConfig wide(Index layers) {
   auto c = tiny::config();
   c.hidden_size = c.intermediate_size = 256;
-  c.layers = 1;
+  c.layers = layers;
   c.heads = c.kv_heads = 4;
   c.head_dim = c.rope.dim = 64;
   return c;
 }
 
 struct Run {
-  graft::models::Llama model{wide(), tiny::RandomWeights()};
+  graft::models::Llama model;
   graft::AdapterModel adapters{model.sites(), graft::all_methods<float>()};
   std::unique_ptr<graft::Trainer> trainer;
 
   Run(const graft::MethodEntry<float>& entry, ConfigValue::Map config,
-      const graft::TrainConfig& train) {
+      const graft::TrainConfig& train)
+      // SHERL learns from three states or more.
+      : model(wide(entry.info.peft_type == "SHERL" ? 3 : 1), tiny::RandomWeights()) {
     graft::TorchGenerator generator(3);
     if (entry.experts) {
       auto lora = graft::all_methods<float>().at("LORA").defaults;
