@@ -37,7 +37,7 @@ PROBES = {
 }
 # What a probe may cost, in times of including Eigen: a guard against growth, a tenth above what the headers cost.
 # The goal for the umbrella, with all methods in it, is 1.5.
-BUDGETS = {"umbrella, library": 2.95, "umbrella, headers": 4.0, "LoRA, library": 6.9, "LoRA, headers": 45.0}
+BUDGETS = {"umbrella, library": 3.95, "umbrella, headers": 5.6, "LoRA, library": 6.9, "LoRA, headers": 45.0}
 
 
 def seconds(compiler, source, flags):

@@ -82,7 +82,8 @@ TEST_CASE("products with stored rows equal those with the decoded ones") {
     std::mt19937 random(static_cast<unsigned>(format) + 1);
     for (const Index m : {1, 2, 3, 4, 5, 8}) {
       const Index rows = 1 + static_cast<Index>(random() % 11);
-      const Index columns = block * (1 + static_cast<Index>(random() % static_cast<unsigned>(2500 / block)));
+      const Index columns =
+          block * (1 + static_cast<Index>(random() % static_cast<unsigned>(2500 / block)));
       const Index ldx = columns + static_cast<Index>(random() % 3), ldy = rows + m % 2;
       CAPTURE(m, rows, columns);
       const Weight w(format, rows, columns, m % 3, static_cast<unsigned>(random()));
