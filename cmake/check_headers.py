@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Every public header compiles as the only include of a file, without a warning, under the first compiler; under it and
-the others all of them together, as users of the headers alone and of the compiled kernels.
+"""Every public header compiles as the only include of a file, without a warning, under each compiler, and all of them
+together, as users of the headers alone and of the compiled kernels.
 
 A header that includes one of COMMON, itself or through others, is read after that one precompiled: it is the same text,
 read earlier. Files in impl/ are not public.
@@ -64,28 +64,33 @@ def main():
 
         failed = False
         precompiled = {}
-        for number, header in enumerate(COMMON):
-            path = source(f"common{number}.hpp", [header])
-            error = run(compilers[0], *FLAGS, LIBRARY, "-x", "c++-header", path, "-o", path + ".gch")
-            if error:
-                failed = True
-                print(f"== {header}, precompiled ({compilers[0]})\n{error}")
-            else:
-                precompiled[header] = ["-include", path]
-
-        def alone(header):
-            below = reaches(header) - {header}
-            before = next((precompiled[common] for common in COMMON if common in precompiled and common in below), [])
-            # Twice: the include guard is checked too.
-            path = source(header.replace("/", ".") + ".cpp", [header, header])
-            return run(compilers[0], *FLAGS, LIBRARY, "-fsyntax-only", *before, path)
-
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            for header, error in zip(public, pool.map(alone, public)):
+        for compiler in compilers:
+            for number, header in enumerate(COMMON):
+                path = source(f"common{number}.{os.path.basename(compiler)}.hpp", [header])
+                error = run(compiler, *FLAGS, LIBRARY, "-x", "c++-header", path, "-o", path + ".gch")
                 if error:
                     failed = True
-                    print(f"== {header} ({compilers[0]})\n{error}")
-            print(f"{compilers[0]}: {len(public)} headers compile alone")
+                    print(f"== {header}, precompiled ({compiler})\n{error}")
+                else:
+                    precompiled[compiler, header] = ["-include", path]
+
+        def alone(compiler, header):
+            below = reaches(header) - {header}
+            before = next((precompiled[compiler, common] for common in COMMON
+                           if (compiler, common) in precompiled and common in below), [])
+            # Twice: the include guard is checked too.
+            path = source(f"{header.replace('/', '.')}.{os.path.basename(compiler)}.cpp", [header, header])
+            return run(compiler, *FLAGS, LIBRARY, "-fsyntax-only", *before, path)
+
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            for compiler in compilers:
+                bad = 0
+                for header, error in zip(public, pool.map(lambda h: alone(compiler, h), public)):
+                    if error:
+                        bad += 1
+                        print(f"== {header} ({compiler})\n{error}")
+                failed |= bad > 0
+                print(f"{compiler}: {len(public) - bad} of {len(public)} headers compile alone", flush=True)
 
             together = source("all.cpp", public)
             runs = [(compiler, mode) for compiler in compilers for mode in ([], [LIBRARY])]
