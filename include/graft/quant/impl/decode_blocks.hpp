@@ -331,6 +331,17 @@ GRAFT_SIMD_FN inline void decode_q5_k(const void* row, Index first, Index count,
   }
 }
 
+/// The codes of Q6_K that bytes at `low` and 32 behind it and pairs at `high` hold: those of values
+/// i, i + 32, i + 64, i + 96 of a half.
+GRAFT_SIMD_INLINE void q6_k_codes(const std::uint8_t* low, const std::uint8_t* high,
+                                  Ints (&codes)[4]) noexcept {
+  const Ints first = load_u8(low), second = load_u8(low + 32), pairs = load_u8(high);
+  codes[0] = (first & 15) | (pairs & 3) << 4;
+  codes[1] = (second & 15) | (pairs & 12) << 2;
+  codes[2] = (first >> 4) | (pairs & 48);
+  codes[3] = (second >> 4) | (pairs >> 6) << 4;
+}
+
 // Q6_K: 128 bytes of low nibbles, 64 bytes of bit pairs, 16 signed scales (one per 16 values), f16
 // d. In each half, byte i of 64 holds values i (low) and i + 64 (high); pair byte i holds the upper
 // bits of the values i, i + 32, i + 64, i + 96. w = (d scale) (q − 32)
@@ -347,11 +358,8 @@ GRAFT_SIMD_FN inline void decode_q6_k(const void* row, Index first, Index count,
       float* const to = out + 128 * half;
       GRAFT_UNROLL
       for (int i = 0; i < 32; i += kLanes) {
-        const Ints first_codes = load_u8(low + i), second_codes = load_u8(low + 32 + i);
-        const Ints pairs = load_u8(high + i);
-        const Ints codes[4] = {
-            (first_codes & 15) | (pairs & 3) << 4, (second_codes & 15) | (pairs & 12) << 2,
-            (first_codes >> 4) | (pairs & 48), (second_codes >> 4) | (pairs >> 6) << 4};
+        Ints codes[4];
+        q6_k_codes(low + i, high + i, codes);
         GRAFT_UNROLL
         for (int part = 0; part < 4; ++part) {
           const auto scale =

@@ -116,9 +116,10 @@ GRAFT_SIMD_INLINE void convert_words(const std::int32_t* words, Index blocks,
 // before, so that the copies of all rows have left for the cache. add() adds the products with
 // block b of a step, whose values begin at column `first`.
 
-template <int kOffset, bool kMinimum>
-struct DotNibbles {
-  static constexpr Index kElements = 32, kBytes = kMinimum ? 20 : 18, kBlocks = kSmallBlocks,
+/// 32 values behind an f16 scale and perhaps an f16 minimum.
+template <Index kSize, bool kMinimum>
+struct DotSmallBlocks {
+  static constexpr Index kElements = 32, kBytes = kSize, kBlocks = kSmallBlocks,
                          kWords = kSmallBlocks + kLanes;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t* block, Index blocks,
                                        std::int32_t* words) noexcept {
@@ -128,6 +129,10 @@ struct DotNibbles {
                                        float* to) noexcept {
     convert_words<kMinimum>(words, blocks, to);
   }
+};
+
+template <int kOffset, bool kMinimum>
+struct DotNibbles : DotSmallBlocks<kMinimum ? 20 : 18, kMinimum> {
   template <int R>
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index b, const float* scales,
                                     const float* const* x, Index first, DotSums<R>& sums) noexcept {
@@ -139,17 +144,7 @@ struct DotNibbles {
 using DotQ40 = DotNibbles<8, false>;
 using DotQ41 = DotNibbles<0, true>;
 
-struct DotQ80 {
-  static constexpr Index kElements = 32, kBytes = 34, kBlocks = kSmallBlocks,
-                         kWords = kSmallBlocks + kLanes;
-  GRAFT_SIMD_INLINE static void gather(const std::uint8_t* block, Index blocks,
-                                       std::int32_t* words) noexcept {
-    gather_words<kBytes>(block, blocks, words);
-  }
-  GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t* words, Index blocks,
-                                       float* to) noexcept {
-    convert_words<false>(words, blocks, to);
-  }
+struct DotQ80 : DotSmallBlocks<34, false> {
   template <int R>
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index b, const float* scales,
                                     const float* const* x, Index first, DotSums<R>& sums) noexcept {
@@ -225,11 +220,8 @@ struct DotQ6K {
       const std::uint8_t* const high = block + 128 + 32 * half;
       GRAFT_UNROLL
       for (int i = 0; i < 32; i += kLanes) {
-        const Ints first_codes = load_u8(low + i), second_codes = load_u8(low + 32 + i);
-        const Ints pairs = load_u8(high + i);
-        const Ints codes[4] = {
-            (first_codes & 15) | (pairs & 3) << 4, (second_codes & 15) | (pairs & 12) << 2,
-            (first_codes >> 4) | (pairs & 48), (second_codes >> 4) | (pairs >> 6) << 4};
+        Ints codes[4];
+        q6_k_codes(low + i, high + i, codes);
         GRAFT_UNROLL
         for (int part = 0; part < 4; ++part)
           sums.add(x, first + 32 * part + i, part,
@@ -239,11 +231,15 @@ struct DotQ6K {
   }
 };
 
-struct DotBf16 {
+/// 32 values of two bytes without a scale.
+struct DotPlain {
   static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1, kWords = 1;
   GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
   GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t*, Index,
                                        float*) noexcept {}
+};
+
+struct DotBf16 : DotPlain {
   template <int R>
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index, const float*,
                                     const float* const* x, Index first, DotSums<R>& sums) noexcept {
@@ -253,11 +249,7 @@ struct DotBf16 {
   }
 };
 
-struct DotF16 {
-  static constexpr Index kElements = 32, kBytes = 64, kBlocks = 1, kWords = 1;
-  GRAFT_SIMD_INLINE static void gather(const std::uint8_t*, Index, std::int32_t*) noexcept {}
-  GRAFT_SIMD_INLINE static void scales(const std::uint8_t*, const std::int32_t*, Index,
-                                       float*) noexcept {}
+struct DotF16 : DotPlain {
   template <int R>
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* block, Index, const float*,
                                     const float* const* x, Index first, DotSums<R>& sums) noexcept {
