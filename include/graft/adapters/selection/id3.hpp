@@ -142,12 +142,7 @@ class ID3Procedure final : public Procedure<T> {
   void before_step(const StepInfo&) override {
     take_over();
     sums_.clear();
-    for (auto* delta : deltas_) {
-      sums_.push_back(std::make_shared<selection::GradientSum<T>>(delta->out_features(),
-                                                                  delta->in_features(), false));
-      delta->observe(
-          [sum = sums_.back()](const auto& x, const auto& dy, Index n) { sum->see(x, dy, n); });
-    }
+    for (auto* delta : deltas_) sums_.push_back(selection::observe_gradients(*delta, false));
   }
   void after_backward(const StepInfo& info) override {
     if (sums_.empty()) return;

@@ -98,10 +98,7 @@ class SIFTProcedure final : public Procedure<T> {
       // Files have the places; a run that begins from one goes on with them.
       if (!delta->places().empty() && !states_[i].chosen()) resume(i);
       if (states_[i].chosen()) continue;
-      auto sum = std::make_shared<selection::GradientSum<T>>(delta->out_features(),
-                                                             delta->in_features(), false);
-      delta->observe([sum](const auto& x, const auto& dy, Index n) { sum->see(x, dy, n); });
-      sums_.emplace_back(i, std::move(sum));
+      sums_.emplace_back(i, selection::observe_gradients(*delta, false));
     }
   }
   void after_backward(const StepInfo& info) override {

@@ -125,6 +125,20 @@ template <std::floating_point T>
 std::vector<BasicSparseDelta<T>*> sparse_deltas(const std::vector<PlacedPart<T>>& parts) {
   return methods_of<BasicSparseDelta<T>>(parts);
 }
+/// The sum of what the gradients of its weight are from now on, until another observer comes.
+template <std::floating_point T>
+std::shared_ptr<GradientSum<T>> observe_gradients(BasicSparseDelta<T>& delta, bool squares) {
+  auto sum = std::make_shared<GradientSum<T>>(delta.out_features(), delta.in_features(), squares);
+  delta.observe(
+      [sum](const auto& x, const auto& dy, Index examples) { sum->see(x, dy, examples); });
+  return sum;
+}
+/// True if one of them has places.
+template <std::floating_point T>
+bool any_chosen(const std::vector<BasicSparseDelta<T>*>& deltas) {
+  return std::any_of(deltas.begin(), deltas.end(),
+                     [](const auto* delta) { return !delta->places().empty(); });
+}
 
 }  // namespace selection
 

@@ -62,7 +62,8 @@ class StaticMaskProcedure final : public Procedure<T> {
       : config_(config), deltas_(std::move(deltas)) {}
 
   void before_step(const StepInfo& info) override {
-    if (!config_.by_gradient() || info.step > config_.score_steps || chosen()) return;
+    if (!config_.by_gradient() || info.step > config_.score_steps || selection::any_chosen(deltas_))
+      return;
     if (sums_.empty()) begin();
   }
   std::map<std::string, std::vector<double>> state() const override {
@@ -111,18 +112,8 @@ class StaticMaskProcedure final : public Procedure<T> {
 
  private:
   void begin() {
-    for (auto* delta : deltas_) {
-      sums_.push_back(std::make_shared<selection::GradientSum<T>>(
-          delta->out_features(), delta->in_features(), config_.selection == "fisher"));
-      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index examples) {
-        sum->see(x, dy, examples);
-      });
-    }
-  }
-  bool chosen() const {
-    for (const auto* delta : deltas_)
-      if (!delta->places().empty()) return true;
-    return false;
+    for (auto* delta : deltas_)
+      sums_.push_back(selection::observe_gradients(*delta, config_.selection == "fisher"));
   }
 
   StaticMaskConfig config_;

@@ -223,7 +223,8 @@ class TRPTSProcedure final : public Procedure<T> {
       : config_(config), deltas_(std::move(deltas)), tokens_(std::move(tokens)) {}
 
   void before_step(const StepInfo& info) override {
-    if (info.step <= config_.score_steps && sums_.empty() && !chosen()) begin();
+    if (info.step <= config_.score_steps && sums_.empty() && !selection::any_chosen(deltas_))
+      begin();
   }
   void after_backward(const StepInfo& info) override {
     if (sums_.empty() || info.step < config_.score_steps) return;
@@ -282,17 +283,7 @@ class TRPTSProcedure final : public Procedure<T> {
 
  private:
   void begin() {
-    for (auto* delta : deltas_) {
-      sums_.push_back(std::make_shared<selection::GradientSum<T>>(delta->out_features(),
-                                                                  delta->in_features(), true));
-      delta->observe([sum = sums_.back()](const auto& x, const auto& dy, Index examples) {
-        sum->see(x, dy, examples);
-      });
-    }
-  }
-  bool chosen() const {
-    return std::any_of(deltas_.begin(), deltas_.end(),
-                       [](const auto* delta) { return !delta->places().empty(); });
+    for (auto* delta : deltas_) sums_.push_back(selection::observe_gradients(*delta, true));
   }
 
   TRPTSConfig config_;
