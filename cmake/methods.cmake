@@ -27,6 +27,16 @@ void add_@family@(MethodRegistry<@scalar@>& registry) { registry.add(@_alias@<@s
     string(APPEND _added "    detail::add_${family}(r);\n")
   endforeach()
   if(TARGET graft_text)
+    set(_loaders "")
+    if(scalar STREQUAL "float") # Nothing of ours opens a file in double precision.
+      set(_loaders [[
+template std::unique_ptr<BasicModel<float>> load<float>(const std::filesystem::path&);
+template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&, const HeadConfig&,
+                                                              std::vector<std::string>*);
+template std::unique_ptr<BasicVit<float>> load_image_classifier<float>(const std::filesystem::path&, const HeadConfig&,
+                                                                      std::vector<std::string>*);
+]])
+    endif()
     set(_source "${PROJECT_BINARY_DIR}/methods/models_${scalar}.cpp")
     file(CONFIGURE OUTPUT "${_source}" @ONLY CONTENT [[
 #include "graft/models/load.hpp"
@@ -35,13 +45,7 @@ namespace graft::models {
 template class BasicCausalModel<@scalar@>;
 template class BasicLlama<@scalar@>;
 template class BasicVit<@scalar@>;
-template std::unique_ptr<BasicModel<@scalar@>> load<@scalar@>(const std::filesystem::path&);
-template std::unique_ptr<BasicBert<@scalar@>> load_encoder<@scalar@>(const std::filesystem::path&, const HeadConfig&,
-                                                                    std::vector<std::string>*);
-template std::unique_ptr<BasicVit<@scalar@>> load_image_classifier<@scalar@>(const std::filesystem::path&,
-                                                                            const HeadConfig&,
-                                                                            std::vector<std::string>*);
-}  // namespace graft::models
+@_loaders@}  // namespace graft::models
 ]])
     list(APPEND _sources "${_source}")
   endif()

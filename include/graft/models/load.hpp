@@ -412,7 +412,6 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
 
 #ifdef GRAFT_METHODS_COMPILED
 extern template std::unique_ptr<BasicModel<float>> load<float>(const std::filesystem::path&);
-extern template std::unique_ptr<BasicModel<double>> load<double>(const std::filesystem::path&);
 extern template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&,
                                                                       const HeadConfig&,
                                                                       std::vector<std::string>*);
