@@ -195,8 +195,7 @@ class Comparison {
     return graft::io::read_json(place / "result.json");
   }
 
-  /// CompareSettings of finetune from --method-settings: for all methods under "*", and for this
-  /// one.
+  /// Settings of finetune from --method-settings: for all methods under "*", and for this one.
   std::vector<std::string> own_arguments(const std::string& method) const {
     std::vector<std::string> arguments;
     for (const auto& name : {std::string("*"), method}) {

@@ -43,7 +43,7 @@ struct FinetuneSettings {
   int threads = 0;
 };
 
-/// FinetuneSettings that a run may change when it goes on.
+/// Settings that a run may change when it goes on.
 bool may_change(const std::string& key) {
   static const std::vector<std::string> kFree{"threads",       "checkpoint-interval",
                                               "eval-interval", "report",
