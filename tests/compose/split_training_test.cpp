@@ -2,27 +2,20 @@
 
 #include <catch2/catch.hpp>
 
+#include "adapters/method_checks.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 
+using checks::random_tensor;
 using graft::Index;
 using Wide = graft::BasicTensor<double>;
 using Tape = graft::BasicTape<double>;
 using Var = graft::BasicVar<double>;
 
-namespace {
-
-Wide random(std::uint64_t seed, const graft::Shape& shape) {
-  graft::TorchGenerator generator(seed);
-  auto t = Wide::empty(shape);
-  generator.normal(t.data(), t.size(), 0, 1);
-  return t;
-}
-
-}  // namespace
-
 TEST_CASE("A model in three parts has the loss and gradients of the whole") {
-  const auto x = random(1, {5, 4}), first = random(2, {4, 3}), middle = random(3, {3, 3});
-  const graft::BasicParameter<double> prompt(random(4, {2, 4})), tail(random(5, {3, 2}));
+  const auto x = random_tensor<double>({5, 4}, 1), first = random_tensor<double>({4, 3}, 2),
+             middle = random_tensor<double>({3, 3}, 3);
+  const graft::BasicParameter<double> prompt(random_tensor<double>({2, 4}, 4)),
+      tail(random_tensor<double>({3, 2}, 5));
   const std::vector<std::int64_t> labels{0, 1, 1, 0, 1, 0, 1};
   const auto head = [&](Tape& tape) {
     return tanh(matmul(concat_along(0, std::vector<Var>{tape.parameter(prompt), tape.constant(x)}),

@@ -2,26 +2,18 @@
 
 #include <catch2/catch.hpp>
 
+#include "adapters/method_checks.hpp"
+
+using checks::random_tensor;
 using graft::Index;
 using Wide = graft::BasicTensor<double>;
 
-namespace {
-
-Wide random(std::uint64_t seed, const graft::Shape& shape) {
-  graft::TorchGenerator generator(seed);
-  auto t = Wide::empty(shape);
-  generator.normal(t.data(), t.size(), 0, 1);
-  return t;
-}
-
-}  // namespace
-
 TEST_CASE("SSIAT: a constant shift moves every mean by it; a wide kernel gives the mean shift") {
-  const auto f = random(1, {11, 3}), means = random(2, {4, 3});
+  const auto f = random_tensor<double>({11, 3}, 1), means = random_tensor<double>({4, 3}, 2);
   const auto same =
       graft::shift_means(means, graft::shift_weights(f, means), Wide::full({11, 3}, 2));
   for (Index i = 0; i < means.size(); ++i) CHECK(same[i] == Approx(means[i] + 2));
-  const auto shift = random(3, {11, 3});
+  const auto shift = random_tensor<double>({11, 3}, 3);
   const auto wide =
       graft::shift_means(means, graft::shift_weights(f, means, {.sigma = 1e6}), shift);
   for (Index j = 0; j < 3; ++j) {

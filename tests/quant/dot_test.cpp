@@ -6,29 +6,19 @@
 #include <random>
 #include <vector>
 
+#include "kernels/support.hpp"
+
 namespace {
 
 using graft::Index;
-using graft::kernels::Isa;
 using graft::quant::Format;
+using kernel_tests::for_each_isa;
+using kernel_tests::normal_values;
 
 const std::vector<Format> kFormats = {Format::f16,  Format::bf16, Format::q4_0, Format::q4_1,
                                       Format::q8_0, Format::q4_k, Format::q6_k};
 
 std::size_t size_of(Index count) { return static_cast<std::size_t>(count); }
-
-/// Runs a check once for every instruction set that this machine has, and puts the old one back.
-template <class Check>
-void with_every_isa(const Check& check) {
-  const Isa before = graft::kernels::active_isa();
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-    if (!graft::kernels::isa_supported(isa)) continue;
-    graft::kernels::set_isa(isa);
-    CAPTURE(graft::kernels::isa_name(isa));
-    check();
-  }
-  graft::kernels::set_isa(before);
-}
 
 /// Rows of random blocks with finite scales, `gap` bytes between them, and their values.
 struct Weight {
@@ -65,14 +55,6 @@ struct Weight {
   }
 };
 
-std::vector<float> normal_values(Index count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(size_of(count));
-  for (float& value : values) value = normal(random);
-  return values;
-}
-
 }  // namespace
 
 TEST_CASE("products with stored rows equal those with the decoded ones") {
@@ -87,8 +69,9 @@ TEST_CASE("products with stored rows equal those with the decoded ones") {
       const Index ldx = columns + static_cast<Index>(random() % 3), ldy = rows + m % 2;
       CAPTURE(m, rows, columns);
       const Weight w(format, rows, columns, m % 3, static_cast<unsigned>(random()));
-      const auto x = normal_values(m * ldx, static_cast<unsigned>(random()));
-      with_every_isa([&] {
+      const auto x = normal_values<float>(m * ldx, static_cast<unsigned>(random()));
+      for_each_isa([&](const char* isa) {
+        CAPTURE(isa);
         const auto y = w.times(x, m, ldx, ldy);
         for (Index i = 0; i < m; ++i) {
           for (Index j = 0; j < rows; ++j) {
@@ -115,7 +98,8 @@ TEST_CASE("a row that picks one column gives the decoded weight itself") {
     const Weight w(format, 5, 256, 1, 3);
     const Index m = GENERATE(1, 4);
     std::vector<float> x(size_of(256 * m));
-    with_every_isa([&] {
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa);
       for (Index l = 0; l < 256; ++l) {
         for (Index i = 0; i < m; ++i) x[size_of(i * 256 + l)] = 1.0F;
         const auto y = w.times(x, m, 256, 5);
@@ -133,10 +117,11 @@ TEST_CASE("infinities and NaN of either factor reach the sums that they belong t
   for (const Format format : kFormats) {
     CAPTURE(graft::quant::format_info(format).name);
     Weight w(format, 6, 512, 0, 4);
-    auto x = normal_values(3 * 512, 5);
+    auto x = normal_values<float>(3 * 512, 5);
     x[700] = std::numeric_limits<float>::quiet_NaN();
     x[1100] = infinity;
-    with_every_isa([&] {
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa);
       const auto y = w.times(x, 3, 512, 6);
       for (std::size_t j = 0; j < 6; ++j) {
         CHECK(std::isfinite(y[j]));
@@ -156,8 +141,9 @@ TEST_CASE("infinities and NaN of either factor reach the sums that they belong t
                          : w.row_bytes - graft::quant::format_info(format).block_bytes;
     w.bytes[size_of(2 * w.stride + at)] = 0x00;
     w.bytes[size_of(2 * w.stride + at + 1)] = 0x7C;
-    with_every_isa([&] {
-      const auto y = w.times(normal_values(512, 6), 1, 512, 6);
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa);
+      const auto y = w.times(normal_values<float>(512, 6), 1, 512, 6);
       for (std::size_t j = 0; j < 6; ++j) CHECK(std::isfinite(y[j]) == (j != 2));
     });
   }
@@ -167,8 +153,9 @@ TEST_CASE("a sum depends neither on the rows beside it nor on those of x") {
   for (const Format format : kFormats) {
     CAPTURE(graft::quant::format_info(format).name);
     const Weight w(format, 9, 768, 0, 8);
-    const auto x = normal_values(768, 9);
-    with_every_isa([&] {
+    const auto x = normal_values<float>(768, 9);
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa);
       const auto all = w.times(x, 1, 768, 9);
       const auto dot = graft::quant::row_dot(format, 768);
       for (Index first = 0; first < 9; ++first) {

@@ -11,13 +11,14 @@
 #include <vector>
 
 #include "graft/io/safetensors.hpp"
+#include "kernels/support.hpp"
 
 namespace {
 
 using graft::Index;
 using graft::io::SafetensorsFile;
-using graft::kernels::Isa;
 using graft::quant::Format;
+using kernel_tests::for_each_isa;
 namespace fs = std::filesystem;
 
 std::vector<Format> all_formats() {
@@ -25,19 +26,6 @@ std::vector<Format> all_formats() {
   for (int i = 0; i <= static_cast<int>(Format::tq2_0); ++i)
     formats.push_back(static_cast<Format>(i));
   return formats;
-}
-
-/// Runs a check once for every instruction set that this machine has, and puts the old one back.
-template <class Check>
-void with_every_isa(const Check& check) {
-  const Isa before = graft::kernels::active_isa();
-  for (const Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
-    if (!graft::kernels::isa_supported(isa)) continue;
-    graft::kernels::set_isa(isa);
-    CAPTURE(graft::kernels::isa_name(isa));
-    check();
-  }
-  graft::kernels::set_isa(before);
 }
 
 /// The case of a format, from the folder beside the project or from the project itself.
@@ -75,7 +63,8 @@ TEST_CASE("every format decodes its conformance case bit by bit") {
     const auto& raw = file.at("raw");
     const std::vector<float> expected = graft::io::to_f32(file.at("value"));
     REQUIRE(std::ssize(raw.data) == graft::quant::row_bytes(format, std::ssize(expected)));
-    with_every_isa([&] {
+    for_each_isa([&](const char* isa) {
+      CAPTURE(isa);
       std::vector<float> values(expected.size());
       graft::quant::decode(format, raw.data.data(), std::ssize(values), values.data());
       CHECK(same_bits(values, expected));
@@ -114,7 +103,8 @@ TEST_CASE("all instruction sets decode random blocks of any length to the same b
       const Index count = blocks * info.block_elements;
       const auto bytes = random_blocks(format, count, static_cast<unsigned>(7 + blocks));
       std::vector<std::vector<float>> results;
-      with_every_isa([&] {
+      for_each_isa([&](const char* isa) {
+        CAPTURE(isa);
         // A guard behind the end must survive.
         std::vector<float> values(size_of(count) + 16, -12345.0F);
         graft::quant::decode(format, bytes.data(), count, values.data());
@@ -139,7 +129,8 @@ TEST_CASE("blocks may lie at any address") {
     for (std::size_t shift = 1; shift < 8; ++shift) {
       std::vector<std::uint8_t> shifted(bytes.size() + shift);
       std::memcpy(shifted.data() + shift, bytes.data(), bytes.size());
-      with_every_isa([&] {
+      for_each_isa([&](const char* isa) {
+        CAPTURE(isa);
         graft::quant::decode(format, shifted.data() + shift, count, values.data());
         CHECK(same_bits(values, expected));
       });

@@ -23,7 +23,7 @@ graft::models::VitConfig vit() {
 }
 
 struct Setup {
-  graft::models::BasicVit<double> model{vit(), memory::RandomWeights<double>(true)};
+  graft::models::BasicVit<double> model{vit(), memory::weights<double>(true)};
   graft::BasicAdapterModel<double> adapters{model.sites(), graft::all_methods<double>()};
 
   explicit Setup(std::vector<Index> schedule) {
@@ -78,7 +78,7 @@ TEST_CASE("Merged tokens are fewer, stand for all, and have gradients") {
 TEST_CASE("Tokens that are the same are merged without a trace") {
   // Without positions, equal patches are equal tokens; sizes make attention count them.
   struct Flat final : graft::models::BasicWeights<double> {
-    memory::RandomWeights<double> plain{true};
+    checks::RandomWeights<double> plain = memory::weights<double>(true);
     bool has(const std::string&) const override { return true; }
     BasicTensor<double> tensor(const std::string& name, const graft::Shape& shape) const override {
       auto t = plain.tensor(name, shape);

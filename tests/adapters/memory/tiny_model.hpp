@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/method_checks.hpp"
+#include "adapters/random_weights.hpp"
 #include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
@@ -16,30 +16,9 @@ using graft::BasicTensor;
 using graft::Index;
 
 template <class T>
-class RandomWeights final : public graft::models::BasicWeights<T> {
- public:
-  explicit RandomWeights(bool biases = false) : biases_(biases) {}
-  bool has(const std::string& name) const override { return biases_ || !name.ends_with(".bias"); }
-  BasicTensor<T> tensor(const std::string& name, const graft::Shape& shape) const override {
-    unsigned seed = 5;
-    for (const char c : name) seed = seed * 31 + static_cast<unsigned char>(c);
-    auto t = checks::random_tensor<T>(shape, seed, 0.4);
-    if (name.find("norm") != std::string::npos)
-      for (T& v : t) v += 1;
-    return t;
-  }
-  graft::BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
-    return graft::BasicDenseLinear<T>(tensor(name + ".weight", {out, in}),
-                                      biases_ ? tensor(name + ".bias", {out}) : BasicTensor<T>{});
-  }
-  graft::BasicEmbeddingTable<T> embedding(const std::string& name, Index rows,
-                                          Index dim) const override {
-    return graft::BasicEmbeddingTable<T>(tensor(name + ".weight", {rows, dim}));
-  }
-
- private:
-  bool biases_;
-};
+checks::RandomWeights<T> weights(bool biases = false) {
+  return checks::RandomWeights<T>({.scale = 0.4, .biases = biases, .random_norms = true});
+}
 
 inline graft::models::LlamaConfig llama(Index layers = 3) {
   graft::models::LlamaConfig c;
@@ -69,8 +48,7 @@ struct OnLlama {
   graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   template <class Config>
-  explicit OnLlama(const Config& config, Index layers = 3)
-      : model(llama(layers), RandomWeights<T>()) {
+  explicit OnLlama(const Config& config, Index layers = 3) : model(llama(layers), weights<T>()) {
     adapters.add("a", config, 1);
   }
   graft::AdapterSet<T>& set() { return adapters.at("a"); }

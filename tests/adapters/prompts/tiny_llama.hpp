@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "adapters/method_checks.hpp"
+#include "adapters/random_weights.hpp"
 #include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
@@ -17,24 +17,7 @@ using graft::Index;
 
 constexpr Index kVocabulary = 23, kWidth = 12, kLayers = 2, kKeyWidth = 6;
 
-template <class T>
-class RandomWeights final : public graft::models::BasicWeights<T> {
- public:
-  bool has(const std::string& name) const override { return !name.ends_with(".bias"); }
-  graft::BasicTensor<T> tensor(const std::string& name, const graft::Shape& shape) const override {
-    if (name.find("norm") != std::string::npos) return graft::BasicTensor<T>::ones(shape);
-    unsigned seed = 5;
-    for (const char c : name) seed = seed * 31 + static_cast<unsigned char>(c);
-    return checks::random_tensor<T>(shape, seed, 0.5);
-  }
-  graft::BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
-    return graft::BasicDenseLinear<T>(tensor(name + ".weight", {out, in}));
-  }
-  graft::BasicEmbeddingTable<T> embedding(const std::string& name, Index rows,
-                                          Index dim) const override {
-    return graft::BasicEmbeddingTable<T>(tensor(name + ".weight", {rows, dim}));
-  }
-};
+using checks::RandomWeights;
 
 inline graft::models::LlamaConfig llama() {
   graft::models::LlamaConfig c;

@@ -19,30 +19,10 @@ inline graft::models::VitConfig vit() {
   return c;
 }
 
-/// Weights with biases: a vision transformer has them everywhere.
-template <class T>
-class BiasedWeights final : public graft::models::BasicWeights<T> {
- public:
-  bool has(const std::string&) const override { return true; }
-  graft::BasicTensor<T> tensor(const std::string& name, const graft::Shape& shape) const override {
-    return plain_.tensor(name, shape);
-  }
-  graft::BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
-    return graft::BasicDenseLinear<T>(tensor(name + ".weight", {out, in}),
-                                      tensor(name + ".bias", {out}));
-  }
-  graft::BasicEmbeddingTable<T> embedding(const std::string& name, Index rows,
-                                          Index dim) const override {
-    return plain_.embedding(name, rows, dim);
-  }
-
- private:
-  RandomWeights<T> plain_;
-};
-
 template <class T>
 struct ImageSetup {
-  graft::models::BasicVit<T> model{vit(), BiasedWeights<T>()};
+  // A vision transformer has biases everywhere.
+  graft::models::BasicVit<T> model{vit(), RandomWeights<T>({.biases = true})};
   graft::BasicAdapterModel<T> adapters{model.sites(), graft::all_methods<T>()};
 
   template <class Config>
