@@ -467,10 +467,9 @@ GRAFT_SIMD_FN inline void fill_word_panels(const RightOperand& b, Index first_k,
 // Operands of products by tiles (see tiles.hpp): words of bf16 pairs, of the high parts of the
 // values and, in split products, of the low ones.
 
-/// v − the nearest bf16; 0 where that is not finite.
+/// v − the nearest bf16; NaN where that is not finite.
 GRAFT_SIMD_INLINE Floats low_part(Floats v) noexcept {
-  const Floats rest = v - floats_of_bits(round_to_bf16(v));
-  return select(rest - rest == Floats{}, rest, Floats{});
+  return v - floats_of_bits(round_to_bf16(v));
 }
 
 /// Up to 16 rows of x (k wide) as the tiles of a row of tiles, [⌈k / 32⌉][16][16] words, zero

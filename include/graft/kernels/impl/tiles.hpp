@@ -1,10 +1,8 @@
 #pragma once
 
 #include <bit>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 #include "graft/base/types.hpp"
 
@@ -121,8 +119,10 @@ class PortableTiles {
   }
 
  private:
+  /// Zero of the same sign for a denormal number.
   static float flushed(float v) noexcept {
-    return std::fabs(v) < std::numeric_limits<float>::min() ? std::copysign(0.0f, v) : v;
+    const auto bits = std::bit_cast<std::uint32_t>(v);
+    return std::bit_cast<float>((bits & 0x7f800000u) != 0 ? bits : bits & 0x80000000u);
   }
   static float first_of(std::uint32_t pair) noexcept {
     return flushed(std::bit_cast<float>(pair << 16));
