@@ -96,11 +96,24 @@ void check_dot(unsigned special, int scale, float tolerance = 0) {
   }
 }
 
-/// Tiles with one operation that is wrong.
-struct WrongTiles : PortableTiles {
+/// Tiles with another dot product, right for sums that are exact. kSwapped: A and B take each
+/// other's place, which is wrong.
+template <bool kSwapped>
+struct OtherTiles : PortableTiles {
   template <int C, int A, int B>
   void dot() noexcept {
-    PortableTiles::dot<C, B, A>();
+    std::uint32_t a[16][16], b[16][16];
+    float c[16][16];
+    store<kSwapped ? B : A>(a, 16);
+    store<kSwapped ? A : B>(b, 16);
+    store<C>(c, 16);
+    for (int i = 0; i < 16; ++i)
+      for (int j = 0; j < 16; ++j)
+        for (int k = 0; k < 16; ++k)
+          c[i][j] += std::bit_cast<float>(a[i][k] << 16) * std::bit_cast<float>(b[k][j] << 16) +
+                     std::bit_cast<float>(a[i][k] & 0xffff'0000u) *
+                         std::bit_cast<float>(b[k][j] & 0xffff'0000u);
+    load<C>(c, 16);
   }
 };
 
@@ -147,6 +160,26 @@ TEST_CASE("A load with stride 0 repeats a row, and zero clears a tile") {
 }
 
 TEST_CASE("The check before first use tells wrong tiles from right ones") {
-  CHECK(tiles_agree<PortableTiles>());
-  CHECK_FALSE(tiles_agree<WrongTiles>());
+  // Not with the library's own tiles: this file would give the linker an unoptimised copy of them.
+  CHECK(tiles_agree<OtherTiles<false>, OtherTiles<false>>());
+  CHECK_FALSE(tiles_agree<OtherTiles<true>, OtherTiles<false>>());
+  // The block is A B + the term + the bias, row by row.
+  TileProbe probe;
+  probe.run<OtherTiles<false>>();
+  const auto value = [](std::uint32_t word, bool second) {
+    return std::bit_cast<float>(second ? word & 0xffff'0000u : word << 16);
+  };
+  for (std::size_t i = 0; i < 32; ++i) {
+    for (std::size_t j = 0; j < 32; ++j) {
+      float sum = probe.bias[j];
+      for (std::size_t k = 0; k < 96; ++k) {
+        // The term takes the other rows of A, and the first step of B again.
+        const auto& rows = probe.a[k < 64 ? i / 16 : 1 - i / 16];
+        const std::size_t l = k % 64, pair = l / 2;
+        sum += value(rows[pair / 16 * 256 + i % 16 * 16 + pair % 16], l % 2 != 0) *
+               value(probe.b[pair * 32 + j], l % 2 != 0);
+      }
+      CHECK(probe.sums[i][j] == sum);
+    }
+  }
 }
