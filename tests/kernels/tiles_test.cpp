@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "graft/kernels/impl/tile_check.hpp"
+#include "graft/kernels/isa.hpp"
+#include "kernels/tile_trap.hpp"
 
 using graft::Index;
 using namespace graft::kernels::detail;
@@ -132,6 +134,27 @@ TEST_CASE("Tiles of the processor agree with the manual") {
     check_dot<HardwareTiles>(3, 0, 1e-4f);
     check_dot<HardwareTiles>(0, -125, std::ldexp(1.0f, -118));
   }
+#endif
+}
+
+TEST_CASE("The tile instructions mean what the portable operations do") {
+#if GRAFT_TILE_TRAP
+  if (graft::kernels::isa_supported(graft::kernels::Isa::amx)) return;  // tested above
+  const kernel_tests::TileTrap trap;
+  const int before = trap.instructions();
+  check_dot<HardwareTiles>(0, 0);
+  check_dot<HardwareTiles>(3, 0);
+  CHECK(trap.instructions() == before + 40 * 7);
+  CHECK(tiles_agree<HardwareTiles, OtherTiles<false>>());
+  {
+    HardwareTiles tiles;
+    Words out(256, 1u);
+    tiles.zero<5>();
+    tiles.store<5>(out.data(), 16);
+    CHECK(out == Words(256, 0u));
+    CHECK(trap.configured());
+  }
+  CHECK_FALSE(trap.configured());
 #endif
 }
 
