@@ -124,5 +124,5 @@ inline void set_isa(Isa isa) {
 }  // namespace graft::inline v0_1::kernels
 
 #if !defined(GRAFT_KERNELS_COMPILED)
-#include "graft/kernels/impl/amx_impl.hpp"
+#include "graft/kernels/impl/isa_impl.hpp"
 #endif
