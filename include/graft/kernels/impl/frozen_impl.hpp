@@ -82,8 +82,8 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
 
 GRAFT_KERNEL bool bf16_is_fast() {
 #if GRAFT_X86
-  if (active_isa() == Isa::amx) return true;
-  return active_isa() == Isa::avx512_bf16 && detail::has_fast_bf16_dot();
+  return active_isa() == Isa::amx ||
+         (active_isa() == Isa::avx512_bf16 && detail::has_fast_bf16_dot());
 #else
   return false;
 #endif
