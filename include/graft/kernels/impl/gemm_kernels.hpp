@@ -347,6 +347,19 @@ GRAFT_SIMD_FN inline void expand_words(const std::uint32_t* from, Index rows, fl
   }
 }
 
+/// Fetches into the second-level cache what will be decoded next: values first … first + count of
+/// the row `ahead` rows behind this one. Pieces of rows, as tasks decode them, are too short for
+/// the processor to see where they lead.
+GRAFT_SIMD_INLINE void prefetch_row(const RightOperand& b, Index row, Index ahead, Index first,
+                                    Index count) noexcept {
+  const char* const p = static_cast<const char*>(b.blocks) + (row + ahead) * b.row_bytes;
+  const Index end = (first + count) * b.row_bytes / b.row_values;
+  for (Index i = first * b.row_bytes / b.row_values; i < end; i += 64)
+    __builtin_prefetch(p + i, 0, 2);
+}
+/// Rows between one that is decoded along n and one that is fetched.
+inline constexpr Index kRowsAhead = 8;
+
 /// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k ·
 /// kPanel floats.
 GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
@@ -380,6 +393,7 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
       for (Index l = 0; l < k; ++l) {
         const float* values = decoded;
         if (b.decode != nullptr) {
+          prefetch_row(b, first_k + l, kRowsAhead, first_n, n);
           b.decode(blocks + (first_k + l) * b.row_bytes, first_n, n, decoded);
         } else {
           values = b.data + (first_k + l) * b.stride + first_n;
@@ -397,9 +411,11 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
         constexpr Index stride = graft::kernels::detail::kDecodeStride;
         for (Index l = 0; l < k; l += kStep) {
           const Index count = std::min(kStep, k - l);
-          for (Index r = 0; r < rows; ++r)
-            b.decode(blocks + (first_n + j + r) * b.row_bytes, first_k + l, count,
-                     decoded + r * stride);
+          for (Index r = 0; r < rows; ++r) {
+            const Index row = first_n + j + r;
+            prefetch_row(b, row, kPanel, first_k + l, count);
+            b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded + r * stride);
+          }
           transpose_to_panel(decoded, stride, rows, count, to + l * kPanel);
         }
       }
