@@ -159,14 +159,32 @@ class BasicAdapterModel {
       }
     }
     for (const auto& view : file.tensors()) {
-      // PEFT stores the frozen table of an adapted embedding beside the adapter; the model has it
-      // already.
-      const bool frozen_copy = view.name.ends_with(".base_layer.weight");
-      if (!frozen_copy && std::find(used.begin(), used.end(), view.name) == used.end())
+      if (!is_copy(view, file, used) &&
+          std::find(used.begin(), used.end(), view.name) == used.end())
         report.unexpected.push_back(view.name);
     }
     for (const auto& placed : set.parts()) placed.part->after_load();
     return report;
+  }
+
+  /// Whether PEFT stored a tensor that the model or another key of the file has already: the frozen
+  /// table of an adapted embedding, trained rows under each of the tied layers, biases of layers
+  /// that are trained whole under each of their two names.
+  static bool is_copy(const io::TensorView& view, const io::SafetensorsFile& file,
+                      const std::vector<std::string>& used) {
+    const std::string& name = view.name;
+    if (name.ends_with(".base_layer.weight") || name.ends_with(".original_module.bias"))
+      return true;
+    static constexpr std::string_view kWhole = ".modules_to_save.",
+                                      kRows = "trainable_tokens_delta";
+    if (const auto at = name.find(kWhole); at != std::string::npos)
+      return std::find(used.begin(), used.end(),
+                       name.substr(0, at + 1) + name.substr(at + kWhole.size())) != used.end();
+    return name.ends_with(kRows) && std::any_of(used.begin(), used.end(), [&](const auto& key) {
+             const auto* other = file.find(key);
+             return key.ends_with(kRows) && other != nullptr && other->dtype == view.dtype &&
+                    std::ranges::equal(other->data, view.data);
+           });
   }
 
   /// Writes adapter_config.json and adapter_model.safetensors, each atomically. `whole`: what
@@ -566,10 +584,12 @@ class BasicAdapterModel {
       return BasicTensor<T>::from(io::to_f64(view), shape);
   }
 
+  /// Whether the end of a path, or of a module around it, is one of `modules`; PEFT does not ask
+  /// for a whole name: "norm" means "input_layernorm" too.
   static bool inside(const std::string& path, const std::vector<std::string>& modules) {
     for (std::string_view rest = path;;) {
       for (const auto& m : modules)
-        if (has_suffix(rest, m)) return true;
+        if (rest.ends_with(m)) return true;
       const auto dot = rest.rfind('.');
       if (dot == std::string_view::npos) return false;
       rest = rest.substr(0, dot);
@@ -586,6 +606,7 @@ class BasicAdapterModel {
     const auto place = [&](auto* site, auto part) {
       found = true;
       std::erase_if(site->adapters(), [&](const auto& a) { return a.name == set.name(); });
+      set.remove_parts(site->path());
       site->adapters().push_back({set.name(), part});
       set.add_part(site->path(), part);
     };

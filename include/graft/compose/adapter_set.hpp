@@ -87,6 +87,9 @@ class AdapterSet {
   void add_part(std::string path, std::shared_ptr<AdapterPart<T>> part) {
     parts_.push_back({std::move(path), std::move(part)});
   }
+  void remove_parts(const std::string& path) {
+    std::erase_if(parts_, [&](const auto& placed) { return placed.path == path; });
+  }
   void add_tensor(std::string key, AdapterTensor<T> tensor) {
     extra_tensors_.push_back({std::move(key), std::move(tensor)});
   }

@@ -53,6 +53,7 @@ class BasicBert final : public BasicModel<T> {
     position_ = {
         root + "embeddings.position_embeddings",
         weights.embedding(root + "embeddings.position_embeddings", config.max_positions, d)};
+    if (config.model_type == "roberta") position_.padding_index = config.padding_id;
     if (config.token_types > 0)
       type_ = {root + "embeddings.token_type_embeddings",
                weights.embedding(root + "embeddings.token_type_embeddings", config.token_types, d)};
@@ -243,8 +244,8 @@ class BasicBert final : public BasicModel<T> {
     return gather_rows(reshape(h, {h.rows(), h.cols()}), rows);
   }
 
-  /// RoBERTa counts real tokens from padding_id + 1; the others count all tokens from 0, keys of a
-  /// prefix included.
+  /// RoBERTa counts real tokens from padding_id + 1, and all tokens where some are virtual; the
+  /// others count all tokens from 0, keys of a prefix included.
   std::vector<std::int32_t> positions(const BasicBatch<T>& batch, Index tokens, Index extra,
                                       const std::vector<Index>& fill,
                                       const ForwardContext& context) const {
@@ -258,7 +259,9 @@ class BasicBert final : public BasicModel<T> {
       Index next = config_.padding_id + 1;
       for (Index t = 0; t < tokens; ++t) {
         Index position = std::max<Index>(0, t - filled) + first;
-        if (config_.model_type == "roberta") {
+        if (config_.model_type == "roberta" && extra > filled) {
+          position += config_.padding_id + 1;  // transformers sees no ids beside virtual tokens
+        } else if (config_.model_type == "roberta") {
           const bool padding =
               t < filled ||
               (t >= extra && batch.ids[static_cast<std::size_t>(b * batch.seq_len + t - extra)] ==

@@ -1,9 +1,11 @@
-"""Makes the model cases of this folder: settings of config.json that the shared cases leave at their defaults.
+"""Makes the model cases of this folder: settings of config.json and of adapters that the shared cases leave at
+their defaults.
 
-    pip install torch transformers==5.23.0 safetensors && python3 make_cases.py
+    pip install torch transformers==5.23.0 peft==0.21.2 safetensors && python3 make_cases.py
 
 Each case is a tiny model with random weights, two batches and what transformers computes for them in single
-precision. Files as in the shared cases of base models.
+precision, or an adapter on such a model with logits, gradients and a few steps of AdamW. Files as in the shared
+cases of models.
 """
 
 import json
@@ -11,9 +13,10 @@ import math
 import pathlib
 import shutil
 
+import peft
 import torch
 import transformers as hf
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 HERE = pathlib.Path(__file__).resolve().parent
 DECODER = dict(
@@ -82,7 +85,22 @@ CASES = {
     "bert_labels": lambda: bert(num_labels=3, problem_type="multi_label_classification"),
     "bert_values": lambda: bert(num_labels=3, problem_type="regression"),
     "t5_gelu_new": lambda: t5(feed_forward_proj="gated-gelu_new"),
+    "roberta": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(
+        **{**ENCODER, "pad_token_id": 1, "max_position_embeddings": 20, "num_labels": 3})),
     "vit_uneven": lambda: vit(image_size=10, num_labels=3),
+}
+LORA = dict(r=2, lora_alpha=3)
+# Case: base, adapter. Paddings of roberta are on the left.
+ADAPTERS = {
+    "bert_labels_bias_all": ("bert_labels", peft.LoraConfig(
+        target_modules=["query", "classifier"], bias="all", task_type="SEQ_CLS", **LORA)),
+    "gpt2_scales_tokens": ("gpt2_scales", peft.TrainableTokensConfig(
+        token_indices=[3, 8, 30], target_modules=["wte"], task_type="CAUSAL_LM")),
+    "llama_yarn_norms": ("llama_yarn", peft.LoraConfig(
+        target_modules=["q_proj"], modules_to_save=["norm"], task_type="CAUSAL_LM", **LORA)),
+    "roberta_prompt": ("roberta", peft.PromptTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
+    "roberta_positions": ("roberta", peft.LoraConfig(
+        target_modules=["position_embeddings", "value"], task_type="SEQ_CLS", **LORA)),
 }
 
 
@@ -105,15 +123,78 @@ def batch(model, generator, rows=2, tokens=9):
         return {"pixel_values": pixels, "labels": torch.randint(0, config.num_labels, (rows,), generator=generator)}
     ids = torch.randint(3, config.vocab_size, (rows, tokens), generator=generator)
     mask = torch.ones_like(ids)
-    mask[1, tokens - 2:] = 0
-    inputs = {"input_ids": ids * mask, "attention_mask": mask}
-    if isinstance(model, hf.BertForSequenceClassification):
+    if isinstance(model, hf.RobertaForSequenceClassification):
+        mask[1, :2] = 0
+    else:
+        mask[1, tokens - 2:] = 0
+    inputs = {"input_ids": ids.masked_fill(mask == 0, config.pad_token_id or 0), "attention_mask": mask}
+    if isinstance(model, hf.RobertaForSequenceClassification):
+        labels = torch.randint(0, config.num_labels, (rows,), generator=generator)
+    elif isinstance(model, hf.BertForSequenceClassification):
         labels = torch.randn(rows, config.num_labels, generator=generator)
         if config.problem_type != "regression":
             labels = (labels > 0).float()
     else:
         labels = ids.masked_fill(mask == 0, -100)
     return {**inputs, "labels": labels}
+
+
+def save(model, folder):
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": ""}
+    path.write_text(json.dumps(config, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def keys_of(model):
+    """Names of trained parameters and their keys in the checkpoint."""
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    keys = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            keys[name] = next(k for k, v in state.items() if v.shape == p.shape and torch.equal(v, p)
+                              and ".modules_to_save." not in k)
+    return keys
+
+
+def make_adapter(name, base, config, generator, steps=6, lr=1e-2):
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    data = load_file(HERE / base / "inputs.safetensors")
+    batches = [{key[7:]: value for key, value in data.items() if key.startswith(f"batch{i}.") and "logits" not in key}
+               for i in range(2)]
+    kind = json.loads((HERE / base / "case.json").read_text(encoding="utf-8"))["class"]
+    model = getattr(hf, kind).from_pretrained(HERE / base / "base", attn_implementation="eager")
+    model = peft.get_peft_model(model, config).train()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.2 * torch.randn(p.shape, generator=generator))
+    save(model, folder)
+    out = model(**batches[0])
+    out.loss.backward()
+    keys = keys_of(model)
+    tensors = {"logits": out.logits.detach().contiguous()}
+    trained = {n: p for n, p in model.named_parameters() if n in keys}
+    # The bias of keys adds the same to all scores of a query: its gradient is rounding alone.
+    tensors.update({"grad." + keys[n]: p.grad.clone() for n, p in trained.items()
+                    if p.grad is not None and not n.endswith("key.bias")})
+    optimizer = torch.optim.AdamW(trained.values(), lr=lr)
+    optimizer.zero_grad()
+    losses = []
+    for step in range(steps):
+        loss = model(**batches[step % 2]).loss
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    save_file(tensors, folder / "case.safetensors")
+    training = {"optimizer": "AdamW", "lr": lr, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01,
+                "steps": steps, "losses": losses}
+    case = {"name": name, "kind": "model", "arch": base, "base": f"{base}/base", "inputs": f"{base}/inputs.safetensors",
+            "tuner": config.peft_type.value, "loss": losses[0], "tolerance": 2e-5, "training": training}
+    (folder / "case.json").write_text(json.dumps(case) + "\n", encoding="utf-8")
 
 
 def main():
@@ -138,6 +219,8 @@ def main():
         save_file(tensors, folder / "inputs.safetensors")
         case = {"name": name, "kind": "base", "class": type(model).__name__, "base_loss": losses, "tolerance": 1e-5}
         (folder / "case.json").write_text(json.dumps(case) + "\n", encoding="utf-8")
+    for number, (name, (base, config)) in enumerate(ADAPTERS.items()):
+        make_adapter(name, base, config, torch.Generator().manual_seed(100 + number))
 
 
 if __name__ == "__main__":

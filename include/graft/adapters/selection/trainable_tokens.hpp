@@ -192,8 +192,8 @@ class BasicTrainableTokens {
     for (std::size_t i = 0; i < ids.size(); ++i)
       if (const auto it = row_of_.find(ids[i]); it != row_of_.end())
         list.push_back({static_cast<Index>(i), it->second, ids[i] != padding_});
-    const auto y = base(tape, ids);
-    return list.empty() ? y : detail::replace_rows(y, tape.parameter(rows_), std::move(list));
+    // Without such ids the rows still have a gradient, of zeros.
+    return detail::replace_rows(base(tape, ids), tape.parameter(rows_), std::move(list));
   }
   std::shared_ptr<LinearPart<T>> tied_head() const {
     return std::make_shared<BasicTrainableTokensHead<T>>(tokens_, rows_);
