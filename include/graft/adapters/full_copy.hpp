@@ -26,8 +26,8 @@ class FullLinear final : public LinearPart<T> {
   explicit FullLinear(BasicParameter<T> shared) : weight_(std::move(shared)), owns_weight_(false) {}
   BasicVar<T> apply(const BasicLinearView<T>&, const BasicVar<T>& x) const override {
     auto& tape = x.tape();
-    auto y = matmul(x, tape.parameter(weight_), Transpose::no,
-                    in_out_ ? Transpose::no : Transpose::yes);
+    auto y =
+        matmul(x, tape.parameter(weight_), Transpose::no, in_out_ ? Transpose::no : Transpose::yes);
     return bias_ ? add(y, tape.parameter(bias_)) : y;
   }
   std::vector<AdapterTensor<T>> tensors() const override {
@@ -72,7 +72,8 @@ class FullEmbedding final : public EmbeddingPart<T> {
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = prefix_ + "weight", .parameter = table_, .index = {}, .file_shape = {}});
+    list.push_back(
+        {.name = prefix_ + "weight", .parameter = table_, .index = {}, .file_shape = {}});
     return list;
   }
 

@@ -602,9 +602,9 @@ class BasicAdapterModel {
           file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
           for (Index k : site->conv.kernel) file_shape.append(k);
         }
-        place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(),
-                                                    site->base().bias(), file_shape,
-                                                    site->fan_in_fan_out));
+        place(site,
+              std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(),
+                                              file_shape, site->fan_in_fan_out));
       }
     for (auto* site : table_->norm)
       if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));

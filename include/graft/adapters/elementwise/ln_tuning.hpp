@@ -53,8 +53,8 @@ struct LNTuningMethod {
       for (Index k : site.conv.kernel) file_shape.append(k);
     }
     if (site.conv.groups > 1)
-      throw ValueError(concat("LN tuning: the grouped convolution ", site.path,
-                              " is not supported"));
+      throw ValueError(
+          concat("LN tuning: the grouped convolution ", site.path, " is not supported"));
     return std::make_shared<FullLinear<T>>(site.weight(), site.bias, file_shape,
                                            site.fan_in_fan_out, kPrefix);
   }

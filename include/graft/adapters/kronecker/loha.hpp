@@ -44,12 +44,12 @@ struct LoHaConfig {
 ///
 /// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with
 /// use_effective_conv2d has w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank,
-/// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. In a grouped convolution `in`
-/// is that of one group. The identity at the start; merges. The Hadamard product of two matrices of rank r has rank r² and factors of that size, the
-/// products of all pairs of rows: x goes through them where that takes fewer operations than ΔW
-/// written out. Source: Hyeon-Woo et al. 2022 (arXiv:2108.06098), proposition 1;
-/// Yeh et al. 2024 (arXiv:2309.14859). Tensors: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b,
-/// hada_t1, hada_t2.
+/// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. In a grouped convolution
+/// `in` is that of one group. The identity at the start; merges. The Hadamard product of two
+/// matrices of rank r has rank r² and factors of that size, the products of all pairs of rows: x
+/// goes through them where that takes fewer operations than ΔW written out. Source: Hyeon-Woo et
+/// al. 2022 (arXiv:2108.06098), proposition 1; Yeh et al. 2024 (arXiv:2309.14859). Tensors:
+/// hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2.
 template <std::floating_point T>
 class BasicLoHa {
  public:

@@ -73,8 +73,8 @@ inline std::pair<Index, Index> kronecker_sizes(Index d, Index factor) {
 /// With out = ol · ok and in = im · in_ (kronecker_sizes): w1: [ol, im] or w1_a w1_b, w2: [ok, in_]
 /// or w2_a w2_b of `rank`; low rank where rank < max(sizes) / 2, for w1 with decompose_both alone.
 /// Trained: the sum of the factors' elements. The product acts on x seen as [im, in_], so that no
-/// out × in matrix appears. Convolutions: in is the channels (of one group), w2 has the kernel at the
-/// end, with use_effective_conv2d as a core tensor; in one dimension with a full w2 the factors
+/// out × in matrix appears. Convolutions: in is the channels (of one group), w2 has the kernel at
+/// the end, with use_effective_conv2d as a core tensor; in one dimension with a full w2 the factors
 /// change places, w2 ⊗ w1, as in PEFT 0.21.2. The identity at the start; merges. Source: Yeh et al.
 /// 2024 (arXiv:2309.14859), section 3.2; deviation: s stays alpha / rank with full factors, as in
 /// PEFT. Tensors: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.
@@ -196,10 +196,10 @@ class BasicLoKr {
   /// s (w1 ⊗ w2) as a matrix [out, in · kernel].
   BasicVar<T> update(BasicTape<T>& tape) const {
     const auto w1 = w1_ ? tape.parameter(w1_) : matmul(tape.parameter(a1_), tape.parameter(b1_));
-    const auto w2 = w2_   ? tape.parameter(w2_)
-                    : t2_ ? detail::core_product(tape.parameter(t2_), tape.parameter(a2_),
-                                                 tape.parameter(b2_))
-                          : matmul(tape.parameter(a2_), tape.parameter(b2_));
+    const auto w2 =
+        w2_   ? tape.parameter(w2_)
+        : t2_ ? detail::core_product(tape.parameter(t2_), tape.parameter(a2_), tape.parameter(b2_))
+              : matmul(tape.parameter(a2_), tape.parameter(b2_));
     const Shape whole{ol_ * ok_, im_ * in_ * kernel_};
     const auto product =
         second_outside()

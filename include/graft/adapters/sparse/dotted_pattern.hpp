@@ -11,7 +11,8 @@
 namespace graft::inline v0_1::detail {
 
 /// Value of the first pattern that matches what follows a dot of the path, else that of the path
-/// itself: the rule of PEFT's C3A and FourierFT, where "f.*" does not mean a module "fc1" at the top.
+/// itself: the rule of PEFT's C3A and FourierFT, where "f.*" does not mean a module "fc1" at the
+/// top.
 inline std::optional<ConfigValue> dotted_pattern_value(
     const std::map<std::string, ConfigValue>& patterns, std::string_view path) {
   for (const auto& [pattern, value] : patterns)
