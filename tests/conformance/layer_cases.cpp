@@ -70,6 +70,7 @@ std::string plain_key(std::string key) {
   const auto slash = key.find('/');
   const std::string name = key.substr(0, slash), infix = "." + name + ".";
   if (key.ends_with(".base_layer.weight") || key.ends_with(".base_layer.bias")) return "";
+  if (key.ends_with(".ranknum." + name)) return "";  // a number that PEFT keeps as a parameter
   key = without(key, ".base_layer");
   if (key.ends_with("." + name)) key.resize(key.size() - name.size() - 1);
   if (const auto at = key.find(infix, slash); at != std::string::npos)

@@ -763,15 +763,12 @@ class BasicAdapterModel {
     std::vector<AdapterTensor<T>> tensors() const { return {}; }
   };
   static BasicDenseLinear<T> merged_layer(const BasicLinearSite<T>& site) {
-    BasicDenseLinear<T> merged =
-        site.chain().empty() ? BasicDenseLinear<T>(site.base().dense_weight(), site.base().bias())
-                             : merge_linear(site.base(), Chain{&site});
-    if (!site.biases.active) return merged;
-    auto bias = site.biases.active.value().clone();
-    const auto before = site.base().bias();
-    for (Index i = 0; i < bias.size(); ++i)
-      bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
-    return BasicDenseLinear<T>(merged.dense_weight(), bias);
+    const BasicDenseLinear<T> frozen(
+        site.base().dense_weight(),
+        site.biases.active ? site.biases.active.value().clone() : site.base().bias());
+    if (site.chain().empty()) return frozen;
+    return site.biases.active ? merge_linear(BasicAnyLinear<T>(frozen), Chain{&site})
+                              : merge_linear(site.base(), Chain{&site});
   }
   static BasicTensor<T> merged_table(const BasicEmbeddingSite<T>& site) {
     BasicTape<T> tape({.gradients = false, .training = false});

@@ -187,6 +187,9 @@ class BasicGLoRA {
     }
     return y;
   }
+  BasicVar<T> bias_factor(BasicTape<T>& tape) const {
+    return paths_[3] ? paths_[3].value(tape) : BasicVar<T>{};
+  }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list = zeros_;
     for (std::size_t i = 0; i < 5; ++i) paths_[i].append(list, kNames[i]);
