@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "graft/kernels/impl/gemm_impl.hpp"
+#include "graft/kernels/impl/tile_impl.hpp"
 
 namespace graft::inline v0_1::kernels::detail {
 
@@ -33,7 +34,7 @@ namespace graft::inline v0_1::kernels::detail {
 /// Dot products of bf16 pairs are worth it where they are twice as fast as f32: on AMD's cores they
 /// are, on the Intel cores measured so far they have half the speed of f32.
 inline bool has_fast_bf16_dot() noexcept {
-  return active_isa() >= Isa::avx512_bf16 && __builtin_cpu_is("amd");
+  return vector_isa() == Isa::avx512_bf16 && __builtin_cpu_is("amd");
 }
 
 inline void run_pair_product(const Product& product) {
@@ -76,6 +77,9 @@ inline void run_pair_product(const Product& product) {
 
 /// C (+)= A B + bias + H P with A and B rounded to bf16, for a_k 1 and any form of B.
 inline void run_bf16_product(Product& q) {
+  using Form = RightOperand::Form;
+  if (has_tiles() && (q.m >= kMinTileRows || q.b.form == Form::words))
+    return run_tile_product(q, false);
 #if GRAFT_X86
   if (has_fast_bf16_dot()) return run_pair_product(q);
 #endif

@@ -15,17 +15,114 @@ GRAFT_SIMD_INLINE Floats dot_pairs(Ints a, Ints b, Floats sum) noexcept {
   return sum;
 }
 
+/// 32 values rounded to the nearest bf16, ties to even: those of `first` in the lower half. What is
+/// below the normal numbers becomes zero, as in dot_pairs.
+GRAFT_SIMD_INLINE Ints round_pairs(Floats first, Floats second) noexcept {
+  Ints words;
+  asm("vcvtne2ps2bf16 {%2, %1, %0|%0, %1, %2}" : "=v"(words) : "v"(second), "v"(first));
+  return words;
+}
+
+/// `count` values as words, and zero words up to word number `words`, a multiple of kLanes.
+GRAFT_SIMD_FN inline void round_row(const float* x, Index count, std::uint32_t* to,
+                                    Index words) noexcept {
+  auto* const end = reinterpret_cast<std::int32_t*>(to) + words;
+  auto* p = reinterpret_cast<std::int32_t*>(to);
+  for (; count >= 2 * kLanes; count -= 2 * kLanes, x += 2 * kLanes, p += kLanes)
+    store(p, round_pairs(load(x), load(x + kLanes)));
+  for (; p < end; p += kLanes) {
+    const Index first = std::min<Index>(count, kLanes), second = count - first;
+    store(p, round_pairs(load_partial(x, first), load_partial(x + first, second)));
+    x += count;
+    count = 0;
+  }
+}
+
 /// Rows of x (count × k) as words, word_stride apart, with zero words from k on.
 GRAFT_SIMD_FN inline void round_rows(const float* x, Index ldx, Index count, Index k,
                                      std::uint32_t* words, Index word_stride) noexcept {
-  using Halves = Vec<std::uint16_t, kLanes>;
-  for (Index i = 0; i < count; ++i, x += ldx, words += word_stride) {
-    for (Index l = 0; l < 2 * word_stride; l += kLanes) {
-      const Index left = std::clamp<Index>(k - l, 0, kLanes);
-      const Ints bits = round_to_bf16(left == kLanes ? load(x + l) : load_partial(x + l, left));
-      const auto halves = __builtin_convertvector(bits >> 16, Halves);
-      __builtin_memcpy(words + l / 2, &halves, sizeof halves);
+  for (Index i = 0; i < count; ++i) round_row(x + i * ldx, k, words + i * word_stride, word_stride);
+}
+
+/// Two rows of n values as words that hold a value of each, and zeros up to whole panels, which lie
+/// panel_size words apart.
+GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* second, Index n,
+                                          std::uint32_t* to, Index panel_size) noexcept {
+  using Halves = Vec<std::uint16_t, 2 * kLanes>;
+  Halves order{};
+  GRAFT_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
+    order[2 * i] = static_cast<std::uint16_t>(i);
+    order[2 * i + 1] = static_cast<std::uint16_t>(kLanes + i);
+  }
+  for (Index j = 0; j < n; j += kPanel, to += panel_size) {
+    GRAFT_UNROLL
+    for (int i = 0; i < kPanel; i += kLanes) {
+      const Index left = std::clamp<Index>(n - j - i, 0, kLanes);
+      const Ints rounded =
+          left == kLanes ? round_pairs(load(first + j + i), load(second + j + i))
+                         : round_pairs(load_partial(first + j + i, left),
+                                       load_partial(second + j + i, left));
+      Ints words;
+      asm("vpermw {%1, %2, %0|%0, %2, %1}" : "=v"(words) : "v"(rounded), "v"(order));
+      store(reinterpret_cast<std::int32_t*>(to) + i, words);
     }
+  }
+}
+
+/// fill_word_panels without f32 panels in between, for operands that are stored by rows.
+GRAFT_SIMD_FN inline void fill_pair_panels(const RightOperand& b, Index first_k, Index k,
+                                           Index first_n, Index n, std::uint32_t* words,
+                                           float* floats, float* decoded) noexcept {
+  constexpr Index kStep = graft::kernels::detail::kDecodeStep;
+  constexpr Index kStride = kStep / 2 + 16;  // not a multiple of 1 KiB
+  const char* const blocks = static_cast<const char*>(b.blocks);
+  const Index depth = (k + 1) / 2;
+  if (b.form == RightOperand::Form::n_rows) {
+    auto* const rounded = reinterpret_cast<std::uint32_t*>(floats);
+    for (Index j = 0; j < n; j += kPanel, words += depth * kPanel) {
+      const Index rows = std::min(kPanel, n - j);
+      for (Index l = 0; l < k; l += kStep) {
+        const Index count = std::min(kStep, k - l);
+        const Index pairs = (count + 1) / 2;
+        for (Index r = 0; r < rows; ++r) {
+          const float* values = decoded;
+          if (b.decode != nullptr) {
+            const Index row = first_n + j + r;
+            prefetch_row(b, row, kPanel, first_k + l, count);
+            b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded);
+          } else {
+            values = b.data + (first_n + j + r) * b.stride + first_k + l;
+          }
+          round_row(values, count, rounded + r * kStride,
+                    graft::kernels::detail::round_up(pairs, kLanes));
+        }
+        transpose_to_panel(floats, kStride, rows, pairs,
+                           reinterpret_cast<float*>(words + l / 2 * kPanel));
+      }
+    }
+  } else if (b.form == RightOperand::Form::k_rows) {
+    constexpr Index kRow = graft::kernels::detail::kDecodeStride;
+    for (Index l = 0; l < k; l += 2) {
+      const float* rows[2];
+      for (Index r = 0; r < 2; ++r) {
+        const Index row = first_k + std::min(l + r, k - 1);
+        rows[r] = decoded + r * kRow;
+        if (b.decode == nullptr) {
+          rows[r] = b.data + row * b.stride + first_n;
+        } else if (l + r < k) {
+          prefetch_row(b, row, kRowsAhead, first_n, n);
+          b.decode(blocks + row * b.row_bytes, first_n, n, decoded + r * kRow);
+        }
+      }
+      if (l + 1 == k) {
+        std::fill_n(floats, n, 0.0f);
+        rows[1] = floats;
+      }
+      interleave_rows(rows[0], rows[1], n, words + l / 2 * kPanel, depth * kPanel);
+    }
+  } else {
+    fill_word_panels(b, first_k, k, first_n, n, words, floats, decoded);
   }
 }
 
@@ -121,7 +218,7 @@ GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float*
     const bool last = k0 + depth >= q.k;
     p.depth = (depth + 1) / 2;
     if (!q.ready)
-      fill_word_panels(q.b, k0, depth, col0, cols, panels, scratch + q.c_offset,
+      fill_pair_panels(q.b, k0, depth, col0, cols, panels, scratch + q.c_offset,
                        scratch + q.decode_offset);
     t.rank = last ? q.rank : 0;
     t.beta = k0 > 0 ? 1.0f : q.beta;
