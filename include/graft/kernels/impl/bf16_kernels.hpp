@@ -44,6 +44,23 @@ GRAFT_SIMD_FN inline void round_rows(const float* x, Index ldx, Index count, Ind
   for (Index i = 0; i < count; ++i) round_row(x + i * ldx, k, words + i * word_stride, word_stride);
 }
 
+/// pack_tile_rows where low_offset is 0.
+GRAFT_SIMD_FN inline void pack_tile_pairs(const float* x, Index ldx, Index rows, Index k,
+                                          std::uint32_t* words, Index) noexcept {
+  for (Index i = 0; i < 16; ++i, words += 16) {
+    auto* tile = reinterpret_cast<std::int32_t*>(words);
+    for (Index l = 0; l < k; l += 2 * kLanes, tile += 256) {
+      const Index left = i < rows ? k - l : 0;
+      const float* const from = x + i * ldx + l;
+      store(tile,
+            left >= 2 * kLanes
+                ? round_pairs(load(from), load(from + kLanes))
+                : round_pairs(load_partial(from, std::min<Index>(left, kLanes)),
+                              load_partial(from + kLanes, std::max<Index>(left - kLanes, 0))));
+    }
+  }
+}
+
 /// Two rows of n values as words that hold a value of each, and zeros up to whole panels, which lie
 /// panel_size words apart.
 GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* second, Index n,
@@ -59,10 +76,9 @@ GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* secon
     GRAFT_UNROLL
     for (int i = 0; i < kPanel; i += kLanes) {
       const Index left = std::clamp<Index>(n - j - i, 0, kLanes);
-      const Ints rounded =
-          left == kLanes ? round_pairs(load(first + j + i), load(second + j + i))
-                         : round_pairs(load_partial(first + j + i, left),
-                                       load_partial(second + j + i, left));
+      const Ints rounded = left == kLanes ? round_pairs(load(first + j + i), load(second + j + i))
+                                          : round_pairs(load_partial(first + j + i, left),
+                                                        load_partial(second + j + i, left));
       Ints words;
       asm("vpermw {%1, %2, %0|%0, %2, %1}" : "=v"(words) : "v"(rounded), "v"(order));
       store(reinterpret_cast<std::int32_t*>(to) + i, words);
