@@ -44,6 +44,23 @@ GRAFT_SIMD_FN inline void round_rows(const float* x, Index ldx, Index count, Ind
   for (Index i = 0; i < count; ++i) round_row(x + i * ldx, k, words + i * word_stride, word_stride);
 }
 
+/// pack_tile_rows where low_offset is 0.
+GRAFT_SIMD_FN inline void pack_tile_pairs(const float* x, Index ldx, Index rows, Index k,
+                                          std::uint32_t* words, Index) noexcept {
+  for (Index i = 0; i < 16; ++i, words += 16) {
+    auto* tile = reinterpret_cast<std::int32_t*>(words);
+    for (Index l = 0; l < k; l += 2 * kLanes, tile += 256) {
+      const Index left = i < rows ? k - l : 0;
+      const float* const from = x + i * ldx + l;
+      store(tile,
+            left >= 2 * kLanes
+                ? round_pairs(load(from), load(from + kLanes))
+                : round_pairs(load_partial(from, std::min<Index>(left, kLanes)),
+                              load_partial(from + kLanes, std::max<Index>(left - kLanes, 0))));
+    }
+  }
+}
+
 /// Two rows of n values, the second one zero if null, as words that hold a value of each, and zeros
 /// up to whole panels, which lie panel_size words apart.
 GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* second, Index n,
