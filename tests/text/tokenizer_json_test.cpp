@@ -46,6 +46,20 @@ TEST_CASE("A small tokenizer.json works as it says") {
   CHECK(tokenizer.vocab_size() == 4);
 }
 
+TEST_CASE("A token that is looked for in normalised text is spelled as it is normalised") {
+  auto document = base();
+  document["normalizer"] = Json::parse(R"({"type": "Lowercase"})");
+  document["added_tokens"].push_back(
+      Json::parse(R"({"id": 4, "content": "TOKEN", "special": false, "normalized": true})"));
+  document["added_tokens"].push_back(
+      Json::parse(R"({"id": 5, "content": "RAW", "special": false, "normalized": false})"));
+  const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  using Ids = std::vector<std::int32_t>;
+  const auto ids = tokenizer.encode("aTokenRAW", {.add_special = false});
+  CHECK(ids == Ids{0, 4, 5});
+  CHECK(tokenizer.decode(ids) == "atokenRAW");
+}
+
 TEST_CASE("Complaints name the file and the field") {
   const auto broken = [](const char* pointer, const char* value) {
     Json document = base();
