@@ -788,12 +788,12 @@ void run_pela(Checker& check, const Case& c) {
 }
 
 const Handler rank_procedure_handlers[] = {
-    {{.kind = "procedure", .peft_type = "LORA", .name = "lora_plus"}, run_lora_plus},
+    {{.kind = "procedure", .peft_type = "LORA", .has = "groups"}, run_lora_plus},
     {{.kind = "procedure", .peft_type = "ADALORA"}, run_adalora},
     {{.kind = "procedure", .peft_type = "GRADNORMLORP"}, run_gradnorm},
     {{.kind = "transform", .peft_type = "PORTLLM"}, run_portllm},
-    {{.kind = "transform", .peft_type = "DSEE", .name = "dsee_support"}, run_dsee_support},
-    {{.kind = "transform", .peft_type = "DSEE", .name = "dsee_pruning"}, run_dsee_pruning},
+    {{.kind = "transform", .peft_type = "DSEE", .has = "v0"}, run_dsee_support},
+    {{.kind = "transform", .peft_type = "DSEE", .has = "head_scale"}, run_dsee_pruning},
     {{.kind = "transform", .peft_type = "HIPA"}, run_hipa_loss},
     {{.kind = "layer", .peft_type = "PSEC"}, run_psec},
     {{.kind = "layer", .peft_type = "MTLORA"}, run_mtlora},
