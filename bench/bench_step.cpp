@@ -46,7 +46,7 @@ int main(int argc, char** argv) {
   app.add_option("--tokens", tokens)->check(CLI::PositiveNumber);
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
   app.add_option("--steps", steps)->check(CLI::PositiveNumber);
-  app.add_option("--compute", compute)->check(CLI::IsMember({"auto", "f32", "bf16"}));
+  app.add_option("--compute", compute)->check(CLI::IsMember({"auto", "f32", "bf16", "f32-split"}));
   app.add_option("--activations", storage, "How values are kept for the backward pass")
       ->check(CLI::IsMember({"f32", "bf16"}));
   app.add_flag("--checkpoint", checkpointing, "Recompute blocks instead of keeping activations");
@@ -67,7 +67,14 @@ int main(int argc, char** argv) {
     auto* model = dynamic_cast<graft::models::CausalModel*>(loaded.get());
     if (model == nullptr) throw graft::ValueError(file + ": no language model");
     model->checkpoint_blocks = checkpointing;
-    graft::models::set_compute(*model, graft::models::compute_named(compute));
+    using graft::kernels::Compute;
+    const Compute products = graft::models::compute_named(compute);
+    graft::models::set_compute(*model, products);
+    const bool split = products == Compute::f32_split && graft::kernels::splits_f32();
+    if (products == Compute::f32_split && !split)
+      std::fputs("bench_step: f32-split is for AMX tiles, which this processor lacks: f32\n",
+                 stderr);
+    compute = products == Compute::bf16 ? "bf16" : split ? "f32-split" : "f32";
     graft::AdapterModel adapters(model->sites(), graft::all_methods<float>());
     for (char& c : method) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     auto config = adapters.registry().at(method).defaults;
@@ -146,6 +153,8 @@ int main(int argc, char** argv) {
         {"pool_peak_mib", mib(graft::MemoryPool::global().stats().peak_bytes_in_use)},
         {"pool_held_mib", mib(held.bytes_in_use + held.bytes_cached)},
         {"trainable", trainable},
+        {"compute", compute},
+        {"isa", graft::kernels::isa_name(graft::kernels::active_isa())},
         {"loss_first", first},
         {"loss_last", last}};
     if (json)

@@ -1,8 +1,8 @@
 // Speed of the matrix products: packed, dense and stored frozen weights, the low-rank term, and the
 // skinny products of adapter training. GRAFT_NUM_THREADS and GRAFT_ISA choose how they run. `peak`
-// is the part of the peak (multiply-adds, or dot products of bf16 pairs) measured just before;
-// items are floating-point operations. low_rank: with an adapter of rank 16, its product with x
-// included.
+// is the part of the peak (multiply-adds, or bf16 dot products of vectors or tiles) measured just
+// before; items are floating-point operations. low_rank: with an adapter of rank 16, its product
+// with x included. compute: 0 f32, 1 bf16, 2 f32 split in bf16 by tiles, of the peak of f32.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -43,7 +43,10 @@ double measure_peak(kernels::Compute compute = kernels::Compute::f32) {
   auto probe = GRAFT_DISPATCH(fma_peak);
   Index operations = 48 * kRounds * GRAFT_DISPATCH(lanes)() * pool.threads();
 #if GRAFT_X86
-  if (compute == kernels::Compute::bf16 && kernels::bf16_is_fast()) {
+  if (compute == kernels::Compute::bf16 && kernels::active_isa() == kernels::Isa::amx) {
+    probe = &graft::bench::tile_peak;
+    operations = graft::bench::kTileRound * kRounds * pool.threads();
+  } else if (compute == kernels::Compute::bf16 && kernels::bf16_is_fast()) {
     probe = &graft::bench::bf16_peak;
     operations = 24 * 64 * kRounds * pool.threads();
   }
@@ -79,7 +82,7 @@ struct Layer {
       : in(state.range(1)),
         out(state.range(2)),
         rows(state.range(3)),
-        compute(state.range(5) != 0 ? kernels::Compute::bf16 : kernels::Compute::f32),
+        compute(static_cast<kernels::Compute>(state.range(5))),
         values(random_values(out * in)) {
     weight = {.out = out, .in = in, .dense = values.data(), .row_stride = in};
     const auto form = static_cast<Form>(state.range(0));
@@ -108,7 +111,25 @@ struct Layer {
   }
 };
 
+/// True, and the row says so, if the processor lacks what it measures.
+bool skipped(benchmark::State& state, bool tiles) {
+  if (!tiles || kernels::active_isa() == kernels::Isa::amx) return false;
+  state.SkipWithError("not on this CPU: no AMX tiles, or GRAFT_ISA leaves them out");
+  return true;
+}
+
+#if GRAFT_X86
+void amx_peak(benchmark::State& state) {
+  if (skipped(state, true)) return;
+  constexpr Index kRounds = 5000;
+  for (auto _ : state) benchmark::DoNotOptimize(graft::bench::tile_peak(kRounds));
+  state.SetItemsProcessed(state.iterations() * graft::bench::kTileRound * kRounds);
+}
+BENCHMARK(amx_peak)->UseRealTime();
+#endif
+
 void forward(benchmark::State& state) {
+  if (skipped(state, state.range(5) == 2)) return;
   Layer layer(state);
   const double peak = measure_peak(layer.compute);
   const kernels::LowRankTerm term{layer.h.data(), 16, layer.p.data(), layer.out, 16};
@@ -125,6 +146,7 @@ void forward(benchmark::State& state) {
 }
 
 void backward_input(benchmark::State& state) {
+  if (skipped(state, state.range(5) == 2)) return;
   Layer layer(state);
   const double peak = measure_peak(layer.compute);
   const kernels::LowRankTerm term{layer.h.data(), 16, layer.p.data(), layer.in, 16};
@@ -141,16 +163,18 @@ void backward_input(benchmark::State& state) {
 }
 
 void layers(benchmark::internal::Benchmark* bench) {
-  bench->ArgNames({"form", "in", "out", "rows", "low_rank", "bf16"})->UseRealTime();
+  bench->ArgNames({"form", "in", "out", "rows", "low_rank", "compute"})->UseRealTime();
   for (auto [in, out] :
        {std::pair<Index, Index>{576, 576}, {576, 1536}, {1024, 1024}, {2048, 2048}}) {
     for (Index rows : {1, 8, 64, 256, 512}) {
-      for (Index bf16 : {0, 1}) {
+      for (Index compute : {0, 1}) {
         for (Form form : {packed, dense, q4_0, q4_1, q8_0})
-          bench->Args({form, in, out, rows, 0, bf16});
-        bench->Args({packed, in, out, rows, 1, bf16});
-        if (in % 256 == 0) bench->Args({q4_k, in, out, rows, 0, bf16});
+          bench->Args({form, in, out, rows, 0, compute});
+        bench->Args({packed, in, out, rows, 1, compute});
+        if (in % 256 == 0) bench->Args({q4_k, in, out, rows, 0, compute});
       }
+      if (rows >= 64)
+        for (Form form : {packed, dense, q4_1}) bench->Args({form, in, out, rows, 0, 2});
     }
   }
 }

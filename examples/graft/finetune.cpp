@@ -202,11 +202,20 @@ class Run {
   void set_compute(graft::models::Model& model) const {
     const auto compute = graft::models::compute_named(s_.compute);
     const auto layers = graft::models::set_compute(model, compute);
-    if (compute == graft::kernels::Compute::bf16)
-      tell(concat("compute    frozen products of ", layers, " layers in bf16 with f32 sums",
-                  s_.compute == "auto" ? ", which this processor does fast" : ""));
-    else if (s_.compute == "auto")
-      tell("compute    f32: this processor has no fast bf16 dot products");
+    using graft::kernels::Compute;
+    const bool automatic = s_.compute == "auto";
+    std::string how = "f32";
+    if (compute == Compute::bf16)
+      how = concat("bf16 with f32 sums", automatic ? ", which this processor does fast" : "");
+    else if (compute == Compute::f32_split)
+      how = graft::kernels::splits_f32()
+                ? "f32, each value split into two of bf16"
+                : "f32: this processor has no AMX tiles, which f32-split is for";
+    else if (automatic)
+      how = "f32: this processor has no fast bf16 products";
+    tell(concat("compute    frozen products of ", layers, " layers in ", how));
+    tell(concat("kernels    ", graft::kernels::isa_name(graft::kernels::active_isa()), ", ",
+                graft::ThreadPool::global().threads(), " threads"));
   }
 
   graft::AdamWConfig adamw() const {
@@ -527,10 +536,9 @@ void add_training_options(CLI::App& command, FinetuneSettings& s) {
       "What the backward pass needs is kept in f32, or rounded to bf16 in half the memory")
       ->check(CLI::IsMember({"f32", "bf16"}));
   add("--compute", s.compute,
-      "Products with frozen weights: f32, bf16 (rounded factors, f32 sums), or auto: bf16 where "
-      "the "
-      "processor has it fast")
-      ->check(CLI::IsMember({"auto", "f32", "bf16"}));
+      "Products with frozen weights: f32, bf16 (rounded factors, f32 sums), f32-split (about f32, "
+      "by AMX tiles; f32 without them), or auto: bf16 where the processor has it fast")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f32-split"}));
   add("--seed", s.task.seed, "Of data order, split, initial values, dropout, sample");
   add("--threads", s.threads, "0: all cores")->check(not_negative);
 }

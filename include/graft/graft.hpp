@@ -32,7 +32,6 @@
 #include "graft/adapters/effective_weight.hpp"
 #include "graft/adapters/elementwise/beft.hpp"
 #include "graft/adapters/elementwise/bitfit.hpp"
-#include "graft/adapters/elementwise/ia3.hpp"
 #include "graft/adapters/elementwise/ln_tuning.hpp"
 #include "graft/adapters/elementwise/road.hpp"
 #include "graft/adapters/elementwise/ssf.hpp"

@@ -23,8 +23,18 @@ void check_products(Checker& check, const graft::AdapterSet<float>& set,
   for (const auto& [path, site] : graft::detail::lora_factors(set)) {
     const auto* view = file.find(path + suffix);
     if (view == nullptr) continue;
-    check.compare(what + path + suffix, values_of(graft::product_of(site.factors, site.scaling)),
-                  graft::io::to_f64(*view));
+    auto product = graft::product_of(site.factors, site.scaling);
+    // PEFT has the update of an embedding or of a GPT-2 Conv1D the other way round.
+    const auto rows = static_cast<std::size_t>(product.rows()),
+               cols = static_cast<std::size_t>(product.cols());
+    if (view->shape.size() == 2 && rows != cols &&
+        static_cast<std::size_t>(view->shape[0]) == cols) {
+      auto turned = Tensor::empty({product.cols(), product.rows()});
+      for (Index i = 0; i < product.rows(); ++i)
+        for (Index j = 0; j < product.cols(); ++j) turned(j, i) = product(i, j);
+      product = turned;
+    }
+    check.compare(what + path + suffix, values_of(product), graft::io::to_f64(*view));
   }
 }
 

@@ -72,6 +72,21 @@ struct Problem {
     return result;
   }
 
+  /// The norm of the error over the norm of the result.
+  double relative_error(const std::vector<float>& result) const {
+    const auto sums = expected(Compute::f32);
+    double difference = 0, norm = 0;
+    for (Index i = 0; i < m; ++i) {
+      for (Index j = 0; j < n; ++j) {
+        const double sum = sums[static_cast<std::size_t>(i * n + j)];
+        const double off = static_cast<double>(result[static_cast<std::size_t>(i * ldc + j)]) - sum;
+        difference += off * off;
+        norm += sum * sum;
+      }
+    }
+    return std::sqrt(difference / norm);
+  }
+
   /// The result in double precision, with A and W rounded first for bf16.
   std::vector<double> expected(Compute compute) const {
     const auto rounded = [&](float v) {
@@ -283,8 +298,9 @@ TEST_CASE("Frozen products in double precision agree with those in single precis
 TEST_CASE("bf16 products round x and W to bf16 and nothing else") {
   std::mt19937 random(8);
   auto size = [&](unsigned limit) { return static_cast<Index>(1 + random() % limit); };
-  for (kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512,
-                           kernels::Isa::avx512_bf16}) {
+  for (kernels::Isa isa :
+       {kernels::Isa::baseline, kernels::Isa::avx2, kernels::Isa::avx512, kernels::Isa::avx512_bf16,
+        kernels::Isa::amx, kernels::Isa::amx_emulated}) {
     if (!kernels::isa_supported(isa)) continue;
     const kernels::Isa before = kernels::active_isa();
     kernels::set_isa(isa);
@@ -300,17 +316,19 @@ TEST_CASE("bf16 products round x and W to bf16 and nothing else") {
           both(fine.dense(), true, Compute::bf16);
       FrozenWeight all = fine.dense();
       all.packed = &both;
+      // Tiles take the term in split parts.
+      const double close = isa >= kernels::Isa::amx && rank > 0 ? 1e-5 : 5e-7;
       for (bool backward : {false, true}) {
         INFO("backward " << backward << " m " << m << " out " << w.out << " in " << w.in);
         const Problem stored(w, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
                              static_cast<Index>(round % 4));
-        CHECK(stored.error(stored.run(w.quantised(), Compute::bf16), Compute::bf16) < 5e-7);
+        CHECK(stored.error(stored.run(w.quantised(), Compute::bf16), Compute::bf16) < close);
         const Problem problem(fine, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
                               static_cast<Index>(round % 4));
         for (const FrozenWeight& form :
              {fine.dense(), fine.only(f32), fine.only(words), fine.only(both), all})
-          CHECK(problem.error(problem.run(form, Compute::bf16), Compute::bf16) < 5e-7);
-        CHECK(problem.error(problem.run(fine.only(words)), Compute::bf16) < 5e-7);
+          CHECK(problem.error(problem.run(form, Compute::bf16), Compute::bf16) < close);
+        CHECK(problem.error(problem.run(fine.only(words)), Compute::bf16) < close);
         CHECK(problem.error(problem.run(all), Compute::f32) < 5e-7);
         const auto results = with_threads([&] { return problem.run(all, Compute::bf16); });
         CHECK(results[0] == results[1]);
@@ -322,7 +340,8 @@ TEST_CASE("bf16 products round x and W to bf16 and nothing else") {
       const kernels::PackedWeights words(w.dense(), true, Compute::bf16);
       for (bool backward : {false, true}) {
         Problem problem(w, backward, m, 3, true, false, 5, 1);
-        CHECK(problem.error(problem.run(w.only(words)), Compute::bf16) < 5e-7);
+        CHECK(problem.error(problem.run(w.only(words)), Compute::bf16) <
+              (isa >= kernels::Isa::amx ? 1e-5 : 5e-7));
         problem.a[0] = std::numeric_limits<float>::quiet_NaN();
         const auto result = problem.run(w.only(words));
         for (Index j = 0; j < problem.n; ++j) {
@@ -333,4 +352,57 @@ TEST_CASE("bf16 products round x and W to bf16 and nothing else") {
     }
     kernels::set_isa(before);
   }
+}
+
+TEST_CASE("Split products are accurate to 1e-5, and f32 where there are no tiles") {
+  std::mt19937 random(11);
+  auto size = [&](unsigned limit) { return static_cast<Index>(1 + random() % limit); };
+  const kernels::Isa before = kernels::active_isa();
+  for (kernels::Isa isa : {kernels::Isa::baseline, kernels::Isa::amx, kernels::Isa::amx_emulated}) {
+    if (!kernels::isa_supported(isa)) continue;
+    kernels::set_isa(isa);
+    INFO(kernels::isa_name(isa));
+    CHECK(kernels::splits_f32() == (isa >= kernels::Isa::amx));
+    for (unsigned round = 0; round < 12; ++round) {
+      Weight w(size(round % 4 == 0 ? 20 : 150), size(round % 3 == 0 ? 500 : 140), round);
+      if (round == 7) w = Weight(40, 2300, round);
+      const Index rank = round % 3 == 0 ? 0 : size(20), m = size(round % 2 == 0 ? 40 : 90);
+      Weight fine = w;  // its values take all bits of f32
+      fine.values = normal_values<float>(w.out * w.in, round + 1000);
+      const kernels::PackedWeights packed(fine.dense(), false, Compute::f32_split);
+      for (bool backward : {false, true}) {
+        INFO("backward " << backward << " m " << m << " out " << w.out << " in " << w.in);
+        const Problem stored(w, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
+                             static_cast<Index>(round % 4));
+        CHECK(stored.relative_error(stored.run(w.quantised(), Compute::f32_split)) < 1e-5);
+        const Problem problem(fine, backward, m, rank, (round & 1) != 0, (round & 2) != 0, round,
+                              static_cast<Index>(round % 4));
+        for (const FrozenWeight& form : {fine.dense(), fine.only(packed)}) {
+          const auto result = problem.run(form, Compute::f32_split);
+          CHECK(problem.relative_error(result) < 1e-5);
+          CHECK(problem.error(result) < 2e-5);
+          if (isa == kernels::Isa::baseline) CHECK(result == problem.run(form));
+        }
+        const auto results =
+            with_threads([&] { return problem.run(fine.dense(), Compute::f32_split); });
+        CHECK(results[0] == results[1]);
+        CHECK(results[0] == results[2]);
+      }
+    }
+    // What is not finite stays in its row.
+    const Weight w(45, 67, 3);
+    for (bool backward : {false, true}) {
+      Problem problem(w, backward, 30, 3, true, false, 5, 1);
+      problem.a[0] = std::numeric_limits<float>::infinity();
+      problem.a[static_cast<std::size_t>(problem.lda + 1)] =
+          std::numeric_limits<float>::quiet_NaN();
+      const auto result = problem.run(w.dense(), Compute::f32_split);
+      for (Index j = 0; j < problem.n; ++j) {
+        CHECK_FALSE(std::isfinite(result[static_cast<std::size_t>(j)]));
+        CHECK(std::isnan(result[static_cast<std::size_t>(problem.ldc + j)]));
+        CHECK(std::isfinite(result[static_cast<std::size_t>(2 * problem.ldc + j)]));
+      }
+    }
+  }
+  kernels::set_isa(before);
 }

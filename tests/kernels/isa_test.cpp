@@ -46,7 +46,7 @@ TEST_CASE("GRAFT_ISA names the instruction set, and wrong names are refused") {
   CHECK(graft::kernels::isa_supported(isa_for("")));
   CHECK_THROWS_AS(isa_for("avx1024"), graft::ValueError);
   CHECK_THROWS_AS(isa_for("AVX2"), graft::ValueError);
-  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
+  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx, Isa::amx_emulated}) {
     if (graft::kernels::isa_supported(isa)) {
       CHECK(isa_for(graft::kernels::isa_name(isa)) == isa);
     } else {
@@ -58,11 +58,23 @@ TEST_CASE("GRAFT_ISA names the instruction set, and wrong names are refused") {
 
 TEST_CASE("An instruction set is supported only with those before it") {
   bool supported = true;
-  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16}) {
+  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx}) {
     const bool now = graft::kernels::isa_supported(isa);
     if (!supported) CHECK_FALSE(now);
     supported = now;
   }
+}
+
+TEST_CASE("Beside tiles, kernels run with the best vectors there are") {
+  const Isa before = graft::kernels::active_isa();
+  graft::kernels::set_isa(Isa::amx_emulated);
+  CHECK(graft::kernels::active_isa() == Isa::amx_emulated);
+  CHECK(graft::kernels::vector_isa() < Isa::amx);
+  for (Isa isa : {Isa::avx2, Isa::avx512, Isa::avx512_bf16})
+    if (graft::kernels::isa_supported(isa)) CHECK(graft::kernels::vector_isa() >= isa);
+  graft::kernels::set_isa(Isa::baseline);
+  CHECK(graft::kernels::vector_isa() == Isa::baseline);
+  graft::kernels::set_isa(before);
 }
 
 TEST_CASE("Vector helpers agree with scalar arithmetic on every instruction set") {

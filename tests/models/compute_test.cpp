@@ -61,10 +61,14 @@ TEST_CASE("A way to multiply has a name, and auto follows the processor") {
   using graft::models::compute_named;
   CHECK(compute_named("f32") == Compute::f32);
   CHECK(compute_named("bf16") == Compute::bf16);
+  CHECK(compute_named("f32-split") == Compute::f32_split);
   CHECK((compute_named("auto") == Compute::bf16) == graft::kernels::bf16_is_fast());
   CHECK_THROWS_AS(compute_named("f16"), graft::ValueError);
   const auto isa = graft::kernels::active_isa();
   graft::kernels::set_isa(graft::kernels::Isa::baseline);
+  CHECK(compute_named("auto") == Compute::f32);
+  // Emulated tiles are slow.
+  graft::kernels::set_isa(graft::kernels::Isa::amx_emulated);
   CHECK(compute_named("auto") == Compute::f32);
   graft::kernels::set_isa(isa);
 }
@@ -120,6 +124,13 @@ TEST_CASE("A model in bf16 has nearly the loss and gradients of f32, and goes ba
   const float rounded = loss();
   CHECK(rounded != exact);
   CHECK(rounded == Approx(exact).epsilon(5e-3));
+  const auto isa = graft::kernels::active_isa();
+  graft::kernels::set_isa(graft::kernels::Isa::amx_emulated);
+  CHECK(loss() == Approx(exact).epsilon(5e-3));
+  graft::models::set_compute(model, Compute::f32_split);
+  CHECK(loss() != exact);
+  CHECK(loss() == Approx(exact).epsilon(1e-5));
+  graft::kernels::set_isa(isa);
   CHECK(graft::models::set_compute(model, Compute::f32) == 15);
   CHECK(loss() == exact);
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <utility>
 
 #include "graft/adapters/part.hpp"
@@ -11,30 +12,49 @@ namespace graft::inline v0_1 {
 template <std::floating_point T>
 class FullLinear final : public LinearPart<T> {
  public:
-  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias, Shape file_shape = {})
-      : weight_(weight.clone()), file_shape_(file_shape) {
+  /// W as [out, in]. `in_out`: files hold it as [in, out]; `prefix` is put before "weight" and
+  /// "bias" there.
+  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias, Shape file_shape = {},
+             bool in_out = false, std::string prefix = "")
+      : weight_(in_out ? transposed(weight) : weight.clone()),
+        file_shape_(file_shape),
+        in_out_(in_out),
+        prefix_(std::move(prefix)) {
     if (bias) bias_ = BasicParameter<T>(bias.clone());
   }
   /// A layer whose weight another part trains too: a head over the rows of the embedding.
   explicit FullLinear(BasicParameter<T> shared) : weight_(std::move(shared)), owns_weight_(false) {}
   BasicVar<T> apply(const BasicLinearView<T>&, const BasicVar<T>& x) const override {
     auto& tape = x.tape();
-    auto y = matmul(x, tape.parameter(weight_), Transpose::no, Transpose::yes);
+    auto y =
+        matmul(x, tape.parameter(weight_), Transpose::no, in_out_ ? Transpose::no : Transpose::yes);
     return bias_ ? add(y, tape.parameter(bias_)) : y;
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
     if (owns_weight_)
-      list.push_back(
-          {.name = "weight", .parameter = weight_, .index = {}, .file_shape = file_shape_});
-    if (bias_) list.push_back({.name = "bias", .parameter = bias_, .index = {}, .file_shape = {}});
+      list.push_back({.name = prefix_ + "weight",
+                      .parameter = weight_,
+                      .index = {},
+                      .file_shape = file_shape_});
+    if (bias_)
+      list.push_back({.name = prefix_ + "bias", .parameter = bias_, .index = {}, .file_shape = {}});
     return list;
   }
 
  private:
+  static BasicTensor<T> transposed(const BasicTensor<T>& w) {
+    auto t = BasicTensor<T>::empty({w.cols(), w.rows()});
+    for (Index i = 0; i < w.rows(); ++i)
+      for (Index j = 0; j < w.cols(); ++j) t(j, i) = w(i, j);
+    return t;
+  }
+
   BasicParameter<T> weight_;
   BasicParameter<T> bias_;
   Shape file_shape_;
+  bool in_out_ = false;
+  std::string prefix_;
   bool owns_weight_ = true;
 };
 
@@ -42,7 +62,9 @@ class FullLinear final : public LinearPart<T> {
 template <std::floating_point T>
 class FullEmbedding final : public EmbeddingPart<T> {
  public:
-  explicit FullEmbedding(const BasicTensor<T>& table) : table_(table.clone()) {}
+  /// `prefix` is put before "weight" in files.
+  explicit FullEmbedding(const BasicTensor<T>& table, std::string prefix = "")
+      : table_(table.clone()), prefix_(std::move(prefix)) {}
   const BasicParameter<T>& table() const { return table_; }
   BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
@@ -50,12 +72,14 @@ class FullEmbedding final : public EmbeddingPart<T> {
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "weight", .parameter = table_, .index = {}, .file_shape = {}});
+    list.push_back(
+        {.name = prefix_ + "weight", .parameter = table_, .index = {}, .file_shape = {}});
     return list;
   }
 
  private:
   BasicParameter<T> table_;
+  std::string prefix_;
 };
 
 /// A norm with a trained copy of weight and bias. Trained: width, or twice that with a bias.

@@ -117,6 +117,12 @@ class ErasedLinear final : public ErasedPart<LinearPart<typename Method::Scalar>
     else
       return std::nullopt;
   }
+  BasicVar<T> bias_factor(BasicTape<T>& tape) const override {
+    if constexpr (requires { this->method_.bias_factor(tape); })
+      return this->method_.bias_factor(tape);
+    else
+      return {};
+  }
   bool input_in_order() const override {
     if constexpr (requires { Method::kInputInOrder; })
       return Method::kInputInOrder;
@@ -175,7 +181,8 @@ class ErasedHidden final : public ErasedPart<HiddenPart<typename Method::Scalar>
 }  // namespace detail
 
 /// A method for linear sites as a part. The method needs `apply(base, x)` and `tensors()`, and may
-/// have `before_load`, `after_load`, `auxiliary_loss`, `merge_reason` and `kInputInOrder`.
+/// have `before_load`, `after_load`, `auxiliary_loss`, `merge_reason`, `bias_factor` and
+/// `kInputInOrder`.
 template <class Method>
 std::shared_ptr<LinearPart<typename Method::Scalar>> linear_part(Method method) {
   return std::make_shared<detail::ErasedLinear<Method>>(std::move(method));

@@ -602,8 +602,9 @@ class BasicAdapterModel {
           file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
           for (Index k : site->conv.kernel) file_shape.append(k);
         }
-        place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(),
-                                                    site->base().bias(), file_shape));
+        place(site,
+              std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(),
+                                              file_shape, site->fan_in_fan_out));
       }
     for (auto* site : table_->norm)
       if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));
@@ -762,15 +763,12 @@ class BasicAdapterModel {
     std::vector<AdapterTensor<T>> tensors() const { return {}; }
   };
   static BasicDenseLinear<T> merged_layer(const BasicLinearSite<T>& site) {
-    BasicDenseLinear<T> merged =
-        site.chain().empty() ? BasicDenseLinear<T>(site.base().dense_weight(), site.base().bias())
-                             : merge_linear(site.base(), Chain{&site});
-    if (!site.biases.active) return merged;
-    auto bias = site.biases.active.value().clone();
-    const auto before = site.base().bias();
-    for (Index i = 0; i < bias.size(); ++i)
-      bias[i] += (merged.bias() ? merged.bias()[i] : T{0}) - before[i];
-    return BasicDenseLinear<T>(merged.dense_weight(), bias);
+    const BasicDenseLinear<T> frozen(
+        site.base().dense_weight(),
+        site.biases.active ? site.biases.active.value().clone() : site.base().bias());
+    if (site.chain().empty()) return frozen;
+    return site.biases.active ? merge_linear(BasicAnyLinear<T>(frozen), Chain{&site})
+                              : merge_linear(site.base(), Chain{&site});
   }
   static BasicTensor<T> merged_table(const BasicEmbeddingSite<T>& site) {
     BasicTape<T> tape({.gradients = false, .training = false});

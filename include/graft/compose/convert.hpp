@@ -32,6 +32,12 @@ AdapterSet<T>& convert_to_lora(BasicAdapterModel<T>& model, const std::string& s
   CombineOptions options;
   options.svd_rank = choice.rank;
   options.energy = choice.energy;
+  // PEFT gives MiSS the rank that it has, whatever is asked for.
+  if (const auto& config = model.at(source).given_config();
+      info.peft_type == "MISS" && detail::config_text(config, "init_weights") != "bat") {
+    options.svd_rank = config.contains("r") ? static_cast<Index>(config.at("r").number()) : 64;
+    options.energy = 0;
+  }
   return add_weighted_adapter(model, {source}, {1.0}, name, options);
 }
 

@@ -7,9 +7,12 @@
 namespace graft::inline v0_1::kernels {
 
 /// True if products with Compute::bf16 run faster than those in f32 with the active instruction
-/// set: bf16 dot products do on AMD's cores (twice the rate), on Intel's cores they have half the
-/// rate of f32.
+/// set: those by AMX tiles do, and bf16 dot products of vectors do on AMD's cores (twice the rate);
+/// on Intel's cores the latter have half the rate of f32.
 GRAFT_KERNEL bool bf16_is_fast();
+
+/// True if Compute::f32_split is done by tiles with the active instruction set, else it is f32.
+inline bool splits_f32() { return active_isa() >= Isa::amx; }
 
 /// y (+)= x Wᵀ + bias + H P for a frozen W.
 ///
@@ -19,7 +22,9 @@ GRAFT_KERNEL bool bf16_is_fast();
 /// does not depend on the number of threads.
 ///
 /// With Compute::bf16, x and W are rounded to bf16 as they are packed; bias, H P and all sums stay
-/// in f32. Forward products of a few rows (up to 24), which memory bounds, run in f32 all the same.
+/// in f32. Forward products of a few rows (up to 24, with AMX tiles 15), which memory bounds, run
+/// in f32 all the same. Tiles multiply H and P in split parts (see Compute), and take denormal
+/// numbers for zero.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,
                                  const LowRankTerm* low_rank = nullptr,

@@ -41,9 +41,9 @@
 /// The function of this name for the active instruction set.
 #if GRAFT_X86
 #define GRAFT_DISPATCH(function)                                        \
-  (::graft::kernels::active_isa() >= ::graft::kernels::Isa::avx512      \
+  (::graft::kernels::vector_isa() >= ::graft::kernels::Isa::avx512      \
        ? &::graft::kernels::avx512::function                            \
-       : (::graft::kernels::active_isa() == ::graft::kernels::Isa::avx2 \
+       : (::graft::kernels::vector_isa() == ::graft::kernels::Isa::avx2 \
               ? &::graft::kernels::avx2::function                       \
               : &::graft::kernels::baseline::function))
 #else

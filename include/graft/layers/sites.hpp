@@ -41,6 +41,8 @@ class LinearAdapterInterface {
   virtual bool input_in_order() const { return false; }
   /// The update of an adapter that adds a low-rank product and nothing else; empty for others.
   virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
+  /// D of an adapter that adds bias ⊙ D for the bias of the layer, [out] or [1]; empty for others.
+  virtual BasicVar<T> bias_factor(BasicTape<T>&) const { return {}; }
 };
 
 /// The rows of a batch by the adapter that they name, in the order of first use.
@@ -187,13 +189,16 @@ class SiteBiases {
     for (const auto& name : names)
       if (auto bias = of(name)) active = bias;
   }
+  /// What this bias has more than the frozen one.
+  static BasicVar<T> change(BasicTape<T>& tape, const BasicParameter<T>& bias,
+                            const BasicTensor<T>& frozen) {
+    const auto own = tape.parameter(bias);
+    return frozen ? sub(own, tape.constant(frozen)) : own;
+  }
   /// y, which has the frozen bias in it, with this one.
   static BasicVar<T> put(const BasicVar<T>& y, const BasicParameter<T>& bias,
                          const BasicTensor<T>& frozen) {
-    if (!bias) return y;
-    auto& tape = y.tape();
-    const auto own = tape.parameter(bias);
-    return add(y, frozen ? sub(own, tape.constant(frozen)) : own);
+    return bias ? add(y, change(y.tape(), bias, frozen)) : y;
   }
 };
 
@@ -294,7 +299,13 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   BasicVar<T> run(const BasicVar<T>& x, std::span<const std::shared_ptr<const Interface>> chain,
                   const BasicParameter<T>& bias) const {
     const auto y = BasicLinearView<T>(base_, chain)(x);
-    return bias ? biases.put(y, bias, base_.bias()) : y;
+    if (!bias) return y;
+    const auto change = biases.change(x.tape(), bias, base_.bias());
+    auto total = change;
+    for (const auto& adapter : chain)
+      if (const auto factor = adapter->bias_factor(x.tape()))
+        total = add(total, mul(change, factor));
+    return add(y, total);
   }
   /// Rows under low-rank updates alone go through the base together; else one product per adapter
   /// that occurs in the batch, over that adapter's rows together.
@@ -606,6 +617,7 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
         role(reads) {}
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
   AttentionRole role = AttentionRole::self;
+  kernels::Compute compute = kernels::Compute::f32;  ///< of the products of queries, keys, values
   /// Keys of the active adapters before those of the text.
   Index virtual_keys() const { return keys_of(this->chain()); }
   /// The same for each row of a batch.
@@ -621,6 +633,7 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
     return keys;
   }
   BasicVar<T> operator()(AttentionCall<T> call) const {
+    call.options.compute = compute;
     const auto* context = call.q.tape().template context<ForwardContext>();
     if (this->runs_by_row(context)) return by_row(call, *context);
     return this->runs_one(context) ? run(call, this->chain_of(*context->only))

@@ -8,23 +8,25 @@
 
 namespace graft::inline v0_1::models {
 
-/// The way to multiply that a setting names: f32, bf16, or auto, which is bf16 where the processor
-/// has it fast. @throws ValueError for another name
+/// The way to multiply that a setting names: f32, bf16, f32-split, or auto, which is bf16 where the
+/// processor has it fast and else f32. @throws ValueError for another name
 inline kernels::Compute compute_named(std::string_view name) {
   using kernels::Compute;
   if (name == "f32") return Compute::f32;
   if (name == "bf16") return Compute::bf16;
+  if (name == "f32-split") return Compute::f32_split;
   if (name == "auto") return kernels::bf16_is_fast() ? Compute::bf16 : Compute::f32;
-  throw ValueError(concat("compute: expected auto, f32 or bf16, got '", name, "'"));
+  throw ValueError(concat("compute: expected auto, f32, bf16 or f32-split, got '", name, "'"));
 }
 
 /// Sets how the frozen linear layers of a model multiply, head included, forward and for the
-/// gradient of the input. Returns how many layers were set.
+/// gradient of the input, and with bf16 its attention, too. Returns how many layers were set.
 ///
 /// With Compute::bf16 the factors of these products are rounded to bf16 and their sums stay f32;
-/// weights stay in memory as they are. Adapters, norms, attention and optimiser stay f32. Call it
-/// before adapters are added: a base that an adapter's init rewrites is a new layer, in f32. Layers
-/// of a class of one's own are left alone.
+/// with Compute::f32_split each is the sum of two bf16 values, where kernels::splits_f32(). Weights
+/// stay in memory as they are. Adapters, norms, softmax and optimiser stay f32. Call it before
+/// adapters are added: a base that an adapter's init rewrites is a new layer, in f32. Layers of a
+/// class of one's own are left alone.
 inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
   Index count = 0;
   for (auto* site : model.sites().linear) {
@@ -37,6 +39,7 @@ inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
     }
     ++count;
   }
+  for (auto* site : model.sites().attention) site->compute = compute;
   return count;
 }
 

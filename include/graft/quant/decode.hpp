@@ -24,7 +24,7 @@ struct DecoderSet {
 
 inline RowDecoder pick_decoder(const DecoderSet& set) {
   using kernels::Isa;
-  const Isa isa = kernels::active_isa();
+  const Isa isa = kernels::vector_isa();
   return isa >= Isa::avx512 ? set.avx512 : isa == Isa::avx2 ? set.avx2 : set.baseline;
 }
 

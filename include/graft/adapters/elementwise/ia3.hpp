@@ -6,6 +6,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/target_match.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -54,19 +55,16 @@ class BasicIA3 {
   }
 
   BasicIA3(const IA3Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : input_(feedforward(config, site.path)) {
-    const Index kernel = kernel_size(site.conv);
-    const Index count = input_ ? site.in_features / kernel : site.out_features;
-    repeat_ = input_ ? kernel : 1;
-    file_shape_ = input_ ? Shape{1, count} : Shape{count, 1};
-    if (!site.conv.kernel.empty()) {
-      file_shape_ = Shape{1, count};
-      for (std::size_t i = 0; i < site.conv.kernel.size(); ++i) file_shape_.append(1);
-    }
-    auto l = BasicTensor<T>::full({count}, T{1});
-    if (!config.init_ia3_weights && !context.loading)
+      : kernel_(kernel_size(site.conv)),
+        axes_(site.conv.kernel.size()),
+        inputs_(site.in_features / kernel_),
+        outputs_(site.out_features) {
+    act_on(feedforward(config, site.path));
+    if (!config.init_ia3_weights && !context.loading) {
+      auto l = BasicTensor<T>::empty(l_.shape());
       context.generator.normal(l.data(), l.size(), 0, 1);
-    l_ = BasicParameter<T>(std::move(l));
+      l_.assign(std::move(l));
+    }
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -77,22 +75,29 @@ class BasicIA3 {
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto l = x.tape().parameter(l_);
     if (!input_) return mul(linear(base, x), l);
-    if (repeat_ > 1)  // one factor a channel, over all positions of the kernel
-      l = reshape(broadcast_to(reshape(l, {l_.size(), 1}), {l_.size(), repeat_}),
-                  {l_.size() * repeat_});
+    if (kernel_ > 1)  // one factor a channel, over all positions of the kernel
+      l = reshape(broadcast_to(reshape(l, {l_.size(), 1}), {l_.size(), kernel_}),
+                  {l_.size() * kernel_});
     return linear(base, mul(x, l));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    list.push_back({.name = "ia3_l", .parameter = l_, .index = {}, .file_shape = file_shape_});
+    list.push_back(
+        {.name = "ia3_l", .parameter = l_, .index = {}, .file_shape = file_shape(input_)});
     return list;
+  }
+  /// In PEFT a layer stays what its first adapter made it: the file tells which side is scaled.
+  void before_load(const CheckpointShapes& shapes) {
+    const auto* shape = shapes("ia3_l");
+    if (shape != nullptr && *shape != file_shape(input_) && *shape == file_shape(!input_))
+      act_on(!input_);
   }
   bool scales_input() const { return input_; }
 
  private:
   static bool feedforward(const IA3Config& config, const std::string& path) {
     if (!config.feedforward_modules.pattern.empty())
-      return config.feedforward_modules.pattern == path;
+      return full_match(config.feedforward_modules.pattern, path);
     const auto& names = config.feedforward_modules.names;
     return std::any_of(names.begin(), names.end(),
                        [&](const auto& name) { return path.ends_with(name); });
@@ -103,9 +108,22 @@ class BasicIA3 {
     return size;
   }
 
-  bool input_;
-  Index repeat_ = 1;
-  Shape file_shape_;
+  void act_on(bool input) {
+    input_ = input;
+    l_ = BasicParameter<T>(BasicTensor<T>::full({input ? inputs_ : outputs_}, T{1}));
+  }
+  Shape file_shape(bool input) const {
+    const Index count = input ? inputs_ : outputs_;
+    if (axes_ == 0) return input ? Shape{1, count} : Shape{count, 1};
+    Shape shape{1, count};
+    for (std::size_t i = 0; i < axes_; ++i) shape.append(1);
+    return shape;
+  }
+
+  Index kernel_;
+  std::size_t axes_;  ///< of a convolution
+  Index inputs_, outputs_;
+  bool input_ = false;
   BasicParameter<T> l_;
 };
 

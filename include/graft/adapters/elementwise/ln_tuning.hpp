@@ -24,8 +24,9 @@ struct LNTuningConfig {
 
 /// LN tuning: y = norm(x) with weight and bias of its own, which begin as the frozen ones.
 ///
-/// Trained: width, or twice that where the norm has a bias. The identity at the start; merges by
-/// replacing the norm. Only one such adapter acts at a time. Source: Zhao et al. 2023
+/// Trained: width, or twice that where the norm has a bias. A linear layer or an embedding that the
+/// configuration names is trained whole likewise, as in PEFT. The identity at the start; merges by
+/// replacing the module. Only one such adapter acts at a time. Source: Zhao et al. 2023
 /// (arXiv:2312.11420), section 3. Tensors: ln_tuning_layers.weight, ln_tuning_layers.bias.
 template <std::floating_point T>
 struct LNTuningMethod {
@@ -36,14 +37,33 @@ struct LNTuningMethod {
             .name = "LN tuning",
             .family = "elementwise",
             .paper = "arXiv:2312.11420",
-            .sites = "norm",
+            .sites = "norm, linear, embedding, conv",
             .parameters = "width + bias width",
             .adds_up = false};
   }
   static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
                                            InitContext<T>&) {
-    return std::make_shared<FullNorm<T>>(site.norm, "ln_tuning_layers.");
+    return std::make_shared<FullNorm<T>>(site.norm, kPrefix);
   }
+  static std::shared_ptr<LinearPart<T>> linear(const Config&, const LinearSiteInfo<T>& site,
+                                               InitContext<T>&) {
+    Shape file_shape;
+    if (!site.conv.kernel.empty()) {
+      file_shape = Shape{site.out_features, site.conv.in_channels};
+      for (Index k : site.conv.kernel) file_shape.append(k);
+    }
+    if (site.conv.groups > 1)
+      throw ValueError(
+          concat("LN tuning: the grouped convolution ", site.path, " is not supported"));
+    return std::make_shared<FullLinear<T>>(site.weight(), site.bias, file_shape,
+                                           site.fan_in_fan_out, kPrefix);
+  }
+  static std::shared_ptr<EmbeddingPart<T>> embedding(const Config&,
+                                                     const EmbeddingSiteInfo<T>& site,
+                                                     InitContext<T>&) {
+    return std::make_shared<FullEmbedding<T>>(site.table(), kPrefix);
+  }
+  static constexpr const char* kPrefix = "ln_tuning_layers.";
 };
 
 }  // namespace graft::inline v0_1

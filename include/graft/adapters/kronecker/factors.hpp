@@ -41,6 +41,17 @@ BasicVar<T> core_product(const BasicVar<T>& t, const BasicVar<T>& a, const Basic
   return reshape(matmul(a, rows, Transpose::yes), {out, in * kernel});
 }
 
+/// x ΔWᵀ for a layer of `groups` groups, ΔW: [out, in / groups], x: [..., in].
+template <std::floating_point T>
+BasicVar<T> grouped_affine(const BasicVar<T>& x, const BasicVar<T>& delta, Index groups) {
+  if (groups == 1) return affine(x, delta);
+  const Index in = delta.dim(1), out = delta.dim(0) / groups;
+  std::vector<BasicVar<T>> parts;
+  for (Index g = 0; g < groups; ++g)
+    parts.push_back(affine(slice(x, -1, g * in, in), slice(delta, 0, g * out, out)));
+  return concat_along(x.shape().rank() - 1, parts);
+}
+
 /// Zeroes rows of ΔW with probability p while training, and divides by the share that stays if
 /// `rescale`.
 template <std::floating_point T>

@@ -44,12 +44,12 @@ struct LoHaConfig {
 ///
 /// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with
 /// use_effective_conv2d has w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank,
-/// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. The identity at the start;
-/// merges. The Hadamard product of two matrices of rank r has rank r² and factors of that size, the
-/// products of all pairs of rows: x goes through them where that takes fewer operations than ΔW
-/// written out. Source: Hyeon-Woo et al. 2022 (arXiv:2108.06098), proposition 1;
-/// Yeh et al. 2024 (arXiv:2309.14859). Tensors: hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b,
-/// hada_t1, hada_t2.
+/// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. In a grouped convolution
+/// `in` is that of one group. The identity at the start; merges. The Hadamard product of two
+/// matrices of rank r has rank r² and factors of that size, the products of all pairs of rows: x
+/// goes through them where that takes fewer operations than ΔW written out. Source: Hyeon-Woo et
+/// al. 2022 (arXiv:2108.06098), proposition 1; Yeh et al. 2024 (arXiv:2309.14859). Tensors:
+/// hada_w1_a, hada_w1_b, hada_w2_a, hada_w2_b, hada_t1, hada_t2.
 template <std::floating_point T>
 class BasicLoHa {
  public:
@@ -70,7 +70,7 @@ class BasicLoHa {
     config.validate();
     const Index r = config.rank, out = site.out_features,
                 kernel = detail::kernel_elements(site.conv);
-    const Index in = site.in_features;
+    const Index in = site.in_features / site.conv.groups;
     cores_ = config.use_effective_conv2d && kernel > 1;
     const auto draw = [&](const Shape& shape, Index fan_in) {
       return detail::drawn_factor<T>(context, shape, fan_in);
@@ -78,10 +78,11 @@ class BasicLoHa {
     for (auto* half : {&first_, &second_}) {
       const bool zero = half == &second_ && config.init_weights;
       const Shape b = {r, cores_ ? in / kernel : in};
-      if (cores_) half->t = draw({r, r, kernel}, r * kernel);
       half->a = cores_ ? draw({r, out}, out) : draw({out, r}, r);
       half->b = zero ? BasicParameter<T>(BasicTensor<T>::zeros(b)) : draw(b, b[1]);
     }
+    if (cores_)
+      for (auto* half : {&first_, &second_}) half->t = draw({r, r, kernel}, r * kernel);
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>
@@ -101,7 +102,8 @@ class BasicLoHa {
                              scaling);
     }
     auto delta = scale(mul(product(tape, first_), product(tape, second_)), scaling);
-    return add(linear(base, x), affine(x, detail::drop_rows(delta, config_.rank_dropout, true)));
+    delta = detail::drop_rows(delta, config_.rank_dropout, true);
+    return add(linear(base, x), detail::grouped_affine(x, delta, conv_.groups));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
@@ -127,7 +129,7 @@ class BasicLoHa {
   /// out); with ΔW written out 6 n in · out, and 12 r in · out to write it and go back.
   bool on_activations(Index n, Index in, Index out) const {
     const Index r = config_.rank;
-    return !cores_ && n * r * r * (in + out) < (n + 2 * r) * in * out;
+    return !cores_ && conv_.groups == 1 && n * r * r * (in + out) < (n + 2 * r) * in * out;
   }
   BasicVar<T> product(BasicTape<T>& tape, const Half& half) const {
     if (!cores_) return matmul(tape.parameter(half.a), tape.parameter(half.b));

@@ -73,8 +73,9 @@ inline std::pair<Index, Index> kronecker_sizes(Index d, Index factor) {
 /// With out = ol · ok and in = im · in_ (kronecker_sizes): w1: [ol, im] or w1_a w1_b, w2: [ok, in_]
 /// or w2_a w2_b of `rank`; low rank where rank < max(sizes) / 2, for w1 with decompose_both alone.
 /// Trained: the sum of the factors' elements. The product acts on x seen as [im, in_], so that no
-/// out × in matrix appears. Convolutions: in is the channels, w2 has the kernel at the end, with
-/// use_effective_conv2d as a core tensor. The identity at the start; merges. Source: Yeh et al.
+/// out × in matrix appears. Convolutions: in is the channels (of one group), w2 has the kernel at
+/// the end, with use_effective_conv2d as a core tensor; in one dimension with a full w2 the factors
+/// change places, w2 ⊗ w1, as in PEFT 0.21.2. The identity at the start; merges. Source: Yeh et al.
 /// 2024 (arXiv:2309.14859), section 3.2; deviation: s stays alpha / rank with full factors, as in
 /// PEFT. Tensors: lokr_w1, lokr_w1_a, lokr_w1_b, lokr_w2, lokr_w2_a, lokr_w2_b, lokr_t2.
 template <std::floating_point T>
@@ -98,7 +99,8 @@ class BasicLoKr {
       : config_(config), conv_(site.conv), kernel_(detail::kernel_elements(site.conv)) {
     config.validate();
     std::tie(ol_, ok_) = kronecker_sizes(site.out_features, config.decompose_factor);
-    std::tie(im_, in_) = kronecker_sizes(site.in_features / kernel_, config.decompose_factor);
+    std::tie(im_, in_) =
+        kronecker_sizes(site.in_features / kernel_ / conv_.groups, config.decompose_factor);
     const Index r = config.rank;
     const bool split1 = config.decompose_both && 2 * r < std::max(ol_, im_);
     const bool split2 = 2 * r < std::max(ok_, in_);
@@ -117,9 +119,9 @@ class BasicLoKr {
     if (!split2) {
       w2_ = draw({ok_, in_ * kernel_}, in_ * kernel_, zero2);
     } else if (config.use_effective_conv2d && kernel_ > 1) {
-      t2_ = draw({r, r, kernel_}, r * kernel_, false);
       a2_ = draw({r, ok_}, ok_, false);
       b2_ = draw({r, in_}, in_, zero2);
+      t2_ = draw({r, r, kernel_}, r * kernel_, false);
     } else {
       a2_ = draw({ok_, r}, r, false);
       b2_ = draw({r, in_ * kernel_}, in_ * kernel_, zero2);
@@ -135,6 +137,8 @@ class BasicLoKr {
     auto& tape = x.tape();
     const auto y = linear(base, x);
     if (detail::drop_module(tape, config_.module_dropout)) return y;
+    if (conv_.groups > 1 || second_outside())
+      return add(y, detail::grouped_affine(x, drop_rows(update(tape)), conv_.groups));
     const Index rows = x.rows(), out = ol_ * ok_;
     const auto times = [&](const BasicVar<T>& v, const BasicVar<T>& w) {
       return matmul(v, w, Transpose::no, Transpose::yes);
@@ -153,7 +157,7 @@ class BasicLoKr {
     else
       h = times(times(h, tape.parameter(b1_)), tape.parameter(a1_));
     h = reshape(permute(h, {0, 2, 1}), {rows, out});
-    h = scale(h, static_cast<T>(config_.alpha / static_cast<double>(config_.rank)));
+    h = scale(h, scaling());
     if (config_.rank_dropout > 0 && tape.training()) {
       const auto mask = detail::drop_rows(tape.constant(BasicTensor<T>::full({out, 1}, T{1})),
                                           config_.rank_dropout, config_.rank_dropout_scale);
@@ -183,6 +187,27 @@ class BasicLoKr {
   }
 
  private:
+  T scaling() const { return static_cast<T>(config_.alpha / static_cast<double>(config_.rank)); }
+  /// PEFT's files of one-dimensional convolutions with a full w2: w2 ⊗ w1 instead of w1 ⊗ w2.
+  bool second_outside() const { return conv_.kernel.size() == 1 && w2_; }
+  BasicVar<T> drop_rows(const BasicVar<T>& delta) const {
+    return detail::drop_rows(delta, config_.rank_dropout, config_.rank_dropout_scale);
+  }
+  /// s (w1 ⊗ w2) as a matrix [out, in · kernel].
+  BasicVar<T> update(BasicTape<T>& tape) const {
+    const auto w1 = w1_ ? tape.parameter(w1_) : matmul(tape.parameter(a1_), tape.parameter(b1_));
+    const auto w2 =
+        w2_   ? tape.parameter(w2_)
+        : t2_ ? detail::core_product(tape.parameter(t2_), tape.parameter(a2_), tape.parameter(b2_))
+              : matmul(tape.parameter(a2_), tape.parameter(b2_));
+    const Shape whole{ol_ * ok_, im_ * in_ * kernel_};
+    const auto product =
+        second_outside()
+            ? mul(reshape(w2, {ok_, 1, in_, 1, kernel_}), reshape(w1, {1, ol_, 1, im_, 1}))
+            : mul(reshape(w1, {ol_, 1, im_, 1}), reshape(w2, {1, ok_, 1, in_ * kernel_}));
+    return scale(reshape(product, whole), scaling());
+  }
+
   LoKrConfig config_;
   ConvGeometry conv_;
   Index kernel_, ol_ = 1, ok_ = 1, im_ = 1, in_ = 1;

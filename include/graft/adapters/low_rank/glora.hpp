@@ -115,8 +115,7 @@ struct GLoRAPath {
 /// layer has a bias, as in PEFT. Trained with all defaults: 2 r (in + out) + r (in + 1) + 2. The
 /// identity at the start; merges. Only A as a product needs the whole weight; it is built again in
 /// the backward pass. Source: Chavan et al. 2023 (arXiv:2306.07967), eq. 7. Tensors:
-/// glora_<A…E>.Xd, .Xu or .X; PEFT's files hold glora_<A…E>.zeros for what is none, which is read
-/// and not written.
+/// glora_<A…E>.Xd, .Xu or .X; files hold glora_<A…E>.zeros for what is none, as PEFT's do.
 template <std::floating_point T>
 class BasicGLoRA {
  public:
@@ -188,15 +187,27 @@ class BasicGLoRA {
     }
     return y;
   }
+  BasicVar<T> bias_factor(BasicTape<T>& tape) const {
+    return paths_[3] ? paths_[3].value(tape) : BasicVar<T>{};
+  }
   std::vector<AdapterTensor<T>> tensors() const {
-    static constexpr const char* kNames[] = {"glora_A", "glora_B", "glora_C", "glora_D", "glora_E"};
     std::vector<AdapterTensor<T>> list = zeros_;
     for (std::size_t i = 0; i < 5; ++i) paths_[i].append(list, kNames[i]);
     return list;
   }
-  /// PEFT's files hold zeros where there is nothing.
+  std::vector<AdapterTensor<T>> file_tensors() const {
+    auto list = tensors();
+    for (std::size_t i = 0; i < 5; ++i) {
+      if (paths_[i]) continue;
+      AdapterTensor<T> t;
+      t.name = concat(kNames[i], ".zeros");
+      t.parameter = BasicParameter<T>(BasicTensor<T>::zeros(paths_[i].shape), false);
+      list.push_back(std::move(t));
+    }
+    return list;
+  }
+  /// Files hold zeros where there is nothing.
   void before_load(const CheckpointShapes& shapes) {
-    static constexpr const char* kNames[] = {"glora_A", "glora_B", "glora_C", "glora_D", "glora_E"};
     zeros_.clear();
     for (std::size_t i = 0; i < 5; ++i) {
       const std::string name = concat(kNames[i], ".zeros");
@@ -218,6 +229,8 @@ class BasicGLoRA {
     return site;
   }
   static BasicVar<T> flat(const BasicVar<T>& v) { return reshape(v, {v.size()}); }
+
+  static constexpr const char* kNames[] = {"glora_A", "glora_B", "glora_C", "glora_D", "glora_E"};
 
   std::array<detail::GLoRAPath<T>, 5> paths_;
   std::vector<AdapterTensor<T>> zeros_;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,7 +17,7 @@ namespace graft::inline v0_1 {
 struct HiRAConfig {
   Index rank = 32;
   double dropout = 0;               ///< on the input of the branch, while training
-  ConfigValue init_weights = true;  ///< true, "gaussian": A ~ N(0, 1/r); false: B random too
+  ConfigValue init_weights = true;  ///< true; "gaussian": A ~ N(0, 1/r); false: both N(0, 1)
   bool fan_in_fan_out = false;
   TargetModules target_modules = {};
   Selection select = {};
@@ -60,13 +61,18 @@ class BasicHiRA {
       auto& rng = context.generator;
       const auto* word = config.init_weights.get_if<std::string>();
       const auto* flag = config.init_weights.get_if<bool>();
-      if (word != nullptr && *word == "gaussian")
-        a = detail::normal_tensor<T>(rng, a.shape(), 1.0 / static_cast<double>(rank_));
-      else if (flag == nullptr)
+      const bool gaussian = word != nullptr && *word == "gaussian";
+      if (!gaussian && flag == nullptr)
         throw ValueError("HiRA: init_weights, expected true, false or gaussian");
-      else
-        a = detail::kaiming_uniform_tensor<T>(rng, a.shape(), in);
-      if (flag != nullptr && !*flag) b = detail::kaiming_uniform_tensor<T>(rng, b.shape(), rank_);
+      // PEFT draws both factors first and replaces them unless init_weights is false.
+      a = detail::normal_tensor<T>(rng, a.shape(), 1);
+      b = detail::normal_tensor<T>(rng, b.shape(), 1);
+      if (gaussian || *flag) {
+        a = gaussian && conv_.kernel.empty()
+                ? detail::normal_tensor<T>(rng, a.shape(), 1.0 / static_cast<double>(rank_))
+                : detail::kaiming_uniform_tensor<T>(rng, a.shape(), in);
+        std::fill(b.begin(), b.end(), T{0});
+      }
     }
     a_ = BasicParameter<T>(a);
     b_ = BasicParameter<T>(b);
@@ -90,6 +96,14 @@ class BasicHiRA {
                                 return mul(product, tape.constant(weight_of(root)));
                               });
     return whole ? y : add(linear(base, x), y);
+  }
+  /// PEFT 0.21.2 leaves rank_pattern out of account for the first adapter of a layer.
+  void before_load(const CheckpointShapes& shapes) {
+    const auto* shape = shapes("hira_A");
+    if (shape == nullptr || shape->rank() < 2 || shape->dim(0) == rank_) return;
+    rank_ = shape->dim(0);
+    a_ = BasicParameter<T>(BasicTensor<T>::zeros({rank_, a_.shape()[1]}));
+    b_ = BasicParameter<T>(BasicTensor<T>::zeros({b_.shape()[0], rank_}));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
@@ -132,8 +146,12 @@ class BasicHiRAEmbedding {
          b = BasicTensor<T>::zeros({site.dim, config.rank});
     if (!context.loading) {
       const auto* flag = config.init_weights.get_if<bool>();
-      if (flag != nullptr && !*flag) context.generator.normal(a.data(), a.size());
+      context.generator.normal(a.data(), a.size());
       context.generator.normal(b.data(), b.size());
+      if (flag == nullptr || *flag) {
+        std::fill(a.begin(), a.end(), T{0});
+        context.generator.normal(b.data(), b.size());
+      }
     }
     a_ = BasicParameter<T>(a);
     b_ = BasicParameter<T>(b);
@@ -144,6 +162,12 @@ class BasicHiRAEmbedding {
                                std::vector<std::int32_t>(ids.begin(), ids.end()));
     const auto factor = matmul(a, tape.parameter(b_), Transpose::no, Transpose::yes);
     return add(base(tape, ids), mul(factor, tape.constant(base.table().lookup(ids))));
+  }
+  void before_load(const CheckpointShapes& shapes) {
+    const auto* shape = shapes("hira_embedding_A");
+    if (shape == nullptr || shape->rank() != 2 || shape->dim(0) == a_.shape()[0]) return;
+    a_ = BasicParameter<T>(BasicTensor<T>::zeros({shape->dim(0), a_.shape()[1]}));
+    b_ = BasicParameter<T>(BasicTensor<T>::zeros({b_.shape()[0], shape->dim(0)}));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);

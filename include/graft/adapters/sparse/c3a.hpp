@@ -7,6 +7,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/sparse/dotted_pattern.hpp"
 #include "graft/adapters/target_match.hpp"
 #include "graft/autograd/ops/block_circulant.hpp"
 
@@ -64,7 +65,7 @@ class BasicC3A {
   BasicC3A(const C3AConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : scale_(T{1} / static_cast<T>(site.in_features)) {
     const Index in = site.in_features, out = site.out_features;
-    const auto own = pattern_value(config.block_size_pattern, site.path);
+    const auto own = detail::dotted_pattern_value(config.block_size_pattern, site.path);
     const Index b = own ? static_cast<Index>(own->number()) : config.block_size;
     if (b < 1 || in % b != 0 || out % b != 0)
       throw ValueError(concat("C3A: block_size ", b, " does not divide both ", in, " inputs and ",

@@ -8,6 +8,7 @@
 
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/sparse/dotted_pattern.hpp"
 #include "graft/adapters/target_match.hpp"
 #include "graft/autograd/ops/sparse_matmul.hpp"
 #include "graft/autograd/ops/spectrum.hpp"
@@ -70,7 +71,7 @@ class BasicFourierFT {
   BasicFourierFT(const FourierFTConfig& config, const LinearSiteInfo<T>& site,
                  InitContext<T>& context) {
     const Index in = site.in_features, out = site.out_features;
-    const auto own = pattern_value(config.n_frequency_pattern, site.path);
+    const auto own = detail::dotted_pattern_value(config.n_frequency_pattern, site.path);
     const Index n = own ? static_cast<Index>(own->number()) : config.n_frequency;
     if (n < 1 || n > in * out)
       throw ValueError(

@@ -54,7 +54,8 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
   if (words && !rows) compute = Compute::bf16;
   // Panels of the other precision do not help a product that has rows.
   const bool fits = packed != nullptr && words == (compute == Compute::bf16);
-  if (rows && !backward && m <= (fits ? 4 : 24)) {
+  const bool tiles = compute != Compute::f32 && has_tiles();
+  if (rows && !backward && m <= (fits ? 4 : tiles ? 15 : 24)) {
     q.b = operand_of(w, false);
     return run_dots(q);
   }
@@ -73,6 +74,7 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
   q.b.panel_n = ready ? q.n : q.k;
   q.b.panel_depth = std::max<Index>(1, block_depth(q.b.panel_k, words ? kMaxPairDepth : kMaxDepth));
   if (compute == Compute::bf16) return run_bf16_product(q);
+  if (tiles && m >= kMinTileRows) return run_tile_product(q, true);
   run_product(q);
 }
 
@@ -80,7 +82,8 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
 
 GRAFT_KERNEL bool bf16_is_fast() {
 #if GRAFT_X86
-  return detail::has_fast_bf16_dot();
+  return active_isa() == Isa::amx ||
+         (active_isa() == Isa::avx512_bf16 && detail::has_fast_bf16_dot());
 #else
   return false;
 #endif

@@ -12,12 +12,15 @@
 namespace graft::inline v0_1::kernels {
 namespace detail {
 
-/// Cuts C into tasks of row_block × col_block elements, of at most `most` panels.
-inline void plan_blocks(Product& q, bool ready, Index most) noexcept {
-  const Index blocks = ceil_div(q.m, 70);
+/// Cuts C into tasks of row_block × col_block elements, of at most `most` panels; with tiles, rows
+/// are cut at multiples of 32.
+inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) noexcept {
+  const Index blocks = ceil_div(q.m, tiles ? 64 : 70);
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
-  // Panels that a task fills serve as many rows as possible.
-  Index inner_blocks = ready ? 1 : std::max<Index>(1, 512 / q.inner_rows);
+  if (tiles) q.inner_rows = round_up(q.inner_rows, 32);
+  // Panels that a task fills serve as many rows as possible. With tiles even packed ones do: a row
+  // of them is done with before the next one has come from memory.
+  Index inner_blocks = std::max<Index>(1, (ready ? (tiles ? 256 : 1) : 512) / q.inner_rows);
   const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
   // A decoder starts at multiples of kDecodeStep: few tasks, unless the rows are cut more often.
   if (decoded_rows) {

@@ -347,6 +347,19 @@ GRAFT_SIMD_FN inline void expand_words(const std::uint32_t* from, Index rows, fl
   }
 }
 
+/// Fetches into the second-level cache what will be decoded next: values first … first + count of
+/// the row `ahead` rows behind this one. Pieces of rows, as tasks decode them, are too short for
+/// the processor to see where they lead.
+GRAFT_SIMD_INLINE void prefetch_row(const RightOperand& b, Index row, Index ahead, Index first,
+                                    Index count) noexcept {
+  const char* const p = static_cast<const char*>(b.blocks) + (row + ahead) * b.row_bytes;
+  const Index end = (first + count) * b.row_bytes / b.row_values;
+  for (Index i = first * b.row_bytes / b.row_values; i < end; i += 64)
+    __builtin_prefetch(p + i, 0, 2);
+}
+/// Rows between one that is decoded along n and one that is fetched.
+inline constexpr Index kRowsAhead = 8;
+
 /// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k ·
 /// kPanel floats.
 GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
@@ -380,6 +393,7 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
       for (Index l = 0; l < k; ++l) {
         const float* values = decoded;
         if (b.decode != nullptr) {
+          prefetch_row(b, first_k + l, kRowsAhead, first_n, n);
           b.decode(blocks + (first_k + l) * b.row_bytes, first_n, n, decoded);
         } else {
           values = b.data + (first_k + l) * b.stride + first_n;
@@ -397,9 +411,11 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
         constexpr Index stride = graft::kernels::detail::kDecodeStride;
         for (Index l = 0; l < k; l += kStep) {
           const Index count = std::min(kStep, k - l);
-          for (Index r = 0; r < rows; ++r)
-            b.decode(blocks + (first_n + j + r) * b.row_bytes, first_k + l, count,
-                     decoded + r * stride);
+          for (Index r = 0; r < rows; ++r) {
+            const Index row = first_n + j + r;
+            prefetch_row(b, row, kPanel, first_k + l, count);
+            b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded + r * stride);
+          }
           transpose_to_panel(decoded, stride, rows, count, to + l * kPanel);
         }
       }
@@ -461,6 +477,99 @@ GRAFT_SIMD_FN inline void fill_word_panels(const RightOperand& b, Index first_k,
     for (Index j = 0; j < n; j += kPanel)
       round_panel(floats + j * count, count, words + j * depth + l / 2 * kPanel);
   }
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// Operands of products by tiles (see tiles.hpp): words of bf16 pairs, of the high parts of the
+// values and, in split products, of the low ones.
+
+/// v − the nearest bf16; NaN where that is not finite.
+GRAFT_SIMD_INLINE Floats low_part(Floats v) noexcept {
+  return v - floats_of_bits(round_to_bf16(v));
+}
+
+/// Up to 16 rows of x (k wide) as the tiles of a row of tiles, [⌈k / 32⌉][16][16] words, zero
+/// beside the rows; with low_offset > 0 the low parts follow so many words behind.
+GRAFT_SIMD_FN inline void pack_tile_rows(const float* x, Index ldx, Index rows, Index k,
+                                         std::uint32_t* words, Index low_offset) noexcept {
+  using Halves = Vec<std::uint16_t, kLanes>;
+  for (Index i = 0; i < 16; ++i, words += 16) {
+    std::uint32_t* tile = words;
+    for (Index l = 0; l < k; l += 32, tile += 256) {
+      for (Index half = 0; half < 32; half += kLanes) {
+        const Index left = i < rows ? std::clamp<Index>(k - l - half, 0, kLanes) : 0;
+        const float* from = x + i * ldx + l + half;
+        const Floats v = left == kLanes ? load(from)
+                         : left > 0     ? load_partial(from, left)
+                                        : Floats{};
+        auto halves = __builtin_convertvector(round_to_bf16(v) >> 16, Halves);
+        __builtin_memcpy(tile + half / 2, &halves, sizeof halves);
+        if (low_offset > 0) {
+          halves = __builtin_convertvector(round_to_bf16(low_part(v)) >> 16, Halves);
+          __builtin_memcpy(tile + low_offset + half / 2, &halves, sizeof halves);
+        }
+      }
+    }
+  }
+}
+
+/// fill_word_panels of the high parts of B, and low_offset words behind of the low ones.
+GRAFT_SIMD_FN inline void fill_split_panels(const RightOperand& b, Index first_k, Index k,
+                                            Index first_n, Index n, std::uint32_t* words,
+                                            Index low_offset, float* floats,
+                                            float* decoded) noexcept {
+  constexpr Index kStep = graft::kernels::detail::kDecodeStep;
+  const Index depth = (k + 1) / 2;
+  for (Index l = 0; l < k; l += kStep) {
+    const Index count = std::min(kStep, k - l);
+    fill_panels(b, first_k + l, count, first_n, n, floats, decoded);
+    for (Index j = 0; j < n; j += kPanel) {
+      float* const panel = floats + j * count;
+      std::uint32_t* const to = words + j * depth + l / 2 * kPanel;
+      round_panel(panel, count, to);
+      for (Index i = 0; i < count * kPanel; i += kLanes)
+        store(panel + i, low_part(load(panel + i)));
+      round_panel(panel, count, to + low_offset);
+    }
+  }
+}
+
+/// Up to 16 rows of H (rank wide) as pack_tile_rows does for [low | high | high] parts of H;
+/// `floats` holds rows × 3 rank values.
+GRAFT_SIMD_FN inline void pack_term_rows(const float* h, Index ldh, Index rows, Index rank,
+                                         float* floats, std::uint32_t* words) noexcept {
+  for (Index i = 0; i < rows; ++i) {
+    float* const row = floats + i * 3 * rank;
+    for (Index r = 0; r < rank; r += kLanes) {
+      const Index count = std::min<Index>(kLanes, rank - r);
+      const Floats v = load_partial(h + i * ldh + r, count);
+      const Floats high = floats_of_bits(round_to_bf16(v));
+      store_partial(row + r, low_part(v), count);
+      store_partial(row + rank + r, high, count);
+      store_partial(row + 2 * rank + r, high, count);
+    }
+  }
+  pack_tile_rows(floats, 3 * rank, rows, 3 * rank, words, 0);
+}
+
+/// `width` columns of P (rank high) as a panel of [high; high; low] parts of P, padded with zeros
+/// to a multiple of 16 pairs, so that the product with the rows of pack_term_rows is H P to within
+/// 2⁻¹⁵ of |H| |P|; `floats` holds 3 rank × 32 values.
+GRAFT_SIMD_FN inline void fill_term_panel(const float* p, Index ldp, Index rank, Index width,
+                                          float* floats, std::uint32_t* words) noexcept {
+  for (Index r = 0; r < rank; ++r) {
+    for (Index j = 0; j < kPanel; j += kLanes) {
+      const Index count = std::clamp<Index>(width - j, 0, kLanes);
+      const Floats v = count > 0 ? load_partial(p + r * ldp + j, count) : Floats{};
+      const Floats high = floats_of_bits(round_to_bf16(v));
+      store(floats + r * kPanel + j, high);
+      store(floats + (rank + r) * kPanel + j, high);
+      store(floats + (2 * rank + r) * kPanel + j, low_part(v));
+    }
+  }
+  round_panel(floats, 3 * rank, words);
+  const Index pairs = (3 * rank + 1) / 2;
+  std::fill_n(words + pairs * kPanel, (pairs + 15) / 16 * 16 * kPanel - pairs * kPanel, 0u);
 }
 
 // ---------------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ struct RightOperand {
   const float* data = nullptr;  // f32 rows or panels
   Index stride = 0;
   const void* blocks = nullptr;  // or rows to decode
-  Index row_bytes = 0;
+  Index row_bytes = 0, row_values = 0;
   DecodeRow decode = nullptr;
   DotRows dot = nullptr;
   const std::uint32_t* words = nullptr;  // or panels of bf16 pairs

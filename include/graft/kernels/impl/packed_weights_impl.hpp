@@ -17,6 +17,7 @@ inline RightOperand operand_of(const FrozenWeight& weight, bool backward) noexce
   } else {
     b.blocks = weight.blocks;
     b.row_bytes = weight.row_bytes;
+    b.row_values = weight.in;
     b.decode = weight.decode;
     b.dot = weight.dot;
   }

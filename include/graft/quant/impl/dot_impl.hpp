@@ -21,7 +21,7 @@ namespace graft::inline v0_1::quant {
 #endif
 
 GRAFT_KERNEL kernels::DotRows row_dot(Format format, Index columns) {
-  [[maybe_unused]] const kernels::Isa isa = kernels::active_isa();
+  [[maybe_unused]] const kernels::Isa isa = kernels::vector_isa();
   if (columns % 32 != 0) return nullptr;
   switch (format) {
     case Format::f16:
