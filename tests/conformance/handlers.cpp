@@ -37,6 +37,9 @@ bool Handler::run(const Case& c, Checker& check) {
     if (!fits("kind", it->takes.kind) || !fits("method", it->takes.method)) continue;
     if (!it->takes.peft_type.empty() && it->takes.peft_type != type) continue;
     if (!c.json.value("name", std::string()).starts_with(it->takes.name)) continue;
+    if (const auto& has = it->takes.has;
+        !has.empty() && !c.json.contains(has) && tensors_of(c).find(has) == nullptr)
+      continue;
     it->run(check, c);
     return true;
   }

@@ -17,6 +17,7 @@ struct Takes {
   std::string peft_type = {};  ///< of adapter_config.json, or of case.json where there is none
   std::string method = {};     ///< of case.json
   std::string name = {};       ///< start of the name in case.json
+  std::string has = {};        ///< a tensor of case.safetensors or a key of case.json
 };
 
 class Handler {

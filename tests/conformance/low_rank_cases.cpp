@@ -58,7 +58,9 @@ void run_mos_indices(Checker& check, const Case& c) {
   for (Index k = 0; k < layers; ++k)
     for (const char* side : {"A", "B"}) {
       const auto found = graft::mos_indices(
-          config, k, layers, graft::io::to_i64(file.at(concat("permutation_", side, ".", k))));
+          config, k, layers,
+          graft::io::to_i64(
+              file.at(concat("permutation_", config.tie_pairs ? "A" : side, ".", k))));
       const std::string key = concat("index_", side, ".", k);
       check.require(found == graft::io::to_i64(file.at(key)), concat(key, " differs"));
     }

@@ -84,10 +84,13 @@ void run_coded_function(Checker& check, const Case& c) {
     if (config.function == "layer_norm")
       return exact ? layer_norm(x, x.tape().constant(weight), x.tape().constant(bias), eps)
                    : coded_layer_norm(x, weight, bias, eps, options);
-    const A kind = config.function == "relu"   ? A::relu
-                   : config.function == "silu" ? A::silu
-                   : config.function == "gelu" ? A::gelu
-                                               : throw Unsupported{config.function};
+    static const std::map<std::string, A> kinds{
+        {"relu", A::relu},           {"silu", A::silu},         {"swish", A::silu},
+        {"gelu", A::gelu},           {"tanh", A::tanh},         {"sigmoid", A::sigmoid},
+        {"gelu_tanh", A::gelu_tanh}, {"gelu_new", A::gelu_tanh}};
+    const auto found = kinds.find(config.function);
+    if (found == kinds.end()) throw Unsupported{config.function};
+    const A kind = found->second;
     return exact ? activation(kind, x) : coded_activation(kind, x, options);
   };
   for (const bool exact : {false, true}) {

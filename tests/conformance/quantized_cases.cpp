@@ -55,7 +55,9 @@ void run_primitives(Checker& check, const Case& c) {
   const Json config = config_of(c);
   const Index group = granularity == "tensor"  ? w.size()
                       : granularity == "group" ? config.at("group_size").get<Index>()
-                                               : w.cols();
+                      : granularity == "row"
+                          ? w.cols()
+                          : throw Unsupported{concat("granularity ", granularity)};
   const auto has = [&](const std::string& name) { return file.find(name) != nullptr; };
   for (Index bits = 2; bits <= 8; ++bits) {
     if (const std::string name = concat("out.symmetric", bits); has(name + ".codes")) {
@@ -386,7 +388,8 @@ void run_quantiser(Checker& check, const Case& c) {
 const Handler quantized_handlers[] = {
     {{.kind = "transform", .peft_type = "QUANTISER"}, run_quantiser},
     {{.kind = "layer", .peft_type = "QUANTISER"}, run_lsq},
-    {{.kind = "layer", .peft_type = "LORA", .name = "qlora"}, run_qlora},
+    {{.kind = "layer", .peft_type = "LORA", .has = "absmax"}, run_qlora},
+    {{.kind = "layer", .peft_type = "LORA", .has = "absmax_codes"}, run_qlora},
     {{.kind = "layer", .peft_type = "L4Q"}, run_l4q},
     {{.kind = "layer", .peft_type = "LR_QAT"}, run_lr_qat},
     {{.kind = "transform", .peft_type = "LR_QAT"}, run_lr_qat_init},

@@ -159,18 +159,22 @@ inline SafetensorsFile tensors_of(const Case& c) {
 inline Json config_of(const Case& c) {
   return graft::io::read_json(c.folder / "adapter_config.json");
 }
-/// The configuration of a case, not validated.
+/// The configuration of a case. @throws ValueError for values that the method refuses
 template <class Config>
 Config read_config_of(const Case& c) {
   const auto map = graft::read_config_file(c.folder / "adapter_config.json");
   Config config;
   graft::ConfigReader reader(map);
   config.fields(reader);
+  if constexpr (requires { config.validate(); }) config.validate();
   return config;
 }
 /// Part i of a tensor along its first axis, or part (i, j) along the first two.
+/// @throws IoError if the tensor has no such part
 template <class T>
 BasicTensor<T> part(const BasicTensor<T>& t, Index i) {
+  if (!t || t.rank() < 1 || i < 0 || i >= t.dim(0))
+    throw graft::IoError(concat("a tensor of the case has no part ", i));
   Shape shape;
   for (int axis = 1; axis < t.rank(); ++axis) shape.append(t.dim(axis));
   auto result = BasicTensor<T>::empty(shape);
