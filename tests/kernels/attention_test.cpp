@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "graft/kernels/frozen.hpp"
 #include "kernels/support.hpp"
 
 using graft::Index;
@@ -77,6 +78,7 @@ struct Problem {
     a.key_mask = mask.empty() ? nullptr : mask.data();
     a.bias = bias.empty() ? nullptr : vbias.data();
     a.softcap = static_cast<T>(sizes.softcap);
+    a.compute = sizes.compute;
     const Index e = a.v_head_dim > 0 ? a.v_head_dim : a.head_dim, width = a.heads * e;
     Results<T> r;
     r.y.assign(static_cast<std::size_t>(a.batch * a.q_len * width), T{7});
@@ -163,6 +165,24 @@ TEST_CASE("attention in float agrees with double on every instruction set, forwa
       CHECK(difference(found.dk, expected.dk) < 1e-5);
       CHECK(difference(found.dv, expected.dv) < 1e-5);
     });
+  }
+}
+
+TEST_CASE("attention of bf16 pairs agrees with double to the rounding of its operands") {
+  for (Problem problem : problems()) {
+    const auto expected = problem.run<double>();
+    const auto exact = problem.run<float>();
+    problem.sizes.compute = graft::kernels::Compute::bf16;
+    const auto found = problem.run<float>();
+    CAPTURE(problem.sizes.q_len, problem.sizes.kv_len, problem.sizes.head_dim);
+    CHECK(difference(found.y, expected.y) < 2e-2);
+    CHECK(difference(found.lse, expected.lse) < 2e-2);
+    CHECK(difference(found.dq, expected.dq) < 3e-2);
+    CHECK(difference(found.dk, expected.dk) < 3e-2);
+    CHECK(difference(found.dv, expected.dv) < 3e-2);
+    const bool pairs = graft::kernels::bf16_is_fast() &&
+                       problem.sizes.heads / problem.sizes.kv_heads * problem.sizes.q_len > 8;
+    CHECK((found.dv == exact.dv) != pairs);
   }
 }
 
@@ -300,7 +320,9 @@ TEST_CASE("huge scores do not overflow the softmax of attention") {
 }
 
 TEST_CASE("attention gives the same bits for any number of threads") {
-  for (const Problem& problem : problems()) {
+  const auto compute = GENERATE(graft::kernels::Compute::f32, graft::kernels::Compute::bf16);
+  for (Problem problem : problems()) {
+    problem.sizes.compute = compute;
     const auto results = with_threads([&] { return problem.run<float>(); });
     for (std::size_t i : {1U, 2U}) {
       CHECK(results[0].y == results[i].y);

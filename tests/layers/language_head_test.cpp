@@ -65,6 +65,28 @@ TEST_CASE("Gradients of the chunked loss agree with differences") {
   CHECK(graft::gradient_check(loss, {hidden}).relative_error < 1e-7);
 }
 
+TEST_CASE("Logits with a cap have the loss of cap times tanh") {
+  const bool adapted = GENERATE(false, true);
+  auto site = head();
+  if (adapted) adapt(site);
+  const graft::BasicParameter<double> hidden(checks::random_tensor<double>({kRows, kDim}, 3));
+  const auto label = labels();
+  const auto chunked = [&](BasicTape<double>& tape, std::vector<double>* losses) {
+    return linear_cross_entropy(tape.parameter(hidden), site, std::span<const std::int64_t>(label),
+                                Index{5}, static_cast<std::vector<unsigned char>*>(nullptr), losses,
+                                {}, 0.7);
+  };
+  BasicTape<double> tape;
+  const auto logits = site(tape.parameter(hidden));
+  const auto expected = cross_entropy(scale(tanh(scale(logits, 1 / 0.7)), 0.7), label).item();
+  CHECK(chunked(tape, nullptr).item() == Approx(expected).epsilon(1e-12));
+  std::vector<double> losses;
+  CHECK(chunked(tape, &losses).item() == Approx(expected).epsilon(1e-12));
+  CHECK(expected != Approx(cross_entropy(logits, label).item()));
+  const auto loss = [&](BasicTape<double>& t) { return scale(chunked(t, nullptr), 3); };
+  CHECK(graft::gradient_check(loss, {hidden}).relative_error < 1e-7);
+}
+
 TEST_CASE("Losses and right guesses are told for each counted row, in order") {
   const auto site = head();
   const auto hidden = checks::random_tensor<double>({kRows, kDim}, 3);

@@ -48,6 +48,42 @@ TEST_CASE("Linear stretching divides every angle, Llama 3's the low frequencies 
   CHECK(angle(llama3, 16) > angle(plain, 16) / 8);
 }
 
-TEST_CASE("A rotary type that is not known is refused by name") {
-  CHECK_THROWS_WITH(BasicRope<float>({.dim = 4, .type = "yarn"}), Catch::Contains("yarn"));
+TEST_CASE("Yarn divides low frequencies, ramps to the high ones and scales the tables") {
+  RopeConfig config{.dim = 16, .type = "yarn", .factor = 4, .original_positions = 256};
+  config.table_scale = 1.138629436111989;
+  const auto check = [&](std::vector<double> expected) {
+    const auto sines = BasicRope<double>(config).tables(1, 1, 1).sin.clone();
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      CHECK(sines[static_cast<Index>(i)] == Approx(expected[i]).margin(2e-7));
+  };
+  // By transformers 5.23.
+  check({0.9581236, 0.2893456, 0.071118, 0.0157524, 0.0028466, 0.0009002, 0.0002847, 9e-05});
+  config.truncate = false;
+  check({0.9581236, 0.2860816, 0.0630463, 0.0109762, 0.0028466, 0.0009002, 0.0002847, 9e-05});
+}
+
+TEST_CASE("Dynamic angles and those of two lengths depend on the longest row") {
+  RopeConfig config{.dim = 16, .type = "dynamic", .factor = 2, .max_positions = 8};
+  const BasicRope<double> dynamic(config);
+  CHECK(dynamic.tables(1, 16, 0).sin(1, 1) == Approx(0.2670168).margin(2e-7));
+  CHECK(dynamic.tables(1, 8, 0).sin(1, 1) == Approx(0.3109836).margin(2e-7));
+  CHECK(dynamic.tables(1, 1, 15).sin(0, 1) !=
+        Approx(BasicRope<double>({.dim = 16}).tables(1, 1, 15).sin(0, 1)));
+
+  config = {.dim = 4, .type = "longrope", .original_positions = 4};
+  config.short_divisors = {1, 2};
+  config.long_divisors = {3, 5};
+  config.table_scale = 1.5;
+  const BasicRope<double> longrope(config);
+  CHECK(longrope.tables(2, 4, 0).sin(7, 0) == Approx(1.5 * std::sin(3.0)));
+  CHECK(longrope.tables(1, 5, 0).sin(3, 0) == Approx(1.5 * std::sin(1.0)));
+  CHECK(longrope.tables(1, 5, 0).cos(4, 1) == Approx(1.5 * std::cos(4 * 0.01 / 5)));
+}
+
+TEST_CASE("A rotary type that is not known, or sizes that it cannot have, are refused by name") {
+  CHECK_THROWS_WITH(BasicRope<float>({.dim = 4, .type = "axial"}), Catch::Contains("axial"));
+  CHECK_THROWS_WITH(BasicRope<float>({.dim = 4, .type = "longrope"}),
+                    Catch::Contains("0 short and 0 long factors for 2"));
+  CHECK_THROWS_WITH(BasicRope<float>({.dim = 4, .type = "dynamic"}),
+                    Catch::Contains("0 positions"));
 }

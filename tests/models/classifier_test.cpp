@@ -84,3 +84,27 @@ TEST_CASE("A head of another size, or none, is drawn from its seed; nothing else
   CHECK_THROWS_WITH(with.linear("encoder", 2, 2), Catch::Contains("'encoder.weight' is missing"));
   CHECK_THROWS_WITH(with.linear("inside", 2, 2), Catch::Contains("expected"));
 }
+
+TEST_CASE("What a classifier learns is told by its problem, else by classes and targets") {
+  using graft::models::Problem;
+  graft::Tape tape;
+  const auto logits = tape.constant(Tensor::from({0.5F, -1, 2, 0.25F}, {2, 2}));
+  graft::models::Batch labelled, several;
+  labelled.labels = {1, 0};
+  several.targets = Tensor::from({1, 0, 0, 1}, {2, 2});
+  const auto loss = [&](const auto& batch, Problem problem) {
+    return classification_loss(logits, batch, problem).item();
+  };
+  const float mse = (0.25F + 1 + 4 + 0.5625F) / 4;
+  CHECK(loss(several, Problem::regression) == Approx(mse));
+  const auto bce = binary_cross_entropy(logits, several.targets).item();
+  CHECK(loss(several, Problem::multi_label) == bce);
+  CHECK(loss(several, Problem::automatic) == bce);
+  CHECK(loss(labelled, Problem::automatic) == loss(labelled, Problem::single_label));
+  CHECK_THROWS_WITH(loss(labelled, Problem::multi_label),
+                    Catch::Contains("multi-label loss: 2 targets for 4 logits"));
+
+  const auto one = tape.constant(Tensor::from({0.5F, -1}, {2, 1}));
+  CHECK(classification_loss(one, labelled).item() == Approx((0.25F + 1) / 2));
+  CHECK_THROWS_AS(classification_loss(one, graft::models::Batch{}), graft::ShapeError);
+}

@@ -39,10 +39,16 @@ bool named_activation(std::string_view name, const BasicVar<T>& x, BasicVar<T>& 
     y = activation(A::quick_gelu, x);
   } else if (name == "linear" || name == "identity") {
     y = x;
-  } else if (name == "leaky_relu") {
+  } else if (name == "leaky_relu" || name == "leakyrelu") {
     y = unary(
         x, [](T v) { return v > 0 ? v : v / 100; },
         [](T v, T) { return v > 0 ? T{1} : T{1} / 100; });
+  } else if (name == "elu") {
+    y = unary(
+        x, [](T v) { return v > 0 ? v : std::expm1(v); },
+        [](T v, T) { return v > 0 ? T{1} : std::exp(v); });
+  } else if (name == "softplus") {
+    y = softplus(x);
   } else if (name == "relu2") {
     y = square(activation(A::relu, x));
   } else if (name == "relu6") {

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "graft/kernels/frozen_weight.hpp"
 #include "graft/kernels/isa.hpp"
 
 namespace graft::inline v0_1::kernels {
@@ -24,6 +25,10 @@ struct AttentionArgs {
   const unsigned char* key_mask;  ///< [batch, kv_len], 1 = visible; null: all
   const T* bias;  ///< added to the scores, after the cap, [heads, q_len, kv_len]; null: none
   T softcap;      ///< > 0: s becomes softcap · tanh(s / softcap)
+  /// Compute::bf16: operands of the products of blocks are rounded to bf16, with f32 sums, where
+  /// the processor has that fast (f32 elsewhere, in double, and for up to 8 queries of a key/value
+  /// head); the other ways are those of f32.
+  Compute compute = Compute::f32;
 };
 
 /// out = softmax(scale · q kᵀ, masked) v for each head; lse(b, h, i) = log of the softmax's

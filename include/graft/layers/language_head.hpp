@@ -12,20 +12,26 @@
 
 namespace graft::inline v0_1 {
 
+/// cap · tanh(logits / cap), elementwise (Gemma Team 2024, arXiv:2408.00118); cap 0: the logits.
+template <std::floating_point T>
+BasicVar<T> capped_logits(const BasicVar<T>& logits, std::type_identity_t<T> cap) {
+  return cap > 0 ? scale(tanh(scale(logits, T{1} / cap)), cap) : logits;
+}
+
 /// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever
 /// holding the rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and
 /// rows without a label are left out.
 ///
 /// hidden: [rows, dim]. With a frozen head the gradient of each chunk is computed beside its loss;
-/// with an adapted head each chunk is checkpointed. Memory: chunk_rows · vocabulary. `weights` (one
-/// a row; none: ones) multiply the losses before the mean, which still divides by the number of
-/// labels; `losses` are without them.
+/// with an adapted head, or with logits that have a cap, each chunk is checkpointed. Memory:
+/// chunk_rows · vocabulary. `weights` (one a row; none: ones) multiply the losses before the mean,
+/// which still divides by the number of labels; `losses` are without them.
 template <std::floating_point T>
 BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,
                                  std::span<const std::int64_t> labels, Index chunk_rows = 128,
                                  std::vector<unsigned char>* correct = nullptr,
-                                 std::vector<T>* losses = nullptr,
-                                 std::span<const T> weights = {}) {
+                                 std::vector<T>* losses = nullptr, std::span<const T> weights = {},
+                                 T cap = 0) {
   const Index rows = hidden.rows(), dim = hidden.cols(), vocabulary = head.out_features();
   const Index counted = detail::count_labels("linear_cross_entropy", labels, rows, vocabulary);
   auto& tape = hidden.tape();
@@ -50,10 +56,11 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
   const auto flat = reshape(hidden, {rows, dim});
 
   const auto* context = tape.template context<ForwardContext>();
-  const bool frozen = !head.adapted(tape);
+  const bool frozen = !head.adapted(tape) && cap == 0;
   if (!frozen && context != nullptr && !context->row_adapters.empty()) {
     // Each row runs an adapter of its own: all go through the head together.
-    const auto logits = gather_rows(reshape(head(hidden), {rows, vocabulary}), kept);
+    const auto logits =
+        capped_logits(gather_rows(reshape(head(hidden), {rows, vocabulary}), kept), cap);
     if (correct != nullptr || losses != nullptr) {
       auto work = logits.value().clone();
       auto row_losses = BasicTensor<T>::empty({counted});
@@ -74,11 +81,12 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
                                              kept_labels.begin() + first + n);
       const auto chunk = gather_rows(flat, std::move(index));
       total = add(total, checkpoint(
-                             [&head, chunk_labels = std::move(chunk_labels),
+                             [&head, cap, chunk_labels = std::move(chunk_labels),
                               chunk_weights = std::vector<T>(kept_weights.begin() + first,
                                                              kept_weights.begin() + first + n),
                               weight = share * static_cast<T>(n)](const BasicVar<T>& x) {
-                               return scale(cross_entropy(head(x), chunk_labels, chunk_weights),
+                               return scale(cross_entropy(capped_logits(head(x), cap), chunk_labels,
+                                                          chunk_weights),
                                             weight);
                              },
                              chunk));
@@ -101,7 +109,7 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
       head.base().forward(x.matrix(), logits.matrix());
     } else {
       BasicTape<T> inner({.gradients = false, .training = false});
-      logits = head(inner.constant(x)).value().clone();
+      logits = capped_logits(head(inner.constant(x)), cap).value().clone();
     }
     auto chunk_losses = BasicTensor<T>::empty({n});
     kernels::cross_entropy_rows(logits.data(), n, vocabulary, vocabulary,

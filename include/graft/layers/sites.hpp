@@ -617,6 +617,7 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
         role(reads) {}
   Index layer = 0, heads = 1, kv_heads = 1, head_dim = 1;
   AttentionRole role = AttentionRole::self;
+  kernels::Compute compute = kernels::Compute::f32;  ///< of the products of queries, keys, values
   /// Keys of the active adapters before those of the text.
   Index virtual_keys() const { return keys_of(this->chain()); }
   /// The same for each row of a batch.
@@ -632,6 +633,7 @@ class BasicAttentionSite : public SiteAdapters<AttentionAdapterInterface<T>> {
     return keys;
   }
   BasicVar<T> operator()(AttentionCall<T> call) const {
+    call.options.compute = compute;
     const auto* context = call.q.tape().template context<ForwardContext>();
     if (this->runs_by_row(context)) return by_row(call, *context);
     return this->runs_one(context) ? run(call, this->chain_of(*context->only))

@@ -28,6 +28,7 @@ struct BertConfig {
   kernels::Activation activation = kernels::Activation::gelu;
   Task task = Task::embedding;
   Index classes = 2;
+  Problem problem = Problem::automatic;  ///< of sequence classification
 };
 
 /// BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019): embeddings
@@ -157,7 +158,9 @@ class BasicBert final : public BasicModel<T> {
     auto y = logits;
     if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
       y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
-    return classification_loss(y, batch);
+    return classification_loss(
+        y, batch,
+        config_.task == Task::token_classification ? Problem::single_label : config_.problem);
   }
   /// Sentence vectors: hidden states pooled over the real tokens. [batch, hidden]
   BasicTensor<T> embed(const BasicBatch<T>& batch, Pooling pooling = Pooling::mean,

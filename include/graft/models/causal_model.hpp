@@ -62,7 +62,7 @@ class BasicCausalModel : public BasicModel<T> {
 
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
-    const auto y = head(h);
+    const auto y = capped_logits(head(h), logit_cap);
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   /// Logits of the last token, [vocabulary]; the tokens of `batch` follow those in the cache.
@@ -70,7 +70,7 @@ class BasicCausalModel : public BasicModel<T> {
                              BasicKvCache<T>& cache) const {
     const auto h = hidden(tape, batch, &cache).value();
     const auto last = tape.constant(h.slice_rows(h.rows() - 1, 1));
-    auto y = head(last).value();
+    auto y = capped_logits(head(last), logit_cap).value();
     return y.reshape({y.size()});
   }
   /// Mean cross-entropy of the next token; label -100 does not count. labels: [batch, seq_len], not
@@ -98,7 +98,7 @@ class BasicCausalModel : public BasicModel<T> {
     std::vector<T> weights;
     const auto labels = next_tokens(batch, weights);
     return linear_cross_entropy(h, head, std::span<const std::int64_t>(labels), Index{128}, correct,
-                                losses, std::span<const T>(weights));
+                                losses, std::span<const T>(weights), logit_cap);
   }
   /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
   /// -100 for nothing; and the factor of the loss of each (empty: one).
@@ -139,6 +139,7 @@ class BasicCausalModel : public BasicModel<T> {
   BasicNormSite<T> norm;
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known
+  T logit_cap = 0;          ///< > 0: logits become cap · tanh(logits / cap)
   /// Recompute each block in the backward pass instead of keeping its activations.
   bool checkpoint_blocks = false;
 

@@ -16,6 +16,10 @@ namespace graft::inline v0_1::models {
 /// What the head of an encoder is for.
 enum class Task { embedding, sequence_classification, token_classification };
 
+/// What a classifier is to learn. Automatic: regression with one class; otherwise one of the
+/// classes where a batch has labels, any number of them where it has targets.
+enum class Problem { automatic, regression, single_label, multi_label };
+
 /// The head that a model is to have, whatever its file has.
 struct HeadConfig {
   Task task = Task::sequence_classification;
@@ -62,16 +66,29 @@ class WeightsWithHead final : public BasicWeights<T> {
 };
 
 /// Loss of a classifier: mean cross-entropy of logits [rows, classes] against labels (-100 does not
-/// count), or the mean squared error against `targets` if there is one class.
+/// count); the mean squared error of regression and the mean binary cross-entropy of several labels
+/// are against `targets`, one a logit.
 template <std::floating_point T>
-BasicVar<T> classification_loss(const BasicVar<T>& logits, const BasicBatch<T>& batch) {
+BasicVar<T> classification_loss(const BasicVar<T>& logits, const BasicBatch<T>& batch,
+                                Problem problem = Problem::automatic) {
   const Index classes = logits.cols();
-  if (classes == 1) {
-    if (batch.targets.size() != logits.size() || !batch.targets)
-      throw ShapeError(concat("regression loss: ", batch.targets ? batch.targets.size() : 0,
-                              " targets for ", logits.size(), " rows"));
+  if (problem == Problem::automatic)
+    problem = classes == 1                            ? Problem::regression
+              : batch.targets && batch.labels.empty() ? Problem::multi_label
+                                                      : Problem::single_label;
+  if (problem != Problem::single_label) {
+    const bool regression = problem == Problem::regression;
+    auto targets = batch.targets;
+    if (!targets && !batch.labels.empty())
+      targets = BasicTensor<T>::from(std::vector<T>(batch.labels.begin(), batch.labels.end()),
+                                     {static_cast<Index>(batch.labels.size())});
+    if (!targets || targets.size() != logits.size())
+      throw ShapeError(concat(regression ? "regression" : "multi-label",
+                              " loss: ", targets ? targets.size() : 0, " targets for ",
+                              logits.size(), " logits"));
+    if (!regression) return binary_cross_entropy(logits, targets);
     return mse(reshape(logits, {logits.size()}),
-               logits.tape().constant(batch.targets.reshape({logits.size()})));
+               logits.tape().constant(targets.reshape({logits.size()})));
   }
   return cross_entropy(reshape(logits, {logits.rows(), classes}),
                        std::span<const std::int64_t>(batch.labels));

@@ -20,13 +20,13 @@ inline kernels::Compute compute_named(std::string_view name) {
 }
 
 /// Sets how the frozen linear layers of a model multiply, head included, forward and for the
-/// gradient of the input. Returns how many layers were set.
+/// gradient of the input, and with bf16 its attention, too. Returns how many layers were set.
 ///
 /// With Compute::bf16 the factors of these products are rounded to bf16 and their sums stay f32;
 /// with Compute::f32_split each is the sum of two bf16 values, where kernels::splits_f32(). Weights
-/// stay in memory as they are. Adapters, norms, attention and optimiser stay f32. Call it
-/// before adapters are added: a base that an adapter's init rewrites is a new layer, in f32. Layers
-/// of a class of one's own are left alone.
+/// stay in memory as they are. Adapters, norms, softmax and optimiser stay f32. Call it before
+/// adapters are added: a base that an adapter's init rewrites is a new layer, in f32. Layers of a
+/// class of one's own are left alone.
 inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
   Index count = 0;
   for (auto* site : model.sites().linear) {
@@ -39,6 +39,7 @@ inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
     }
     ++count;
   }
+  for (auto* site : model.sites().attention) site->compute = compute;
   return count;
 }
 

@@ -24,6 +24,8 @@ struct Gemma3Config {
   std::vector<bool> full_attention;  ///< by layer
   double query_scalar = 0;           ///< scores are divided by its root
   double rms_norm_eps = 1e-6;
+  double logit_cap = 0;  ///< > 0: logits become cap · tanh(logits / cap)
+  bool tied_head = true;
   double norm_offset = 1;  ///< files of transformers hold weight - 1, GGUF files hold the weight
   RopeConfig full_rope, sliding_rope;
   kernels::Activation activation = kernels::Activation::gelu_tanh;
@@ -44,6 +46,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
                               " layer types for ", config.layers, " layers"));
     const Index d = config.hidden_size;
     this->max_positions = config.max_positions;
+    this->logit_cap = static_cast<T>(config.logit_cap);
     this->embed_tokens = {"model.embed_tokens",
                           weights.embedding("model.embed_tokens", config.vocabulary, d)};
     this->embed_tokens.embed_scale = static_cast<T>(std::sqrt(static_cast<double>(d)));
@@ -81,7 +84,8 @@ class BasicGemma3 final : public BasicCausalModel<T> {
       b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "model.norm", d);
-    this->head = {"lm_head", tied_head(this->embed_tokens.table())};
+    this->head = {"lm_head", config.tied_head ? tied_head(this->embed_tokens.table())
+                                              : weights.linear("lm_head", config.vocabulary, d)};
     list_sites();
   }
 

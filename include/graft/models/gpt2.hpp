@@ -21,6 +21,8 @@ struct Gpt2Config {
   Index heads = 0;
   Index max_positions = 0;
   double norm_eps = 1e-5;
+  bool scale_scores = true;     ///< by 1 / √head_dim
+  bool scale_by_layer = false;  ///< and by 1 / (layer + 1)
   kernels::Activation activation = kernels::Activation::gelu_tanh;
 };
 
@@ -58,6 +60,10 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       b.mlp_proj = linear(".mlp.c_proj", d, config.intermediate_size);
       b.activation = config.activation;
       b.attention = {path + ".attn", l, config.heads, config.heads, d / config.heads};
+      double scale = 1;
+      if (config.scale_scores) scale /= std::sqrt(static_cast<double>(d / config.heads));
+      if (config.scale_by_layer) scale /= static_cast<double>(l + 1);
+      b.scale = static_cast<T>(scale);
       b.after_attention = {path + ".attn", d, HiddenRole::attention, "c_proj"};
       b.after_mlp = {path + ".mlp", d, HiddenRole::feed_forward, "c_proj"};
       b.after_block = {path, d, HiddenRole::block};
@@ -76,6 +82,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
     BasicAttentionSite<T> attention;
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
     kernels::Activation activation = kernels::Activation::gelu_tanh;
+    T scale = 1;  ///< of the scores
 
     BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass) const {
       const auto a = ln_1(x);
@@ -90,7 +97,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
         std::tie(call.k, call.v) = pass.cache->extend(attention.layer, call.k, call.v);
       call.options.batch = pass.batch;
       call.options.heads = call.options.kv_heads = attention.heads;
-      call.options.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(attention.head_dim)));
+      call.options.scale = scale;
       call.options.key_mask = pass.key_mask;
       call.fused = &c_attn;
       call.output = &c_proj;

@@ -25,8 +25,9 @@ struct LlamaConfig {
   double rms_norm_eps = 1e-6;
   RopeConfig rope;
   bool tied_head = true;
-  bool head_norm = false;  ///< norms over each head of q and k (Qwen3)
-  Index window = 0;        ///< sliding window of the attention; 0: none
+  bool head_norm = false;                 ///< norms over each head of q and k (Qwen3)
+  Index window = 0;                       ///< sliding window of the attention; 0: none
+  std::vector<bool> full_attention = {};  ///< by layer, which have no window; empty: none of them
   kernels::Activation activation = kernels::Activation::silu;
 };
 
@@ -41,9 +42,11 @@ class BasicLlama final : public BasicCausalModel<T> {
   BasicLlama(const LlamaConfig& config, const BasicWeights<T>& weights)
       : config_(config), rope_(config.rope) {
     if (config.heads <= 0 || config.kv_heads <= 0 || config.heads % config.kv_heads != 0 ||
-        config.layers <= 0)
+        config.layers <= 0 ||
+        (!config.full_attention.empty() && std::ssize(config.full_attention) != config.layers))
       throw ValueError(concat("llama: ", config.heads, " heads, ", config.kv_heads,
-                              " key/value heads, ", config.layers, " layers"));
+                              " key/value heads, ", config.full_attention.size(),
+                              " layer types for ", config.layers, " layers"));
     this->max_positions = config.max_positions;
     this->embed_tokens = {
         "model.embed_tokens",
@@ -64,7 +67,9 @@ class BasicLlama final : public BasicCausalModel<T> {
       attention.o_proj = linear(".self_attn.o_proj", config.hidden_size, q);
       attention.site = {path + ".self_attn", l, config.heads, config.kv_heads, config.head_dim};
       attention.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(config.head_dim)));
-      attention.window = config.window;
+      const bool full =
+          !config.full_attention.empty() && config.full_attention[static_cast<std::size_t>(l)];
+      attention.window = full ? 0 : config.window;
       attention.head_norm = config.head_norm;
       if (config.head_norm) {
         attention.q_norm = norm_site(weights, path + ".self_attn.q_norm", config.head_dim);
@@ -171,6 +176,9 @@ class BasicLlama final : public BasicCausalModel<T> {
   std::unique_ptr<MirrorStack<T>> mirror(const MirrorSizes& sizes) const {
     auto config = config_;
     config.layers = sizes.layers;
+    if (!config.full_attention.empty())
+      config.full_attention.resize(static_cast<std::size_t>(sizes.layers),
+                                   config.full_attention.back());
     config.hidden_size = reduced(sizes.hidden_size.value_or(config.hidden_size), sizes.reduction);
     config.heads = sizes.heads.value_or(config.heads);
     config.intermediate_size =

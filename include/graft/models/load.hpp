@@ -1,9 +1,14 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <filesystem>
+#include <initializer_list>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "graft/io/json.hpp"
 #include "graft/models/bert.hpp"
@@ -17,18 +22,65 @@ namespace graft::inline v0_1::models {
 
 namespace detail {
 
-inline kernels::Activation activation_named(const io::JsonView& config, const std::string& key,
-                                            const char* otherwise) {
+/// The activation `name`, which the field `key` gives.
+inline kernels::Activation activation_of(const io::JsonView& config, const char* key,
+                                         const std::string& name) {
   using kernels::Activation;
-  const std::string name = config.string_or(key, otherwise);
   if (name == "silu" || name == "swish") return Activation::silu;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast")
+  if (name == "gelu" || name == "gelu_python") return Activation::gelu;
+  if (name == "gelu_new" || name == "gelu_pytorch_tanh" || name == "gelu_fast" ||
+      name == "gelu_accurate" || name == "gelu_python_tanh")
     return Activation::gelu_tanh;
   if (name == "quick_gelu") return Activation::quick_gelu;
   if (name == "relu") return Activation::relu;
   if (name == "tanh") return Activation::tanh;
-  config.fail(concat("activation '", name, "' is not supported"));
+  if (name == "sigmoid") return Activation::sigmoid;
+  if (name == "linear") return Activation::identity;
+  config.at(key).fail(concat("activation '", name, "' is not supported"));
+}
+inline kernels::Activation activation_named(const io::JsonView& config, const char* key,
+                                            const char* otherwise) {
+  return activation_of(config, key, config.string_or(key, otherwise));
+}
+
+/// Adds what `p`, an object of rotary settings, says to `rope`.
+/// @throws IoError for a type that is not known, or values that the type cannot have
+inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
+  rope.theta = p.number_or("rope_theta", rope.theta);
+  const char* key = p.has("rope_type") ? "rope_type" : "type";
+  rope.type = p.string_or(key, "default");
+  if (rope.type == "default") return;
+  const bool yarn = rope.type == "yarn", longrope = rope.type == "longrope";
+  if (!yarn && !longrope && rope.type != "linear" && rope.type != "dynamic" &&
+      rope.type != "llama3")
+    p.at(key).fail(concat("'", rope.type,
+                          "' is not supported; default, linear, dynamic, llama3, yarn and longrope "
+                          "are"));
+  rope.original_positions =
+      p.number_or("original_max_position_embeddings", rope.original_positions);
+  rope.factor =
+      p.number_or("factor", yarn || longrope ? rope.max_positions / rope.original_positions : 1);
+  if (!(rope.factor > 0)) p.fail(concat("a factor of ", rope.factor));
+  rope.low_frequency_factor = p.number_or("low_freq_factor", 1);
+  rope.high_frequency_factor = p.number_or("high_freq_factor", 4);
+  rope.fast_rotations = p.number_or("beta_fast", 32);
+  rope.slow_rotations = p.number_or("beta_slow", 1);
+  rope.truncate = p.boolean_or("truncate", true);
+  double table_scale = 1;
+  if (yarn) {
+    const auto grown = [&](double m) {
+      return rope.factor <= 1 ? 1 : 0.1 * m * std::log(rope.factor) + 1;
+    };
+    const double all = p.number_or("mscale_all_dim", 0), own = p.number_or("mscale", 0);
+    table_scale = all != 0 && own != 0 ? grown(own) / grown(all) : grown(1);
+  }
+  if (longrope) {
+    if (rope.factor > 1)
+      table_scale = std::sqrt(1 + std::log(rope.factor) / std::log(rope.original_positions));
+    rope.short_divisors = p.at("short_factor").numbers();
+    rope.long_divisors = p.at("long_factor").numbers();
+  }
+  rope.table_scale = p.number_or("attention_factor", table_scale);
 }
 
 /// Rotary settings of a config.json: transformers 5 keeps them in rope_parameters, older ones at
@@ -37,23 +89,57 @@ inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
   RopeConfig rope;
   rope.dim = dim;
   rope.theta = config.number_or("rope_theta", 10000);
-  auto read = [&](const io::JsonView& p) {
-    rope.theta = p.number_or("rope_theta", rope.theta);
-    rope.type = p.string_or("rope_type", p.string_or("type", "default"));
-    rope.factor = p.number_or("factor", 1);
-    rope.low_frequency_factor = p.number_or("low_freq_factor", 1);
-    rope.high_frequency_factor = p.number_or("high_freq_factor", 4);
-    rope.original_positions = p.number_or("original_max_position_embeddings", 8192);
-  };
+  rope.max_positions = config.number_or("max_position_embeddings", 0);
+  rope.original_positions =
+      config.number_or("original_max_position_embeddings", rope.max_positions);
   if (const auto parameters = config.find("rope_parameters"))
-    read(*parameters);
+    read_rope(*parameters, rope);
   else if (const auto scaling = config.find("rope_scaling"))
-    read(*scaling);
+    read_rope(*scaling, rope);
   return rope;
+}
+
+/// @throws IoError if the file says of what class the model is and no name ends in one of `known`
+inline void check_class(const io::JsonView& json, std::initializer_list<std::string_view> known) {
+  const auto names = json.strings_or("architectures", {});
+  const auto fits = [&](const std::string& name) {
+    return std::any_of(known.begin(), known.end(),
+                       [&](std::string_view end) { return name.ends_with(end); });
+  };
+  if (!names.empty() && std::none_of(names.begin(), names.end(), fits))
+    json.at("architectures").fail(concat("'", names.front(), "' is not supported"));
+}
+/// @throws IoError if the switch `key`, which changes what is computed, is on
+inline void refuse(const io::JsonView& json, const char* key) {
+  if (json.boolean_or(key, false)) json.at(key).fail("true is not supported");
+}
+
+/// What a classifier is to learn, as problem_type says.
+inline Problem problem_of(const io::JsonView& json) {
+  const std::string name = json.string_or("problem_type", "");
+  if (name == "regression") return Problem::regression;
+  if (name == "single_label_classification") return Problem::single_label;
+  if (name == "multi_label_classification") return Problem::multi_label;
+  if (!name.empty()) json.at("problem_type").fail(concat("'", name, "' is not supported"));
+  return Problem::automatic;
+}
+
+/// Which layers have full attention, as layer_types says; empty: the file does not list the types.
+inline std::vector<bool> full_layers(const io::JsonView& json) {
+  std::vector<bool> full;
+  const auto list = json.find("layer_types");
+  if (!list) return full;
+  for (const auto& type : list->elements()) {
+    full.push_back(type.string() == "full_attention");
+    if (!full.back() && type.string() != "sliding_attention")
+      type.fail(concat("'", type.string(), "' is not supported"));
+  }
+  return full;
 }
 
 inline LlamaConfig llama_config(const io::JsonView& json) {
   LlamaConfig config;
+  check_class(json, {"ForCausalLM"});
   config.model_type = json.at("model_type").string();
   const auto size = [&](const char* key) {
     return static_cast<Index>(json.at(key).integer(1, 1 << 30));
@@ -72,9 +158,16 @@ inline LlamaConfig llama_config(const io::JsonView& json) {
   config.tied_head = json.boolean_or("tie_word_embeddings", false);
   config.head_norm = config.model_type == "qwen3";
   config.activation = activation_named(json, "hidden_act", "silu");
-  const bool windowed =
-      config.model_type == "mistral" || json.boolean_or("use_sliding_window", false);
-  if (windowed) config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+  if (config.model_type == "mistral") {
+    config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+  } else if (json.boolean_or("use_sliding_window", false)) {
+    config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+    config.full_attention = full_layers(json);
+    if (config.full_attention.empty()) {
+      const Index first = static_cast<Index>(json.integer_or("max_window_layers", 28));
+      for (Index l = 0; l < config.layers; ++l) config.full_attention.push_back(l < first);
+    }
+  }
   return config;
 }
 
@@ -92,6 +185,10 @@ inline Index class_count(const io::JsonView& json) {
 
 inline Gpt2Config gpt2_config(const io::JsonView& json) {
   Gpt2Config config;
+  check_class(json, {"LMHeadModel"});
+  refuse(json, "add_cross_attention");
+  config.scale_scores = json.boolean_or("scale_attn_weights", true);
+  config.scale_by_layer = json.boolean_or("scale_attn_by_inverse_layer_idx", false);
   config.vocabulary = size_of(json, "vocab_size");
   config.hidden_size = size_of(json, "n_embd");
   config.intermediate_size = static_cast<Index>(json.integer_or("n_inner", 4 * config.hidden_size));
@@ -105,6 +202,10 @@ inline Gpt2Config gpt2_config(const io::JsonView& json) {
 
 inline BertConfig bert_config(const io::JsonView& json) {
   BertConfig config;
+  refuse(json, "is_decoder");
+  if (json.string_or("position_embedding_type", "absolute") != "absolute")
+    json.at("position_embedding_type").fail("'absolute' is supported only");
+  config.problem = problem_of(json);
   config.model_type = json.at("model_type").string();
   const bool distil = config.model_type == "distilbert";
   config.vocabulary = size_of(json, "vocab_size");
@@ -130,6 +231,7 @@ inline VitConfig vit_config(const io::JsonView& json) {
   VitConfig config;
   config.image_size = size_of(json, "image_size");
   config.patch_size = size_of(json, "patch_size");
+  config.problem = problem_of(json);
   config.channels = static_cast<Index>(json.integer_or("num_channels", 3));
   config.hidden_size = size_of(json, "hidden_size");
   config.intermediate_size = size_of(json, "intermediate_size");
@@ -144,6 +246,7 @@ inline VitConfig vit_config(const io::JsonView& json) {
 
 inline T5Config t5_config(const io::JsonView& json) {
   T5Config config;
+  check_class(json, {"ForConditionalGeneration", "WithLMHeadModel"});
   config.vocabulary = size_of(json, "vocab_size");
   config.hidden_size = size_of(json, "d_model");
   config.head_dim = size_of(json, "d_kv");
@@ -161,15 +264,11 @@ inline T5Config t5_config(const io::JsonView& json) {
   config.scale_output = json.boolean_or("scale_decoder_outputs", config.tied_head);
   const std::string projection = json.string_or("feed_forward_proj", "relu");
   config.gated = projection.starts_with("gated-");
-  const std::string act = config.gated ? projection.substr(6) : projection;
-  if (act == "gelu")
-    config.activation = config.gated ? kernels::Activation::gelu_tanh : kernels::Activation::gelu;
-  else if (act == "relu")
-    config.activation = kernels::Activation::relu;
-  else if (act == "silu")
-    config.activation = kernels::Activation::silu;
-  else
-    json.at("feed_forward_proj").fail(concat("'", projection, "' is not supported"));
+  // "gated-gelu" means gelu_new.
+  config.activation = projection == "gated-gelu"
+                          ? kernels::Activation::gelu_tanh
+                          : activation_of(json, "feed_forward_proj",
+                                          config.gated ? projection.substr(6) : projection);
   return config;
 }
 
@@ -182,6 +281,10 @@ inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
 
 inline Gemma3Config gemma3_config(const io::JsonView& json) {
   Gemma3Config config;
+  check_class(json, {"ForCausalLM"});
+  refuse(json, "use_bidirectional_attention");
+  config.logit_cap = json.number_or("final_logit_softcapping", 0);
+  config.tied_head = json.boolean_or("tie_word_embeddings", true);
   config.vocabulary = size_of(json, "vocab_size");
   config.hidden_size = size_of(json, "hidden_size");
   config.intermediate_size = size_of(json, "intermediate_size");
@@ -191,31 +294,58 @@ inline Gemma3Config gemma3_config(const io::JsonView& json) {
   config.head_dim = size_of(json, "head_dim");
   config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
   config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
-  config.query_scalar =
-      json.number_or("query_pre_attn_scalar", static_cast<double>(config.head_dim));
+  config.query_scalar = json.number_or("query_pre_attn_scalar", 256);
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.activation = activation_named(json, "hidden_activation", "gelu_pytorch_tanh");
-  if (const auto types = json.strings_or("layer_types", {}); !types.empty()) {
-    for (const auto& type : types) config.full_attention.push_back(type == "full_attention");
-  } else {
+  config.full_attention = full_layers(json);
+  if (config.full_attention.empty())
     config.full_attention = gemma_full_layers(
         config.layers, static_cast<Index>(json.integer_or("sliding_window_pattern", 6)));
-  }
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = json.number_or("rope_theta", 1e6);
   config.sliding_rope.theta = json.number_or("rope_local_base_freq", 1e4);
+  for (auto* rope : {&config.full_rope, &config.sliding_rope})
+    rope->max_positions = rope->original_positions = static_cast<double>(config.max_positions);
   if (const auto rope = json.find("rope_parameters")) {
     const auto read = [&](const char* key, RopeConfig& r) {
-      if (const auto p = rope->find(key)) {
-        r.theta = p->number_or("rope_theta", r.theta);
-        r.type = p->string_or("rope_type", "default");
-        r.factor = p->number_or("factor", 1);
-      }
+      if (const auto p = rope->find(key)) read_rope(*p, r);
+      r.truncate = true;  // transformers looks for it beside the types of layers
     };
     read("full_attention", config.full_rope);
     read("sliding_attention", config.sliding_rope);
+  } else if (const auto scaling = json.find("rope_scaling")) {
+    const double theta = config.full_rope.theta;
+    read_rope(*scaling, config.full_rope);
+    config.full_rope.theta = scaling->number_or("rope_theta", theta);
   }
   return config;
+}
+
+/// Stretching of the rotary angles of a GGUF file: linear, or a divisor for each frequency in the
+/// tensor rope_freqs.weight. @throws IoError for another one
+inline void read_gguf_rope(const io::GgufFile& file, const std::string& architecture,
+                           RopeConfig& rope) {
+  const auto& m = file.metadata();
+  const auto key = [&](const char* name) { return architecture + ".rope." + name; };
+  if (const auto turned = m.get_u64(key("dimension_count"), static_cast<std::uint64_t>(rope.dim));
+      static_cast<Index>(turned) != rope.dim)
+    throw IoError(
+        concat(file.name(), ": ", key("dimension_count"), " is ", turned, ", expected ", rope.dim));
+  const std::string type = m.get_string(key("scaling.type"), "none");
+  if (type == "linear") {
+    rope.type = "linear";
+    rope.factor = m.get_f32(key("scaling.factor"), 1.0F);
+  } else if (type != "none") {
+    throw IoError(concat(file.name(), ": ", key("scaling.type"), " '", type,
+                         "' is not supported; none and linear are"));
+  }
+  if (const auto* divisors = file.find("rope_freqs.weight")) {
+    rope.type = "longrope";
+    const auto values = io::to_f32(*divisors);
+    rope.long_divisors.assign(values.begin(), values.end());
+    for (double& d : rope.long_divisors) d *= rope.factor;
+    rope.short_divisors = rope.long_divisors;
+  }
 }
 
 inline Gemma3Config gemma3_config(const io::GgufFile& file) {
@@ -239,6 +369,7 @@ inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = m.get_f32("gemma3.rope.freq_base", 1e6F);
   config.sliding_rope.theta = 1e4;
+  read_gguf_rope(file, "gemma3", config.full_rope);
   config.vocabulary = file.at("token_embd.weight").rows();
   return config;
 }
@@ -294,6 +425,7 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   config.rms_norm_eps = m.get_f32(key("attention.layer_norm_rms_epsilon"), 1e-6F);
   config.rope.dim = config.head_dim;
   config.rope.theta = m.get_f32(key("rope.freq_base"), 10000.0F);
+  read_gguf_rope(file, architecture, config.rope);
   config.tied_head = file.find("output.weight") == nullptr;
   config.head_norm = architecture == "qwen3";
   config.vocabulary = file.at("token_embd.weight").rows();

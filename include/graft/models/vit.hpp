@@ -23,11 +23,13 @@ struct VitConfig {
   Index layers = 0;
   Index heads = 0;
   Index classes = 0;  ///< 0: no classifier
+  Problem problem = Problem::automatic;
   double norm_eps = 1e-12;
   kernels::Activation activation = kernels::Activation::gelu;
 };
 
-/// Vision transformer (Dosovitskiy et al. 2021): patches through one linear layer, a class token,
+/// Vision transformer (Dosovitskiy et al. 2021): patches through one linear layer (pixels beyond
+/// the last whole patch of a row or column do not count), a class token,
 /// learned positions, blocks h = h + attention(norm(h)); h = h + mlp(norm(h)), a norm and a
 /// classifier over the class token.
 ///
@@ -43,7 +45,7 @@ class BasicVit final : public BasicModel<T> {
  public:
   BasicVit(const VitConfig& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.hidden_size % config.heads != 0 || config.patch_size <= 0 ||
-        config.image_size % config.patch_size != 0)
+        config.image_size < config.patch_size)
       throw ValueError(concat("vit: ", config.heads, " heads for a width of ", config.hidden_size,
                               ", patches of ", config.patch_size, " in images of ",
                               config.image_size));
@@ -135,7 +137,7 @@ class BasicVit final : public BasicModel<T> {
   }
   BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (!classifier_.base()) throw ValueError("vit: a model without a classifier has no loss");
-    return classification_loss(logits, batch);
+    return classification_loss(logits, batch, config_.problem);
   }
 
  private:

@@ -62,9 +62,9 @@ T windowed_backward(const BasicCausalModel<T>& model, const BasicBatch<T>& batch
       counts.push_back(
           std::count_if(own.begin(), own.end(), [](auto l) { return l != kIgnoredLabel; }));
       if (counts.back() == 0) return h;  // later windows still ask for its keys and values
-      const auto y = linear_cross_entropy(h, model.head, own, Index{128},
-                                          static_cast<std::vector<unsigned char>*>(nullptr),
-                                          static_cast<std::vector<T>*>(nullptr), of_rows);
+      const auto y = linear_cross_entropy(
+          h, model.head, own, Index{128}, static_cast<std::vector<unsigned char>*>(nullptr),
+          static_cast<std::vector<T>*>(nullptr), of_rows, model.logit_cap);
       loss = y.item();
       return y;
     });

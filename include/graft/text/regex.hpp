@@ -58,9 +58,9 @@ inline std::string pcre_message(int code) {
 /// A regular expression over valid UTF-8 with Unicode classes, in the dialect of Oniguruma, which
 /// tokenizer files are written in, as far as pre-tokenisers use it; matched by PCRE2.
 ///
-/// `\s` is White_Space, `\w` is Alphabetic + M + Nd + Pc + joiners, `^` and `$` also match at line
-/// breaks. Set operations and nested sets in brackets are refused rather than misread.
-/// Errors: ValueError with the pattern; a match that needs too many steps is one too.
+/// `\s` is White_Space, `\w` is Alphabetic + M + Nd + Pc, `\h` a hexadecimal digit, `^` and `$`
+/// also match at line breaks. Set operations and nested sets in brackets are refused rather than
+/// misread. Errors: ValueError with the pattern; a match that needs too many steps is one too.
 class Regex {
  public:
   explicit Regex(std::string_view pattern) : pattern_(pattern) {
@@ -122,58 +122,104 @@ class Regex {
     throw ValueError(concat("Regex: pattern '", shown, "': ", reason));
   }
 
+  /// Members of the POSIX class `name` where PCRE2 and Oniguruma differ; empty where they do not.
+  static std::string_view posix_members(std::string_view name) {
+    if (name == "word") return kWord;
+    if (name == "punct") return "\\p{P}\\p{S}";
+    if (name == "alpha") return "\\p{Alphabetic}";
+    if (name == "alnum") return "\\p{Alphabetic}\\p{Nd}";
+    if (name == "upper") return "\\p{Uppercase}";
+    if (name == "lower") return "\\p{Lowercase}";
+    if (name == "space") return kSpace;
+    return {};
+  }
+
   /// Spells out the classes that PCRE2 and Oniguruma define differently.
   std::string translate(std::string_view pattern) const {
-    static constexpr std::string_view kSpace = "\\p{Z}\\t-\\r\\x{85}";
-    static constexpr std::string_view kWord =
-        "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200C}\\x{200D}";
     if (!is_valid_utf8(pattern)) fail("not UTF-8");
-    std::string out;
-    bool in_set = false;
+    // Oniguruma looks single characters below U+0100 up in a table of Latin-1, where superscripts
+    // and fractions are of words; in sets they are not.
+    const std::string word = std::string(kWord) + "\\x{B2}\\x{B3}\\x{B9}\\x{BC}-\\x{BE}";
+    std::string out, members;  // members: of the set that is open
+    bool in_set = false, negated = false, not_word = false;
     for (std::size_t i = 0; i < pattern.size(); ++i) {
       const char c = pattern[i];
+      std::string& target = in_set ? members : out;
       if (c == '\\' && i + 1 < pattern.size()) {
         const char name = pattern[++i];
-        const std::string_view members = name == 's' || name == 'S'   ? kSpace
-                                         : name == 'w' || name == 'W' ? kWord
-                                                                      : std::string_view();
-        const bool negated = name == 'S' || name == 'W';
-        if (members.empty()) {
-          out.append({c, name});
+        const std::string_view listed = name == 's' || name == 'S'   ? kSpace
+                                        : name == 'w' || name == 'W' ? in_set ? kWord : word
+                                        : name == 'h' || name == 'H' ? kHexDigit
+                                                                     : std::string_view();
+        const bool complement = name == 'S' || name == 'W' || name == 'H';
+        if (!in_set && (name == 'b' || name == 'B')) {
+          const std::string in = "[" + word + "]";
+          const char* other = name == 'b' ? "(?!" : "(?=";
+          const char* same = name == 'b' ? "(?=" : "(?!";
+          out += concat("(?:(?<=", in, ")", other, in, ")|(?<!", in, ")", same, in, "))");
+        } else if (listed.empty()) {
+          target.append({c, name});
         } else if (!in_set) {
-          out.append(negated ? "[^" : "[").append(members).append("]");
-        } else if (!negated) {
-          out.append(members);
+          out.append(complement ? "[^" : "[").append(listed).append("]");
+        } else if (!complement) {
+          members.append(listed);
+        } else if (name == 'W') {
+          not_word = true;
+        } else if (name == 'H') {
+          fail("\\H in a set is not supported");
         } else {
-          out.append({c, name});
+          members.append({c, name});
         }
         continue;
       }
       if (!in_set && c == '[') {
         in_set = true;
-        out.push_back(c);
-        if (i + 1 < pattern.size() && pattern[i + 1] == '^') out.push_back(pattern[++i]);
+        negated = not_word = false;
+        members.clear();
+        if (i + 1 < pattern.size() && pattern[i + 1] == '^') {
+          negated = true;
+          ++i;
+        }
         // A bracket in the first place is a literal, in PCRE2 as in Oniguruma.
-        if (i + 1 < pattern.size() && pattern[i + 1] == ']') out.push_back(pattern[++i]);
+        if (i + 1 < pattern.size() && pattern[i + 1] == ']') members.push_back(pattern[++i]);
         continue;
       }
       if (in_set) {
         if (c == '[' && pattern.substr(i, 2) == "[:") {
           const std::size_t end = pattern.find(":]", i + 2);
           if (end == pattern.npos) fail("unfinished [: :]");
-          out.append(pattern.substr(i, end + 2 - i));
+          const auto listed = posix_members(pattern.substr(i + 2, end - i - 2));
+          members.append(listed.empty() ? pattern.substr(i, end + 2 - i) : listed);
           i = end + 1;
           continue;
         }
         if (c == '[') fail("a set inside a set is not supported");
         if (pattern.substr(i, 2) == "&&") fail("set operations (&&) are not supported");
-        if (c == ']') in_set = false;
+        if (c == ']') {
+          in_set = false;
+          const auto set = [](std::string_view open, std::string_view of) {
+            return concat(open, of, "]");
+          };
+          if (!not_word)
+            out += set(negated ? "[^" : "[", members);
+          else if (members.empty())
+            out += set(negated ? "[" : "[^", kWord);
+          else if (negated)
+            out += concat("(?:(?!", set("[", members), ")", set("[", kWord), ")");
+          else
+            out += concat("(?:", set("[", members), "|", set("[^", kWord), ")");
+          continue;
+        }
       }
-      out.push_back(c);
+      target.push_back(c);
     }
+    if (in_set) out += (negated ? "[^" : "[") + members;  // PCRE2 says what is missing
     return out;
   }
 
+  static constexpr std::string_view kSpace = "\\p{Z}\\t-\\r\\x{85}";
+  static constexpr std::string_view kWord = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}";
+  static constexpr std::string_view kHexDigit = "0-9A-Fa-f";
   std::string pattern_;
   std::shared_ptr<const pcre2_code> code_;
 };

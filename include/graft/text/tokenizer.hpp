@@ -10,6 +10,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 #include <variant>
@@ -149,6 +150,8 @@ class Tokenizer {
       } else {
         normalized.push_back(token);
         normalized.back().content = parts.normalizer(token.content);
+        if (normalized.back().content != token.content)
+          state->spellings[token.id] = normalized.back().content;
       }
     }
     state->raw_tokens = AddedTokenMatcher(std::move(raw));
@@ -190,15 +193,18 @@ class Tokenizer {
     return encoding;
   }
 
-  /// Text of the tokens. Ids from vocab_size() on, which padded embeddings have, stand for nothing.
-  /// Errors: ValueError for negative ids.
+  /// Text of the tokens; an added token that is looked for in normalised text stands for its
+  /// normalised spelling. Ids from vocab_size() on, which padded embeddings have, stand for
+  /// nothing. Errors: ValueError for negative ids.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const {
     std::vector<std::string> texts;
     texts.reserve(ids.size());
     for (const std::int32_t id : ids) {
       if (id < 0) throw ValueError(concat("Tokenizer::decode: id ", id, " is negative"));
       if (!state_->parts.vocabulary.contains(id) || (skip_special && is_special(id))) continue;
-      texts.push_back(state_->parts.vocabulary.token(id));
+      const auto normalized = state_->spellings.find(id);
+      texts.push_back(normalized == state_->spellings.end() ? state_->parts.vocabulary.token(id)
+                                                            : normalized->second);
     }
     return state_->parts.decoder(std::move(texts));
   }
@@ -251,6 +257,8 @@ class Tokenizer {
     AddedTokenMatcher raw_tokens;
     AddedTokenMatcher normalized_tokens;
     std::unordered_set<std::int32_t> special_ids;
+    /// Of added tokens that are looked for in normalised text, where normalising changes them.
+    std::unordered_map<std::int32_t, std::string> spellings;
     mutable std::mutex mutex;  // of the cache
     mutable detail::WordCache cache;
   };

@@ -84,3 +84,17 @@ TEST_CASE("Arrow refuses experts of several ranks, and none") {
   CHECK_THROWS_WITH(checks::output(router, layer, checks::random_tensor<double>({2, 6}, 1)),
                     Catch::Contains("no experts"));
 }
+
+TEST_CASE("Arrow with a top_k of -1 mixes all experts, and refuses other numbers below 1") {
+  const auto layer = checks::random_layer<double>(5, 6, 1);
+  const auto x = checks::random_tensor<double>({3, 6}, 9);
+  const auto output = [&](Index count) {
+    auto router =
+        checks::make<BasicArrow<double>>(config_of({{"top_k", count}}), checks::site_of(layer));
+    router.set_experts({term(1), term(2), term(3)}, {});
+    return checks::output(router, layer, x);
+  };
+  CHECK(checks::relative_error(output(-1), output(3)) == 0);
+  CHECK(checks::relative_error(output(-1), output(2)) > 1e-3);
+  CHECK_THROWS_WITH(output(0), Catch::Contains("-1 for all"));
+}

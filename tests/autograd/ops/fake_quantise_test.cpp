@@ -66,6 +66,21 @@ TEST_CASE("The learned step, offset and weight of LSQ get the gradients of its f
                     Catch::Contains("fake quantiser"));
 }
 
+TEST_CASE("One step of LSQ for a whole weight gets what all rows give it") {
+  const Quantised q;
+  const BasicParameter<double> one(BasicTensor<double>::full({1}, 0.3)),
+      rows(BasicTensor<double>::full({5}, 0.3));
+  BasicTape<double> tape, other;
+  const auto y = lsq_quantise(tape.parameter(q.w), tape.parameter(one), {}, -2, 1),
+             z = lsq_quantise(other.constant(q.w.value()), other.parameter(rows), {}, -2, 1);
+  for (Index i = 0; i < 60; ++i) CHECK(y.value()[i] == z.value()[i]);
+  tape.backward(y, q.dy);
+  other.backward(z, q.dy);
+  double total = 0;
+  for (Index o = 0; o < 5; ++o) total += rows.grad()[o];
+  CHECK(one.grad()[0] == Approx(total));
+}
+
 TEST_CASE("Integers inside of their limits pass the gradient, the scale gets the integer") {
   const Quantised q;
   const BasicParameter<double> u(random_tensor({5, 12}, 5, 3));

@@ -196,6 +196,22 @@ TEST_CASE("cross-entropy leaves ignored labels out and has the right gradient") 
   CHECK_THROWS_WITH(cross_entropy(tape.constant(x.value()), bad), Catch::Contains("label 5"));
 }
 
+TEST_CASE("binary cross-entropy has its value and the gradient of its formula") {
+  const auto targets = Tensor::from({1, 0, 0.25, 1, 0, 1}, {3, 2});
+  const auto x = random_parameter({3, 2}, 91);
+  CHECK(error_of([&](auto& v) { return binary_cross_entropy(v[0], targets); }, {x}) < 1e-8);
+  double expected = 0;
+  for (Index i = 0; i < 6; ++i) {
+    const double p = 1 / (1 + std::exp(-x.value()[i]));
+    expected -= targets[i] * std::log(p) + (1 - targets[i]) * std::log(1 - p);
+  }
+  Tape tape;
+  CHECK(binary_cross_entropy(tape.constant(x.value()), targets).item() == Approx(expected / 6));
+  const auto far = tape.constant(Tensor::from({-900, 900}, {2}));
+  CHECK(binary_cross_entropy(far, Tensor::from({1, 1}, {2})).item() == Approx(450));
+  CHECK_THROWS_AS(binary_cross_entropy(far, targets), graft::ShapeError);
+}
+
 TEST_CASE("the divergence of two distributions has its value, its gradient and rows that count") {
   const auto p = random_parameter({3, 4}, 21), q = random_parameter({3, 4}, 22);
   const std::vector<double> some{1, 0, 1};

@@ -17,7 +17,7 @@ namespace graft::inline v0_1 {
 
 /// `arrow_config` of LoRA's configuration, names as in PEFT.
 struct ArrowConfig {
-  Index top_k = 3;
+  Index top_k = 3;  ///< experts a token; -1: all
   double temperature = 1;
   bool subtract_general = false;                ///< `use_gks`: general-knowledge subtraction
   std::vector<std::string> task_adapters = {};  ///< names of the experts
@@ -34,7 +34,8 @@ struct ArrowConfig {
     v("rng_seed", seed);
   }
   void validate() const {
-    if (top_k < 1) throw ValueError(concat("Arrow: top_k ", top_k, ", expected at least 1"));
+    if (top_k < 1 && top_k != -1)
+      throw ValueError(concat("Arrow: top_k ", top_k, ", expected at least 1, or -1 for all"));
     if (!(temperature > 0))
       throw ValueError(concat("Arrow: router_temperature ", temperature, ", expected more than 0"));
   }
@@ -157,8 +158,8 @@ class BasicArrow {
         graft::scale(abs(matmul(x, tape.constant(prototypes_), Transpose::no, Transpose::yes)),
                      static_cast<T>(1 / options_.temperature));
     // The mixture of the rows of `spread`: weight times scaling for each of the expert's ranks.
-    const auto weights =
-        topk_mixture(similarity, tape.constant(spread_), std::min(options_.top_k, experts_));
+    const Index count = options_.top_k < 0 ? experts_ : std::min(options_.top_k, experts_);
+    const auto weights = topk_mixture(similarity, tape.constant(spread_), count);
     const auto h = mul(matmul(x, tape.constant(a_), Transpose::no, Transpose::yes), weights);
     const auto delta = matmul(h, tape.constant(b_), Transpose::no, Transpose::yes);
     return add(linear(base, x), graft::dropout(delta, factors_.dropout));

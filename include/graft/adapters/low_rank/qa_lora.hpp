@@ -18,8 +18,10 @@ struct QALoRAConfig {
   double alpha = 16;
   double dropout = 0;
   Index qalora_group_size = 32;
-  std::string pooling = "mean";  ///< or "sum", that of the paper's listing
-  Index bits = 4;                ///< of the base that it is meant for; kept in files
+  /// Of a group: mean, sum (that of the paper's listing), or peft: the mean times the number of
+  /// groups.
+  std::string pooling = "mean";
+  Index bits = 4;  ///< of the base that it is meant for; kept in files
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -40,8 +42,8 @@ struct QALoRAConfig {
   void validate() const {
     if (rank < 1 || qalora_group_size < 1)
       throw ValueError(concat("QA-LoRA: r ", rank, " and groups of ", qalora_group_size));
-    if (pooling != "mean" && pooling != "sum")
-      throw ValueError(concat("QA-LoRA: pooling '", pooling, "', expected mean or sum"));
+    if (pooling != "mean" && pooling != "sum" && pooling != "peft")
+      throw ValueError(concat("QA-LoRA: pooling '", pooling, "', expected mean, sum or peft"));
   }
 };
 
@@ -86,8 +88,11 @@ class BasicQALoRA {
       for (Index i = 0; i < in; ++i)
         groups.push_back(static_cast<std::int32_t>(k * (in / g) + i / g));
     groups_ = std::make_shared<const std::vector<std::int32_t>>(std::move(groups));
-    scaling_ = static_cast<T>(config.alpha / static_cast<double>(r) /
-                              (config.pooling == "mean" ? static_cast<double>(g) : 1.0));
+    const double each = config.pooling == "sum" ? 1.0
+                        : config.pooling == "peft"
+                            ? static_cast<double>(in / g) / static_cast<double>(g)
+                            : 1.0 / static_cast<double>(g);
+    scaling_ = static_cast<T>(config.alpha / static_cast<double>(r) * each);
   }
   /// For a layer of one's own; values are drawn from `seed`.
   template <Linear L>

@@ -5,6 +5,7 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/adapters/root.hpp"
 
 namespace graft::inline v0_1 {
 

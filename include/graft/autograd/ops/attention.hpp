@@ -23,6 +23,7 @@ struct AttentionOptions {
       key_mask;         ///< [batch, kv_len], 1 = visible; null: all
   BasicTensor<T> bias;  ///< added to the scores, [heads, q_len, kv_len]; frozen
   T softcap = 0;        ///< > 0: scores s become softcap · tanh(s / softcap)
+  kernels::Compute compute = kernels::Compute::f32;  ///< kernels::AttentionArgs::compute
 };
 
 /// q: [batch · q_len, heads · d], k: [batch · kv_len, kv_heads · d], v: [batch · kv_len, kv_heads ·
@@ -66,6 +67,7 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   args.key_mask = options.key_mask ? options.key_mask->data() : nullptr;
   args.bias = options.bias.data();
   args.softcap = options.softcap;
+  args.compute = options.compute;
   const Index width = args.v_head_dim * options.heads;
   auto y = BasicTensor<T>::empty(q.shape().with_last(width));
   auto lse = BasicTensor<T>::empty({options.batch * options.heads * args.q_len});

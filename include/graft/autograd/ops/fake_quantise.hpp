@@ -5,17 +5,18 @@
 
 /// What a weight is after quantisation to even steps, with gradients for the weight and the
 /// quantiser's own parameters. w: [out, in]; scales, offsets and zeros: [out, groups] or [out], a
-/// value for in / groups neighbours of a row.
+/// value for in / groups neighbours of a row, or [1], one for the whole weight.
 namespace graft::inline v0_1 {
 
 namespace detail {
 
-/// w as [out, groups, in / groups], for parameters of the shape [out, groups] or [out].
+/// w as [out, groups, in / groups], for parameters of the shape [out, groups], [out] or [1].
 template <std::floating_point T>
 BasicVar<T> in_groups(const BasicVar<T>& w, const Shape& parameters) {
   const Index out = w.shape().rank() == 2 ? w.dim(0) : -1;
   const Index groups = parameters.rank() == 1 ? 1 : parameters.rank() == 2 ? parameters[1] : 0;
-  if (out < 0 || groups < 1 || parameters[0] != out || w.dim(1) % groups != 0)
+  const bool whole = parameters.rank() == 1 && parameters[0] == 1;
+  if (out < 0 || groups < 1 || (parameters[0] != out && !whole) || w.dim(1) % groups != 0)
     throw ShapeError(concat("fake quantiser: parameters ", parameters.text(), " for a weight ",
                             w.shape().text()));
   return reshape(w, {out, groups, w.dim(1) / groups});

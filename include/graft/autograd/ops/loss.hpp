@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -17,6 +19,27 @@ namespace graft::inline v0_1 {
 template <std::floating_point T>
 BasicVar<T> mse(const BasicVar<T>& prediction, const BasicVar<T>& target) {
   return mean(square(sub(prediction, target)));
+}
+
+/// Mean of -(t log σ(x) + (1 - t) log(1 - σ(x))) over all logits x and their targets t, a scalar.
+template <std::floating_point T>
+BasicVar<T> binary_cross_entropy(const BasicVar<T>& logits, const BasicTensor<T>& targets) {
+  if (targets.size() != logits.size())
+    throw ShapeError(concat("binary_cross_entropy: ", targets.size(), " targets for logits ",
+                            logits.shape().text()));
+  const auto x = logits.value();
+  const T share = T{1} / static_cast<T>(std::max<Index>(1, x.size()));
+  auto gradient = BasicTensor<T>::empty(x.shape());
+  T loss = 0;
+  for (Index i = 0; i < x.size(); ++i) {
+    const T e = std::exp(-std::abs(x[i]));
+    loss += std::max(x[i], T{0}) - x[i] * targets[i] + std::log1p(e);
+    gradient[i] = share * ((x[i] >= 0 ? T{1} : e) / (T{1} + e) - targets[i]);
+  }
+  return logits.tape().record(BasicTensor<T>::scalar(loss * share), logits.requires_grad(),
+                              [gx = logits.grad_ref(), gradient](const BasicTensor<T>& dy) {
+                                gx.add(dy[0] == T{1} ? gradient : detail::scaled(gradient, dy[0]));
+                              });
 }
 
 /// Label of a row that does not count in a cross-entropy.

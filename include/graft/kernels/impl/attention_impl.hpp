@@ -10,6 +10,7 @@
 #include "graft/base/profile.hpp"
 #include "graft/kernels/attention.hpp"
 #include "graft/kernels/gemm.hpp"
+#include "graft/kernels/impl/bf16_impl.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/elementwise_impl.hpp"
 #include "graft/kernels/impl/gemm_impl.hpp"
@@ -208,6 +209,22 @@ double attention_operations(const AttentionPlan<T>& plan) noexcept {
          static_cast<double>(a.kv_len) * static_cast<double>(a.head_dim + plan.v_dim);
 }
 
+/// Whether blocks are multiplied as pairs of bf16 values.
+inline bool takes_pairs([[maybe_unused]] const AttentionPlan<float>& plan) noexcept {
+#if GRAFT_X86
+  return plan.args.compute == Compute::bf16 && plan.columns > kAttentionFewColumns &&
+         has_fast_bf16_dot();
+#else
+  return false;
+#endif
+}
+
+/// Scratch of PairProducts in a block, at most.
+inline Index pair_scratch(Index d, Index e) noexcept {
+  const Index width = round_up(d, kPanel) + round_up(e, kPanel) + 2 * kPanel;
+  return 2 * (kAttentionColumns + kPanel / 2) * width + 3 * kAttentionKeys * kAttentionColumns;
+}
+
 inline void forward_all(const AttentionPlan<float>& plan) {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim, pairs = a.batch * a.kv_heads;
@@ -221,13 +238,20 @@ inline void forward_all(const AttentionPlan<float>& plan) {
     });
     return;
   }
-  const auto run = GRAFT_DISPATCH(attention_forward_block);
-  const Index scratch = kAttentionColumns * (d + e) + 2 * kAttentionKeys * kPanel +
-                        kAttentionKeys * (round_up(d, kPanel) + kPanel);
+  auto run = GRAFT_DISPATCH(attention_forward_block<>);
+  const bool pairs_of_values = takes_pairs(plan);
+#if GRAFT_X86
+  if (pairs_of_values) run = &avx512::attention_forward_block<avx512_bf16::PairProducts>;
+#endif
+  const Index own = round_up(kAttentionColumns * (d + e) + 2 * kAttentionKeys * kPanel +
+                                 kAttentionKeys * (round_up(d, kPanel) + kPanel),
+                             16);
+  const Index scratch = own + (pairs_of_values ? pair_scratch(d, e) : 0);
   // The last columns see the most keys under a causal mask: they go first.
   run_attention_tasks(pairs * plan.blocks, attention_operations(plan), [&](Index task) {
     const Index block = plan.blocks - 1 - task % plan.blocks;
-    run(plan, plan.columns_of(task / plan.blocks, block), thread_scratch(scratch));
+    float* const memory = thread_scratch(scratch);
+    run(plan, plan.columns_of(task / plan.blocks, block), memory, memory + own);
   });
 }
 
@@ -243,11 +267,17 @@ inline void backward_all(const AttentionPlan<float>& plan) {
   const Index e_width = plan.dv == nullptr ? 0 : round_up(e, kPanel);
   const Index part_size = a.kv_len * (d_width + e_width);
   float* const sums = thread_scratch<float, AttentionPartialSums>(pairs * (parts - 1) * part_size);
-  const auto run = GRAFT_DISPATCH(attention_backward_block);
-  const Index scratch =
-      kAttentionColumns * (2 * d + e + round_up(d, kPanel) + round_up(e, kPanel)) +
-      3 * kAttentionKeys * kAttentionColumns + kAttentionKeys * kPanel +
-      kAttentionKeys * (round_up(d, kPanel) + round_up(e, kPanel) + 2 * kPanel);
+  auto run = GRAFT_DISPATCH(attention_backward_block<>);
+  const bool pairs_of_values = takes_pairs(plan);
+#if GRAFT_X86
+  if (pairs_of_values) run = &avx512::attention_backward_block<avx512_bf16::PairProducts>;
+#endif
+  const Index own_scratch =
+      round_up(kAttentionColumns * (2 * d + e + round_up(d, kPanel) + round_up(e, kPanel)) +
+                   3 * kAttentionKeys * kAttentionColumns + kAttentionKeys * kPanel +
+                   kAttentionKeys * (round_up(d, kPanel) + round_up(e, kPanel) + 2 * kPanel),
+               16);
+  const Index scratch = own_scratch + (pairs_of_values ? pair_scratch(d, e) : 0);
   run_attention_tasks(pairs * parts, attention_operations(plan), [&](Index task) {
     const Index pair = task / parts, part = parts - 1 - task % parts;
     const Index first = plan.blocks * part / parts, last = plan.blocks * (part + 1) / parts;
@@ -267,8 +297,9 @@ inline void backward_all(const AttentionPlan<float>& plan) {
       if (dk != nullptr) std::fill_n(dk + begin * lddk, count * lddk, 0.0f);
       if (dv != nullptr) std::fill_n(dv + begin * lddv, count * lddv, 0.0f);
     }
+    float* const memory = thread_scratch(scratch);
     for (Index block = first; block < last; ++block)
-      run(plan, plan.columns_of(pair, block), dk, lddk, dv, lddv, thread_scratch(scratch));
+      run(plan, plan.columns_of(pair, block), dk, lddk, dv, lddv, memory, memory + own_scratch);
   });
   if (parts == 1 || part_size == 0) return;
   const Index key_blocks = ceil_div(a.kv_len, kAttentionKeys);

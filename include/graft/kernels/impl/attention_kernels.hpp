@@ -43,6 +43,31 @@ GRAFT_SIMD_FN inline void block_product(Index m, Index n, Index k, const float* 
   }
 }
 
+/// Products of blocks as they lie. A left operand A(i, l) comes from its rows a[i · lda + l] or its
+/// columns a[l · lda + i]; a right one B (k × n) is b[l · ldb + j].
+class FloatProducts {
+ public:
+  static constexpr bool kCopies = false;  // of its operands
+  struct Left {
+    const float* data;
+    Index row, k;
+  };
+  struct Right {
+    const float* data;
+    Index stride;
+  };
+
+  explicit FloatProducts(float*) noexcept {}
+  static Left rows(const float* a, Index lda, Index, Index) noexcept { return {a, lda, 1}; }
+  static Left columns(const float* a, Index lda, Index, Index) noexcept { return {a, 1, lda}; }
+  static Right right(const float* b, Index ldb, Index, Index) noexcept { return {b, ldb}; }
+  /// C = A B + beta · C
+  GRAFT_SIMD_FN static void product(Index m, Index n, Index k, Left a, Right b, float beta,
+                                    float* c, Index ldc) noexcept {
+    block_product(m, n, k, a.data, a.row, a.k, b.data, b.stride, beta, c, ldc);
+  }
+};
+
 /// to[l · kPanel + c] = factor · rows[c][l] for l < n; columns from `count` on are zero.
 GRAFT_SIMD_FN inline void transpose_in(const float* const* rows, Index count, Index n, float factor,
                                        float* to) noexcept {
@@ -106,12 +131,13 @@ GRAFT_SIMD_FN inline void copy_rows(const float* const* rows, Index count, Index
 ///
 /// q: the panel's queries [head_dim][32], already multiplied by plan.query_factor. slope (not null
 /// where the slope of the cap is wanted) has the same distance. spare: n · 32 values.
+template <class Products>
 GRAFT_SIMD_FN inline void panel_scores(const AttentionPlan<float>& plan, const AttentionColumns& at,
-                                       Index p, Index k0, Index n, const float* q, const float* k,
-                                       Index ldk, float* s, Index lds, float* slope,
+                                       Index p, Index k0, Index n, typename Products::Right q,
+                                       typename Products::Left k, float* s, Index lds, float* slope,
                                        float* spare) noexcept {
   const AttentionArgs<float>& a = plan.args;
-  block_product(n, kPanel, a.head_dim, k, ldk, 1, q, kPanel, 0.0f, s, lds);
+  Products::product(n, kPanel, a.head_dim, k, q, 0.0f, s, lds);
   if (a.softcap > 0.0f) {
     const float cap = a.softcap * kLog2E;
     for (Index j = 0; j < n; ++j) {
@@ -157,20 +183,22 @@ GRAFT_SIMD_FN inline void panel_scores(const AttentionPlan<float>& plan, const A
 }
 
 /// Rows of K or V that tiles read side by side; copied if they would share too few cache lines'
-/// places.
+/// places, unless they are copied later on.
+template <bool kCopied>
 GRAFT_SIMD_FN inline const float* block_rows(const float* from, Index* stride, Index rows,
                                              Index cols, float* spare) noexcept {
-  if (*stride % 512 != 0) return from;
+  if (kCopied || *stride % 512 != 0) return from;
   const Index width = round_up(cols, kLanes) + kLanes;
   for (Index i = 0; i < rows; ++i) std::copy_n(from + i * *stride, cols, spare + i * width);
   *stride = width;
   return spare;
 }
 
-/// One block of columns: output and log of the denominators.
+/// One block of columns: output and log of the denominators. `product_scratch` is that of Products.
+template <class Products = FloatProducts>
 GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& plan,
-                                                  const AttentionColumns& at,
-                                                  float* scratch) noexcept {
+                                                  const AttentionColumns& at, float* scratch,
+                                                  float* product_scratch) noexcept {
   constexpr Index kPanels = kAttentionColumns / kPanel;
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim;
@@ -184,12 +212,15 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
   float highest[kAttentionColumns], total[kAttentionColumns];
   float* rows[kAttentionColumns];
   bool fresh[kPanels];
+  Products products(product_scratch);
+  typename Products::Right queries[kPanels];
 
   for (Index c = 0; c < at.count; ++c)
     rows[c] = const_cast<float*>(a.q) + plan.row_of(at, c) * a.ldq + plan.head_of(at, c) * d;
   for (Index p = 0; p < panels; ++p) {
     transpose_in(rows + p * kPanel, std::min<Index>(kPanel, at.count - p * kPanel), d,
                  plan.query_factor, q + p * kPanel * d);
+    queries[p] = products.right(q + p * kPanel * d, kPanel, d, kPanel);
     fresh[p] = true;
   }
   std::fill_n(highest, kAttentionColumns, -infinity);
@@ -199,10 +230,13 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
   const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
   for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionKeys) {
     const Index n = std::min(kAttentionKeys, at.key_end - k0);
+    Products block = products;
     Index ldk = a.ldk;
-    const float* const k = block_rows(keys + k0 * a.ldk, &ldk, n, d, key_rows);
+    const float* const k = block_rows<Products::kCopies>(keys + k0 * a.ldk, &ldk, n, d, key_rows);
+    const auto k_rows = block.rows(k, ldk, n, d);
+    const auto v_columns = block.columns(values + k0 * a.ldv, a.ldv, e, n);
     for (Index p = 0; p < panels; ++p) {
-      panel_scores(plan, at, p, k0, n, q + p * kPanel * d, k, ldk, s, kPanel, nullptr, spare);
+      panel_scores<Products>(plan, at, p, k0, n, queries[p], k_rows, s, kPanel, nullptr, spare);
       float* const o = out + p * kPanel * e;
       for (Index c = 0; c < kPanel; c += kLanes) {
         float* const m = highest + p * kPanel + c;
@@ -240,8 +274,8 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
             store(o + l * kPanel + c, load(o + l * kPanel + c) * shrink);
         }
       }
-      block_product(e, kPanel, n, values + k0 * a.ldv, 1, a.ldv, s, kPanel, fresh[p] ? 0.0f : 1.0f,
-                    o, kPanel);
+      Products::product(e, kPanel, n, v_columns, Products(block).right(s, kPanel, n, kPanel),
+                        fresh[p] ? 0.0f : 1.0f, o, kPanel);
       fresh[p] = false;
     }
   }
@@ -357,10 +391,12 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
 }
 
 /// Gradients of one block of columns; dk and dv point at key 0 of this key/value head.
+template <class Products = FloatProducts>
 GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& plan,
                                                    const AttentionColumns& at, float* dk,
                                                    Index lddk, float* dv, Index lddv,
-                                                   float* scratch) noexcept {
+                                                   float* scratch,
+                                                   float* product_scratch) noexcept {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim;
   const Index d_width = round_up(d, kPanel), e_width = round_up(e, kPanel);
@@ -380,6 +416,10 @@ GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& p
   const float infinity = __builtin_inff();
   float lse[kAttentionColumns] = {}, delta[kAttentionColumns] = {}, factor[kAttentionColumns];
   float* rows[kAttentionColumns];
+  Products products(product_scratch);
+  typename Products::Right queries[kAttentionColumns / kPanel],
+      gradients[kAttentionColumns / kPanel];
+  typename Products::Right query_rows{}, gradient_rows{};
 
   for (Index c = 0; c < at.count; ++c) {
     const float* y = plan.y + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
@@ -405,22 +445,32 @@ GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& p
     transpose_in(rows + p * kPanel, std::min<Index>(kPanel, at.count - p * kPanel), d,
                  plan.query_factor, q + p * kPanel * d);
   if (dk != nullptr) copy_rows(rows, at.count, d, d_width, a.scale, q_rows);
+  for (Index p = 0; p < panels; ++p) {
+    queries[p] = products.right(q + p * kPanel * d, kPanel, d, kPanel);
+    gradients[p] = products.right(dy + p * kPanel * e, kPanel, e, kPanel);
+  }
+  if (dk != nullptr) query_rows = products.right(q_rows, d_width, panels * kPanel, d);
+  if (dv != nullptr) gradient_rows = products.right(dy_rows, e_width, panels * kPanel, e);
 
   const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
   const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
   for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionKeys) {
     const Index n = std::min(kAttentionKeys, at.key_end - k0);
     Index ldk = a.ldk, ldv = a.ldv;
-    const float* const k = block_rows(keys + k0 * a.ldk, &ldk, n, d, key_rows);
-    const float* const v = block_rows(values + k0 * a.ldv, &ldv, n, e, value_rows);
+    const float* const k = block_rows<Products::kCopies>(keys + k0 * a.ldk, &ldk, n, d, key_rows);
+    const float* const v =
+        block_rows<Products::kCopies>(values + k0 * a.ldv, &ldv, n, e, value_rows);
+    Products block = products;
+    const auto k_rows = block.rows(k, ldk, n, d), v_rows = block.rows(v, ldv, n, e);
+    typename Products::Left k_columns{};
+    if (plan.dq != nullptr) k_columns = block.columns(k, ldk, d, n);
     for (Index p = 0; p < panels; ++p) {
       float* const s = prob + p * kPanel;
       float* const g = ds + p * kPanel;
       float* const cap = a.softcap > 0.0f ? slope + p * kPanel : nullptr;
-      panel_scores(plan, at, p, k0, n, q + p * kPanel * d, k, ldk, s, kAttentionColumns, cap,
-                   spare);
-      block_product(n, kPanel, e, v, ldv, 1, dy + p * kPanel * e, kPanel, 0.0f, g,
-                    kAttentionColumns);
+      panel_scores<Products>(plan, at, p, k0, n, queries[p], k_rows, s, kAttentionColumns, cap,
+                             spare);
+      Products::product(n, kPanel, e, v_rows, gradients[p], 0.0f, g, kAttentionColumns);
       for (Index c = 0; c < kPanel; c += kLanes) {
         const Floats shift = load(lse + p * kPanel + c), centre = load(delta + p * kPanel + c);
         for (Index j = 0; j < n; ++j) {
@@ -433,15 +483,17 @@ GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& p
         }
       }
       if (plan.dq != nullptr)
-        block_product(d, kPanel, n, k, 1, ldk, g, kAttentionColumns,
-                      k0 == at.key_begin ? 0.0f : 1.0f, dq + p * kPanel * d, kPanel);
+        Products::product(d, kPanel, n, k_columns,
+                          Products(block).right(g, kAttentionColumns, n, kPanel),
+                          k0 == at.key_begin ? 0.0f : 1.0f, dq + p * kPanel * d, kPanel);
     }
+    const Index columns = panels * kPanel;
     if (dv != nullptr)
-      block_product(n, e, panels * kPanel, prob, kAttentionColumns, 1, dy_rows, e_width, 1.0f,
-                    dv + k0 * lddv, lddv);
+      Products::product(n, e, columns, Products(block).rows(prob, kAttentionColumns, n, columns),
+                        gradient_rows, 1.0f, dv + k0 * lddv, lddv);
     if (dk != nullptr)
-      block_product(n, d, panels * kPanel, ds, kAttentionColumns, 1, q_rows, d_width, 1.0f,
-                    dk + k0 * lddk, lddk);
+      Products::product(n, d, columns, Products(block).rows(ds, kAttentionColumns, n, columns),
+                        query_rows, 1.0f, dk + k0 * lddk, lddk);
   }
   if (plan.dq == nullptr || at.key_begin >= at.key_end) return;
   std::fill_n(factor, kAttentionColumns, a.scale);

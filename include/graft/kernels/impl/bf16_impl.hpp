@@ -75,6 +75,66 @@ inline void run_pair_product(const Product& product) {
 }
 #endif
 
+/// C (+)= A B + bias + H P for a_k 1, beta 0 or 1 and any form of B: A and B rounded to bf16, or
+/// split.
+inline void run_tile_product(const Product& product, bool split) {
+  TileProduct q{product};
+  q.split = split;
+  q.ready = !split && q.b.form == RightOperand::Form::words;
+  q.depth = std::max<Index>(1, block_depth(q.k, split ? kMaxDepth : kMaxPairDepth));
+  plan_blocks(q, q.ready, q.ready ? 8 : 4, true);
+  const Index parts = split ? 2 : 1;
+  q.k_tiles = ceil_div(q.k, 2 * kTileSide);
+  q.term_tiles = ceil_div(3 * q.rank, 2 * kTileSide);
+  Index offset = 0;
+  auto take = [&offset](Index count) {
+    const Index start = offset;
+    offset += round_up(count, 16);
+    return start;
+  };
+  q.b_low = split ? q.col_block * ceil_div(q.depth, 2) : 0;
+  q.panel_offset = take(q.ready ? 0 : parts * q.col_block * ceil_div(q.depth, 2));
+  q.tail_offset = take(parts * q.col_block * kTileSide);
+  q.c_offset = take(q.ready ? 0 : q.col_block * kDecodeStep);
+  q.decode_offset = take(q.ready ? 0 : kDecodeScratch);
+  q.p_offset = take(3 * q.rank * kPanel);
+  q.term_offset = take(q.col_block * q.term_tiles * kTileSide);
+  q.block_offset = take(2 * kTileSide * kPanel);
+  q.scratch = offset;
+
+  const Index row_tiles = ceil_div(q.m, kTileSide);
+  const Index a_words = row_tiles * q.k_tiles * kTileWords;
+  q.a_low = split ? a_words : 0;
+  auto* const words = reinterpret_cast<std::uint32_t*>(
+      shared_scratch(parts * a_words + row_tiles * q.term_tiles * kTileWords));
+  std::uint32_t* const term = words + parts * a_words;
+  auto pack = GRAFT_DISPATCH(pack_tile_rows);
+  q.fill = GRAFT_DISPATCH(fill_word_panels);
+#if GRAFT_X86
+  if (vector_isa() == Isa::avx512_bf16) {
+    q.fill = &avx512_bf16::fill_pair_panels;
+    if (!split) pack = &avx512_bf16::pack_tile_pairs;
+  }
+#endif
+  const auto pack_term = GRAFT_DISPATCH(pack_term_rows);
+  for_row_blocks(q.m, q.m * q.k, [&](Index first, Index count) {
+    for (Index i = first; i < first + count; i += kTileSide) {
+      const Index here = std::min(kTileSide, first + count - i);
+      pack(q.a + i * q.a_row, q.a_row, here, q.k, words + i / kTileSide * q.k_tiles * kTileWords,
+           q.a_low);
+      if (q.rank > 0)
+        pack_term(q.h + i * q.ldh, q.ldh, here, q.rank, thread_scratch(kTileSide * 3 * q.rank),
+                  term + i / kTileSide * q.term_tiles * kTileWords);
+    }
+  });
+  q.words = words;
+  q.term = term;
+#if GRAFT_X86
+  if (active_isa() == Isa::amx) return run_tasks(q, &run_tile_task<HardwareTiles>, q.operations());
+#endif
+  run_tasks(q, &run_tile_task<PortableTiles>, q.operations());
+}
+
 /// C (+)= A B + bias + H P with A and B rounded to bf16, for a_k 1 and any form of B.
 inline void run_bf16_product(Product& q) {
   using Form = RightOperand::Form;

@@ -44,8 +44,25 @@ GRAFT_SIMD_FN inline void round_rows(const float* x, Index ldx, Index count, Ind
   for (Index i = 0; i < count; ++i) round_row(x + i * ldx, k, words + i * word_stride, word_stride);
 }
 
-/// Two rows of n values as words that hold a value of each, and zeros up to whole panels, which lie
-/// panel_size words apart.
+/// pack_tile_rows where low_offset is 0.
+GRAFT_SIMD_FN inline void pack_tile_pairs(const float* x, Index ldx, Index rows, Index k,
+                                          std::uint32_t* words, Index) noexcept {
+  for (Index i = 0; i < 16; ++i, words += 16) {
+    auto* tile = reinterpret_cast<std::int32_t*>(words);
+    for (Index l = 0; l < k; l += 2 * kLanes, tile += 256) {
+      const Index left = i < rows ? k - l : 0;
+      const float* const from = x + i * ldx + l;
+      store(tile,
+            left >= 2 * kLanes
+                ? round_pairs(load(from), load(from + kLanes))
+                : round_pairs(load_partial(from, std::min<Index>(left, kLanes)),
+                              load_partial(from + kLanes, std::max<Index>(left - kLanes, 0))));
+    }
+  }
+}
+
+/// Two rows of n values, the second one zero if null, as words that hold a value of each, and zeros
+/// up to whole panels, which lie panel_size words apart.
 GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* second, Index n,
                                           std::uint32_t* to, Index panel_size) noexcept {
   using Halves = Vec<std::uint16_t, 2 * kLanes>;
@@ -59,10 +76,15 @@ GRAFT_SIMD_FN inline void interleave_rows(const float* first, const float* secon
     GRAFT_UNROLL
     for (int i = 0; i < kPanel; i += kLanes) {
       const Index left = std::clamp<Index>(n - j - i, 0, kLanes);
-      const Ints rounded =
-          left == kLanes ? round_pairs(load(first + j + i), load(second + j + i))
-                         : round_pairs(load_partial(first + j + i, left),
-                                       load_partial(second + j + i, left));
+      Floats v[2] = {};
+      if (left == kLanes) {
+        v[0] = load(first + j + i);
+        if (second != nullptr) v[1] = load(second + j + i);
+      } else {
+        v[0] = load_partial(first + j + i, left);
+        if (second != nullptr) v[1] = load_partial(second + j + i, left);
+      }
+      const Ints rounded = round_pairs(v[0], v[1]);
       Ints words;
       asm("vpermw {%1, %2, %0|%0, %2, %1}" : "=v"(words) : "v"(rounded), "v"(order));
       store(reinterpret_cast<std::int32_t*>(to) + i, words);
@@ -104,20 +126,16 @@ GRAFT_SIMD_FN inline void fill_pair_panels(const RightOperand& b, Index first_k,
   } else if (b.form == RightOperand::Form::k_rows) {
     constexpr Index kRow = graft::kernels::detail::kDecodeStride;
     for (Index l = 0; l < k; l += 2) {
-      const float* rows[2];
-      for (Index r = 0; r < 2; ++r) {
-        const Index row = first_k + std::min(l + r, k - 1);
+      const float* rows[2] = {};
+      for (Index r = 0; r < std::min<Index>(2, k - l); ++r) {
+        const Index row = first_k + l + r;
         rows[r] = decoded + r * kRow;
         if (b.decode == nullptr) {
           rows[r] = b.data + row * b.stride + first_n;
-        } else if (l + r < k) {
+        } else {
           prefetch_row(b, row, kRowsAhead, first_n, n);
           b.decode(blocks + row * b.row_bytes, first_n, n, decoded + r * kRow);
         }
-      }
-      if (l + 1 == k) {
-        std::fill_n(floats, n, 0.0f);
-        rows[1] = floats;
       }
       interleave_rows(rows[0], rows[1], n, words + l / 2 * kPanel, depth * kPanel);
     }
@@ -129,6 +147,7 @@ GRAFT_SIMD_FN inline void fill_pair_panels(const RightOperand& b, Index first_k,
 struct PairTile {
   const std::uint32_t* a;
   Index a_row;
+  Index a_k = 1;  // from a word to the next one
   const std::uint32_t* b;
   Index depth;  // in words
   const float* h;
@@ -154,7 +173,7 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void pair_tile(const PairTile& p, const Tile& t) no
       c[i][0] = dot_pairs(v, w0, c[i][0]);
       c[i][1] = dot_pairs(v, w1, c[i][1]);
     }
-    ++a;
+    a += p.a_k;
     b += kPanel;
   }
   if (t.rank > 0) tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, t.p, 0);
@@ -191,6 +210,79 @@ GRAFT_SIMD_FN inline void run_pair_tile(const PairTile& p, const Tile& t) noexce
       return;
   }
 }
+
+/// Products of blocks of attention on operands rounded to bf16; see FloatProducts. What has been
+/// rounded lies in scratch, which a copy of the object goes on from.
+class PairProducts {
+ public:
+  static constexpr bool kCopies = true;
+  struct Left {
+    const std::uint32_t* words;
+    Index row, k;
+  };
+  struct Right {
+    const std::uint32_t* words;
+    Index panel_size;
+  };
+
+  explicit PairProducts(float* scratch) noexcept
+      : next_(reinterpret_cast<std::uint32_t*>(scratch)) {}
+
+  GRAFT_SIMD_FN Left rows(const float* a, Index lda, Index m, Index k) noexcept {
+    Index stride = graft::kernels::detail::round_up((k + 1) / 2, kLanes);
+    if (stride % 256 == 0) stride += kLanes;
+    std::uint32_t* const to = take((m + 1) * stride);
+    round_rows(a, lda, m, k, to, stride);
+    return {to, stride, 1};
+  }
+  GRAFT_SIMD_FN Left columns(const float* a, Index lda, Index m, Index k) noexcept {
+    const Index width = graft::kernels::detail::round_up(m, kPanel);
+    std::uint32_t* const to = take((k + 1) / 2 * width);
+    for (Index l = 0; l < k; l += 2)
+      interleave_rows(a + l * lda, l + 1 < k ? a + (l + 1) * lda : nullptr, m, to + l / 2 * width,
+                      kPanel);
+    return {to, 1, width};
+  }
+  GRAFT_SIMD_FN Right right(const float* b, Index ldb, Index k, Index n) noexcept {
+    const Index panel_size = (k + 1) / 2 * kPanel;
+    std::uint32_t* const to = take(graft::kernels::detail::ceil_div(n, kPanel) * panel_size);
+    for (Index l = 0; l < k; l += 2)
+      interleave_rows(b + l * ldb, l + 1 < k ? b + (l + 1) * ldb : nullptr, n, to + l / 2 * kPanel,
+                      panel_size);
+    return {to, panel_size};
+  }
+  GRAFT_SIMD_FN static void product(Index m, Index n, Index k, Left a, Right b, float beta,
+                                    float* c, Index ldc) noexcept {
+    PairTile p{};
+    p.a_row = a.row;
+    p.a_k = a.k;
+    p.depth = (k + 1) / 2;
+    Tile t{};
+    t.ldc = ldc;
+    t.alpha = 1.0f;
+    t.beta = beta;
+    for (Index j = 0; j < n; j += kPanel) {
+      p.b = b.words + j / kPanel * b.panel_size;
+      p.prefetch = reinterpret_cast<const float*>(p.b);
+      t.cols = std::min<Index>(kPanel, n - j);
+      for (Index i = 0; i < m; i += p.rows) {
+        const Index tiles = (m - i + kMaxTileRows - 1) / kMaxTileRows;
+        p.rows = std::min(((m - i + tiles - 1) / tiles + 1) / 2 * 2, m - i);
+        p.a = a.words + i * a.row;
+        t.c = c + i * ldc + j;
+        run_pair_tile(p, t);
+      }
+    }
+  }
+
+ private:
+  std::uint32_t* take(Index count) noexcept {
+    std::uint32_t* const start = next_;
+    next_ += graft::kernels::detail::round_up(count, kLanes);
+    return start;
+  }
+  std::uint32_t* next_;
+};
 
 /// One task of the product: row_block × col_block elements of C, over all of k.
 GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float* scratch) noexcept {

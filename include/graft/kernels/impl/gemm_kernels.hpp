@@ -513,31 +513,24 @@ GRAFT_SIMD_FN inline void pack_tile_rows(const float* x, Index ldx, Index rows, 
   }
 }
 
-/// Panels of B as words like fill_word_panels, each of them padded with zero words to a multiple of
-/// 16 pairs; with low_offset > 0 the low parts follow so many words behind.
-GRAFT_SIMD_FN inline void fill_tile_panels(const RightOperand& b, Index first_k, Index k,
-                                           Index first_n, Index n, std::uint32_t* words,
-                                           Index low_offset, float* floats,
-                                           float* decoded) noexcept {
+/// fill_word_panels of the high parts of B, and low_offset words behind of the low ones.
+GRAFT_SIMD_FN inline void fill_split_panels(const RightOperand& b, Index first_k, Index k,
+                                            Index first_n, Index n, std::uint32_t* words,
+                                            Index low_offset, float* floats,
+                                            float* decoded) noexcept {
   constexpr Index kStep = graft::kernels::detail::kDecodeStep;
-  const Index pairs = (k + 1) / 2, padded = (pairs + 15) / 16 * 16;
+  const Index depth = (k + 1) / 2;
   for (Index l = 0; l < k; l += kStep) {
     const Index count = std::min(kStep, k - l);
     fill_panels(b, first_k + l, count, first_n, n, floats, decoded);
     for (Index j = 0; j < n; j += kPanel) {
       float* const panel = floats + j * count;
-      std::uint32_t* const to = words + j * padded + l / 2 * kPanel;
+      std::uint32_t* const to = words + j * depth + l / 2 * kPanel;
       round_panel(panel, count, to);
-      if (low_offset == 0) continue;
       for (Index i = 0; i < count * kPanel; i += kLanes)
         store(panel + i, low_part(load(panel + i)));
       round_panel(panel, count, to + low_offset);
     }
-  }
-  for (Index j = 0; j < n; j += kPanel) {
-    std::uint32_t* const rest = words + j * padded + pairs * kPanel;
-    std::fill_n(rest, (padded - pairs) * kPanel, 0u);
-    if (low_offset > 0) std::fill_n(rest + low_offset, (padded - pairs) * kPanel, 0u);
   }
 }
 
@@ -559,9 +552,9 @@ GRAFT_SIMD_FN inline void pack_term_rows(const float* h, Index ldh, Index rows, 
   pack_tile_rows(floats, 3 * rank, rows, 3 * rank, words, 0);
 }
 
-/// `width` columns of P (rank high) as a padded panel of [high; high; low] parts of P, so that the
-/// product with the rows of pack_term_rows is H P to within 2⁻¹⁵ of |H| |P|; `floats` holds 3 rank
-/// × 32 values.
+/// `width` columns of P (rank high) as a panel of [high; high; low] parts of P, padded with zeros
+/// to a multiple of 16 pairs, so that the product with the rows of pack_term_rows is H P to within
+/// 2⁻¹⁵ of |H| |P|; `floats` holds 3 rank × 32 values.
 GRAFT_SIMD_FN inline void fill_term_panel(const float* p, Index ldp, Index rank, Index width,
                                           float* floats, std::uint32_t* words) noexcept {
   for (Index r = 0; r < rank; ++r) {

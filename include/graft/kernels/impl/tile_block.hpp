@@ -17,7 +17,8 @@ struct TileBlock {
   Index b_low = 0;
   Index steps = 0;                      // of 16 pairs
   const std::uint32_t* tail = nullptr;  // panel of one more step, or null
-  const std::uint32_t* h[2] = {};       // the term that is added, by the same layouts
+  Index tail_low = 0;
+  const std::uint32_t* h[2] = {};  // the term that is added, by the same layouts
   const std::uint32_t* p = nullptr;
   Index term_steps = 0;
   const float* from = nullptr;  // what the sums begin with, or null for zero
@@ -52,8 +53,29 @@ __attribute__((always_inline)) inline void add_products(Tiles& tiles) noexcept {
   }
 }
 
+/// One step along k: A B, or with kSplit low · high + high · high + high · low.
+template <int kRowTiles, bool kSplit, class Tiles>
+__attribute__((always_inline)) inline void run_tile_step(Tiles& tiles, const std::uint32_t* first,
+                                                         const std::uint32_t* second, Index a_low,
+                                                         const std::uint32_t* panel,
+                                                         Index b_low) noexcept {
+  if constexpr (kSplit) {
+    load_left<kRowTiles>(tiles, first + a_low, second + a_low);
+    load_right(tiles, panel);
+    add_products<kRowTiles>(tiles);
+    load_left<kRowTiles>(tiles, first, second);
+    add_products<kRowTiles>(tiles);
+    load_right(tiles, panel + b_low);
+    add_products<kRowTiles>(tiles);
+  } else {
+    load_left<kRowTiles>(tiles, first, second);
+    load_right(tiles, panel);
+    add_products<kRowTiles>(tiles);
+  }
+}
+
 /// The sum of a block of a product; kRowTiles is 1 or 2, and the second row tile of A is read only
-/// with 2. kSplit: three products, low · high + high · high + high · low.
+/// with 2.
 template <int kRowTiles, bool kSplit, class Tiles>
 inline void run_tile_block(Tiles& tiles, const TileBlock& t) noexcept {
   if (t.from == nullptr) {
@@ -76,33 +98,16 @@ inline void run_tile_block(Tiles& tiles, const TileBlock& t) noexcept {
   const std::uint32_t* second = t.a[1];
   const std::uint32_t* panel = t.b;
   for (Index step = 0; step < t.steps; ++step) {
-    if constexpr (kSplit) {
-      load_left<kRowTiles>(tiles, first + t.a_low, second + t.a_low);
-      load_right(tiles, panel);
-      add_products<kRowTiles>(tiles);
-      load_left<kRowTiles>(tiles, first, second);
-      add_products<kRowTiles>(tiles);
-      load_right(tiles, panel + t.b_low);
-      add_products<kRowTiles>(tiles);
-    } else {
-      load_left<kRowTiles>(tiles, first, second);
-      load_right(tiles, panel);
-      add_products<kRowTiles>(tiles);
-    }
+    run_tile_step<kRowTiles, kSplit>(tiles, first, second, t.a_low, panel, t.b_low);
     first += kTileWords;
     second += kTileWords;
     panel += kStepWords;
   }
-  if (t.tail != nullptr) {
-    load_left<kRowTiles>(tiles, first, second);
-    load_right(tiles, t.tail);
-    add_products<kRowTiles>(tiles);
-  }
-  for (Index step = 0; step < t.term_steps; ++step) {
-    load_left<kRowTiles>(tiles, t.h[0] + step * kTileWords, t.h[1] + step * kTileWords);
-    load_right(tiles, t.p + step * kStepWords);
-    add_products<kRowTiles>(tiles);
-  }
+  if (t.tail != nullptr)
+    run_tile_step<kRowTiles, kSplit>(tiles, first, second, t.a_low, t.tail, t.tail_low);
+  for (Index step = 0; step < t.term_steps; ++step)
+    run_tile_step<kRowTiles, false>(tiles, t.h[0] + step * kTileWords, t.h[1] + step * kTileWords,
+                                    0, t.p + step * kStepWords, 0);
   tiles.template store<0>(t.to, t.to_stride);
   tiles.template store<1>(t.to + kTileSide, t.to_stride);
   if constexpr (kRowTiles == 2) {

@@ -23,7 +23,10 @@ struct TileProduct : Product {
   Index a_low = 0, b_low = 0;  // how far behind the high parts the low ones lie
   bool split = false;
   bool ready = false;  // B is packed words
-  Index term_offset = 0, block_offset = 0;
+  Index tail_offset = 0, term_offset = 0, block_offset = 0;
+  /// Panels of B as words, like fill_word_panels; not for split products.
+  void (*fill)(const RightOperand& b, Index first_k, Index k, Index first_n, Index n,
+               std::uint32_t* words, float* floats, float* decoded) noexcept = nullptr;
 };
 
 /// What a block begins with where C cannot be read as it is, with zeros beside C.
@@ -58,35 +61,40 @@ void run_tile_task(const TileProduct& q, Index task, float* scratch) noexcept {
       fill(q.p + col0 + j, q.ldp, q.rank, std::min(kPanel, cols - j), scratch + q.p_offset,
            term_panels + j * q.term_tiles * kTileSide);
   }
-  const auto fill = GRAFT_DISPATCH(fill_tile_panels);
+  const auto fill_split = GRAFT_DISPATCH(fill_split_panels);
+  auto* const tails = reinterpret_cast<std::uint32_t*>(scratch + q.tail_offset);
   Tiles tiles;
   TileBlock t;
   t.a_low = q.a_low;
   t.b_low = q.b_low;
+  t.tail_low = q.col_block * kTileSide;
   for (Index k0 = 0; k0 == 0 || k0 < q.k; k0 += q.depth) {
     const Index depth = std::min(q.depth, q.k - k0), pairs = ceil_div(depth, 2);
     const bool first = k0 == 0, last = k0 + depth >= q.k;
-    const Index rest = q.ready ? pairs % kTileSide : 0;  // pairs of a step that is not whole
-    if (!q.ready) {
-      fill(q.b, k0, depth, col0, cols, panels, q.b_low, scratch + q.c_offset,
-           scratch + q.decode_offset);
-    } else if (rest > 0) {
-      for (Index j = 0; j < cols; j += kPanel) {
-        std::uint32_t* const tail = panels + j * kTileSide;
-        std::copy_n(q.b.words + k0 / 2 * padded_n + (col0 + j) * pairs + (pairs - rest) * kPanel,
-                    rest * kPanel, tail);
+    if (q.split) {
+      fill_split(q.b, k0, depth, col0, cols, panels, q.b_low, scratch + q.c_offset,
+                 scratch + q.decode_offset);
+    } else if (!q.ready) {
+      q.fill(q.b, k0, depth, col0, cols, panels, scratch + q.c_offset, scratch + q.decode_offset);
+    }
+    const std::uint32_t* const right =
+        q.ready ? q.b.words + k0 / 2 * padded_n + col0 * pairs : panels;
+    t.steps = pairs / kTileSide;
+    const Index rest = pairs % kTileSide;  // pairs of a step that is not whole
+    for (Index j = 0; j < (rest > 0 ? cols : 0); j += kPanel) {
+      for (Index part = 0; part < (q.split ? 2 : 1); ++part) {
+        std::uint32_t* const tail = tails + j * kTileSide + part * t.tail_low;
+        std::copy_n(right + part * q.b_low + j * pairs + t.steps * kStepWords, rest * kPanel, tail);
         std::fill_n(tail + rest * kPanel, (kTileSide - rest) * kPanel, 0u);
       }
     }
-    t.steps = q.ready ? pairs / kTileSide : ceil_div(pairs, kTileSide);
     t.term_steps = last && q.rank > 0 ? q.term_tiles : 0;
     for (Index r0 = 0; r0 < rows; r0 += q.inner_rows) {
       const Index inner = std::min(q.inner_rows, rows - r0);
       for (Index j = 0; j < cols; j += kPanel) {
         const Index width = std::min(kPanel, cols - j), col = col0 + j;
-        t.b = q.ready ? q.b.words + k0 / 2 * padded_n + col * pairs
-                      : panels + j * t.steps * kTileSide;
-        t.tail = rest > 0 ? panels + j * kTileSide : nullptr;
+        t.b = right + j * pairs;
+        t.tail = rest > 0 ? tails + j * kTileSide : nullptr;
         t.p = term_panels + j * q.term_tiles * kTileSide;
         const float* const bias = first && q.bias != nullptr ? q.bias + col : nullptr;
         for (Index i = 0; i < inner; i += 2 * kTileSide) {
@@ -124,58 +132,6 @@ void run_tile_task(const TileProduct& q, Index task, float* scratch) noexcept {
       }
     }
   }
-}
-
-/// C (+)= A B + bias + H P for a_k 1, beta 0 or 1 and any form of B: A and B rounded to bf16, or
-/// split.
-inline void run_tile_product(const Product& product, bool split) {
-  TileProduct q{product};
-  q.split = split;
-  q.ready = !split && q.b.form == RightOperand::Form::words;
-  q.depth = std::max<Index>(1, block_depth(q.k, split ? kMaxDepth : kMaxPairDepth));
-  plan_blocks(q, q.ready, q.ready ? 8 : 4, true);
-  const Index parts = split ? 2 : 1, panel_rows = round_up(ceil_div(q.depth, 2), kTileSide);
-  q.k_tiles = ceil_div(q.k, 2 * kTileSide);
-  q.term_tiles = ceil_div(3 * q.rank, 2 * kTileSide);
-  Index offset = 0;
-  auto take = [&offset](Index count) {
-    const Index start = offset;
-    offset += round_up(count, 16);
-    return start;
-  };
-  q.b_low = split ? q.col_block * panel_rows : 0;
-  q.panel_offset = take(q.ready ? q.col_block * kTileSide : parts * q.col_block * panel_rows);
-  q.c_offset = take(q.ready ? 0 : q.col_block * kDecodeStep);
-  q.decode_offset = take(q.ready ? 0 : kDecodeScratch);
-  q.p_offset = take(3 * q.rank * kPanel);
-  q.term_offset = take(q.col_block * q.term_tiles * kTileSide);
-  q.block_offset = take(2 * kTileSide * kPanel);
-  q.scratch = offset;
-
-  const Index row_tiles = ceil_div(q.m, kTileSide);
-  const Index a_words = row_tiles * q.k_tiles * kTileWords;
-  q.a_low = split ? a_words : 0;
-  auto* const words = reinterpret_cast<std::uint32_t*>(
-      shared_scratch(parts * a_words + row_tiles * q.term_tiles * kTileWords));
-  std::uint32_t* const term = words + parts * a_words;
-  const auto pack = GRAFT_DISPATCH(pack_tile_rows);
-  const auto pack_term = GRAFT_DISPATCH(pack_term_rows);
-  for_row_blocks(q.m, q.m * q.k, [&](Index first, Index count) {
-    for (Index i = first; i < first + count; i += kTileSide) {
-      const Index here = std::min(kTileSide, first + count - i);
-      pack(q.a + i * q.a_row, q.a_row, here, q.k, words + i / kTileSide * q.k_tiles * kTileWords,
-           q.a_low);
-      if (q.rank > 0)
-        pack_term(q.h + i * q.ldh, q.ldh, here, q.rank, thread_scratch(kTileSide * 3 * q.rank),
-                  term + i / kTileSide * q.term_tiles * kTileWords);
-    }
-  });
-  q.words = words;
-  q.term = term;
-#if GRAFT_X86
-  if (active_isa() == Isa::amx) return run_tasks(q, &run_tile_task<HardwareTiles>, q.operations());
-#endif
-  run_tasks(q, &run_tile_task<PortableTiles>, q.operations());
 }
 
 }  // namespace graft::inline v0_1::kernels::detail

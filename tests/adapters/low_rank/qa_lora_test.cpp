@@ -1,0 +1,34 @@
+#include "graft/adapters/low_rank/qa_lora.hpp"
+
+#include <catch2/catch.hpp>
+
+#include "adapters/method_checks.hpp"
+
+using graft::Index;
+
+TEST_CASE("QA-LoRA reads a number for each group of inputs, in three units") {
+  const auto layer = checks::random_layer<double>(5, 12, 1);
+  for (const std::string pooling : {"mean", "sum", "peft"}) {
+    graft::QALoRAConfig config;
+    config.rank = 2;
+    config.alpha = 3;
+    config.qalora_group_size = 4;
+    config.pooling = pooling;
+    const auto method = checks::make<graft::BasicQALoRA<double>>(config, checks::site_of(layer));
+    const auto tensors = method.tensors();
+    tensors[0].parameter.assign(checks::random_tensor<double>({2, 3}, 4));
+    tensors[1].parameter.assign(checks::random_tensor<double>({5, 2}, 5));
+    const auto merged = merge_linear(layer, method).dense_weight();
+    auto update = merged.clone();
+    for (Index i = 0; i < update.size(); ++i) update[i] -= layer.dense_weight()[i];
+    CHECK(update(1, 4) == Approx(update(1, 7)));  // of one group
+    const double unit = pooling == "mean" ? 1.0 / 4 : pooling == "sum" ? 1.0 : 3.0 / 4;
+    double product = 0;
+    for (Index k = 0; k < 2; ++k)
+      product += tensors[1].parameter.value()(1, k) * tensors[0].parameter.value()(k, 1);
+    CHECK(update(1, 5) == Approx(1.5 * unit * product));
+  }
+  graft::QALoRAConfig config;
+  config.pooling = "max";
+  CHECK_THROWS_WITH(config.validate(), Catch::Contains("peft"));
+}
