@@ -126,6 +126,18 @@ struct SharedProjections {
       list.push_back(std::move(t));
     }
   }
+  /// A second adapter of PEFT keeps the projections of the first, which may be larger than its own
+  /// layers need.
+  void before_load(const CheckpointShapes& shapes) const {
+    for (const bool first : {true, false}) {
+      const auto& projection = first ? a : b;
+      const Shape own = projection.shape();
+      const auto* shape = shapes(names[first ? 0 : 1]);
+      if (shape == nullptr || shape->rank() != 2 || *shape == own) continue;
+      if (shape->dim(0) >= own[0] && shape->dim(1) >= own[1])
+        projection.assign(BasicTensor<T>::zeros(*shape));
+    }
+  }
   std::string names[2];
   BasicParameter<T> a, b;
 };
@@ -203,6 +215,7 @@ class BasicVeRA {
     projections_.append(list, saved_);
     return list;
   }
+  void before_load(const CheckpointShapes& shapes) { projections_.before_load(shapes); }
 
  private:
   Index rank_;
@@ -282,6 +295,7 @@ class BasicPVeRA {
     projections_.append(list, saved_);
     return list;
   }
+  void before_load(const CheckpointShapes& shapes) { projections_.before_load(shapes); }
 
  private:
   struct Codes {
