@@ -303,7 +303,8 @@ bool goes_to(const graft::MethodEntry<T>& entry, Kind kind) {
     case Kind::embedding:
       return p.embedding && alone;
     case Kind::norm:
-      return p.norm && alone && !p.linear;
+      // Others change norms beside linear layers, not as targets.
+      return p.norm && alone && (!p.linear || entry.info.sites.starts_with("norm"));
     case Kind::model:
       break;
   }
