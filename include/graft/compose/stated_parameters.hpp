@@ -11,8 +11,9 @@
 namespace graft::inline v0_1 {
 
 /// The number of trained elements that MethodInfo states for an adapter at these sites of a model,
-/// with this configuration; empty: there is no closed form. @throws ValueError for a formula that
-/// is none or that asks for what the configuration does not have
+/// with this configuration; a norm of width n counts as in = 1, out = n; empty: there is no closed
+/// form. @throws ValueError for a formula that is none or that asks for what the configuration does
+/// not have
 template <std::floating_point T>
 std::optional<Index> stated_parameters(const MethodInfo& info, const ConfigValue::Map& config,
                                        const BasicSiteTable<T>& table,
@@ -49,8 +50,7 @@ std::optional<Index> stated_parameters(const MethodInfo& info, const ConfigValue
     for (const auto* s : table.embedding)
       if (s->path() == path && !prompt) size(s->table().rows(), s->table().dim());
     for (const auto* s : table.norm)
-      if (s->path() == path)
-        size(s->norm().weight.size(), s->norm().weight.size(), static_cast<bool>(s->norm().bias));
+      if (s->path() == path) size(1, s->norm().weight.size(), static_cast<bool>(s->norm().bias));
     total += formula.per_site(values);
   }
   return static_cast<Index>(total);

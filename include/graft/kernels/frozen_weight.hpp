@@ -9,8 +9,8 @@ class PackedWeights;
 /// How the elements of a product are rounded before they are multiplied; sums are always f32.
 ///
 /// f32_split: each value is the sum of two bf16 values, x = x₁ + x₂ to within 2⁻¹⁷ |x|, and a
-/// product takes three bf16 ones, x₁ w₁ + x₁ w₂ + x₂ w₁: within 2⁻¹⁵ |x| |w| at worst, a few 10⁻⁶ of
-/// a result as a rule. Infinite values give NaN. That pays with AMX tiles; without them such a
+/// product takes three bf16 ones, x₁ w₁ + x₁ w₂ + x₂ w₁: within 2⁻¹⁵ |x| |w| at worst, a few 10⁻⁶
+/// of a result as a rule. Infinite values give NaN. That pays with AMX tiles; without them such a
 /// product is one in f32.
 enum class Compute { f32, bf16, f32_split };
 

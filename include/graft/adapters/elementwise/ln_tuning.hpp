@@ -38,7 +38,7 @@ struct LNTuningMethod {
             .family = "elementwise",
             .paper = "arXiv:2312.11420",
             .sites = "norm, linear, embedding, conv",
-            .parameters = "width + bias width",
+            .parameters = "in out + bias out",
             .adds_up = false};
   }
   static std::shared_ptr<NormPart<T>> norm(const Config&, const NormSiteInfo<T>& site,
