@@ -15,6 +15,13 @@ struct Bf16Product : Product {
   bool ready = false;  // B is packed words
 };
 
+/// Words from a row of k values to the next one: no multiple of 1 KiB, which keeps the rows of a
+/// tile in different cache sets.
+constexpr Index word_stride(Index k) noexcept {
+  const Index stride = round_up(ceil_div(k, 2), 16);
+  return stride % 256 == 0 ? stride + 16 : stride;
+}
+
 }  // namespace graft::inline v0_1::kernels::detail
 
 #if GRAFT_X86
@@ -42,9 +49,7 @@ inline void run_pair_product(const Product& product) {
   q.ready = q.b.form == RightOperand::Form::words;
   q.depth = std::max<Index>(1, block_depth(q.k, kMaxPairDepth));
   plan_blocks(q, q.ready, q.ready ? 8 : 4);
-  // A stride that is no multiple of 1 KiB keeps the rows of a tile in different cache sets.
-  q.word_stride = round_up(ceil_div(q.k, 2), 16);
-  if (q.word_stride % 256 == 0) q.word_stride += 16;
+  q.word_stride = word_stride(q.k);
   const Index rank_stride = round_up(q.rank, 16);
   Index offset = 0;
   auto take = [&offset](Index count) {

@@ -190,6 +190,12 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void pair_tile(const PairTile& p, const Tile& t) no
   }
 }
 
+/// Rows of the next tile where `left` remain: tiles of nearly the same, even height.
+inline Index next_pair_tile_rows(Index left) noexcept {
+  const Index tiles = (left + kMaxTileRows - 1) / kMaxTileRows;
+  return std::min(((left + tiles - 1) / tiles + 1) / 2 * 2, left);
+}
+
 GRAFT_SIMD_FN inline void run_pair_tile(const PairTile& p, const Tile& t) noexcept {
   switch ((p.rows + 1) / 2) {
     case 1:
@@ -229,27 +235,18 @@ class PairProducts {
       : next_(reinterpret_cast<std::uint32_t*>(scratch)) {}
 
   GRAFT_SIMD_FN Left rows(const float* a, Index lda, Index m, Index k) noexcept {
-    Index stride = graft::kernels::detail::round_up((k + 1) / 2, kLanes);
-    if (stride % 256 == 0) stride += kLanes;
+    const Index stride = graft::kernels::detail::word_stride(k);
     std::uint32_t* const to = take((m + 1) * stride);
     round_rows(a, lda, m, k, to, stride);
     return {to, stride, 1};
   }
   GRAFT_SIMD_FN Left columns(const float* a, Index lda, Index m, Index k) noexcept {
     const Index width = graft::kernels::detail::round_up(m, kPanel);
-    std::uint32_t* const to = take((k + 1) / 2 * width);
-    for (Index l = 0; l < k; l += 2)
-      interleave_rows(a + l * lda, l + 1 < k ? a + (l + 1) * lda : nullptr, m, to + l / 2 * width,
-                      kPanel);
-    return {to, 1, width};
+    return {pairs_of_rows(a, lda, k, m, width, kPanel), 1, width};
   }
   GRAFT_SIMD_FN Right right(const float* b, Index ldb, Index k, Index n) noexcept {
     const Index panel_size = (k + 1) / 2 * kPanel;
-    std::uint32_t* const to = take(graft::kernels::detail::ceil_div(n, kPanel) * panel_size);
-    for (Index l = 0; l < k; l += 2)
-      interleave_rows(b + l * ldb, l + 1 < k ? b + (l + 1) * ldb : nullptr, n, to + l / 2 * kPanel,
-                      panel_size);
-    return {to, panel_size};
+    return {pairs_of_rows(b, ldb, k, n, kPanel, panel_size), panel_size};
   }
   GRAFT_SIMD_FN static void product(Index m, Index n, Index k, Left a, Right b, float beta,
                                     float* c, Index ldc) noexcept {
@@ -266,8 +263,7 @@ class PairProducts {
       p.prefetch = reinterpret_cast<const float*>(p.b);
       t.cols = std::min<Index>(kPanel, n - j);
       for (Index i = 0; i < m; i += p.rows) {
-        const Index tiles = (m - i + kMaxTileRows - 1) / kMaxTileRows;
-        p.rows = std::min(((m - i + tiles - 1) / tiles + 1) / 2 * 2, m - i);
+        p.rows = next_pair_tile_rows(m - i);
         p.a = a.words + i * a.row;
         t.c = c + i * ldc + j;
         run_pair_tile(p, t);
@@ -276,6 +272,16 @@ class PairProducts {
   }
 
  private:
+  /// Neighbouring rows of x (k × n) as words, `step` words from a pair to the next one and
+  /// panel_size between its panels.
+  GRAFT_SIMD_FN const std::uint32_t* pairs_of_rows(const float* x, Index ldx, Index k, Index n,
+                                                   Index step, Index panel_size) noexcept {
+    std::uint32_t* const to = take((k + 1) / 2 * graft::kernels::detail::round_up(n, kPanel));
+    for (Index l = 0; l < k; l += 2)
+      interleave_rows(x + l * ldx, l + 1 < k ? x + (l + 1) * ldx : nullptr, n, to + l / 2 * step,
+                      panel_size);
+    return to;
+  }
   std::uint32_t* take(Index count) noexcept {
     std::uint32_t* const start = next_;
     next_ += graft::kernels::detail::round_up(count, kLanes);
@@ -323,9 +329,7 @@ GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float*
         const auto* next = reinterpret_cast<const float*>(panel + p.depth * kPanel);
         int number = 0;
         for (Index i = 0; i < inner; ++number) {
-          const Index tiles = (inner - i + kMaxTileRows - 1) / kMaxTileRows;
-          const Index even = ((inner - i + tiles - 1) / tiles + 1) / 2 * 2;
-          p.rows = std::min(even, inner - i);
+          p.rows = next_pair_tile_rows(inner - i);
           const Index row = row0 + r0 + i;
           p.a = q.words + row * q.word_stride + k0 / 2;
           t.h = q.h + row * q.ldh;
