@@ -164,9 +164,9 @@ TEST_CASE("Words, scripts and fixed lengths are cut as tokenizer.json says") {
 TEST_CASE("A CTC decoder drops repeats and blanks and writes the gaps between words") {
   auto document = base();
   document["decoder"] = Json::parse(R"({"type": "CTC", "pad_token": "b", "cleanup": true,
-                                        "word_delimiter_token": "ab"})");
+                                        "word_delimiter_token": "<s>"})");
   const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
-  CHECK(tokenizer.decode(std::vector<std::int32_t>{0, 0, 1, 0, 2, 2, 0}) == "aa a");
+  CHECK(tokenizer.decode(std::vector<std::int32_t>{0, 0, 1, 0, 3, 3, 0}) == "aa a");
 }
 
 TEST_CASE("Cuts of equal scores are told apart as by the digits that the file has") {
