@@ -163,7 +163,15 @@ GRAFT_SIMD_FN inline void run_dot_task(const Product& q, Index task, float* scra
       const Index tiles = (left + kMaxDotRows - 1) / kMaxDotRows;
       const int tile_rows = static_cast<int>((left + tiles - 1) / tiles);
       const float* a = q.a + (row0 + i) * q.a_row + k0;
+      // The rows of the next tile come into the cache meanwhile, a part beside each group of
+      // columns; long rows do so by themselves.
+      const Index ahead = depth > 1024 ? 0 : std::min<Index>(tile_rows, left - tile_rows);
+      const Index part = (depth * kDotCols / cols + 16) / 16 * 16;
       for (Index j = 0; j < cols; j += kDotCols) {
+        const Index first = j / kDotCols * part, end = std::min(depth, first + part);
+        for (Index r = 0; r < ahead; ++r)
+          for (Index l = first; l < end; l += 16)
+            __builtin_prefetch(a + (tile_rows + r) * q.a_row + l, 0, 2);
         const int width = static_cast<int>(std::min<Index>(kDotCols, cols - j));
         for (int s = 0; s < kDotCols; ++s) {
           const Index col = j + std::min(s, width - 1);  // beyond the last column: its row again

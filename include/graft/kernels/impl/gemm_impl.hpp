@@ -195,4 +195,77 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, do
   }
 }
 
+GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, float alpha, const float* dy,
+                                     Index ldy, const float* b, const float* h, float* dh,
+                                     float beta, float* db) {
+  const double work = 4.0 * static_cast<double>(m) * static_cast<double>(n * rank);
+  if (m < 32 || rank <= 0 || work < 1e6) {
+    gemm(true, false, n, rank, m, 1.0f, dy, ldy, h, rank, beta, db, rank);
+    return gemm(false, false, m, rank, n, alpha, dy, ldy, b, rank, 0.0f, dh, rank);
+  }
+  const ProfileScope profile("product", work, 4.0 * static_cast<double>(m * n));
+  const auto transpose = GRAFT_DISPATCH(store_transposed);
+  const auto run_dot = GRAFT_DISPATCH(run_dot_task);
+  const auto run = GRAFT_DISPATCH(run_product_task);
+  // A task takes a group of rows, in parts that stay in its cache for both products; dyᵀ h comes
+  // out as a sum for each group.
+  const Index groups = std::min<Index>(8, detail::ceil_div(m, 64));
+  const Index group_rows = detail::ceil_div(m, groups);
+  const Index part_rows = std::clamp<Index>((Index{1} << 16) / n, 8, group_rows);
+  const Index stride = detail::round_up(n, 16) + 16;
+  float* const transposed = detail::shared_scratch((groups + 1) * rank * stride);
+  float* const sums = transposed + rank * stride;
+  detail::for_row_blocks(n, n * rank, [&](Index first, Index count) {
+    transpose(b + first * rank, rank, count, rank, 1.0f, 0.0f, transposed + first, stride);
+  });
+  ThreadPool::global().parallel_for(detail::ceil_div(m, group_rows), [&](Index group) {
+    const Index end = std::min(m, (group + 1) * group_rows);
+    for (Index row = group * group_rows; row < end; row += part_rows) {
+      detail::Product p;
+      p.k = std::min(part_rows, end - row);
+      p.m = rank;
+      p.n = n;
+      p.a = h + row * rank;
+      p.a_row = 1;
+      p.a_k = rank;
+      p.b.form = detail::RightOperand::Form::k_rows;
+      p.b.data = dy + row * ldy;
+      p.b.stride = ldy;
+      p.c = sums + group * rank * stride;
+      p.ldc = stride;
+      p.beta = row == group * group_rows ? 0.0f : 1.0f;
+      detail::plan_product(p);
+      detail::Product d;
+      d.m = d.row_block = p.k;
+      d.n = rank;
+      d.k = n;
+      d.a = dy + row * ldy;
+      d.a_row = ldy;
+      d.b.form = detail::RightOperand::Form::n_rows;
+      d.b.data = transposed;
+      d.b.stride = stride;
+      d.c = dh + row * rank;
+      d.ldc = rank;
+      d.alpha = alpha;
+      d.col_block = 16;
+      d.depth = detail::block_depth(n, 2048);
+      float* const scratch = detail::thread_scratch(p.scratch);
+      for (Index task = 0; task < d.tasks(); ++task) run_dot(d, task, scratch);
+      for (Index task = 0; task < p.tasks(); ++task) run(p, task, scratch);
+    }
+  });
+  detail::for_row_blocks(n, n * rank * groups, [&](Index first, Index count) {
+    for (Index group = 0; group * group_rows < m; ++group)
+      transpose(sums + group * rank * stride + first, stride, rank, count, 1.0f,
+                group == 0 ? beta : 1.0f, db + first * rank, rank);
+  });
+}
+
+GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, double alpha, const double* dy,
+                                     Index ldy, const double* b, const double* h, double* dh,
+                                     double beta, double* db) {
+  gemm(true, false, n, rank, m, 1.0, dy, ldy, h, rank, beta, db, rank);
+  gemm(false, false, m, rank, n, alpha, dy, ldy, b, rank, 0.0, dh, rank);
+}
+
 }  // namespace graft::inline v0_1::kernels
