@@ -10,7 +10,9 @@
 
 #include "graft/base/profile.hpp"
 #include "graft/io/json.hpp"
+#include "graft/models/compute.hpp"
 #include "graft/models/load.hpp"
+#include "graft/train/generate.hpp"
 #include "peak_rss.hpp"
 
 namespace {
@@ -62,7 +64,7 @@ double linear_bytes(const graft::models::CausalModel& model) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string file;
+  std::string file, compute = "auto", activations = "auto";
   Index prompt_tokens = 512, tokens = 64, rounds = 3;
   int threads = 0;
   bool json = false, profiled = false;
@@ -73,6 +75,8 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", rounds, "Times that both are done; medians count")
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
+  app.add_option("--compute", compute, "Products of the prompt: auto, f32, bf16, f32-split");
+  app.add_option("--activations", activations, "Input of products of few rows: auto, f32, int8");
   app.add_flag("--json", json);
   app.add_flag("--profile", profiled, "Also print where the time of the tokens goes");
   try {
@@ -85,6 +89,8 @@ int main(int argc, char** argv) {
     auto loaded = graft::models::load<float>(file);
     auto* model = dynamic_cast<graft::models::CausalModel*>(loaded.get());
     if (model == nullptr) throw graft::ValueError(file + ": no language model");
+    graft::models::set_compute(*model, graft::models::compute_named(compute));
+    graft::models::set_activations(*model, graft::models::activations_named(activations));
     std::mt19937 random(1);
     const auto vocabulary = static_cast<unsigned>(model->info().vocabulary);
     std::vector<double> prompt_times, token_times;
@@ -106,10 +112,10 @@ int main(int argc, char** argv) {
         const auto processor_begin = std::clock();
         graft::Tape tape({.gradients = false, .training = false});
         const auto logits = model->next_logits(tape, batch, cache);
-        const auto best = std::max_element(logits.begin(), logits.end());
+        const auto best = graft::likeliest_token(std::span<const float>(logits.span()));
         (i == 0 ? prompt_times : times).push_back(seconds_since(begin));
         if (i > 0) processor_time += std::clock() - processor_begin;
-        batch.ids = {static_cast<std::int32_t>(best - logits.begin())};
+        batch.ids = {best};
         batch.seq_len = 1;
       }
       best_time = std::min(best_time, *std::min_element(times.begin(), times.end()));

@@ -26,6 +26,7 @@ inline constexpr Index kAttentionKeys = 64;
 /// Up to so many columns the whole problem runs by dot products, in longer blocks of keys.
 inline constexpr Index kAttentionFewColumns = 8;
 inline constexpr Index kAttentionFewKeys = 256;
+inline constexpr Index kAttentionFewAhead = 32;
 /// The backward pass cuts the columns so that there are at least so many tasks.
 inline constexpr Index kAttentionTasks = 16;
 
@@ -194,8 +195,8 @@ AttentionPlan<T> attention_plan(const AttentionArgs<T>& args) noexcept {
 
 /// body(task) for all tasks, on one thread where waking others would cost more.
 template <class Body>
-void run_attention_tasks(Index tasks, double operations, const Body& body) {
-  if (operations < 2e6) {
+void run_attention_tasks(Index tasks, double operations, const Body& body, double least = 2e6) {
+  if (operations < least) {
     for (Index task = 0; task < tasks; ++task) body(task);
   } else {
     ThreadPool::global().parallel_for(tasks, body);
@@ -225,6 +226,8 @@ inline Index pair_scratch(Index d, Index e) noexcept {
   return 2 * (kAttentionColumns + kPanel / 2) * width + 3 * kAttentionKeys * kAttentionColumns;
 }
 
+struct AttentionPartialSums;  // purpose of a scratch buffer
+
 inline void forward_all(const AttentionPlan<float>& plan) {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim, pairs = a.batch * a.kv_heads;
@@ -233,9 +236,27 @@ inline void forward_all(const AttentionPlan<float>& plan) {
     const Index e_width = round_up(e, kPanel);
     const Index scratch =
         kAttentionFewColumns * (d + e_width + kAttentionFewKeys) + kAttentionFewKeys * e_width;
-    run_attention_tasks(pairs, attention_operations(plan), [&](Index pair) {
-      run(plan, plan.columns_of(pair, 0), thread_scratch(scratch));
-    });
+    // Few columns have many keys: these are cut in parts, which are put together at the end. How
+    // many does not depend on the threads.
+    const double operations = attention_operations(plan);
+    const Index parts = std::clamp<Index>(ceil_div(a.kv_len, kAttentionFewKeys), 1, 64);
+    const Index part_size = kAttentionFewColumns * (e_width + 2);
+    float* const sums =
+        thread_scratch<float, AttentionPartialSums>(parts > 1 ? pairs * parts * part_size : 0);
+    run_attention_tasks(
+        pairs * parts, operations,
+        [&](Index task) {
+          const Index pair = task / parts, part = task % parts;
+          auto at = plan.columns_of(pair, 0);
+          const Index first = at.key_begin, keys = at.key_end - at.key_begin;
+          at.key_begin = first + keys * part / parts;
+          at.key_end = first + keys * (part + 1) / parts;
+          run(plan, at, thread_scratch(scratch), parts > 1 ? sums + task * part_size : nullptr);
+        },
+        3e5);
+    for (Index pair = 0; pair < (parts > 1 ? pairs : 0); ++pair)
+      GRAFT_DISPATCH(join_few)
+      (plan, plan.columns_of(pair, 0), sums + pair * parts * part_size, parts, part_size);
     return;
   }
   auto run = GRAFT_DISPATCH(attention_forward_block<>);
@@ -254,8 +275,6 @@ inline void forward_all(const AttentionPlan<float>& plan) {
     run(plan, plan.columns_of(task / plan.blocks, block), memory, memory + own);
   });
 }
-
-struct AttentionPartialSums;  // purpose of a scratch buffer
 
 // A task has a key/value head and a part of its columns. The first part adds to dk and dv itself,
 // the others to sums of their own, which are added in order at the end.

@@ -9,6 +9,7 @@ namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 using graft::kernels::detail::AttentionColumns;
 using graft::kernels::detail::AttentionPlan;
 using graft::kernels::detail::kAttentionColumns;
+using graft::kernels::detail::kAttentionFewAhead;
 using graft::kernels::detail::kAttentionFewColumns;
 using graft::kernels::detail::kAttentionFewKeys;
 using graft::kernels::detail::kAttentionKeys;
@@ -294,11 +295,52 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
   }
 }
 
+/// out = the results of attention_forward_few that are divided by their total.
+GRAFT_SIMD_FN inline void finish_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
+                                     const float* out, Index ldo, const float* highest,
+                                     const float* total) noexcept {
+  for (Index c = 0; c < at.count; ++c) {
+    if (plan.lse != nullptr)
+      plan.lse[plan.lse_of(at, c)] =
+          total[c] == 0.0f ? -__builtin_inff() : highest[c] * kLn2 + std::log(total[c]);
+    const float factor = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
+    float* to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * plan.v_dim;
+    for (Index l = 0; l < plan.v_dim; ++l) to[l] = out[c * ldo + l] * factor;
+  }
+}
+
+/// Puts the parts of attention_forward_few together.
+GRAFT_SIMD_FN inline void join_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
+                                   float* parts, Index count, Index part_size) noexcept {
+  constexpr Index kColumns = kAttentionFewColumns;
+  const Index width = round_up(plan.v_dim, kPanel);
+  float* const out = parts + 2 * kColumns;
+  for (Index c = 0; c < at.count; ++c) {
+    float top = parts[c];
+    for (Index p = 1; p < count; ++p) top = std::max(top, parts[p * part_size + c]);
+    const float shift = top == -__builtin_inff() ? 0.0f : top;
+    float total = 0.0f;
+    for (Index p = 0; p < count; ++p) {
+      const float* const part = parts + p * part_size;
+      const float factor = exp2_small(broadcast(part[c] - shift))[0];
+      total += factor * part[kColumns + c];
+      for (Index l = 0; l < width; l += kLanes) {
+        const Floats v = load(part + 2 * kColumns + c * width + l) * factor;
+        store(out + c * width + l, p == 0 ? v : load(out + c * width + l) + v);
+      }
+    }
+    parts[c] = top;
+    parts[kColumns + c] = total;
+  }
+  finish_few(plan, at, out, width, parts, parts + kColumns);
+}
+
 /// The same for at most kAttentionFewColumns columns, as in generation: lanes are keys, then
-/// values.
+/// values. With `part`, what join_few needs of the keys of `at` goes there: the highest scores and
+/// the totals of the columns, and their sums of values.
 GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan,
-                                                const AttentionColumns& at,
-                                                float* scratch) noexcept {
+                                                const AttentionColumns& at, float* scratch,
+                                                float* part) noexcept {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim, e_width = round_up(e, kPanel);
   float* const q = scratch;                               // [column][d]
@@ -322,6 +364,14 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
     for (Index j = 0; j < n; j += kDotCols) {
       const float* rows[kDotCols];
       for (Index u = 0; u < kDotCols; ++u) rows[u] = keys + (k0 + std::min(j + u, n - 1)) * a.ldk;
+      // Neither keys nor values lie one behind the other: they are fetched ahead here.
+      const Index next = k0 + j + kAttentionFewAhead;
+      for (Index u = 0; u < kDotCols; ++u) {
+        for (Index l = 0; l < (next + u < at.key_end ? d : 0); l += 16)
+          __builtin_prefetch(keys + (next + u) * a.ldk + l);
+        for (Index l = 0; l < (k0 + j + u < at.key_end ? e : 0); l += 16)
+          __builtin_prefetch(values + (k0 + j + u) * a.ldv + l);
+      }
       for (Index c = 0; c < at.count; c += kMaxDotRows) {
         const Index columns = std::min<Index>(kMaxDotRows, at.count - c);
         float dots[kMaxDotRows * kDotCols];
@@ -354,15 +404,15 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
       Floats top = broadcast(before);
       for (Index j = 0; j < padded; j += kLanes) top = max(load(row + j), top);
       const float now = max_of_lanes(top), shift = now == -infinity ? 0.0f : now;
-      Floats part{};
+      Floats sums{};
       for (Index j = 0; j < padded; j += kLanes) {
         const Floats e2 = exp2_small(load(row + j) - shift);
         store(row + j, e2);
-        part += e2;
+        sums += e2;
       }
       const float shrink = exp2_small(broadcast(before - shift))[0];
       highest[c] = now;
-      total[c] = total[c] * shrink + sum_of_lanes(part);
+      total[c] = total[c] * shrink + sum_of_lanes(sums);
       if (now != before) {
         for (Index l = 0; l < e_width; l += kLanes)
           store(out + c * e_width + l, load(out + c * e_width + l) * shrink);
@@ -380,14 +430,10 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
     }
     block_product(at.count, width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
   }
-  for (Index c = 0; c < at.count; ++c) {
-    if (plan.lse != nullptr)
-      plan.lse[plan.lse_of(at, c)] =
-          total[c] == 0.0f ? -infinity : highest[c] * kLn2 + std::log(total[c]);
-    const float factor = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
-    float* to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
-    for (Index l = 0; l < e; ++l) to[l] = out[c * e_width + l] * factor;
-  }
+  if (part == nullptr) return finish_few(plan, at, out, e_width, highest, total);
+  std::copy_n(highest, at.count, part);
+  std::copy_n(total, at.count, part + kAttentionFewColumns);
+  std::copy_n(out, at.count * e_width, part + 2 * kAttentionFewColumns);
 }
 
 /// Gradients of one block of columns; dk and dv point at key 0 of this key/value head.
