@@ -1,5 +1,6 @@
 // Times prompt processing and generation, one token at a time, of a model file on fixed random
-// tokens, beside what reading the weights once a token would take; prints one JSON object.
+// tokens, beside what reading the weights and the cached keys and values once a token would take;
+// prints one JSON object.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -46,6 +47,13 @@ double read_bandwidth() {
     best = std::min(best, seconds_since(begin));
   }
   return static_cast<double>(kPart * kParts) / best;
+}
+
+/// Bytes of the keys and values of so many tokens.
+double cache_bytes(const graft::models::CausalModel& model, double tokens) {
+  const auto& info = model.info();
+  return tokens * 2 * sizeof(float) *
+         static_cast<double>(info.layers * info.kv_heads * info.head_dim);
 }
 
 /// Bytes of the frozen linear weights, head included: what a token has to read.
@@ -123,14 +131,18 @@ int main(int argc, char** argv) {
     }
     const double processor_ms = 1e3 * static_cast<double>(processor_time) / CLOCKS_PER_SEC /
                                 static_cast<double>(rounds * tokens);
-    const double bandwidth = read_bandwidth(), bytes = linear_bytes(*model);
+    const double bandwidth = read_bandwidth(), weights = linear_bytes(*model);
+    const double cache =
+        cache_bytes(*model, static_cast<double>(prompt_tokens) + static_cast<double>(tokens) / 2);
+    const double bytes = weights + cache;
     const double rate = 1 / median(token_times);
     const double prompt_rate = static_cast<double>(prompt_tokens) / median(prompt_times);
     const graft::io::Json report{{"prompt_tokens_per_second", prompt_rate},
                                  {"tokens_per_second", rate},
                                  {"best_tokens_per_second", 1 / best_time},
                                  {"processor_ms_per_token", processor_ms},
-                                 {"weight_mib", bytes / (1 << 20)},
+                                 {"weight_mib", weights / (1 << 20)},
+                                 {"cache_mib", cache / (1 << 20)},
                                  {"read_gib_per_second", bandwidth / (1 << 30)},
                                  {"bound_tokens_per_second", bandwidth / bytes},
                                  {"peak_rss_mib", graft::bench::peak_rss_mib()}};
@@ -140,9 +152,11 @@ int main(int argc, char** argv) {
       std::printf(
           "prompt %.0f tokens/s, generation %.1f tokens/s (best %.1f, %.2f ms of all processors a "
           "token), "
-          "%.0f %% of the %.1f that reading %.0f MiB a token at %.1f GiB/s would allow\n",
+          "%.0f %% of the %.1f that reading %.0f MiB of weights and %.0f of keys and values a "
+          "token "
+          "at %.1f GiB/s would allow\n",
           prompt_rate, rate, 1 / best_time, processor_ms, 100 * rate * bytes / bandwidth,
-          bandwidth / bytes, bytes / (1 << 20), bandwidth / (1 << 30));
+          bandwidth / bytes, weights / (1 << 20), cache / (1 << 20), bandwidth / (1 << 30));
     if (profiled) std::fputs(profile.table().c_str(), stderr);
     return 0;
   } catch (const std::exception& error) {

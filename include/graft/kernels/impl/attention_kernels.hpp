@@ -295,49 +295,9 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
   }
 }
 
-/// out = the results of attention_forward_few that are divided by their total.
-GRAFT_SIMD_FN inline void finish_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
-                                     const float* out, Index ldo, const float* highest,
-                                     const float* total) noexcept {
-  for (Index c = 0; c < at.count; ++c) {
-    if (plan.lse != nullptr)
-      plan.lse[plan.lse_of(at, c)] =
-          total[c] == 0.0f ? -__builtin_inff() : highest[c] * kLn2 + std::log(total[c]);
-    const float factor = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
-    float* to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * plan.v_dim;
-    for (Index l = 0; l < plan.v_dim; ++l) to[l] = out[c * ldo + l] * factor;
-  }
-}
-
-/// Puts the parts of attention_forward_few together.
-GRAFT_SIMD_FN inline void join_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
-                                   float* parts, Index count, Index part_size) noexcept {
-  constexpr Index kColumns = kAttentionFewColumns;
-  const Index width = round_up(plan.v_dim, kPanel);
-  float* const out = parts + 2 * kColumns;
-  for (Index c = 0; c < at.count; ++c) {
-    float top = parts[c];
-    for (Index p = 1; p < count; ++p) top = std::max(top, parts[p * part_size + c]);
-    const float shift = top == -__builtin_inff() ? 0.0f : top;
-    float total = 0.0f;
-    for (Index p = 0; p < count; ++p) {
-      const float* const part = parts + p * part_size;
-      const float factor = exp2_small(broadcast(part[c] - shift))[0];
-      total += factor * part[kColumns + c];
-      for (Index l = 0; l < width; l += kLanes) {
-        const Floats v = load(part + 2 * kColumns + c * width + l) * factor;
-        store(out + c * width + l, p == 0 ? v : load(out + c * width + l) + v);
-      }
-    }
-    parts[c] = top;
-    parts[kColumns + c] = total;
-  }
-  finish_few(plan, at, out, width, parts, parts + kColumns);
-}
-
 /// The same for at most kAttentionFewColumns columns, as in generation: lanes are keys, then
-/// values. With `part`, what join_few needs of the keys of `at` goes there: the highest scores and
-/// the totals of the columns, and their sums of values.
+/// values. Gives what join_few needs: the highest scores of the columns, their totals, and their
+/// sums of values, round_up(v_dim, kPanel) apart.
 GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan,
                                                 const AttentionColumns& at, float* scratch,
                                                 float* part) noexcept {
@@ -359,6 +319,8 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
 
   const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
   const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
+  for (Index j = at.key_begin; j < std::min(at.key_end, at.key_begin + kAttentionFewAhead); ++j)
+    for (Index l = 0; l < d; l += 16) __builtin_prefetch(keys + j * a.ldk + l);
   for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionFewKeys) {
     const Index n = std::min(kAttentionFewKeys, at.key_end - k0), padded = round_up(n, kLanes);
     for (Index j = 0; j < n; j += kDotCols) {
@@ -367,7 +329,7 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
       // Neither keys nor values lie one behind the other: they are fetched ahead here.
       const Index next = k0 + j + kAttentionFewAhead;
       for (Index u = 0; u < kDotCols; ++u) {
-        for (Index l = 0; l < (next + u < at.key_end ? d : 0); l += 16)
+        for (Index l = 0; l < (next + u < a.kv_len ? d : 0); l += 16)
           __builtin_prefetch(keys + (next + u) * a.ldk + l);
         for (Index l = 0; l < (k0 + j + u < at.key_end ? e : 0); l += 16)
           __builtin_prefetch(values + (k0 + j + u) * a.ldv + l);
@@ -430,10 +392,37 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
     }
     block_product(at.count, width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
   }
-  if (part == nullptr) return finish_few(plan, at, out, e_width, highest, total);
   std::copy_n(highest, at.count, part);
-  std::copy_n(total, at.count, part + kAttentionFewColumns);
-  std::copy_n(out, at.count * e_width, part + 2 * kAttentionFewColumns);
+  std::copy_n(total, at.count, part + at.count);
+  std::copy_n(out, at.count * e_width, part + 2 * at.count);
+}
+
+/// Puts the parts of attention_forward_few together.
+GRAFT_SIMD_FN inline void join_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
+                                   const float* parts, Index count, Index part_size) noexcept {
+  const Index e = plan.v_dim, width = round_up(e, kPanel);
+  for (Index c = 0; c < at.count; ++c) {
+    float highest = -__builtin_inff(), total = 0.0f;
+    for (Index p = 0; p < count; ++p) highest = std::max(highest, parts[p * part_size + c]);
+    const float shift = highest == -__builtin_inff() ? 0.0f : highest;
+    float* const to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
+    for (Index p = 0; p < count; ++p) {
+      const float* const part = parts + p * part_size;
+      const float factor = exp2_small(broadcast(part[c] - shift))[0];
+      total += factor * part[at.count + c];
+      const float* const from = part + 2 * at.count + c * width;
+      for (Index l = 0; l < e; l += kLanes) {
+        const Index left = std::min<Index>(e - l, kLanes);
+        const Floats sum = p == 0 ? Floats{} : load_partial(to + l, left);
+        store_partial(to + l, fma(factor, load(from + l), sum), left);
+      }
+    }
+    if (plan.lse != nullptr)
+      plan.lse[plan.lse_of(at, c)] =
+          total == 0.0f ? -__builtin_inff() : highest * kLn2 + std::log(total);
+    const float factor = total == 0.0f ? 0.0f : 1.0f / total;
+    for (Index l = 0; l < e; ++l) to[l] *= factor;
+  }
 }
 
 /// Gradients of one block of columns; dk and dv point at key 0 of this key/value head.

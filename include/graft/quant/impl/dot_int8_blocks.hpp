@@ -35,26 +35,68 @@ GRAFT_SIMD_INLINE Ints repeat_chunk(const std::int8_t* p) noexcept {
 #endif
 }
 
-/// 16 bytes of each row, from `at` on.
-GRAFT_SIMD_INLINE Ints gather_chunks(const std::uint8_t* const* rows, Index at) noexcept {
+/// The chunks of all rows as one vector.
+GRAFT_SIMD_INLINE Ints join_chunks(const Chunk* c) noexcept {
 #if GRAFT_SIMD_BYTES == 16
-  return load_chunk(rows[0] + at);
+  return c[0];
 #else
-  const auto low = __builtin_shufflevector(load_chunk(rows[0] + at), load_chunk(rows[1] + at), 0, 1,
-                                           2, 3, 4, 5, 6, 7);
+  const auto low = __builtin_shufflevector(c[0], c[1], 0, 1, 2, 3, 4, 5, 6, 7);
 #if GRAFT_SIMD_BYTES == 64
-  const auto high = __builtin_shufflevector(load_chunk(rows[2] + at), load_chunk(rows[3] + at), 0,
-                                            1, 2, 3, 4, 5, 6, 7);
+  const auto high = __builtin_shufflevector(c[2], c[3], 0, 1, 2, 3, 4, 5, 6, 7);
   return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 #else
   return low;
 #endif
 #endif
 }
+/// 16 bytes of each row, from `at` on.
+GRAFT_SIMD_INLINE Ints gather_chunks(const std::uint8_t* const* rows, Index at) noexcept {
+  Chunk chunks[kInt8Rows];
+  GRAFT_UNROLL
+  for (int r = 0; r < kInt8Rows; ++r) chunks[r] = load_chunk(rows[r] + at);
+  return join_chunks(chunks);
+}
 
 GRAFT_SIMD_INLINE Ints same_bytes(int byte) noexcept {
   return broadcast(static_cast<std::int32_t>(0x01010101U * static_cast<unsigned>(byte)));
 }
+
+#if GRAFT_SIMD_BYTES == 16
+using Codes = kernels::Vec<std::int8_t, 16>;
+using Words = kernels::Vec<std::int16_t, 8>;
+GRAFT_SIMD_INLINE Codes interleave_low(Codes a, Codes b) noexcept {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+GRAFT_SIMD_INLINE Codes interleave_high(Codes a, Codes b) noexcept {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                 31);
+}
+/// Signed bytes as words.
+GRAFT_SIMD_INLINE Words low_words(Ints v) noexcept {
+  const auto bytes = reinterpret_cast<Codes>(v);
+  return reinterpret_cast<Words>(interleave_low(bytes, bytes)) >> 8;
+}
+GRAFT_SIMD_INLINE Words high_words(Ints v) noexcept {
+  const auto bytes = reinterpret_cast<Codes>(v);
+  return reinterpret_cast<Words>(interleave_high(bytes, bytes)) >> 8;
+}
+/// Σ a b of neighbours.
+GRAFT_SIMD_INLINE Ints add_products(Words a, Words b) noexcept {
+#if GRAFT_X86
+  asm("pmaddwd {%1, %0|%0, %1}" : "+x"(a) : "x"(b));
+  return reinterpret_cast<Ints>(a);
+#else
+  Ints r;
+  for (int i = 0; i < 4; ++i) r[i] = a[2 * i] * b[2 * i] + a[2 * i + 1] * b[2 * i + 1];
+  return r;
+#endif
+}
+/// Σ w s over the four bytes of each lane, for w as words.
+GRAFT_SIMD_INLINE Ints dot_words(Words low, Words high, Ints s) noexcept {
+  const Ints a = add_products(low, low_words(s)), b = add_products(high, high_words(s));
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7);
+}
+#endif
 
 /// sum + Σ u s over the four bytes of each lane: u unsigned, s signed. Exact while 2 u |s| < 2¹⁵
 /// (vpmaddubsw).
@@ -68,10 +110,9 @@ GRAFT_SIMD_INLINE Ints dot_bytes(Ints sum, Ints u, Ints s) noexcept {
   asm("vpmaddwd {%1, %0, %0|%0, %0, %1}" : "+x"(words) : "x"(broadcast(0x00010001)));
   return sum + words;
 #else
-  const auto a = reinterpret_cast<kernels::Vec<std::uint8_t, 16> >(u);
-  const auto b = reinterpret_cast<kernels::Vec<std::int8_t, 16> >(s);
-  for (int i = 0; i < 16; ++i) sum[i / 4] += a[i] * b[i];
-  return sum;
+  const auto bytes = reinterpret_cast<Codes>(u);
+  return sum + dot_words(reinterpret_cast<Words>(interleave_low(bytes, Codes{})),
+                         reinterpret_cast<Words>(interleave_high(bytes, Codes{})), s);
 #endif
 }
 /// The same for two signed factors. At 64 bytes, it is that of w + 128.
@@ -84,10 +125,7 @@ GRAFT_SIMD_INLINE Ints dot_signed(Ints sum, Ints w, Ints s) noexcept {
   asm("vpsignb {%2, %1, %0|%0, %1, %2}" : "=x"(turned) : "x"(s), "x"(w));
   return dot_bytes(sum, magnitude, turned);
 #else
-  const auto a = reinterpret_cast<kernels::Vec<std::int8_t, 16> >(w);
-  const auto b = reinterpret_cast<kernels::Vec<std::int8_t, 16> >(s);
-  for (int i = 0; i < 16; ++i) sum[i / 4] += a[i] * b[i];
-  return sum;
+  return sum + dot_words(low_words(w), high_words(w), s);
 #endif
 }
 /// −offset Σ s, where sums of codes begin that stand for code − offset.
@@ -164,17 +202,20 @@ struct Int8Nibbles {
   static constexpr Index kValues = 32, kBytes = kSize;
   static constexpr bool kMinimum = kOffset == 0;
 
-  /// Bit 4 of sixteen values by rows, from their fifth bits at `at`.
+  /// Eight bytes: bit k of `bits` is bit 4 of byte k.
+  GRAFT_SIMD_INLINE static long long spread(std::uint64_t bits) noexcept {
+    const std::uint64_t bytes =
+        ((bits & 0x7f) * 0x0002'0408'1020'4081U & 0x0101'0101'0101'0101U) | (bits & 0x80) << 49;
+    return static_cast<long long>(bytes << 4);
+  }
+  /// The fifth bits of sixteen values of each row, from those at `at`.
   GRAFT_SIMD_INLINE static Ints fifths(const std::uint8_t* const* rows, Index at) noexcept {
-    std::uint64_t bytes[2 * kInt8Rows];
-    for (int i = 0; i < 2 * kInt8Rows; ++i) {
-      const std::uint64_t bits = rows[i / 2][at + i % 2];  // one a byte: bit k of them to byte k
-      bytes[i] = ((bits & 0x7f) * 0x0002'0408'1020'4081U & 0x0101'0101'0101'0101U) | (bits & 0x80)
-                                                                                         << 49;
-    }
-    Ints v;
-    __builtin_memcpy(&v, bytes, sizeof v);
-    return v << 4;
+    Chunk chunks[kInt8Rows];
+    GRAFT_UNROLL
+    for (int r = 0; r < kInt8Rows; ++r)
+      chunks[r] = reinterpret_cast<Chunk>(
+          kernels::Vec<long long, 2>{spread(rows[r][at]), spread(rows[r][at + 1])});
+    return join_chunks(chunks);
   }
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* const* rows, const std::int8_t* codes,
                                     const float* pairs, Int8Sums& sums) noexcept {
@@ -284,6 +325,8 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void dot_int8(const void* rows, Index row_bytes, In
                                            float* y) noexcept {
   const auto* const bytes = static_cast<const std::uint8_t*>(rows);
   const std::uint8_t* const end = bytes + count * row_bytes;
+  for (const std::uint8_t* p = bytes; p < std::min(end, bytes + kInt8Ahead); p += 64)
+    __builtin_prefetch(p);
   for (Index j = 0; j < count; j += kInt8Rows) {
     const std::uint8_t* row[kInt8Rows];
     GRAFT_UNROLL
