@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "graft/autograd/ops/loss.hpp"
 #include "graft/autograd/ops/norm.hpp"
 #include "graft/autograd/ops/shape.hpp"
+#include "graft/kernels/frozen.hpp"
 #include "graft/layers/any_linear.hpp"
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/forward_context.hpp"
@@ -350,6 +352,36 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
 
   BasicAnyLinear<T> base_;
 };
+
+/// The outputs of several layers for one input. Frozen layers that round a few rows to 8 bits (see
+/// Activations) do that once and share one loop of the thread pool.
+template <std::floating_point T, std::size_t N>
+std::array<BasicVar<T>, N> apply_each(const BasicVar<T>& x,
+                                      const std::array<const BasicLinearSite<T>*, N>& sites) {
+  std::array<BasicVar<T>, N> results;
+  if constexpr (std::is_same_v<T, float>) {
+    std::array<kernels::FrozenPart, N> parts;
+    bool together = x.rows() <= kernels::kMaxInt8Rows && !x.requires_grad();
+    for (std::size_t i = 0; together && i < N; ++i) {
+      together = !sites[i]->adapted(x.tape());
+      if (together) parts[i].w = sites[i]->base().frozen_weight();
+      together = together && parts[i].w.dot_int8 != nullptr && parts[i].w.in == x.cols();
+    }
+    if (together) {
+      for (std::size_t i = 0; i < N; ++i) {
+        const Index out = parts[i].w.out;
+        results[i] = x.tape().constant(BasicTensor<T>::empty(x.shape().with_last(out)));
+        parts[i].bias = sites[i]->base().bias().data();
+        parts[i].y = results[i].value().data();
+        parts[i].ldy = out;
+      }
+      kernels::frozen_forward_each(parts.data(), N, x.value().data(), x.rows(), x.cols());
+      return results;
+    }
+  }
+  for (std::size_t i = 0; i < N; ++i) results[i] = (*sites[i])(x);
+  return results;
+}
 
 /// Adapter of an embedding site behind type erasure.
 template <std::floating_point T>
