@@ -579,6 +579,11 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
     json.at("model_type").fail(concat("architecture '", type, "' is not supported"));
   }
   auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
+  // Metadata and rows that were copied need no memory any more.
+  const auto built = [&file](std::unique_ptr<BasicModel<T>> model) {
+    file->release();
+    return model;
+  };
   const std::string architecture = file->metadata().get_string("general.architecture");
   if (architecture == "llama" || architecture == "qwen2" || architecture == "qwen3") {
     const auto config = detail::llama_config(*file, architecture);
@@ -591,13 +596,13 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
                  : 0;
     };
     const auto rename = [](const std::string& name) { return detail::gguf_name(name); };
-    return std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows));
+    return built(std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows)));
   }
   if (architecture == "gemma3") {
     const auto rename = [](const std::string& name) { return detail::gguf_name(name, true); };
-    return std::make_unique<BasicGemma3<T>>(
+    return built(std::make_unique<BasicGemma3<T>>(
         detail::gemma3_config(*file),
-        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; }));
+        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; })));
   }
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }
