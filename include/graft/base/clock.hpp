@@ -6,8 +6,8 @@
 
 namespace graft::inline v0_1 {
 
-/// Nanoseconds of a clock that only goes forwards. What <chrono> says too, but the calendar that
-/// comes with it takes every user's compiler a tenth of a second.
+/// Nanoseconds of a clock that only goes forwards: std::chrono::steady_clock without its header,
+/// whose calendar takes every user's compiler a tenth of a second.
 inline std::int64_t monotonic_nanoseconds() noexcept {
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
