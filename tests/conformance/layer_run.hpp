@@ -114,10 +114,14 @@ void compare_gradients(Checker& check, const std::map<std::string, BasicTensor<T
     if (!view.name.starts_with(prefix)) continue;
     const std::string key = view.name.substr(prefix.size());
     auto it = gradients.find(key);
-    // PEFT stores biases of modules that are trained whole under two names.
+    // PEFT stores biases of modules that are trained whole under two names, those of layers inside
+    // with the adapter's name.
     static constexpr std::string_view kWhole = ".modules_to_save.";
-    if (const auto at = key.find(kWhole); it == gradients.end() && at != key.npos)
-      it = gradients.find(key.substr(0, at + 1) + key.substr(at + kWhole.size()));
+    if (const auto at = key.find(kWhole); it == gradients.end() && at != key.npos) {
+      const auto rest = key.substr(at + kWhole.size());
+      for (const auto& name : {rest, rest.substr(rest.find('.') + 1)})
+        if (it == gradients.end()) it = gradients.find(key.substr(0, at + 1) + name);
+    }
     const auto expected = graft::io::to_f64(view);
     if (it == gradients.end())
       check.fail(view.name, concat(view.name, " has no parameter"));
