@@ -63,6 +63,46 @@ TEST_CASE("sparse_matmul is the dense product, over more rows than one slice") {
         }) < 1e-8);
   CHECK_THROWS_AS(sparse_matmul<double>(tape.constant(values), tape.constant(values), pattern),
                   graft::ShapeError);
+  CHECK(gradient_error({{2, 3, 11}, {2, 3, 7}, {30}}, {2, 3, 11}, [&](const auto& v) {
+          return add_sparse_matmul<double>(v[0], v[1], v[2], pattern);
+        }) < 1e-8);
+  const auto base = checks::random_tensor<double>({3, 50, 11}, 3);
+  const auto sum = add_sparse_matmul<double>(tape.constant(base), tape.constant(x),
+                                             tape.constant(values), pattern)
+                       .value();
+  CHECK(checks::relative_error(sum, add(tape.constant(base), tape.constant(y)).value()) < 1e-14);
+  CHECK_THROWS_AS(
+      add_sparse_matmul<double>(tape.constant(x), tape.constant(x), tape.constant(values), pattern),
+      graft::ShapeError);
+}
+
+TEST_CASE("the gradients of sparse_matmul in float are those in double, for all widths of panels") {
+  auto pattern = std::make_shared<graft::SparsePattern>();
+  pattern->rows = 140;
+  pattern->cols = 37;
+  std::mt19937 generator(8);
+  for (int i = 0; i < 333; ++i) {
+    pattern->row.push_back(static_cast<std::int32_t>(generator() % 140));
+    pattern->col.push_back(static_cast<std::int32_t>(generator() % 37));
+  }
+  const auto gradients = [&]<class T>(T, Index n) {
+    const BasicParameter<T> x(checks::random_tensor<T>({n, 37}, 1)),
+        v(checks::random_tensor<T>({333}, 2));
+    BasicTape<T> tape;
+    const auto y = sparse_matmul(tape.parameter(x), tape.parameter(v), pattern);
+    tape.backward(y, checks::random_tensor<T>({n, 140}, 3));
+    return std::pair(x.grad().clone(), v.grad().clone());
+  };
+  for (const Index n : {1, 15, 16, 33, 100, 128, 129, 200, 300}) {
+    INFO(n);
+    const auto [x, v] = gradients(1.0F, n);
+    const auto [exact_x, exact_v] = gradients(1.0, n);
+    double worst_x = 0, worst_v = 0;
+    for (Index i = 0; i < x.size(); ++i) worst_x = std::max(worst_x, std::abs(x[i] - exact_x[i]));
+    for (Index i = 0; i < v.size(); ++i) worst_v = std::max(worst_v, std::abs(v[i] - exact_v[i]));
+    CHECK(worst_x < 1e-4);
+    CHECK(worst_v < 1e-3);
+  }
 }
 
 TEST_CASE("block_circulant differentiates for even and odd blocks and refuses other sizes") {

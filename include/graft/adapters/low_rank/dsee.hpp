@@ -259,7 +259,7 @@ class BasicDSEE {
       y = linear_low_rank(base, x, dropped, a, b, scaling_);
     }
     if (values_.size() == 0) return y;
-    return add(y, sparse_matmul(dropped, scale(tape.parameter(values_), scaling_), pattern_));
+    return add_sparse_matmul(y, dropped, scale(tape.parameter(values_), scaling_), pattern_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(4);

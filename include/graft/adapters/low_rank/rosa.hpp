@@ -180,7 +180,7 @@ class BasicRoSA {
     auto y = a_ ? linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_),
                                   tape.parameter(b_), scaling_)
                 : linear(base, x);
-    if (values_.size() > 0) y = add(y, sparse_matmul(x, tape.parameter(values_), pattern_));
+    if (values_.size() > 0) y = add_sparse_matmul(y, x, tape.parameter(values_), pattern_);
     if (!collector_) return y;
     return observe_linear<T>(y, x,
                              [c = collector_](const auto& in, const auto& dy) { c->see(in, dy); });

@@ -85,7 +85,7 @@ class BasicNeuroAda {
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
-    const auto y = add(linear(base, x), sparse_matmul(x, x.tape().parameter(values_), pattern_));
+    const auto y = add_sparse_matmul(linear(base, x), x, x.tape().parameter(values_), pattern_);
     if (!sum_) return y;
     return observe_linear<T>(y, x,
                              [sum = sum_](const auto& in, const auto& dy) { sum->see(in, dy, 1); });

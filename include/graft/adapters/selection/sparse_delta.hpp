@@ -47,7 +47,7 @@ class BasicSparseDelta {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto y = linear(base, x);
-    if (values_.size() > 0) y = add(y, sparse_matmul(x, x.tape().parameter(values_), pattern_));
+    if (values_.size() > 0) y = add_sparse_matmul(y, x, x.tape().parameter(values_), pattern_);
     if (!observer_) return y;
     const auto* context = x.tape().template context<ForwardContext>();
     const Index examples = context != nullptr ? context->batch : 1;

@@ -98,7 +98,7 @@ class BasicSHiRA {
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
-    return add(linear(base, x), sparse_matmul(x, x.tape().parameter(values_), pattern_));
+    return add_sparse_matmul(linear(base, x), x, x.tape().parameter(values_), pattern_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);

@@ -132,7 +132,7 @@ class BasicSupertuning {
     const auto y = a_ ? linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_),
                                         tape.parameter(b_), scaling_)
                       : linear(base, x);
-    return add(y, sparse_matmul(x, tape.parameter(values_), pattern_));
+    return add_sparse_matmul(y, x, tape.parameter(values_), pattern_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(a_ ? 4 : 2);

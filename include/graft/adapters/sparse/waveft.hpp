@@ -126,7 +126,7 @@ class BasicWaveFT {
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     const auto c = scale(x.tape().parameter(c_), scaling_);
     const auto y = linear(base, x);
-    if (!in_level_) return add(y, sparse_matmul(x, c, pattern_));
+    if (!in_level_) return add_sparse_matmul(y, x, c, pattern_);
     const auto columns = transpose(reshape(x, {x.rows(), x.cols()}));
     const auto z = wavelet_synthesis(
         sparse_columns(wavelet_analysis(columns, in_level_), c, pattern_), out_level_);

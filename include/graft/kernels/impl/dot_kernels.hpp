@@ -121,13 +121,19 @@ GRAFT_SIMD_FN inline void add_low_rank(const Product& q, Index row0, Index rows,
   }
 }
 
-/// One task of the same with b.dot, all rows and alpha 1.
+/// One task of the same with b.dot, or with b.dot_int8 where A is in 8 bits, all rows and alpha 1.
 GRAFT_SIMD_FN inline void run_stored_dot_task(const Product& q, Index task,
                                               float* scratch) noexcept {
   const Index col0 = task * q.col_block;
   const Index cols = std::min(q.col_block, q.n - col0);
-  q.b.dot(static_cast<const char*>(q.b.blocks) + col0 * q.b.row_bytes, q.b.row_bytes, cols, q.k,
-          q.a, q.m, q.a_row, scratch, q.col_block);
+  const char* const rows = static_cast<const char*>(q.b.blocks) + col0 * q.b.row_bytes;
+  if (q.codes == nullptr) {
+    q.b.dot(rows, q.b.row_bytes, cols, q.k, q.a, q.m, q.a_row, scratch, q.col_block);
+  } else {
+    for (Index i = 0; i < q.m; ++i)
+      q.b.dot_int8(rows, q.b.row_bytes, cols, q.k, q.codes + i * q.k,
+                   q.pairs + i * (2 * q.k / kInt8Block), scratch + i * q.col_block);
+  }
   for (Index i = 0; i < q.m; ++i) {
     float* c = q.c + i * q.ldc + col0;
     for (Index j = 0; j < cols; j += kLanes) {

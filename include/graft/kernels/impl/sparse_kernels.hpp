@@ -1,58 +1,101 @@
 // Sparse products of one instruction set. No include guard.
 namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 
-/// Columns [first, first + count) of sparse_rows.
+/// x + row · ld as one pointer: without the barrier GCC computes the address of each vector anew.
+GRAFT_SIMD_INLINE const float* row_of(const float* x, Index row, Index ld) noexcept {
+  const float* at = x + row * ld;
+  __asm__("" : "+r"(at));
+  return at;
+}
+
+/// d[place[i]] += the sum of v[i], for i < count.
+GRAFT_SIMD_INLINE void add_sums(Floats (&v)[kLanes], const std::int32_t (&place)[kLanes], int count,
+                                float* d) noexcept {
+  transpose(v);
+  GRAFT_UNROLL
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    GRAFT_UNROLL
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  }
+  float sums[kLanes];
+  store(sums, v[0]);
+  for (int i = 0; i < count; ++i) d[place[i]] += sums[i];
+}
+
+/// `kVectors` whole vectors of one group of sparse_rows.
+template <int kVectors>
+GRAFT_SIMD_INLINE void sparse_row(const SparseGroups& s, Index g, const float* values,
+                                  const float* x, Index ld, float* y) noexcept {
+  Floats sum[kVectors] = {};
+  for (Index e = s.start[g]; e < s.start[g + 1]; ++e) {
+    const float v = values[s.element[e]];
+    const float* row = row_of(x, s.other[e], ld);
+    GRAFT_UNROLL
+    for (int u = 0; u < kVectors; ++u) sum[u] = fma(v, load(row + u * kLanes), sum[u]);
+  }
+  GRAFT_UNROLL
+  for (int u = 0; u < kVectors; ++u) store(y + u * kLanes, sum[u]);
+}
+
+/// sparse_rows for `count` columns, `ld` between the rows of x and of y, and the groups
+/// [first, last).
 GRAFT_SIMD_FN inline void sparse_rows_slice(const SparseGroups& s, const float* values,
-                                            const float* x, Index n, Index first, Index count,
-                                            float* y) noexcept {
-  constexpr Index kWide = 4 * kLanes;
-  for (Index g = 0; g < s.groups; ++g) {
-    const Index begin = s.start[g], end = s.start[g + 1];
-    float* to = y + g * n + first;
-    const float* from = x + first;
+                                            const float* x, Index ld, Index count, Index first,
+                                            Index last, float* y) noexcept {
+  for (Index g = first; g < last; ++g) {
+    float* to = y + g * ld;
     Index j = 0;
-    for (; j + kWide <= count; j += kWide) {
-      Floats sum[4] = {};
-      for (Index e = begin; e < end; ++e) {
-        const float v = values[s.element[e]];
-        const float* row = from + s.other[e] * n + j;
-        GRAFT_UNROLL
-        for (int u = 0; u < 4; ++u) sum[u] = fma(v, load(row + u * kLanes), sum[u]);
-      }
-      GRAFT_UNROLL
-      for (int u = 0; u < 4; ++u) store(to + j + u * kLanes, sum[u]);
-    }
+    for (; j + 8 * kLanes <= count; j += 8 * kLanes) sparse_row<8>(s, g, values, x + j, ld, to + j);
+    for (; j + 2 * kLanes <= count; j += 2 * kLanes) sparse_row<2>(s, g, values, x + j, ld, to + j);
     for (; j < count; j += kLanes) {
-      const Index m = count - j < kLanes ? count - j : kLanes;
+      const Index m = std::min<Index>(kLanes, count - j);
       Floats sum = {};
-      for (Index e = begin; e < end; ++e)
-        sum = fma(values[s.element[e]], load_partial(from + s.other[e] * n + j, m), sum);
+      for (Index e = s.start[g]; e < s.start[g + 1]; ++e)
+        sum = fma(values[s.element[e]], load_partial(x + s.other[e] * ld + j, m), sum);
       store_partial(to + j, sum, m);
     }
   }
 }
 
-/// Groups [first, first + count) of sparse_dots.
+/// Adds `count` columns of sparse_dots to d, for the groups [first, last).
 GRAFT_SIMD_FN inline void sparse_dots_slice(const SparseGroups& s, const float* a, const float* b,
-                                            Index n, Index first, Index count, float* d) noexcept {
-  for (Index g = first; g < first + count; ++g) {
-    const float* left = a + g * n;
-    for (Index e = s.start[g]; e < s.start[g + 1]; ++e) {
-      const float* right = b + s.other[e] * n;
-      Floats sum[4] = {};
-      Index j = 0;
-      for (; j + 4 * kLanes <= n; j += 4 * kLanes) {
-        GRAFT_UNROLL
-        for (int u = 0; u < 4; ++u)
-          sum[u] = fma(load(left + j + u * kLanes), load(right + j + u * kLanes), sum[u]);
+                                            Index ld, Index count, Index first, Index last,
+                                            float* d) noexcept {
+  constexpr Index kHeld = 8;
+  Floats sums[kLanes] = {};  // of elements whose lanes are added together
+  std::int32_t place[kLanes];
+  int pending = 0;
+  for (Index g = first; g < last; ++g) {
+    for (Index j = 0; j < count; j += kHeld * kLanes) {
+      const Index here = count - j;
+      const auto lanes = [&](Index u) { return std::clamp<Index>(here - u * kLanes, 0, kLanes); };
+      Floats held[kHeld];
+      GRAFT_UNROLL
+      for (Index u = 0; u < kHeld; ++u)
+        held[u] = lanes(u) > 0 ? load_partial(a + g * ld + j + u * kLanes, lanes(u)) : Floats{};
+      for (Index e = s.start[g]; e < s.start[g + 1]; ++e) {
+        const float* row = row_of(b + j, s.other[e], ld);
+        Floats even = {}, odd = {};
+        if (here >= kHeld * kLanes) {
+          GRAFT_UNROLL
+          for (Index u = 0; u < kHeld; u += 2) {
+            even = fma(held[u], load(row + u * kLanes), even);
+            odd = fma(held[u + 1], load(row + (u + 1) * kLanes), odd);
+          }
+        } else {
+          for (Index u = 0; u < kHeld && lanes(u) > 0; ++u)
+            even = fma(held[u], load_partial(row + u * kLanes, lanes(u)), even);
+        }
+        sums[pending] = even + odd;
+        place[pending] = s.element[e];
+        if (++pending == kLanes) {
+          add_sums(sums, place, pending, d);
+          pending = 0;
+        }
       }
-      for (; j < n; j += kLanes) {
-        const Index m = n - j < kLanes ? n - j : kLanes;
-        sum[0] = fma(load_partial(left + j, m), load_partial(right + j, m), sum[0]);
-      }
-      d[s.element[e]] = reduce_add((sum[0] + sum[1]) + (sum[2] + sum[3]));
     }
   }
+  add_sums(sums, place, pending, d);
 }
 
 }  // namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS
