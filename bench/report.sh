@@ -1,6 +1,7 @@
 #!/bin/sh
-# The cost of every method over the frozen layer as one folder: overhead.md (table of ratios), overhead.json, and
-# overhead.svg (steps and memory by rows; needs gnuplot). Further arguments go to bench_overhead.
+# The cost of every method over the frozen layer as one folder: overhead.md (table of ratios), overhead.json,
+# overhead.svg (steps and memory by rows; needs gnuplot), and command.txt (the command; the processor), from which
+# cmake/readme_tables.py --overhead FOLDER makes the README's table. Further arguments go to bench_overhead.
 # Usage: bench/report.sh FOLDER [--methods LIST] [--shape LIST] [--rows LIST] [--seconds S] [--threads N]
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,6 +14,10 @@ shift
 }
 mkdir -p "$folder"
 "$program" --json "$@" >"$folder/overhead.json"
+{
+  echo "bench/report.sh FOLDER${*:+ $*}"
+  sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -1
+} >"$folder/command.txt"
 "$program" --from "$folder/overhead.json" >"$folder/overhead.md"
 "$program" --from "$folder/overhead.json" --plot-data >"$folder/overhead.tsv"
 if command -v gnuplot >/dev/null 2>&1; then

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""The README's tables of methods, as `graft methods` and `graft methods --peft` tell them.
+"""The README's tables of methods, as `graft methods` and `graft methods --peft` tell them, and of their cost.
 
-Usage: cmake/readme_tables.py --graft build/release/bin/graft [--write]
+Usage: cmake/readme_tables.py --graft build/release/bin/graft [--overhead FOLDER] [--write]
 
 Without --write it compares, and exits 1 if README.md is out of date. The tables stand between
-`<!-- table: NAME -->` and `<!-- end -->`.
+`<!-- table: NAME -->` and `<!-- end -->`. FOLDER is what bench/report.sh left; without it the table of costs is
+left as it is.
 """
 import argparse
 import json
@@ -58,20 +59,48 @@ def peft(program):
     return folded(title, table(["tuner", *columns], rows))
 
 
+def overhead(folder):
+    entries = json.loads((folder / "overhead.json").read_text())
+    command, machine = (folder / "command.txt").read_text().splitlines()
+    measured = sorted((e for e in entries if "step" in e), key=lambda e: e["step"])
+    within = sum(e["step"] <= 1.25 for e in measured)
+
+    def rows(list_):
+        return [[f"`{e['method']}`", e["family"].replace("_", " "), f"{e['forward']:.2f}", f"{e['step']:.2f}",
+                 f"{e['operations']:.2f}", f"{e['extra_mib']:.1f}", e.get("remark", "")] for e in list_]
+    header = ["method", "family", "forward", "step", "operations", "extra MiB", "remark"]
+    align = ["---", "---", "---:", "---:", "---:", "---:", "---"]
+    layer = f"layer {measured[0]['layer']}, {measured[0]['rows']} rows"
+    intro = (f"`{command}` on {machine}: times over those of the frozen layer alone ({layer}). *operations*: those of "
+             "the products in a step over the frozen step's, the bound by arithmetic; *extra MiB*: parameters, gradients "
+             f"and what a step keeps. {within} of {len(measured)} methods take at most 1.25 of the frozen step. "
+             "The others and their bounds come first.")
+    above = table(header, rows(e for e in reversed(measured) if e["step"] > 1.25), align)
+    rest = table(header, rows(e for e in measured if e["step"] <= 1.25), align)
+    others = ", ".join(f"`{e['method']}`" for e in entries if "step" not in e)
+    return "\n\n".join([intro, folded(f"{len(measured) - within} methods above 1.25", above),
+                        folded(f"{within} methods within 1.25", rest),
+                        f"Not measured, as they need a whole model: {others}."])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graft", required=True, help="the program")
+    parser.add_argument("--overhead", type=pathlib.Path, help="folder of bench/report.sh")
     parser.add_argument("--write", action="store_true", help="bring README.md up to date")
     options = parser.parse_args()
     path = pathlib.Path(__file__).resolve().parent.parent / "README.md"
     old = new = path.read_text()
-    for name, make in (("methods", methods), ("peft", peft)):
+    tables = [("methods", lambda: methods(options.graft)), ("peft", lambda: peft(options.graft))]
+    if options.overhead:
+        tables.append(("overhead", lambda: overhead(options.overhead)))
+    for name, make in tables:
         begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
         before, found, rest = new.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
             sys.exit(f"README.md: no '{begin.strip()}' with '{end}'")
-        new = before + begin + make(options.graft) + "\n" + end + after
+        new = before + begin + make() + "\n" + end + after
     if new == old:
         return
     if options.write:

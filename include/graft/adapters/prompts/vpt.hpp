@@ -43,9 +43,13 @@ template <std::floating_point T>
 class BlockPrompts {
  public:
   /// Uniform in ±v, v = √(6 / (3 ∏patch + width)); the layer: normal, variance 2 / out.
+  /// @throws ValueError for a model without blocks.
   BlockPrompts(const VptConfig& config, const std::vector<std::string>& names,
                const BasicSiteTable<T>& table, InitContext<T>& context)
       : names_(names), dropout_(config.dropout) {
+    if (names.empty())
+      throw ValueError(concat("virtual tokens of blocks: the model (", table.info.architecture,
+                              ") has no blocks to put them before"));
     const Index d = table.info.hidden_size, width = config.project > 0 ? config.project : d;
     Index patch = 0;
     if (!table.linear.empty() && !table.linear.front()->conv.kernel.empty()) {

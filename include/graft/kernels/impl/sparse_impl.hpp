@@ -1,5 +1,6 @@
 #pragma once
 
+#include "graft/base/profile.hpp"
 #include "graft/kernels/impl/chunks.hpp"
 #include "graft/kernels/impl/gemm_impl.hpp"
 #include "graft/kernels/simd.hpp"
@@ -57,6 +58,7 @@ inline constexpr Index kSparseTask = 128;  // groups
 template <class T>
 void sparse_rows(const SparseGroups& s, const T* values, const T* x, Index n, SparseLayout layout,
                  T* y) {
+  const ProfileScope profile("sparse product", 2.0 * s.start[s.groups] * static_cast<double>(n), 0);
   const Index parts = (s.groups + kSparseTask - 1) / kSparseTask;
   ThreadPool::global().parallel_for(SparseSlice::slices(n) * parts, [&](Index task) {
     const SparseSlice slice(task / parts, n, layout);
@@ -69,6 +71,8 @@ void sparse_rows(const SparseGroups& s, const T* values, const T* x, Index n, Sp
 template <class T>
 void sparse_dots(const SparseGroups& s, const T* a, const T* b, Index n, SparseLayout layout,
                  T* d) {
+  const ProfileScope profile("sparse gradient", 2.0 * s.start[s.groups] * static_cast<double>(n),
+                             0);
   ThreadPool::global().parallel_for((s.groups + kSparseTask - 1) / kSparseTask, [&](Index task) {
     const Index first = task * kSparseTask, last = std::min(first + kSparseTask, s.groups);
     for (Index e = s.start[first]; e < s.start[last]; ++e) d[s.element[e]] = 0;
