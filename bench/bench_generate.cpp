@@ -1,5 +1,6 @@
 // Times prompt processing and generation, one token at a time, of a model file on fixed random
-// tokens, beside what reading the weights once a token would take; prints one JSON object.
+// tokens, beside what reading the weights and the cached keys and values once a token would take;
+// prints one JSON object.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -10,7 +11,9 @@
 
 #include "graft/base/profile.hpp"
 #include "graft/io/json.hpp"
+#include "graft/models/compute.hpp"
 #include "graft/models/load.hpp"
+#include "graft/train/generate.hpp"
 #include "peak_rss.hpp"
 
 namespace {
@@ -46,6 +49,13 @@ double read_bandwidth() {
   return static_cast<double>(kPart * kParts) / best;
 }
 
+/// Bytes of the keys and values of so many tokens.
+double cache_bytes(const graft::models::CausalModel& model, double tokens) {
+  const auto& info = model.info();
+  return tokens * 2 * sizeof(float) *
+         static_cast<double>(info.layers * info.kv_heads * info.head_dim);
+}
+
 /// Bytes of the frozen linear weights, head included: what a token has to read.
 double linear_bytes(const graft::models::CausalModel& model) {
   double bytes = 0;
@@ -62,7 +72,7 @@ double linear_bytes(const graft::models::CausalModel& model) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::string file;
+  std::string file, compute = "auto", activations = "auto";
   Index prompt_tokens = 512, tokens = 64, rounds = 3;
   int threads = 0;
   bool json = false, profiled = false;
@@ -73,6 +83,8 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", rounds, "Times that both are done; medians count")
       ->check(CLI::PositiveNumber);
   app.add_option("--threads", threads)->check(CLI::NonNegativeNumber);
+  app.add_option("--compute", compute, "Products of the prompt: auto, f32, bf16, f32-split");
+  app.add_option("--activations", activations, "Input of products of few rows: auto, f32, int8");
   app.add_flag("--json", json);
   app.add_flag("--profile", profiled, "Also print where the time of the tokens goes");
   try {
@@ -85,6 +97,8 @@ int main(int argc, char** argv) {
     auto loaded = graft::models::load<float>(file);
     auto* model = dynamic_cast<graft::models::CausalModel*>(loaded.get());
     if (model == nullptr) throw graft::ValueError(file + ": no language model");
+    graft::models::set_compute(*model, graft::models::compute_named(compute));
+    graft::models::set_activations(*model, graft::models::activations_named(activations));
     std::mt19937 random(1);
     const auto vocabulary = static_cast<unsigned>(model->info().vocabulary);
     std::vector<double> prompt_times, token_times;
@@ -106,10 +120,10 @@ int main(int argc, char** argv) {
         const auto processor_begin = std::clock();
         graft::Tape tape({.gradients = false, .training = false});
         const auto logits = model->next_logits(tape, batch, cache);
-        const auto best = std::max_element(logits.begin(), logits.end());
+        const auto best = graft::likeliest_token(std::span<const float>(logits.span()));
         (i == 0 ? prompt_times : times).push_back(seconds_since(begin));
         if (i > 0) processor_time += std::clock() - processor_begin;
-        batch.ids = {static_cast<std::int32_t>(best - logits.begin())};
+        batch.ids = {best};
         batch.seq_len = 1;
       }
       best_time = std::min(best_time, *std::min_element(times.begin(), times.end()));
@@ -117,14 +131,18 @@ int main(int argc, char** argv) {
     }
     const double processor_ms = 1e3 * static_cast<double>(processor_time) / CLOCKS_PER_SEC /
                                 static_cast<double>(rounds * tokens);
-    const double bandwidth = read_bandwidth(), bytes = linear_bytes(*model);
+    const double bandwidth = read_bandwidth(), weights = linear_bytes(*model);
+    const double cache =
+        cache_bytes(*model, static_cast<double>(prompt_tokens) + static_cast<double>(tokens) / 2);
+    const double bytes = weights + cache;
     const double rate = 1 / median(token_times);
     const double prompt_rate = static_cast<double>(prompt_tokens) / median(prompt_times);
     const graft::io::Json report{{"prompt_tokens_per_second", prompt_rate},
                                  {"tokens_per_second", rate},
                                  {"best_tokens_per_second", 1 / best_time},
                                  {"processor_ms_per_token", processor_ms},
-                                 {"weight_mib", bytes / (1 << 20)},
+                                 {"weight_mib", weights / (1 << 20)},
+                                 {"cache_mib", cache / (1 << 20)},
                                  {"read_gib_per_second", bandwidth / (1 << 30)},
                                  {"bound_tokens_per_second", bandwidth / bytes},
                                  {"peak_rss_mib", graft::bench::peak_rss_mib()}};
@@ -134,9 +152,11 @@ int main(int argc, char** argv) {
       std::printf(
           "prompt %.0f tokens/s, generation %.1f tokens/s (best %.1f, %.2f ms of all processors a "
           "token), "
-          "%.0f %% of the %.1f that reading %.0f MiB a token at %.1f GiB/s would allow\n",
+          "%.0f %% of the %.1f that reading %.0f MiB of weights and %.0f of keys and values a "
+          "token "
+          "at %.1f GiB/s would allow\n",
           prompt_rate, rate, 1 / best_time, processor_ms, 100 * rate * bytes / bandwidth,
-          bandwidth / bytes, bytes / (1 << 20), bandwidth / (1 << 30));
+          bandwidth / bytes, weights / (1 << 20), cache / (1 << 20), bandwidth / (1 << 30));
     if (profiled) std::fputs(profile.table().c_str(), stderr);
     return 0;
   } catch (const std::exception& error) {

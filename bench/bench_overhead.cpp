@@ -5,6 +5,8 @@
 // Methods of linear layers sit on the layer itself. Others get the layer with what they change: a
 // hidden state, a normalisation, an attention, an embedding or virtual tokens behind or before it,
 // in the frozen map as well.
+#include <algorithm>
+#include <cctype>
 #include <map>
 
 #include "adapter_overhead.hpp"
@@ -296,11 +298,14 @@ std::vector<Candidate> candidates(const std::vector<std::string>& wanted) {
     }
   }
   if (wanted.empty()) return all;
+  const auto upper = [](unsigned char c) { return std::toupper(c); };
   std::vector<Candidate> chosen;
   for (const auto& name : wanted) {
-    const auto it =
-        std::find_if(all.begin(), all.end(), [&](const auto& c) { return c.name == name; });
-    if (it == all.end()) throw ValueError(concat("--methods: ", name, " is not known"));
+    const auto it = std::find_if(all.begin(), all.end(), [&](const auto& c) {
+      return std::ranges::equal(c.name, name, {}, upper, upper);
+    });
+    if (it == all.end())
+      throw ValueError(concat("--methods: ", name, " is not known; \"graft methods\" lists them"));
     chosen.push_back(*it);
   }
   return chosen;

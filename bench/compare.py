@@ -484,7 +484,8 @@ class Bench:
                                                 self.values("graft generation", "bound_tokens_per_second"))]
             middle = statistics.median(part)
             row.measured = (f"{middle:.0f} % ({self.median('graft generation', 'tokens_per_second'):.4g} tokens/s; "
-                            f"{self.median('graft generation', 'weight_mib'):.0f} MiB at "
+                            f"{self.median('graft generation', 'weight_mib'):.0f} MiB of weights and "
+                            f"{self.median('graft generation', 'cache_mib'):.0f} of keys and values at "
                             f"{self.median('graft generation', 'read_gib_per_second'):.0f} GiB/s: "
                             f"{self.median('graft generation', 'bound_tokens_per_second'):.4g})")
             row.met, row.figures, row.shown = middle >= 80, {"percent": part}, f"{min(part):.0f} … {max(part):.0f} %"

@@ -161,7 +161,7 @@ void swiglu_backward(benchmark::State& state) {
   for (auto _ : state)
     kernels::swiglu_backward(Activation::silu, gate.data(), up.data(), dy.data(), dgate.data(),
                              dup.data(), kRows * kWide);
-  set_bytes(state, 7 * 4 * kRows * kWide);
+  set_bytes(state, 5 * 4 * kRows * kWide);
 }
 BENCHMARK(swiglu_backward)->UseRealTime();
 
@@ -171,7 +171,7 @@ void rotary(benchmark::State& state) {
   const auto style =
       state.range(0) == 0 ? kernels::RotaryStyle::half : kernels::RotaryStyle::interleaved;
   for (auto _ : state)
-    kernels::rotary(x.data(), kRows, kHidden / 64, 64, kHidden, cos.data(), sin.data(), 64, style,
+    kernels::rotary(x.data(), x.data(), kRows, kHidden / 64, 64, kHidden, cos.data(), sin.data(), 64, style,
                     false);
   set_bytes(state, 2 * 4 * kRows * kHidden);
 }

@@ -18,7 +18,7 @@ tensor      : base kernels
 autograd    : base kernels tensor
 quant       : base kernels tensor
 layers      : base kernels tensor autograd quant
-adapters    : base kernels tensor autograd layers/concepts layers/kv_cache layers/language_head layers/linear layers/dense_linear layers/transposed_linear layers/sites quant/half quant/spectral quant/uniform text/regex
+adapters    : base kernels tensor autograd layers/concepts layers/forward_context layers/kv_cache layers/language_head layers/linear layers/dense_linear layers/transposed_linear layers/sites quant/half quant/spectral quant/uniform text/regex
 schedule    : base tensor autograd adapters/concepts
 compose     : base tensor autograd quant layers adapters io text/regex
 optim       : base kernels tensor autograd

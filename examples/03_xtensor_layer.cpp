@@ -1,12 +1,12 @@
-// A layer whose weights are a view into an xtensor container, with IA3 on it: one trained factor
-// for each output.
+// A layer whose weights are a view into an xtensor container, with SSF on it: a trained factor and
+// a trained shift for each output.
 #include <cstdio>
 #include <xtensor/xrandom.hpp>
 #include <xtensor/xtensor.hpp>
 #include <xtensor/xview.hpp>
 
 #include "graft/adapters/adapted.hpp"
-#include "graft/adapters/elementwise/ia3.hpp"
+#include "graft/adapters/elementwise/ssf.hpp"
 #include "graft/autograd/ops/loss.hpp"
 #include "graft/interop/xtensor.hpp"
 #include "graft/optim/adamw.hpp"
@@ -25,7 +25,7 @@ int main() {
   const xt::xtensor<float, 1> factors{0.5F, 2.0F, 1.0F, -1.0F, 1.5F, 0.0F};
   const xt::xtensor<float, 2> x = xt::random::randn<float>({rows, in});
 
-  graft::Adapted layer(frozen, graft::IA3({}, frozen));
+  graft::Adapted layer(frozen, graft::SSF({.exact_identity = true}, frozen));
   graft::AdamW optimizer(layer.parameters(), {.learning_rate = 2e-2, .weight_decay = 0});
   const auto louder = graft::interop::tensor(factors);
   double loss = 0;

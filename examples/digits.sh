@@ -29,6 +29,6 @@ table="--task image-classification --no-header --label-column 65 --batch-size 32
     build/release/bin/graft merge --model "$folder/random" --adapter "$folder/pretrained" --output "$folder/base"
   }
   build/release/bin/graft compare $table --model "$folder/base" --data "$folder/train.csv" --test-data "$folder/test.csv" \
-    --methods "$methods" --seeds 3 --epochs 60 --learning-rates 2e-3,1e-2 --held-out 0.15 --threads 1 \
+    --methods "$methods" --seeds 3 --epochs 60 --learning-rates 2e-3,1e-2 --full-learning-rates 5e-4,2e-3 --held-out 0.15 --threads 1 \
     --output "$folder/comparison"
 }

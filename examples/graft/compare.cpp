@@ -23,8 +23,8 @@ using graft::io::Json;
 
 struct CompareSettings {
   std::string model, task = "classification", data, output, methods = "all", documents = "file",
-                     learning_rates = "1e-3", scheduler = "linear", target_modules = "all-linear",
-                     method_settings;
+                     learning_rates = "1e-3", full_learning_rates, scheduler = "linear",
+                     target_modules = "all-linear", method_settings;
   LabelledOptions labelled;
   Index seeds = 3, batch_size = 32, rank = 8, sequence_length = 128, steps = 0;
   double epochs = 2, budget = 10, alpha = 16, held_out = 0.1;
@@ -47,13 +47,12 @@ class Comparison {
     read_settings();
     catch_interrupts();
     const auto names = method_names();
-    const auto rates = split(s_.learning_rates, ',');
-    total_ = std::ssize(names) * (std::ssize(rates) - 1 + s_.seeds);
+    for (const auto& name : names) total_ += std::ssize(rates_of(name)) - 1 + s_.seeds;
     for (const auto& name : names) {
       table_.push_back({});
       table_.back().name = name;
       try {
-        compare(table_.back(), rates);
+        compare(table_.back(), rates_of(name));
       } catch (const graft::Error& error) {
         table_.back().problem = error.what();
         say(concat(name, ": ", error.what()));
@@ -134,7 +133,8 @@ class Comparison {
     };
     if (type != "OFT") set("--rank", {"r", "init_r"}, std::to_string(s_.rank));
     set("--alpha", {"lora_alpha", "alpha"}, format_number(s_.alpha, "%g"));
-    if (methods().at(type).info.sites.find("linear") != std::string_view::npos)
+    // Others have places of their own.
+    if (methods().at(type).places.named)
       set("--target-modules", {"target_modules"}, s_.target_modules);
     return arguments;
   }
@@ -237,14 +237,14 @@ class Comparison {
     const Measures measures = measures_of(s_.task);
     std::optional<double> best;
     for (const auto& rate : rates) {
-      const Json result = train(m, 1, rate, steps, rates.size() > 1);
+      const Json result = train(m, 1, rate, steps);
       const double value = value_of(result.at("held_out"), measures.first);
       if (best && (measures.first.lower_is_better ? value >= *best : value <= *best)) continue;
       best = value;
       chosen = rate;
     }
     for (Index seed = 1; seed <= s_.seeds; ++seed) {
-      const Json result = train(m, seed, chosen, steps, rates.size() > 1 && seed == 1);
+      const Json result = train(m, seed, chosen, steps);
       const Json& judged = result.at(result.contains("test") ? "test" : "held_out");
       m.first.push_back(value_of(judged, measures.first));
       m.second.push_back(value_of(judged, measures.second));
@@ -263,17 +263,23 @@ class Comparison {
     return result.at(measure.key).get<double>();
   }
 
-  double rate_of(const std::string& name, const std::string& rate) const {
-    const double value = std::stod(rate);
-    return name == "full" ? kFullRateRatio * value : value;
+  bool has_own_rates(const std::string& name) const {
+    return name == "full" && !s_.full_learning_rates.empty();
   }
 
-  Json train(const ComparedMethod& m, Index seed, const std::string& rate, Index most,
-             bool of_several) {
+  std::vector<std::string> rates_of(const std::string& name) const {
+    return split(has_own_rates(name) ? s_.full_learning_rates : s_.learning_rates, ',');
+  }
+
+  double rate_of(const std::string& name, const std::string& rate) const {
+    const double value = std::stod(rate);
+    return name == "full" && !has_own_rates(name) ? kFullRateRatio * value : value;
+  }
+
+  Json train(const ComparedMethod& m, Index seed, const std::string& rate, Index most) {
     const auto begin = std::chrono::steady_clock::now();
     const std::string folder =
-        concat(m.name, "-seed", seed,
-               of_several || s_.learning_rates.find(',') != std::string::npos ? "-" + rate : "");
+        concat(m.name, "-seed", seed, rates_of(m.name).size() > 1 ? "-" + rate : "");
     const bool known = fs::exists(output_ / "runs" / folder / "result.json");
     const std::string label = concat(m.name, ", seed ", seed, ", learning rate ",
                                      format_number(rate_of(m.name, rate), "%g"));
@@ -378,6 +384,8 @@ void add_compare(CLI::App& app, Command& run) {
   c->add_option("--learning-rates", s->learning_rates,
                 "Separated by commas: each is tried with the first seed, and the one with the best "
                 "held-out accuracy taken; full fine-tuning takes a twentieth of them");
+  c->add_option("--full-learning-rates", s->full_learning_rates,
+                "For full fine-tuning, in place of a twentieth of --learning-rates");
   c->add_option("--scheduler", s->scheduler, "constant, linear or cosine")
       ->check(CLI::IsMember({"constant", "linear", "cosine"}));
   c->add_option("--rank", s->rank, "Where a method has one")->check(positive);

@@ -5,6 +5,7 @@
 #include <iostream>
 #include <optional>
 
+#include "graft/models/compute.hpp"
 #include "graft/text/chat_template.hpp"
 #include "session.hpp"
 
@@ -14,7 +15,7 @@ namespace {
 using graft::text::ChatMessage;
 
 struct GenerateSettings {
-  std::string model, prompt, chat, system, chat_template;
+  std::string model, prompt, chat, system, chat_template, compute = "auto", activations = "auto";
   std::vector<std::string> adapters;
   graft::GenerateConfig config{.max_tokens = 128, .top_p = 0.95};
   int threads = 0;
@@ -33,6 +34,8 @@ class Generator {
         model_(load_causal(settings.model)),
         tokenizer_(load_tokenizer(settings.model)),
         adapters_(model_->sites(), methods()) {
+    graft::models::set_compute(*model_, graft::models::compute_named(s_.compute));
+    graft::models::set_activations(*model_, graft::models::activations_named(s_.activations));
     load_adapters(adapters_, settings.adapters, settings.model);
     if (!s_.chat_template.empty())
       template_.emplace(graft::text::ChatTemplate::named(s_.chat_template));
@@ -150,6 +153,13 @@ void add_generate(CLI::App& app, Command& run) {
   c->add_option("--top-p", g.top_p, "Only the likeliest tokens up to this share")
       ->check(CLI::Range(1e-6, 1.0));
   c->add_option("--seed", g.seed, "Of the draws");
+  c->add_option("--activations", s->activations,
+                "Input of a token's products with quantised weights: auto (int8), int8 (rounded to "
+                "8 bits by blocks of 32), f32")
+      ->check(CLI::IsMember({"auto", "int8", "f32"}));
+  c->add_option("--compute", s->compute,
+                "Products of the prompt: auto (bf16 where it is fast), f32, bf16, f32-split")
+      ->check(CLI::IsMember({"auto", "f32", "bf16", "f32-split"}));
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
   c->add_flag("--json", s->json, "Print one JSON object");
   c->callback([&run, s, unused] { run = [s, unused] { return generate(*s); }; });

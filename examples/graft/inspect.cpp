@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <variant>
 
 #include "command.hpp"
 #include "graft/io/gguf.hpp"

@@ -34,7 +34,8 @@ struct Classifier {
   std::vector<std::string> drawn;  ///< those that the file does not have
   graft::Index max_tokens = 0;
 };
-/// @throws ValueError for a model that is no encoder
+/// An encoder, or a decoder whose last token decides.
+/// @throws ValueError for another model
 Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
                            std::uint64_t seed);
 /// The same with an output a token.
@@ -48,6 +49,8 @@ Classifier load_with_head(const std::filesystem::path& path, const Labels& label
                           std::uint64_t seed);
 /// "BertForTokenClassification" -> "token-classification"; `otherwise` for an unknown suffix.
 std::string task_of_architecture(const std::string& name, const std::string& otherwise);
+/// "gpt2", "llama" … : a model that predicts tokens.
+bool is_decoder(const std::string& model_type);
 /// "bert", "regression" -> "BertForSequenceClassification"
 std::string architecture_of_task(const std::string& model_type, const std::string& task);
 

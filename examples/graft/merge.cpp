@@ -184,11 +184,14 @@ void write_config(const fs::path& folder, const Json& config) {
 /// The name that a tensor of a file has in a model with a head: "encoder.…" -> "bert.encoder.…".
 std::string name_below_head(const std::string& name, const std::string& model_type,
                             const std::vector<std::string>& head) {
-  const bool own = name.starts_with(model_type + ".") ||
+  const std::string body = model_type == "gpt2"     ? "transformer"
+                           : is_decoder(model_type) ? "model"
+                                                    : model_type;
+  const bool own = name.starts_with(body + ".") ||
                    std::any_of(head.begin(), head.end(), [&](const std::string& module) {
                      return name.starts_with(module + ".");
                    });
-  return own ? name : concat(model_type, ".", name);
+  return own ? name : concat(body, ".", name);
 }
 
 /// Fields of config.json that say what the head is for.
@@ -226,6 +229,8 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   std::set<std::string> placed;
   Format common = Format::f32;
   for (const auto& view : file.tensors()) {
+    // A classifier takes the place of the head of a language model.
+    if (merged.labels && view.name.starts_with("lm_head.")) continue;
     const Format format = keep ? format_of(view.dtype) : kFormats.at(s.dtype);
     const bool is_float =
         view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16;

@@ -1,9 +1,14 @@
+#include <optional>
+
 #include "files.hpp"
 #include "graft/models/load.hpp"
 #include "labels.hpp"
 #include "session.hpp"
 
 namespace cli {
+
+using graft::Index;
+
 namespace {
 
 void expect_there(const std::filesystem::path& path) {
@@ -20,8 +25,26 @@ std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& pa
 
 namespace {
 
+/// A decoder in a folder, which says of rows what its last token is told; nothing for encoders.
+std::optional<Classifier> load_decoder(const std::filesystem::path& path,
+                                       const graft::models::HeadConfig& head) {
+  const auto config = path / "config.json";
+  if (head.task != graft::models::Task::sequence_classification || !std::filesystem::exists(config))
+    return std::nullopt;
+  const auto document = graft::io::read_json(config);
+  const auto type = graft::io::JsonView(document, config.string()).at("model_type").string();
+  if (!is_decoder(type)) return std::nullopt;
+  Classifier result;
+  auto model = graft::models::load_decoder_classifier<float>(path, head, &result.drawn);
+  result.head = {"score"};
+  result.max_tokens = model->max_positions > 0 ? model->max_positions : Index{1} << 20;
+  result.model = std::move(model);
+  return result;
+}
+
 Classifier load_text_head(const std::filesystem::path& path, graft::models::HeadConfig head) {
   expect_there(path);
+  if (auto decoder = load_decoder(path, head)) return std::move(*decoder);
   Classifier result;
   auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
   result.head = {"classifier"};

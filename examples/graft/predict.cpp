@@ -226,7 +226,8 @@ void add_predict(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("predict", "Label texts, words or images with a trained head");
   auto s = std::make_shared<PredictSettings>();
   c->option_defaults()->always_capture_default();
-  c->add_option("--model", s->model, "Hugging Face folder of an encoder or a vision model")
+  c->add_option("--model", s->model,
+                "Hugging Face folder of an encoder, a decoder or a vision model")
       ->required();
   c->add_option("--adapter", s->adapter, "Folder that finetune wrote for a task with labels");
   c->add_option(

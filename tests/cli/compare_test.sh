@@ -16,7 +16,7 @@ with open("data.csv", "w", newline="") as out:
         rows.writerow((" ".join(rng.choice(words[label]) for _ in range(4)), label))
 PYTHON
 echo '{"*": {"weight-decay": 0.0}, "lora": {"rank": 2, "init": "no such initialisation"}}' >own.json
-compare="--model model --data data.csv --seeds 2 --steps 20 --batch-size 8 --learning-rates 1e-2,1e-3 --budget 5"
+compare="--model model --data data.csv --seeds 2 --steps 20 --batch-size 8 --learning-rates 1e-2,1e-3 --full-learning-rates 2e-3 --budget 5"
 
 # Interrupted after its first run; the same command goes on and repeats nothing.
 # shellcheck disable=SC2086 # words are meant to split
@@ -48,6 +48,7 @@ for name, r in rows.items():
 assert rows["probe"]["trainable"] == 2 * 48 + 2 < rows["rslora"]["trainable"] < rows["full"]["trainable"]
 table = list(csv.DictReader(open("out/table.csv")))
 assert {r["method"] for r in table} == set(rows) and all(float(r["accuracy"]) > 0 for r in table), table
+assert [float(r["learning_rate"]) for r in table if r["method"] == "full"] == [2e-3], table
 PYTHON
 grep -q '^| rslora | [0-9.]* ± ' out/table.md || fail "no row in the table: $(cat out/table.md)"
 grep -q "</html>" out/table.html || fail "the page is not whole"

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "graft/quant/half.hpp"
@@ -229,15 +230,15 @@ TEST_CASE("activations in float follow double, gated and not, forward and backwa
         const auto x = normal_values<float>(n, 8, 3), up = normal_values<float>(n, 9);
         const auto dy = normal_values<float>(n, 10);
         const auto wide = widen(x), wide_up = widen(up), wide_dy = widen(dy);
-        std::vector<double> y(size), dx(size, 1), dup(size, 1), value(size), slope(size, 1);
-        std::vector<float> fy(size), fdx(size, 1), fdup(size, 1), fvalue(size), fslope(size, 1);
+        std::vector<double> y(size), dx(size), dup(size), value(size), slope(size, 1);
+        std::vector<float> fy(size), fdx = dy, fdup(size), fvalue(size), fslope(size, 1);
         kernels::swiglu_forward(act, wide.data(), wide_up.data(), y.data(), n);
         kernels::swiglu_backward(act, wide.data(), wide_up.data(), wide_dy.data(), dx.data(),
                                  dup.data(), n);
         kernels::activation_forward(act, wide.data(), value.data(), n);
         kernels::activation_backward(act, wide.data(), wide_dy.data(), slope.data(), n);
         kernels::swiglu_forward(act, x.data(), up.data(), fy.data(), n);
-        kernels::swiglu_backward(act, x.data(), up.data(), dy.data(), fdx.data(), fdup.data(), n);
+        kernels::swiglu_backward(act, x.data(), up.data(), fdx.data(), fdx.data(), fdup.data(), n);
         kernels::activation_forward(act, x.data(), fvalue.data(), n);
         kernels::activation_backward(act, x.data(), dy.data(), fslope.data(), n);
         double worst = 0;
@@ -267,10 +268,35 @@ TEST_CASE("the gradient of one side of a gate can be left out") {
   kernels::swiglu_backward(Activation::silu, x.data(), up.data(), dy.data(), alone.data(), nullptr,
                            37);
   CHECK(alone == dx);
-  std::fill(alone.begin(), alone.end(), 0.0F);
   kernels::swiglu_backward(Activation::silu, x.data(), up.data(), dy.data(), nullptr, alone.data(),
                            37);
   CHECK(alone == dup);
+}
+
+TEST_CASE("a gate kept in bf16 gives the bits of its values in float") {
+  for_each_isa([](const char* isa) {
+    INFO(isa);
+    for (Index n : {Index{1}, Index{37}, Index{70001}}) {
+      const auto size = static_cast<std::size_t>(n);
+      const auto dy = normal_values<float>(n, 23);
+      std::vector<float> x = normal_values<float>(n, 21, 3), up = normal_values<float>(n, 22);
+      std::vector<std::uint16_t> half(size), half_up(size);
+      for (auto [from, to] : {std::pair{&x, &half}, std::pair{&up, &half_up}}) {
+        kernels::pack_bf16(from->data(), to->data(), n);
+        kernels::unpack_bf16(to->data(), from->data(), n);
+      }
+      std::vector<float> y(size), again(size), dx(size), dup(size), dx_again(size), dup_again(size);
+      kernels::swiglu_forward(Activation::silu, x.data(), up.data(), y.data(), n);
+      kernels::swiglu_forward(Activation::silu, half.data(), half_up.data(), again.data(), n);
+      CHECK(y == again);
+      kernels::swiglu_backward(Activation::silu, x.data(), up.data(), dy.data(), dx.data(),
+                               dup.data(), n);
+      kernels::swiglu_backward(Activation::silu, half.data(), half_up.data(), dy.data(),
+                               dx_again.data(), dup_again.data(), n);
+      CHECK(dx == dx_again);
+      CHECK(dup == dup_again);
+    }
+  });
 }
 
 TEST_CASE("softmax in float agrees with double, forward and backward") {

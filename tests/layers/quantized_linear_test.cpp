@@ -4,6 +4,7 @@
 
 #include "adapters/method_checks.hpp"
 #include "graft/layers/any_linear.hpp"
+#include "graft/layers/sites.hpp"
 
 using graft::Index;
 using graft::QuantizedLinear;
@@ -69,6 +70,53 @@ TEST_CASE("LoRA's term runs inside the product of a quantised layer, both ways")
   };
   const auto found = gradients(layer), expected = gradients(dense);
   for (std::size_t i = 0; i < 3; ++i) CHECK(checks::relative_error(found[i], expected[i]) < 1e-5);
+}
+
+TEST_CASE("With input in 8 bits few rows are rounded, more rows and gradients are not") {
+  const Index rows = GENERATE(1, 8, 9), out = 70, in = 96;
+  const auto e = encode(Format::q4_1, out, in);
+  const QuantizedLinear plain(Format::q4_1, e.blocks.data(), out, in,
+                              checks::random_tensor<float>({out}, 6));
+  const auto layer = plain.with_activations(graft::Activations::int8);
+  CHECK(layer.activations() == graft::Activations::int8);
+  const auto x = checks::random_tensor<float>({rows, in}, 7);
+  const auto h = checks::random_tensor<float>({rows, 3}, 8),
+             p = checks::random_tensor<float>({3, out}, 9);
+  const graft::LowRankProduct<float> term{h.matrix(), p.matrix()};
+  auto exact = graft::Tensor::empty({rows, out}), y = graft::Tensor::empty({rows, out});
+  plain.forward(x.matrix(), exact.matrix(), &term);
+  layer.forward(x.matrix(), y.matrix(), &term);
+  const double error = checks::relative_error(y, exact);
+  CHECK(error < 1e-2);
+  CHECK((error > 1e-5) == (rows <= 8));
+  auto dx = graft::Tensor::empty({rows, in}), dx_exact = graft::Tensor::empty({rows, in});
+  plain.backward_input(exact.matrix(), dx_exact.matrix(), nullptr, false);
+  layer.backward_input(exact.matrix(), dx.matrix(), nullptr, false);
+  CHECK(std::equal(dx.begin(), dx.end(), dx_exact.begin()));
+}
+
+TEST_CASE("Several layers with one input give together what each gives alone") {
+  const Index in = 64, rows = GENERATE(1, 3, 11);
+  const auto x = checks::random_tensor<float>({rows, in}, 1);
+  std::vector<Encoded> blocks;
+  std::vector<graft::BasicLinearSite<float>> sites;
+  for (const Index out : {33, 8, 700}) {
+    blocks.push_back(encode(out == 8 ? Format::q8_0 : Format::q4_1, out, in));
+    sites.emplace_back(
+        "site",
+        QuantizedLinear(out == 8 ? Format::q8_0 : Format::q4_1, blocks.back().blocks.data(), out,
+                        in, out == 33 ? checks::random_tensor<float>({out}, 2) : graft::Tensor{})
+            .with_activations(graft::Activations::int8));
+  }
+  graft::Tape tape({.gradients = false});
+  const auto vx = tape.constant(x);
+  const auto together = apply_each(
+      vx, std::array<const graft::BasicLinearSite<float>*, 3>{&sites[0], &sites[1], &sites[2]});
+  for (std::size_t i = 0; i < 3; ++i) {
+    const auto alone = sites[i](vx).value();
+    CHECK(together[i].shape() == alone.shape());
+    CHECK(std::equal(alone.begin(), alone.end(), together[i].value().begin()));
+  }
 }
 
 TEST_CASE("Rows that are no whole number of blocks and a bias of another size are refused") {

@@ -106,6 +106,45 @@ TEST_CASE("Layers in bf16 compute what the kernels do with rounded factors, both
   CHECK(relative(exact, expected) < 1e-2F);
 }
 
+TEST_CASE("A model with activations in 8 bits has nearly the next logits of f32, and its loss") {
+  using graft::models::activations_named;
+  CHECK(activations_named("f32") == graft::Activations::f32);
+  CHECK(activations_named("auto") == graft::Activations::int8);
+  CHECK_THROWS_AS(activations_named("int4"), graft::ValueError);
+  graft::models::Llama model(small(), RandomWeights());
+  graft::models::Batch batch;
+  batch.batch = 1;
+  batch.seq_len = 12;
+  for (Index i = 0; i < 12; ++i) batch.ids.push_back(static_cast<std::int32_t>(i * 7 % 61));
+  batch.labels.assign(batch.ids.begin(), batch.ids.end());
+  const auto loss = [&] {
+    graft::Tape tape({.gradients = false});
+    return model.loss(tape, batch).item();
+  };
+  const auto last = [&] {
+    graft::KvCache cache;
+    graft::models::Batch token;
+    token.batch = token.seq_len = 1;
+    Tensor logits;
+    for (const auto id : batch.ids) {
+      token.ids = {id};
+      graft::Tape tape({.gradients = false});
+      logits = model.next_logits(tape, token, cache).clone();
+    }
+    return logits;
+  };
+  const auto exact = last();
+  const float exact_loss = loss();
+  // All but the two down projections, whose inputs are no whole number of blocks.
+  CHECK(graft::models::set_activations(model, graft::Activations::int8) == 13);
+  const auto rounded = last();
+  CHECK(relative(rounded, exact) > 1e-5F);
+  CHECK(relative(rounded, exact) < 5e-2F);
+  CHECK(loss() == exact_loss);
+  graft::models::set_activations(model, graft::Activations::f32);
+  CHECK(relative(last(), exact) == 0);
+}
+
 TEST_CASE("A model in bf16 has nearly the loss and gradients of f32, and goes back to its bits") {
   graft::models::Llama model(small(), RandomWeights());
   graft::models::Batch batch;

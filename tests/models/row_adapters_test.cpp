@@ -1,4 +1,5 @@
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <map>
 
 #include "adapters/prompts/tiny_llama.hpp"
@@ -102,4 +103,45 @@ TEST_CASE("Rows of BERT run prompts and prefixes of their own") {
     graft::models::BasicBert<double> model(c, Weights());
     check_rows(model, false);
   }
+}
+
+TEST_CASE("A decoder that classifies reads the last real token of a row, wherever padding is") {
+  graft::models::Gpt2Config c;
+  c.vocabulary = 11;
+  c.hidden_size = 12;
+  c.intermediate_size = 16;
+  c.layers = 1;
+  c.heads = 3;
+  c.max_positions = 12;
+  c.classifier = {.classes = 4, .padding_id = 2};
+  const graft::models::BasicGpt2<double> model(c, Weights());
+  const auto run = [&](Index batch, std::vector<std::int32_t> ids,
+                       std::vector<unsigned char> mask) {
+    graft::models::BasicBatch<double> b;
+    b.batch = batch;
+    b.seq_len = std::ssize(ids) / batch;
+    b.ids = std::move(ids);
+    b.mask = std::move(mask);
+    graft::BasicTape<double> tape({.gradients = false, .training = false});
+    return model.logits(tape, b).value().clone();
+  };
+  const auto alone = run(1, {5, 9, 3}, {});
+  REQUIRE(alone.shape() == graft::Shape{1, 4});
+  // By the padding id, by the mask, by both; padding id and mask of the second row are one token.
+  const auto rows = run(3, {5, 9, 3, 2, 2, 5, 9, 3, 7, 7, 5, 9, 3, 2, 7},
+                        {1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0});
+  for (Index r = 0; r < 3; ++r)
+    for (Index k = 0; k < 4; ++k) CHECK(rows(r, k) == Approx(alone(0, k)).margin(1e-12));
+  CHECK(run(1, {5, 9, 4}, {})(0, 0) != Approx(alone(0, 0)).margin(1e-6));
+  graft::BasicTape<double> tape;
+  graft::models::BasicBatch<double> one;
+  one.batch = 1;
+  one.seq_len = 3;
+  one.ids = {5, 9, 3};
+  one.labels = {2};
+  double sum = 0;
+  for (Index k = 0; k < 4; ++k) sum += std::exp(alone(0, k));
+  CHECK(model.loss(tape, one).item() == Approx(std::log(sum) - alone(0, 2)));
+  CHECK_THROWS_WITH(model.token_loss(tape, one, nullptr, nullptr),
+                    Catch::Contains("classifies rows"));
 }

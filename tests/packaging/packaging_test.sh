@@ -34,6 +34,8 @@ configure_build_run find_package -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix
 if [ -n "$(find "$prefix" -name 'libgraft_kernels.a')" ]; then
   configure_build_run find_package_components -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" \
     "-DCOMPONENTS=io;text;kernels"
+  configure_build_run find_package_precompiled -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" -DCOMPONENTS=kernels \
+    -DPRECOMPILE=ON
 fi
 if grep -q graft::xtensor -r "$prefix/lib" --include=graftTargets.cmake; then
   configure_build_run find_package_xtensor -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" -DCOMPONENTS=xtensor

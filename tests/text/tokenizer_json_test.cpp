@@ -143,3 +143,42 @@ TEST_CASE("Files with any one character changed load or complain, and then encod
   }
   CHECK(loaded > 0);
 }
+
+TEST_CASE("Words, scripts and fixed lengths are cut as tokenizer.json says") {
+  auto document = base();
+  document.erase("post_processor");
+  document.erase("decoder");
+  document["added_tokens"] = Json::array();
+  document["model"] = Json::parse(
+      R"({"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "ab": 1, "αβ": 2, "かカ漢": 3, "a": 4}})");
+  using Ids = std::vector<std::int32_t>;
+  const auto ids = [&](const char* step, const char* text) {
+    document["pre_tokenizer"] = Json::parse(step);
+    return graft::text::tokenizer_from_json(document.dump(), "t.json").encode(text);
+  };
+  CHECK(ids(R"({"type": "UnicodeScripts"})", " abαβかカ漢ab") == Ids{1, 2, 3, 1});
+  CHECK(ids(R"({"type": "FixedLength", "length": 2})", "αβaba") == Ids{2, 1, 4});
+  CHECK(ids(R"({"type": "Whitespace"})", "ab abc αβ") == Ids{1, 0, 2});
+}
+
+TEST_CASE("A CTC decoder drops repeats and blanks and writes the gaps between words") {
+  auto document = base();
+  document["decoder"] = Json::parse(R"({"type": "CTC", "pad_token": "b", "cleanup": true,
+                                        "word_delimiter_token": "<s>"})");
+  const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  CHECK(tokenizer.decode(std::vector<std::int32_t>{0, 0, 1, 0, 3, 3, 0}) == "aa a");
+}
+
+TEST_CASE("Cuts of equal scores are told apart as by the digits that the file has") {
+  // What the tokenizers library says; with the nearest doubles 3, 3, 1 wins.
+  auto document = base();
+  document.erase("post_processor");
+  document["added_tokens"] = Json::array();
+  document["pre_tokenizer"] = nullptr;
+  document["decoder"] = nullptr;
+  document["normalizer"] = nullptr;
+  document["model"] = Json::parse(R"({"type": "Unigram", "unk_id": 0, "vocab": [["?", -9],
+      ["x", -10.474337369372327], ["xx", -20.948674738744653], ["xxx", -31.42301210811698]]})");
+  const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  CHECK(tokenizer.encode("xxxxxxx") == std::vector<std::int32_t>{1, 3, 3});
+}

@@ -1,13 +1,13 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "graft/base/error.hpp"
@@ -23,44 +23,67 @@ class ConfigValue {
 
   ConfigValue() = default;
   ConfigValue(std::nullptr_t) {}
-  ConfigValue(bool value) : value_(value) {}
+  ConfigValue(bool value) : kind_(Kind::boolean), boolean_(value) {}
   template <std::integral Integer>
     requires(!std::same_as<Integer, bool>)
-  ConfigValue(Integer value) : value_(static_cast<std::int64_t>(value)) {}
+  ConfigValue(Integer value) : kind_(Kind::integer), integer_(static_cast<std::int64_t>(value)) {}
   template <std::floating_point Real>
-  ConfigValue(Real value) : value_(static_cast<double>(value)) {}
-  ConfigValue(std::string value) : value_(std::move(value)) {}
-  ConfigValue(const char* value) : value_(std::string(value)) {}
-  ConfigValue(List value) : value_(std::move(value)) {}
-  ConfigValue(Map value) : value_(std::move(value)) {}
+  ConfigValue(Real value) : kind_(Kind::number), number_(static_cast<double>(value)) {}
+  ConfigValue(std::string value) : kind_(Kind::text), text_(std::move(value)) {}
+  ConfigValue(const char* value) : kind_(Kind::text), text_(value) {}
+  ConfigValue(List value) : kind_(Kind::list), list_(std::move(value)) {}
+  ConfigValue(Map value) : kind_(Kind::map), map_(std::move(value)) {}
 
-  bool is_null() const { return std::holds_alternative<std::monostate>(value_); }
+  bool is_null() const { return kind_ == Kind::null; }
+  /// The value as bool, std::int64_t, double, std::string, List or Map; null if it is of another
+  /// kind.
   template <class U>
   const U* get_if() const {
-    return std::get_if<U>(&value_);
+    if constexpr (std::same_as<U, bool>)
+      return kind_ == Kind::boolean ? &boolean_ : nullptr;
+    else if constexpr (std::same_as<U, std::int64_t>)
+      return kind_ == Kind::integer ? &integer_ : nullptr;
+    else if constexpr (std::same_as<U, double>)
+      return kind_ == Kind::number ? &number_ : nullptr;
+    else if constexpr (std::same_as<U, std::string>)
+      return kind_ == Kind::text ? &text_ : nullptr;
+    else if constexpr (std::same_as<U, List>)
+      return kind_ == Kind::list ? &list_ : nullptr;
+    else {
+      static_assert(std::same_as<U, Map>);
+      return kind_ == Kind::map ? &map_ : nullptr;
+    }
   }
   template <class U>
   U* get_if() {
-    return std::get_if<U>(&value_);
+    return const_cast<U*>(std::as_const(*this).get_if<U>());
   }
-  bool is_number() const {
-    return get_if<std::int64_t>() != nullptr || get_if<double>() != nullptr;
-  }
+  bool is_number() const { return kind_ == Kind::integer || kind_ == Kind::number; }
   /// Number as a double. @throws ValueError if it is none.
   double number() const {
-    if (const auto* i = get_if<std::int64_t>()) return static_cast<double>(*i);
-    if (const auto* d = get_if<double>()) return *d;
+    if (kind_ == Kind::integer) return static_cast<double>(integer_);
+    if (kind_ == Kind::number) return number_;
     throw ValueError(concat("config: expected a number, found ", kind()));
   }
   const char* kind() const {
     static constexpr const char* kKinds[] = {"null",   "a boolean", "an integer", "a number",
                                              "a text", "a list",    "a map"};
-    return kKinds[value_.index()];
+    return kKinds[static_cast<std::size_t>(kind_)];
   }
   friend bool operator==(const ConfigValue&, const ConfigValue&) = default;
 
  private:
-  std::variant<std::monostate, bool, std::int64_t, double, std::string, List, Map> value_;
+  enum class Kind : unsigned char { null, boolean, integer, number, text, list, map };
+
+  // A member for each kind; those of other kinds are as they begin. A std::variant of them costs
+  // everyone who includes this two thousand instantiations.
+  Kind kind_ = Kind::null;
+  bool boolean_ = false;
+  std::int64_t integer_ = 0;
+  double number_ = 0;
+  std::string text_;
+  List list_;
+  Map map_;
 };
 
 /// Which modules a method goes to: a list of name suffixes, one regular expression that must match

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -69,6 +70,9 @@ class FullEmbedding final : public EmbeddingPart<T> {
   BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
     return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()));
+  }
+  std::shared_ptr<LinearPart<T>> head_if_asked() const override {
+    return std::make_shared<FullLinear<T>>(table_);
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;

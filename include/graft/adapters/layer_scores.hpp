@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "graft/base/error.hpp"
+#include "graft/base/order.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/base/splitmix.hpp"
 
@@ -60,11 +61,7 @@ class LayerScores {
   }
   /// The layers with the largest scores, in order of their numbers; of equal ones the first.
   std::vector<Index> most_dispensable(Index count) const {
-    std::vector<Index> order(scores_.size());
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-      return scores_[static_cast<std::size_t>(a)] > scores_[static_cast<std::size_t>(b)];
-    });
+    std::vector<Index> order = largest_first(scores_);
     order.resize(static_cast<std::size_t>(std::clamp<Index>(count, 0, layers())));
     std::sort(order.begin(), order.end());
     return order;

@@ -45,6 +45,8 @@ class EmbeddingPart : public AdapterPart<T>, public EmbeddingAdapterInterface<T>
   /// What an output layer that runs on the rows of the same table does with this adapter; null: it
   /// keeps the frozen rows. Its tensors are those of this part.
   virtual std::shared_ptr<LinearPart<T>> tied_head() const { return nullptr; }
+  /// The same where a configuration asks for tied weights (`ensure_weight_tying`).
+  virtual std::shared_ptr<LinearPart<T>> head_if_asked() const { return tied_head(); }
   /// The update of a part that adds rows of (A, B)ᵀ and nothing else, A [rank, rows], B [dim,
   /// rank]; empty for others.
   virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
@@ -145,6 +147,12 @@ class ErasedEmbedding final : public ErasedPart<EmbeddingPart<typename Method::S
     else
       return nullptr;
   }
+  std::shared_ptr<LinearPart<T>> head_if_asked() const override {
+    if constexpr (requires { this->method_.head_if_asked(); })
+      return this->method_.head_if_asked();
+    else
+      return tied_head();
+  }
   std::optional<LowRankTerm<T>> low_rank_term() const override {
     if constexpr (requires { this->method_.low_rank_term(); })
       return this->method_.low_rank_term();
@@ -187,7 +195,8 @@ template <class Method>
 std::shared_ptr<LinearPart<typename Method::Scalar>> linear_part(Method method) {
   return std::make_shared<detail::ErasedLinear<Method>>(std::move(method));
 }
-/// The same for embedding sites: `apply(view, tape, ids)`, and possibly `tied_head`.
+/// The same for embedding sites: `apply(view, tape, ids)`, and possibly `tied_head` and
+/// `head_if_asked`.
 template <class Method>
 std::shared_ptr<EmbeddingPart<typename Method::Scalar>> embedding_part(Method method) {
   return std::make_shared<detail::ErasedEmbedding<Method>>(std::move(method));

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <random>
 #include <utility>
 #include <vector>
 
 #include "graft/autograd/tape.hpp"
+#include "graft/base/rng.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -33,7 +33,7 @@ GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& p
     BasicTape<double> tape;
     tape.backward(f(tape));
   }
-  std::mt19937 generator(seed);
+  TorchGenerator generator(seed);
   GradientCheck result;
   for (std::size_t k = 0; k < parameters.size(); ++k) {
     const auto& p = parameters[k];
@@ -41,7 +41,9 @@ GradientCheck gradient_check(F&& f, const std::vector<BasicParameter<double>>& p
     const Index n = std::min(probes, p.size());
     for (Index i = 0; i < n; ++i) {
       const Index at =
-          n == p.size() ? i : static_cast<Index>(generator() % static_cast<std::size_t>(p.size()));
+          n == p.size()
+              ? i
+              : static_cast<Index>(generator.random32() % static_cast<std::size_t>(p.size()));
       double& element = p.value()[at];
       const double old = element;
       const auto value = [&](double x) {

@@ -39,7 +39,8 @@ template <class T>
 struct Recipe {
   virtual ~Recipe() = default;
   virtual BasicTensor<T> compute() = 0;
-  BasicTensor<T> value;  // while somebody in the backward pass needs it
+  BasicTensor<T> value;                   // while somebody in the backward pass needs it
+  const std::uint16_t* halves = nullptr;  // the value in bf16, where that is what is kept
   Index references = 0;
   MemoryPool::Block* block = nullptr;
 };
@@ -94,14 +95,16 @@ inline constexpr Index kSmallSaved = 1024;
 
 /// A recipe for `value` rounded to bf16, which it keeps in half the bytes.
 inline RecipeRef<float> bf16_recipe(const BasicTensor<float>& value) {
-  const auto halves = BasicTensor<float>::empty({(value.size() + 1) / 2});
+  const auto halves = BasicTensor<float>::empty({(value.size() + 1) / 2}, true);
   kernels::pack_bf16(value.data(), reinterpret_cast<std::uint16_t*>(halves.data()), value.size());
-  return make_recipe<float>([halves, shape = value.shape()] {
+  auto recipe = make_recipe<float>([halves, shape = value.shape()] {
     auto again = BasicTensor<float>::empty(shape);
     kernels::unpack_bf16(reinterpret_cast<const std::uint16_t*>(halves.data()), again.data(),
                          again.size());
     return again;
   });
+  recipe->halves = reinterpret_cast<const std::uint16_t*>(halves.data());
+  return recipe;
 }
 
 }  // namespace detail
@@ -119,6 +122,10 @@ class BasicSaved {
     if (!recipe_) return value_;
     if (!recipe_->value) recipe_->value = recipe_->compute();
     return recipe_->value;
+  }
+  /// The value in bf16, where it is kept so and nobody asked for it in full yet; else null.
+  const std::uint16_t* halves() const {
+    return recipe_ && !recipe_->value ? recipe_->halves : nullptr;
   }
 
  private:
@@ -173,7 +180,7 @@ class BasicGradRef {
   /// The gradient as a buffer that may be added to: zero where nothing was added yet.
   T* accumulator() const {
     const Buffer b = buffer();
-    if (!b.accumulate) std::fill_n(b.data, slot_->shape.elements(), T{0});
+    if (!b.accumulate) kernels::fill(T{0}, b.data, slot_->shape.elements());
     return b.data;
   }
 

@@ -32,24 +32,27 @@ class IoError : public Error {
 
 namespace detail {
 
-inline std::string to_text(std::string_view text) { return std::string(text); }
-inline std::string to_text(const char* text) { return text; }
-inline std::string to_text(const std::string& text) { return text; }
-inline std::string to_text(bool value) { return value ? "true" : "false"; }
-inline std::string to_text(char value) { return std::string(1, value); }
+inline void append_part(std::string& to, std::string_view text) {
+  to.append(text.data(), text.size());
+}
+inline void append_part(std::string& to, const char* text) { to.append(text); }
+inline void append_part(std::string& to, const std::string& text) { to.append(text); }
+inline void append_part(std::string& to, bool value) { to.append(value ? "true" : "false"); }
+inline void append_part(std::string& to, char value) { to.push_back(value); }
 template <class Number>
   requires requires(Number n) { std::to_string(n); }
-std::string to_text(Number value) {
-  return std::to_string(value);
+void append_part(std::string& to, Number value) {
+  to.append(std::to_string(value));
 }
 
 }  // namespace detail
 
 /// Concatenates texts and numbers into a message.
+// By value: literals of all lengths share one instantiation, and there are hundreds of messages.
 template <class... Parts>
-std::string concat(const Parts&... parts) {
+std::string concat(Parts... parts) {
   std::string text;
-  (text.append(detail::to_text(parts)), ...);
+  (detail::append_part(text, parts), ...);
   return text;
 }
 

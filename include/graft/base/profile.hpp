@@ -1,12 +1,14 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
+#include <cstdint>
 #include <cstdio>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "graft/base/clock.hpp"
+#include "graft/base/order.hpp"
 #include "graft/base/types.hpp"
 
 namespace graft::inline v0_1 {
@@ -26,7 +28,6 @@ namespace graft::inline v0_1 {
 /// of its thread.
 class Profile {
  public:
-  using Clock = std::chrono::steady_clock;
   struct Event {
     const char* name;
     double begin, end;         ///< seconds since the first record()
@@ -44,7 +45,7 @@ class Profile {
     explicit Recording(Profile* profile) : profile_(profile) {
       if (profile->events_.empty()) {
         profile->events_.reserve(1 << 14);
-        profile->start_ = Clock::now();
+        profile->start_ = monotonic_nanoseconds();
       }
       before_ = std::exchange(active_, profile);
     }
@@ -84,10 +85,13 @@ class Profile {
       row->bytes += e.bytes;
       rest -= e.end - e.begin;
     }
-    std::stable_sort(rows.begin(), rows.end(),
-                     [](const Row& a, const Row& b) { return a.seconds > b.seconds; });
-    rows.push_back({"between kernels", 0, rest, 0, 0});
-    return rows;
+    std::vector<double> seconds;
+    for (const Row& r : rows) seconds.push_back(r.seconds);
+    std::vector<Row> sorted;
+    for (const Index i : largest_first(seconds))
+      sorted.push_back(std::move(rows[static_cast<std::size_t>(i)]));
+    sorted.push_back({"between kernels", 0, rest, 0, 0});
+    return sorted;
   }
 
   /// The rows as text: share of the time, milliseconds, calls, GFLOP/s, GiB/s.
@@ -127,7 +131,7 @@ class Profile {
 
  private:
   friend class ProfileScope;
-  double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  double now() const { return 1e-9 * static_cast<double>(monotonic_nanoseconds() - start_); }
   static std::string line(const std::string& name, const std::string& share, const std::string& ms,
                           const std::string& calls, const std::string& rate,
                           const std::string& bandwidth) {
@@ -139,7 +143,7 @@ class Profile {
 
   static inline constinit thread_local Profile* active_ = nullptr;
   std::vector<Event> events_;
-  Clock::time_point start_{};
+  std::int64_t start_ = 0;
   double end_ = 0;
 };
 

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <cstdlib>
@@ -12,6 +11,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "graft/base/clock.hpp"
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 
@@ -135,7 +135,7 @@ class ThreadPool {
   static constexpr std::uint64_t kJoined = 0xffff;
   static constexpr std::uint64_t kOpen = 0x10000;
   static constexpr std::uint64_t kEpoch = 0x20000;
-  static constexpr std::chrono::microseconds kSpin{30};
+  static constexpr std::int64_t kSpin = 30'000;  // nanoseconds
 
   template <class F>
   static void run_inline(Index tasks, F& f) {
@@ -201,13 +201,13 @@ class ThreadPool {
       return stopping_.load(std::memory_order_seq_cst) ||
              is_new(gate_.load(std::memory_order_seq_cst), seen);
     };
-    const auto end = std::chrono::steady_clock::now() + kSpin;
+    const std::int64_t end = monotonic_nanoseconds() + kSpin;
     do {
       for (int i = 0; i < 16; ++i) {
         if (ready()) return !stopping_.load(std::memory_order_relaxed);
         detail::cpu_relax();
       }
-    } while (std::chrono::steady_clock::now() < end);
+    } while (monotonic_nanoseconds() < end);
     std::unique_lock lock(park_mutex_);
     sleepers_.fetch_add(1, std::memory_order_seq_cst);
     park_.wait(lock, ready);

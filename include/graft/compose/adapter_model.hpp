@@ -159,7 +159,7 @@ class BasicAdapterModel {
       }
     }
     for (const auto& view : file.tensors()) {
-      if (!is_copy(view, file, used) &&
+      if (!is_copy(view, file, used) && !follows_embedding(set, view.name) &&
           std::find(used.begin(), used.end(), view.name) == used.end())
         report.unexpected.push_back(view.name);
     }
@@ -185,6 +185,14 @@ class BasicAdapterModel {
              return key.ends_with(kRows) && other != nullptr && other->dtype == view.dtype &&
                     std::ranges::equal(other->data, view.data);
            });
+  }
+
+  /// Whether PEFT stored a tensor of an output layer that follows the embedding: a copy.
+  static bool follows_embedding(const AdapterSet<T>& set, const std::string& key) {
+    return std::any_of(set.parts().begin(), set.parts().end(), [&](const auto& placed) {
+      return key.starts_with(concat(set.info().path_prefix, placed.path, ".")) &&
+             placed.part->tensors().empty();
+    });
   }
 
   /// Writes adapter_config.json and adapter_model.safetensors, each atomically. `whole`: what
@@ -537,6 +545,7 @@ class BasicAdapterModel {
     const auto& entry = registry_->at(*peft_type);
     auto config = entry.defaults;
     for (const auto& [key, value] : given) config[key] = value;
+    tie_targets(config);
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
     InitContext<T> context{generator, shared,      loading, name, calibration, &quantised_weight<T>,
@@ -684,14 +693,52 @@ class BasicAdapterModel {
         throw ValueError(concat("trainable_token_indices: '", name, "' matches no module"));
     }
   }
-  static bool is_set(const AdapterSet<T>& set, const std::string& flag) {
-    const auto it = set.given_config().find(flag);
-    const bool* value =
-        it == set.given_config().end() ? nullptr : it->second.template get_if<bool>();
+  static bool is_set(const ConfigValue::Map& config, const std::string& flag) {
+    const auto it = config.find(flag);
+    const bool* value = it == config.end() ? nullptr : it->second.template get_if<bool>();
     return value != nullptr && *value;
   }
-  /// Output layers that run on the rows of an adapted table follow it where the adapter says how.
+  /// Where tied weights are asked for, whoever names the embedding or an output layer over its rows
+  /// means the embedding, which the output layer follows.
+  void tie_targets(ConfigValue::Map& config) const {
+    if (!is_set(config, "ensure_weight_tying")) return;
+    for (const auto* site : table_->linear) {
+      if (!is_tied_head(*site, *table_)) continue;
+      const auto& embedding = table_->embedding.front()->path();
+      for (const char* field : {"modules_to_save", "target_modules"}) {
+        const auto it = config.find(field);
+        auto* list = it == config.end() ? nullptr : it->second.template get_if<ConfigValue::List>();
+        if (list == nullptr) continue;
+        const auto names = [](const std::string& path) {
+          return [&path](const ConfigValue& value) {
+            const auto* name = value.template get_if<std::string>();
+            return name != nullptr && has_suffix(path, *name);
+          };
+        };
+        auto changed = *list;
+        std::erase_if(changed, names(site->path()));
+        if (changed.size() < list->size() &&
+            std::none_of(changed.begin(), changed.end(), names(embedding)))
+          changed.push_back(ConfigValue(embedding));
+        it->second = std::move(changed);
+      }
+    }
+  }
+  /// Layers that run on the rows of an adapted table follow it where the adapter says how, output
+  /// layers some of them only where the configuration asks.
   void tie_heads(AdapterSet<T>& set) {
+    const bool asked = is_set(set.given_config(), "ensure_weight_tying");
+    for (auto* site : table_->embedding) {
+      if (!is_tied_embedding(*site, *table_)) continue;
+      for (const auto& named : table_->embedding.front()->adapters()) {
+        const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
+        const bool own = std::any_of(site->adapters().begin(), site->adapters().end(),
+                                     [&](const auto& a) { return a.name == set.name(); });
+        if (named.name == set.name() && !own && part != nullptr &&
+            (part->tied_head() || dynamic_cast<const FullEmbedding<T>*>(part) != nullptr))
+          site->adapters().push_back(named);
+      }
+    }
     for (auto* site : table_->linear) {
       if (!is_tied_head(*site, *table_)) continue;
       const bool own =
@@ -703,12 +750,16 @@ class BasicAdapterModel {
       for (const auto& named : table_->embedding.front()->adapters()) {
         if (named.name != set.name()) continue;
         const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
-        if (const auto head = part == nullptr ? nullptr : part->tied_head())
-          site->adapters().push_back({set.name(), head});
-        else if (is_set(set, "ensure_weight_tying"))
+        const auto head = part == nullptr ? nullptr
+                          : asked         ? part->head_if_asked()
+                                          : part->tied_head();
+        if (asked && !head)
           throw ValueError(concat("ensure_weight_tying: ", site->path(),
-                                  " can follow trained tokens only, not this adapter of ",
+                                  " cannot follow this adapter of ",
                                   table_->embedding.front()->path()));
+        if (!head) continue;
+        site->adapters().push_back({set.name(), head});
+        if (asked) set.add_part(site->path(), head);
       }
     }
   }

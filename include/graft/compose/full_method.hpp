@@ -66,11 +66,19 @@ struct FullMethod {
       site->adapters().push_back({set.name(), part});
       set.add_part(site->path(), part);
     };
+    std::shared_ptr<FullEmbedding<T>> first;
     BasicParameter<T> shared;
     for (auto* site : table.embedding) {
       if (!wants(site->path(), false)) continue;
+      if (first && is_tied_embedding(*site, table)) {
+        site->adapters().push_back({set.name(), first});
+        continue;
+      }
       auto part = std::make_shared<FullEmbedding<T>>(site->table().dense());
-      if (site == table.embedding.front()) shared = part->table();
+      if (site == table.embedding.front()) {
+        first = part;
+        shared = part->table();
+      }
       place(site, part);
     }
     for (auto* site : table.linear) {

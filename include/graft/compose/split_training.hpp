@@ -4,12 +4,12 @@
 #include <cmath>
 #include <cstdint>
 #include <functional>
-#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "graft/autograd/tape.hpp"
+#include "graft/base/order.hpp"
 #include "graft/compose/class_statistics.hpp"
 
 /// SFPrompt: a model in three parts, tail ∘ body ∘ head. The client has the head (embedding and
@@ -48,11 +48,7 @@ std::vector<double> el2n_scores(const BasicTensor<T>& logits,
 /// kept. @throws ValueError unless 0 ≤ γ ≤ 1
 inline std::vector<Index> hardest_samples(std::span<const double> scores, double gamma = 0.5) {
   if (!(gamma >= 0) || gamma > 1) throw ValueError(concat("hardest_samples: gamma ", gamma));
-  std::vector<Index> order(scores.size());
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
-  });
+  std::vector<Index> order = largest_first(scores);
   order.resize(
       static_cast<std::size_t>(std::ceil((1 - gamma) * static_cast<double>(scores.size()))));
   std::sort(order.begin(), order.end());

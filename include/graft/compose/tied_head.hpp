@@ -15,6 +15,17 @@ bool is_output_layer(const BasicLinearSite<T>& site, const BasicSiteTable<T>& ta
   return std::find(heads.begin(), heads.end(), site.path()) != heads.end();
 }
 
+/// True if an embedding site other than the first looks up rows of the same table (the embeddings
+/// of T5's stacks).
+template <std::floating_point T>
+bool is_tied_embedding(const BasicEmbeddingSite<T>& site, const BasicSiteTable<T>& table) {
+  const auto* first = table.embedding.empty() ? nullptr : table.embedding.front();
+  if (first == nullptr || first == &site) return false;
+  if (first->table().blocks() != nullptr) return first->table().blocks() == site.table().blocks();
+  return site.table().blocks() == nullptr &&
+         first->table().dense().data() == site.table().dense().data();
+}
+
 /// True if a linear site is an output layer that runs on the rows of the model's embedding table.
 template <std::floating_point T>
 bool is_tied_head(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {

@@ -370,6 +370,7 @@ class GgufFile {
     auto mapping = std::make_shared<MappedFile>(path);
     GgufFile file(path.string());
     file.read(mapping->bytes());
+    file.mapping_ = mapping.get();
     file.storage_ = std::move(mapping);
     return file;
   }
@@ -406,6 +407,10 @@ class GgufFile {
   }
   /// Keeps the bytes behind the views alive (null when they belong to the caller).
   std::shared_ptr<const void> storage() const { return storage_; }
+  /// Lets go of the memory behind a mapped file; what is touched afterwards is read again.
+  void release() const {
+    if (mapping_ != nullptr) mapping_->release(mapping_->bytes());
+  }
 
  private:
   static constexpr std::uint64_t kLongestName = 65535;
@@ -663,6 +668,7 @@ class GgufFile {
   std::vector<GgufTensor> tensors_;
   std::vector<std::size_t> by_name_;
   std::shared_ptr<const void> storage_;
+  const MappedFile* mapping_ = nullptr;  // the storage, if it is a mapping
 };
 
 namespace detail {

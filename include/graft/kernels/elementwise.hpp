@@ -56,11 +56,17 @@ void activation_backward(Activation act, const T* x, const std::type_identity_t<
 template <class T>
 void swiglu_forward(Activation act, const T* gate, const std::type_identity_t<T>* up,
                     std::type_identity_t<T>* y, Index n);
-/// dgate += dy · up · act'(gate), dup += dy · act(gate).
+/// dgate = dy · up · act'(gate), dup = dy · act(gate). Either may be null or lie where dy does.
 template <class T>
 void swiglu_backward(Activation act, const T* gate, const std::type_identity_t<T>* up,
                      const std::type_identity_t<T>* dy, std::type_identity_t<T>* dgate,
                      std::type_identity_t<T>* dup, Index n);
+/// The same with gate and up in bf16.
+GRAFT_KERNEL void swiglu_forward(Activation act, const std::uint16_t* gate, const std::uint16_t* up,
+                                 float* y, Index n);
+GRAFT_KERNEL void swiglu_backward(Activation act, const std::uint16_t* gate,
+                                  const std::uint16_t* up, const float* dy, float* dgate,
+                                  float* dup, Index n);
 
 /// y(i, j) = e^x(i, j) / Σ_j e^x(i, j) for `rows` contiguous rows of n. A row of −∞ alone gives
 /// zeros.

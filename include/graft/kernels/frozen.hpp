@@ -23,12 +23,26 @@ inline bool splits_f32() { return active_isa() >= Isa::amx; }
 ///
 /// With Compute::bf16, x and W are rounded to bf16 as they are packed; bias, H P and all sums stay
 /// in f32. Forward products of a few rows (up to 24, with AMX tiles 15), which memory bounds, run
-/// in f32 all the same. Tiles multiply H and P in split parts (see Compute), and take denormal
-/// numbers for zero.
+/// in f32 all the same. Those of up to 8 rows with a weight that has `dot_int8` round x to 8 bits.
+/// Tiles multiply H and P in split parts (see Compute), and take denormal numbers for zero.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,
                                  const LowRankTerm* low_rank = nullptr,
                                  Compute compute = Compute::f32);
+
+/// One of several products with the same x.
+struct FrozenPart {
+  FrozenWeight w;
+  const float* bias = nullptr;  ///< or null
+  float* y = nullptr;
+  Index ldy = 0;
+};
+
+/// y_p = x W_pᵀ + bias_p for `count` weights W_p with the same number of inputs, as frozen_forward
+/// gives them. Where all have `dot_int8` and x few rows, x is rounded once and all are one loop of
+/// the thread pool.
+GRAFT_KERNEL void frozen_forward_each(const FrozenPart* parts, Index count, const float* x, Index m,
+                                      Index ldx, Compute compute = Compute::f32);
 
 /// dx (+)= dy W + H P, with H (m × rank) and P (rank × in).
 GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, Index m, Index lddy,

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "graft/base/types.hpp"
+#include "graft/kernels/int8_row.hpp"
 
 namespace graft::inline v0_1::kernels {
 
@@ -27,7 +28,8 @@ using DotRows = void (*)(const void* rows, Index row_bytes, Index count, Index i
 /// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
 ///
 /// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
-/// `decode` turns to f32, and that `dot`, unless null, multiplies with few rows), or `packed`. If
+/// `decode` turns to f32, and that `dot`, unless null, multiplies with few rows; `dot_int8`, unless
+/// null, does that instead, with the rows rounded to 8 bits), or `packed`. If
 /// several are given they must hold the same values, and each product takes the one that suits it
 /// best.
 struct FrozenWeight {
@@ -38,6 +40,7 @@ struct FrozenWeight {
   Index row_bytes = 0;
   DecodeRow decode = nullptr;
   DotRows dot = nullptr;
+  DotInt8Rows dot_int8 = nullptr;
   const PackedWeights* packed = nullptr;
 };
 

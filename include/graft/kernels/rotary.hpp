@@ -10,15 +10,15 @@ namespace graft::inline v0_1::kernels {
 /// 2 d + 1 (GPT-J).
 enum class RotaryStyle { half, interleaved };
 
-/// Rotary position embedding (Su et al. 2021) in place: every pair (u, v) of the first rotary_dim
-/// elements of each head becomes (u cos − v sin, v cos + u sin), or the inverse rotation where
-/// `inverse` is set (the gradient).
+/// Rotary position embedding (Su et al. 2021): y is x, but every pair (u, v) of the first
+/// rotary_dim elements of each head becomes (u cos − v sin, v cos + u sin), or the inverse rotation
+/// where `inverse` is set (the gradient).
 ///
-/// x: rows of heads · head_dim values at distance ldx. cos, sin: [rows, rotary_dim / 2], a row for
-/// each row of x. T = float or double.
+/// x, y: rows of heads · head_dim values at distance ld; y may be x. cos, sin: [rows, rotary_dim /
+/// 2], a row for each row of x. T = float or double.
 template <class T>
-void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
-            const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
+void rotary(const T* x, std::type_identity_t<T>* y, Index rows, Index heads, Index head_dim,
+            Index ld, const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
             Index rotary_dim, RotaryStyle style, bool inverse);
 
 }  // namespace graft::inline v0_1::kernels

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <concepts>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
+#include "graft/kernels/frozen_weight.hpp"
 #include "graft/layers/linear.hpp"
 #include "graft/layers/low_rank_product.hpp"
 
@@ -43,6 +45,9 @@ class BasicAnyLinear {
   BasicTensor<T> dense_weight() const { return impl_->dense_weight(); }
   void write_weight(Index first, MatrixView<T> rows) const { impl_->write_weight(first, rows); }
   BasicTensor<T> bias() const { return impl_->bias(); }
+  /// The weight as kernels take it, for products with several layers at once; an empty one where
+  /// the layer has no `frozen_weight()`.
+  kernels::FrozenWeight frozen_weight() const { return impl_->frozen_weight(); }
   /// Tells one layer from another, also after one of them is gone.
   std::weak_ptr<const void> identity() const { return impl_; }
   /// The layer itself if it is an L, else null.
@@ -63,6 +68,7 @@ class BasicAnyLinear {
     virtual BasicTensor<T> dense_weight() const = 0;
     virtual void write_weight(Index, MatrixView<T>) const = 0;
     virtual BasicTensor<T> bias() const = 0;
+    virtual kernels::FrozenWeight frozen_weight() const = 0;
   };
   template <class L>
   struct Model final : Interface {
@@ -100,6 +106,14 @@ class BasicAnyLinear {
       }
     }
     BasicTensor<T> bias() const override { return bias_of(*layer); }
+    kernels::FrozenWeight frozen_weight() const override {
+      if constexpr (requires {
+                      { layer->frozen_weight() } -> std::same_as<kernels::FrozenWeight>;
+                    })
+        return layer->frozen_weight();
+      else
+        return {};
+    }
     std::shared_ptr<const L> layer;
   };
 

@@ -7,7 +7,7 @@
 
 #include "graft/autograd/ops/shape.hpp"
 #include "graft/autograd/ops/unfold.hpp"
-#include "graft/layers/sites.hpp"
+#include "graft/layers/sites/linear_site.hpp"
 
 namespace graft::inline v0_1 {
 

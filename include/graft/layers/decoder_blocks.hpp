@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <tuple>
@@ -68,9 +69,10 @@ struct RotaryAttention {
                          const BasicRope<T>& rope) const {
     AttentionCall<T> call;
     call.input = x;
-    call.q = q_proj(x);
-    call.k = k_proj(x);
-    call.v = v_proj(x);
+    auto projected = apply_each(x, std::array{&q_proj, &k_proj, &v_proj});
+    call.q = std::move(projected[0]);
+    call.k = std::move(projected[1]);
+    call.v = std::move(projected[2]);
     if (head_norm) {
       call.q = per_head(q_norm, call.q, site.heads);
       call.k = per_head(k_norm, call.k, site.kv_heads);
@@ -119,7 +121,8 @@ struct GatedMlp {
   kernels::Activation activation = kernels::Activation::silu;
 
   BasicVar<T> operator()(const BasicVar<T>& x) const {
-    return down_proj(gated(activation, gate_proj(x), up_proj(x)));
+    const auto parts = apply_each(x, std::array{&gate_proj, &up_proj});
+    return down_proj(gated(activation, parts[0], parts[1]));
   }
 };
 

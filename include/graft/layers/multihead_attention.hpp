@@ -4,8 +4,9 @@
 #include <string>
 #include <utility>
 
+#include "graft/autograd/ops/attention.hpp"
 #include "graft/layers/dense_linear.hpp"
-#include "graft/layers/sites.hpp"
+#include "graft/layers/sites/linear_site.hpp"
 
 namespace graft::inline v0_1 {
 

@@ -7,12 +7,14 @@
 
 #include "graft/layers/decoder_blocks.hpp"
 #include "graft/layers/language_head.hpp"
+#include "graft/models/classifier.hpp"
 #include "graft/models/model.hpp"
 
 namespace graft::inline v0_1::models {
 
 /// A model that predicts the next token: embedding, blocks, final norm, head. Derived classes give
-/// the blocks.
+/// the blocks. With a classifier for a head it says one thing about each row: what the head (site
+/// `score`) makes of the last real token.
 template <std::floating_point T>
 class BasicCausalModel : public BasicModel<T> {
  public:
@@ -62,12 +64,14 @@ class BasicCausalModel : public BasicModel<T> {
 
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
+    if (classifies()) return head(gather_rows(h, last_tokens(batch, h.rows() / batch.batch)));
     const auto y = capped_logits(head(h), logit_cap);
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   /// Logits of the last token, [vocabulary]; the tokens of `batch` follow those in the cache.
   BasicTensor<T> next_logits(BasicTape<T>& tape, const BasicBatch<T>& batch,
                              BasicKvCache<T>& cache) const {
+    expect_language_model("generation");
     const auto h = hidden(tape, batch, &cache).value();
     const auto last = tape.constant(h.slice_rows(h.rows() - 1, 1));
     auto y = capped_logits(head(last), logit_cap).value();
@@ -76,9 +80,11 @@ class BasicCausalModel : public BasicModel<T> {
   /// Mean cross-entropy of the next token; label -100 does not count. labels: [batch, seq_len], not
   /// shifted.
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
-    return token_loss(tape, batch, nullptr, nullptr);
+    return classifies() ? loss_of(logits(tape, batch), batch)
+                        : token_loss(tape, batch, nullptr, nullptr);
   }
   BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
+    if (classifies()) return classification_loss(logits, batch, classifier_.problem);
     if (batch.labels.size() != batch.ids.size())
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
@@ -91,6 +97,7 @@ class BasicCausalModel : public BasicModel<T> {
   /// loss.
   BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
                          std::vector<unsigned char>* correct, std::vector<T>* losses) const {
+    expect_language_model("loss of tokens");
     if (batch.labels.size() != batch.ids.size())
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
@@ -125,6 +132,8 @@ class BasicCausalModel : public BasicModel<T> {
     }
     return labels;
   }
+  /// True if the head is a classifier of rows in place of one of tokens.
+  bool classifies() const { return classifier_.classes > 0; }
   /// Positions that active adapters take before those of the text: virtual tokens and keys.
   Index virtual_positions() const {
     Index keys = 0;
@@ -144,6 +153,17 @@ class BasicCausalModel : public BasicModel<T> {
   bool checkpoint_blocks = false;
 
  protected:
+  /// Makes the head. `tied`: a language model's shares the rows of the embedding.
+  void make_head(const ClassifierHead& classifier, bool tied, Index vocabulary,
+                 const BasicWeights<T>& weights) {
+    classifier_ = classifier;
+    const Index d = embed_tokens.table().dim();
+    if (classifies())
+      head = {"score", weights.linear("score", classifier.classes, d)};
+    else
+      head = {"lm_head",
+              tied ? tied_head(embed_tokens.table()) : weights.linear("lm_head", vocabulary, d)};
+  }
   virtual BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const = 0;
   virtual BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const {
     auto x = embed_tokens(tape, ids);
@@ -218,6 +238,26 @@ class BasicCausalModel : public BasicModel<T> {
     }
     return functions;
   }
+  void expect_language_model(const char* what) const {
+    if (classifies()) throw ValueError(concat(what, ": the model classifies rows"));
+  }
+  /// The row of hidden states of the last real token of each row of the batch; the first token
+  /// where none is real. transformers goes by the padding id alone, and asks for single rows where
+  /// it has none; behind virtual tokens PEFT lets it take the last token, real or not.
+  std::vector<Index> last_tokens(const BasicBatch<T>& batch, Index tokens) const {
+    std::vector<Index> rows;
+    const Index extra = tokens - batch.seq_len;
+    for (Index b = 0; b < batch.batch; ++b) {
+      Index last = 0;
+      for (Index t = 0; t < batch.seq_len; ++t) {
+        const auto at = static_cast<std::size_t>(b * batch.seq_len + t);
+        if (batch.ids[at] != classifier_.padding_id && (batch.mask.empty() || batch.mask[at] != 0))
+          last = t;
+      }
+      rows.push_back(b * tokens + extra + last);
+    }
+    return rows;
+  }
   void check(const BasicBatch<T>& batch) const {
     const auto tokens = static_cast<std::size_t>(batch.batch * batch.seq_len);
     if (batch.batch <= 0 || batch.seq_len <= 0 || batch.ids.size() != tokens ||
@@ -225,6 +265,8 @@ class BasicCausalModel : public BasicModel<T> {
       throw ShapeError(concat("batch of ", batch.batch, " x ", batch.seq_len, " tokens with ",
                               batch.ids.size(), " ids and a mask of ", batch.mask.size()));
   }
+
+  ClassifierHead classifier_;
 };
 
 using CausalModel = BasicCausalModel<float>;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -20,6 +22,14 @@ enum class Task { embedding, sequence_classification, token_classification };
 /// classes where a batch has labels, any number of them where it has targets.
 enum class Problem { automatic, regression, single_label, multi_label };
 
+/// A classifier in place of the head of a language model: `classes` numbers from the last real
+/// token of a row, without a bias. Real is what the mask keeps and is not `padding_id`.
+struct ClassifierHead {
+  Index classes = 0;  ///< 0: a language model
+  Problem problem = Problem::automatic;
+  std::optional<std::int32_t> padding_id = {};
+};
+
 /// The head that a model is to have, whatever its file has.
 struct HeadConfig {
   Task task = Task::sequence_classification;
@@ -33,10 +43,14 @@ struct HeadConfig {
 template <std::floating_point T>
 class WeightsWithHead final : public BasicWeights<T> {
  public:
-  /// `names`: the layers that may be drawn.
+  /// `names`: the layers that may be drawn, with or without a bias.
   WeightsWithHead(const SafetensorsWeights<T>& file, std::vector<std::string> names,
-                  const HeadConfig& head)
-      : file_(&file), names_(std::move(names)), generator_(head.seed), deviation_(head.deviation) {}
+                  const HeadConfig& head, bool biases = true)
+      : file_(&file),
+        names_(std::move(names)),
+        generator_(head.seed),
+        deviation_(head.deviation),
+        biases_(biases) {}
 
   bool has(const std::string& name) const override { return file_->has(name); }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
@@ -49,7 +63,7 @@ class WeightsWithHead final : public BasicWeights<T> {
     drawn_.push_back(name);
     auto weight = BasicTensor<T>::empty({out, in});
     generator_.normal(weight.data(), weight.size(), 0.0, deviation_);
-    return BasicDenseLinear<T>(weight, BasicTensor<T>::zeros({out}));
+    return BasicDenseLinear<T>(weight, biases_ ? BasicTensor<T>::zeros({out}) : BasicTensor<T>{});
   }
   BasicEmbeddingTable<T> embedding(const std::string& name, Index rows, Index dim) const override {
     return file_->embedding(name, rows, dim);
@@ -62,6 +76,7 @@ class WeightsWithHead final : public BasicWeights<T> {
   std::vector<std::string> names_;
   mutable TorchGenerator generator_;
   double deviation_;
+  bool biases_;
   mutable std::vector<std::string> drawn_;
 };
 

@@ -43,4 +43,28 @@ inline Index set_compute(BasicModel<float>& model, kernels::Compute compute) {
   return count;
 }
 
+/// The way to take the input of products of few rows that a setting names: f32, int8, or auto,
+/// which is int8. @throws ValueError for another name
+inline Activations activations_named(std::string_view name) {
+  if (name == "f32") return Activations::f32;
+  if (name == "int8" || name == "auto") return Activations::int8;
+  throw ValueError(concat("activations: expected auto, int8 or f32, got '", name, "'"));
+}
+
+/// Sets how the frozen quantised layers of a model take the input of products of up to 8 rows: what
+/// generation is made of. Returns how many of them were set, those for whose format there is a
+/// product in 8 bits. As with set_compute, call it before adapters are added.
+inline Index set_activations(BasicModel<float>& model, Activations activations) {
+  Index count = 0;
+  for (auto* site : model.sites().linear) {
+    const auto* quantised = site->base().as<QuantizedLinear>();
+    if (quantised == nullptr ||
+        quant::int8_dot(quantised->format(), quantised->in_features()) == nullptr)
+      continue;
+    site->set_base(quantised->with_activations(activations));
+    ++count;
+  }
+  return count;
+}
+
 }  // namespace graft::inline v0_1::models

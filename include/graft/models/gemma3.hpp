@@ -29,6 +29,7 @@ struct Gemma3Config {
   double norm_offset = 1;  ///< files of transformers hold weight - 1, GGUF files hold the weight
   RopeConfig full_rope, sliding_rope;
   kernels::Activation activation = kernels::Activation::gelu_tanh;
+  ClassifierHead classifier = {};
 };
 
 /// Gemma 3, text part (Gemma Team 2025, arXiv:2503.19786): h = h + norm(attention(norm(h))); h = h
@@ -84,8 +85,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
       b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "model.norm", d);
-    this->head = {"lm_head", config.tied_head ? tied_head(this->embed_tokens.table())
-                                              : weights.linear("lm_head", config.vocabulary, d)};
+    this->make_head(config.classifier, config.tied_head, config.vocabulary, weights);
     list_sites();
   }
 
@@ -125,7 +125,7 @@ class BasicGemma3 final : public BasicCausalModel<T> {
   void list_sites() {
     auto& table = this->sites_;
     table.info = {"gemma3_text",    config_.hidden_size, config_.layers,     config_.heads,
-                  config_.kv_heads, config_.head_dim,    config_.vocabulary, {"lm_head"}};
+                  config_.kv_heads, config_.head_dim,    config_.vocabulary, {this->head.path()}};
     table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;

@@ -24,6 +24,7 @@ struct Gpt2Config {
   bool scale_scores = true;     ///< by 1 / √head_dim
   bool scale_by_layer = false;  ///< and by 1 / (layer + 1)
   kernels::Activation activation = kernels::Activation::gelu_tanh;
+  ClassifierHead classifier = {};
 };
 
 /// h = h + attention(norm(h)); h = h + mlp(norm(h)) with learned positions and one layer for
@@ -69,9 +70,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "transformer.ln_f");
-    this->head = {"lm_head", weights.has("lm_head.weight")
-                                 ? weights.linear("lm_head", config.vocabulary, d)
-                                 : tied_head(this->embed_tokens.table())};
+    this->make_head(config.classifier, !weights.has("lm_head.weight"), config.vocabulary, weights);
     list_sites();
   }
 
@@ -144,7 +143,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
                   config_.heads,
                   config_.hidden_size / config_.heads,
                   config_.vocabulary,
-                  {"lm_head"}};
+                  {this->head.path()}};
     table.info.activation = config_.activation;
     table.embedding = {&this->embed_tokens, &positions_};
     table.prompt = &this->prompt;

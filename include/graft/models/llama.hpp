@@ -29,6 +29,7 @@ struct LlamaConfig {
   Index window = 0;                       ///< sliding window of the attention; 0: none
   std::vector<bool> full_attention = {};  ///< by layer, which have no window; empty: none of them
   kernels::Activation activation = kernels::Activation::silu;
+  ClassifierHead classifier = {};
 };
 
 /// h = h + attention(norm(h)); h = h + mlp(norm(h)), then a norm and the head (Touvron et al. 2023,
@@ -87,9 +88,7 @@ class BasicLlama final : public BasicCausalModel<T> {
       block.after_block = {path, config.hidden_size, HiddenRole::block};
     }
     this->norm = norm_site(weights, "model.norm", config.hidden_size);
-    this->head = {"lm_head", config.tied_head ? tied_head(this->embed_tokens.table())
-                                              : weights.linear("lm_head", config.vocabulary,
-                                                               config.hidden_size)};
+    this->make_head(config.classifier, config.tied_head, config.vocabulary, weights);
     list_sites();
   }
 
@@ -143,7 +142,7 @@ class BasicLlama final : public BasicCausalModel<T> {
     table = {};
     table.info = {config_.model_type, config_.hidden_size, static_cast<Index>(blocks_.size()),
                   config_.heads,      config_.kv_heads,    config_.head_dim,
-                  config_.vocabulary, {"lm_head"}};
+                  config_.vocabulary, {this->head.path()}};
     table.info.activation = config_.activation;
     table.embedding.push_back(&this->embed_tokens);
     table.prompt = &this->prompt;
@@ -189,6 +188,7 @@ class BasicLlama final : public BasicCausalModel<T> {
       config.rope.dim = 2 * reduced(config.rope.dim / 2, sizes.reduction);
     }
     config.tied_head = true;
+    config.classifier = {};
     if (!sizes.embeddings) config.vocabulary = 1;
     const auto& a = blocks_.front()->attention;
     const bool qkv_bias = static_cast<bool>(a.q_proj.base().bias()),

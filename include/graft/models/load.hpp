@@ -137,9 +137,29 @@ inline std::vector<bool> full_layers(const io::JsonView& json) {
   return full;
 }
 
+/// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is
+/// there.
+inline Index class_count(const io::JsonView& json) {
+  if (const auto labels = json.find("id2label"); labels && labels->is_object())
+    return static_cast<Index>(labels->members().size());
+  return static_cast<Index>(json.integer_or("num_labels", 2));
+}
+/// The head of a decoder: of a language model, or a classifier where the class of the model says
+/// so.
+inline ClassifierHead classifier_head(const io::JsonView& json) {
+  ClassifierHead head;
+  head.problem = problem_of(json);
+  if (json.has("pad_token_id"))
+    head.padding_id = static_cast<std::int32_t>(json.at("pad_token_id").integer(-1, 1 << 30));
+  for (const auto& name : json.strings_or("architectures", {}))
+    if (name.ends_with("ForSequenceClassification")) head.classes = class_count(json);
+  return head;
+}
+
 inline LlamaConfig llama_config(const io::JsonView& json) {
   LlamaConfig config;
-  check_class(json, {"ForCausalLM"});
+  check_class(json, {"ForCausalLM", "ForSequenceClassification"});
+  config.classifier = classifier_head(json);
   config.model_type = json.at("model_type").string();
   const auto size = [&](const char* key) {
     return static_cast<Index>(json.at(key).integer(1, 1 << 30));
@@ -175,17 +195,10 @@ inline Index size_of(const io::JsonView& json, const char* key) {
   return static_cast<Index>(json.at(key).integer(1, 1 << 30));
 }
 
-/// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is
-/// there.
-inline Index class_count(const io::JsonView& json) {
-  if (const auto labels = json.find("id2label"); labels && labels->is_object())
-    return static_cast<Index>(labels->members().size());
-  return static_cast<Index>(json.integer_or("num_labels", 2));
-}
-
 inline Gpt2Config gpt2_config(const io::JsonView& json) {
   Gpt2Config config;
-  check_class(json, {"LMHeadModel"});
+  check_class(json, {"LMHeadModel", "ForSequenceClassification"});
+  config.classifier = classifier_head(json);
   refuse(json, "add_cross_attention");
   config.scale_scores = json.boolean_or("scale_attn_weights", true);
   config.scale_by_layer = json.boolean_or("scale_attn_by_inverse_layer_idx", false);
@@ -281,7 +294,8 @@ inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
 
 inline Gemma3Config gemma3_config(const io::JsonView& json) {
   Gemma3Config config;
-  check_class(json, {"ForCausalLM"});
+  check_class(json, {"ForCausalLM", "ForSequenceClassification"});
+  config.classifier = classifier_head(json);
   refuse(json, "use_bidirectional_attention");
   config.logit_cap = json.number_or("final_logit_softcapping", 0);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);
@@ -321,8 +335,8 @@ inline Gemma3Config gemma3_config(const io::JsonView& json) {
   return config;
 }
 
-/// Stretching of the rotary angles of a GGUF file: linear, or a divisor for each frequency in the
-/// tensor rope_freqs.weight. @throws IoError for another one
+/// Stretching of the rotary angles of a GGUF file: linear, yarn, or a divisor for each frequency in
+/// the tensor rope_freqs.weight. @throws IoError for another one
 inline void read_gguf_rope(const io::GgufFile& file, const std::string& architecture,
                            RopeConfig& rope) {
   const auto& m = file.metadata();
@@ -331,13 +345,26 @@ inline void read_gguf_rope(const io::GgufFile& file, const std::string& architec
       static_cast<Index>(turned) != rope.dim)
     throw IoError(
         concat(file.name(), ": ", key("dimension_count"), " is ", turned, ", expected ", rope.dim));
-  const std::string type = m.get_string(key("scaling.type"), "none");
-  if (type == "linear") {
-    rope.type = "linear";
-    rope.factor = m.get_f32(key("scaling.factor"), 1.0F);
+  const float factor = m.get_f32(key("scaling.factor"), m.get_f32(key("scale_linear"), 1.0F));
+  const std::string type = m.get_string(key("scaling.type"), factor == 1.0F ? "none" : "linear");
+  if (type == "linear" || type == "yarn") {
+    rope.type = type;
+    rope.factor = factor;
+    if (!(rope.factor > 0))
+      throw IoError(concat(file.name(), ": ", key("scaling.factor"), " is ", rope.factor));
   } else if (type != "none") {
     throw IoError(concat(file.name(), ": ", key("scaling.type"), " '", type,
-                         "' is not supported; none and linear are"));
+                         "' is not supported; none, linear and yarn are"));
+  }
+  if (type == "yarn") {
+    const auto whole = m.get_u64(architecture + ".context_length", 0);
+    rope.original_positions =
+        static_cast<double>(m.get_u64(key("scaling.original_context_length"), whole));
+    rope.fast_rotations = m.get_f32(key("scaling.yarn_beta_fast"), 32.0F);
+    rope.slow_rotations = m.get_f32(key("scaling.yarn_beta_slow"), 1.0F);
+    rope.table_scale =
+        m.get_f32(key("scaling.yarn_attn_factor"), m.get_f32(key("scaling.attn_factor"), 1.0F)) *
+        (rope.factor > 1 ? 0.1 * std::log(rope.factor) + 1 : 1.0);
   }
   if (const auto* divisors = file.find("rope_freqs.weight")) {
     rope.type = "longrope";
@@ -464,6 +491,39 @@ std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
   return model;
 }
 
+/// Opens a decoder (LLaMA, Mistral, Qwen2, Qwen3, Gemma 3, GPT-2) from a Hugging Face folder as a
+/// classifier of rows; its head is drawn where the file lacks it or has it for another number of
+/// classes.
+/// @param drawn  takes the paths of layers that were drawn
+/// @throws IoError that names the file and what is wrong; ValueError for another architecture
+template <std::floating_point T>
+std::unique_ptr<BasicCausalModel<T>> load_decoder_classifier(
+    const std::filesystem::path& path, const HeadConfig& head,
+    std::vector<std::string>* drawn = nullptr) {
+  const auto document = io::read_json(path / "config.json");
+  const io::JsonView json(document, (path / "config.json").string());
+  const std::string type = json.at("model_type").string();
+  const SafetensorsWeights<T> file(path, {type == "gpt2" ? "transformer." : "model."});
+  const WeightsWithHead<T> weights(file, {"score"}, head, false);
+  const auto open = [&]<class Opened>(auto config, Opened*) {
+    config.classifier.classes = head.classes;
+    return std::make_unique<Opened>(config, weights);
+  };
+  std::unique_ptr<BasicCausalModel<T>> model;
+  if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
+    model = open(detail::llama_config(json), static_cast<BasicLlama<T>*>(nullptr));
+  else if (type == "gpt2")
+    model = open(detail::gpt2_config(json), static_cast<BasicGpt2<T>*>(nullptr));
+  else if (type == "gemma3_text")
+    model = open(detail::gemma3_config(json), static_cast<BasicGemma3<T>*>(nullptr));
+  else
+    throw ValueError(concat(path.string(), ": architecture '", type,
+                            "' is not supported for this task; llama, mistral, qwen2, qwen3, "
+                            "gemma3_text and gpt2 are"));
+  if (drawn != nullptr) *drawn = weights.drawn();
+  return model;
+}
+
 /// Opens a vision transformer from a Hugging Face folder with a classifier, which is drawn where
 /// the file lacks it or has it for another number of classes.
 /// @param drawn  takes the paths of layers that were drawn
@@ -519,6 +579,11 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
     json.at("model_type").fail(concat("architecture '", type, "' is not supported"));
   }
   auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
+  // Metadata and rows that were copied need no memory any more.
+  const auto built = [&file](std::unique_ptr<BasicModel<T>> model) {
+    file->release();
+    return model;
+  };
   const std::string architecture = file->metadata().get_string("general.architecture");
   if (architecture == "llama" || architecture == "qwen2" || architecture == "qwen3") {
     const auto config = detail::llama_config(*file, architecture);
@@ -531,13 +596,13 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
                  : 0;
     };
     const auto rename = [](const std::string& name) { return detail::gguf_name(name); };
-    return std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows));
+    return built(std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows)));
   }
   if (architecture == "gemma3") {
     const auto rename = [](const std::string& name) { return detail::gguf_name(name, true); };
-    return std::make_unique<BasicGemma3<T>>(
+    return built(std::make_unique<BasicGemma3<T>>(
         detail::gemma3_config(*file),
-        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; }));
+        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; })));
   }
   throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }
@@ -547,6 +612,8 @@ extern template std::unique_ptr<BasicModel<float>> load<float>(const std::filesy
 extern template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&,
                                                                       const HeadConfig&,
                                                                       std::vector<std::string>*);
+extern template std::unique_ptr<BasicCausalModel<float>> load_decoder_classifier<float>(
+    const std::filesystem::path&, const HeadConfig&, std::vector<std::string>*);
 extern template std::unique_ptr<BasicVit<float>> load_image_classifier<float>(
     const std::filesystem::path&, const HeadConfig&, std::vector<std::string>*);
 #endif

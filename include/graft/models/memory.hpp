@@ -22,12 +22,12 @@ struct StepSizes {
 /// With N = batch · tokens, h = hidden_size, f = intermediate_size, q, k = heads and kv_heads times
 /// head_dim, L layers, and e = 4 bytes (2 with bf16_saved), a block keeps for each token
 ///
-///     K = e (2 h + q + 2 k + q + 2 f) + 4 (heads + 2 + rank) bytes:
+///     K = e (2 h + q + 2 k + q + 2 f + rank) + 4 (heads + 2) bytes:
 ///
-/// the inputs of its two norms, queries, keys, values, the attention's result, gate and up; and in
-/// f32 the log-sums of the softmax, the norms' factors and x Aᵀ of each adapter. Norms and the
+/// the inputs of its two norms, queries, keys, values, the attention's result, gate and up, and
+/// x Aᵀ of each adapter; in f32 the log-sums of the softmax and the norms' factors. Norms and the
 /// gated product are computed again. While the backward pass is in a block, W = 4 N (2 f + 2 h)
-/// bytes of gradients are alive, and 8 N f more with bf16_saved (gate and up in f32).
+/// bytes of gradients are alive.
 ///
 ///     kept   = N L K                                     without checkpoints
 ///              N L e h, and N K for the block in work    with them
@@ -42,8 +42,8 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
                f = d(model.intermediate_size), q = d(model.heads * model.head_dim),
                k = d(model.kv_heads * model.head_dim), element = step.bf16_saved ? 2 : 4;
   const double block =
-      element * (2 * h + 2 * q + 2 * k + 2 * f) + 4 * (d(model.heads) + 2 + d(step.rank));
-  const double work = 4 * n * (2 * f + 2 * h) + (step.bf16_saved ? 8 * n * f : 0);
+      element * (2 * h + 2 * q + 2 * k + 2 * f + d(step.rank)) + 4 * (d(model.heads) + 2);
+  const double work = 4 * n * (2 * f + 2 * h);
   const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
   const double always = 12 * d(step.trained) + 12 * n * h;
   if (!step.checkpointing) return always + n * d(model.layers) * block + std::max(logits, work);

@@ -37,9 +37,12 @@ struct T5Config {
 /// attention without scaling and with a bias by bucketed distance that the first block of each
 /// stack owns.
 ///
-/// The decoder reads the labels shifted right, -100 as padding; its loss is not shifted. Sites:
+/// The decoder reads the labels shifted right, -100 as padding; its loss is not shifted. The stacks
+/// look tokens up through embeddings of their own over the shared table, so an adapter that changes
+/// one layer has no effect at `shared`: it belongs to {encoder,decoder}.embed_tokens. Trained
+/// tokens and the whole table reach both from there. Sites:
 /// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm,
-/// .DenseReluDense.{wi,wi_0,wi_1,wo}, shared, lm_head.
+/// .DenseReluDense.{wi,wi_0,wi_1,wo}, {encoder,decoder}.embed_tokens, shared, lm_head.
 template <std::floating_point T>
 class BasicT5 final : public BasicModel<T> {
  public:
@@ -48,6 +51,8 @@ class BasicT5 final : public BasicModel<T> {
       throw ValueError(concat("t5: ", config.heads, " heads"));
     const Index d = config.hidden_size;
     shared_ = {"shared", weights.embedding("shared", config.vocabulary, d)};
+    encoder_tokens_ = {"encoder.embed_tokens", shared_.table()};
+    decoder_tokens_ = {"decoder.embed_tokens", shared_.table()};
     prompt_ = {"shared", d};
     build(encoder_, "encoder", config.encoder_layers, false, weights);
     build(decoder_, "decoder", config.decoder_layers, true, weights);
@@ -223,7 +228,8 @@ class BasicT5 final : public BasicModel<T> {
                               " labels for ", batch.batch, " x ", batch.seq_len, " tokens"));
     const auto context = set_forward_context(tape, batch);
     const Index d = config_.hidden_size;
-    auto x = prompt_(reshape(shared_(tape, batch.ids), {batch.batch, batch.seq_len, d}), *context);
+    auto x = prompt_(reshape(encoder_tokens_(tape, batch.ids), {batch.batch, batch.seq_len, d}),
+                     *context);
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
     EncoderPass<T> pass;
     pass.batch = batch.batch;
@@ -244,8 +250,8 @@ class BasicT5 final : public BasicModel<T> {
       }
     EncoderPass<T> own;
     own.batch = batch.batch;
-    auto start =
-        prompt_.before_decoder(reshape(shared_(tape, ids), {batch.batch, length, d}), *context);
+    auto start = prompt_.before_decoder(
+        reshape(decoder_tokens_(tape, ids), {batch.batch, length, d}), *context);
     start = reshape(start, {batch.batch * start.dim(1), d});
     auto y = run(decoder_, std::move(start), batch.batch, own, memory, pass);
     if (config_.scale_output) y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));
@@ -265,7 +271,7 @@ class BasicT5 final : public BasicModel<T> {
                   config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
     table.info.encoder_decoder = true;
     table.info.activation = config_.activation;
-    table.embedding.push_back(&shared_);
+    table.embedding = {&shared_, &encoder_tokens_, &decoder_tokens_};
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
       for (const auto& b : stack->blocks) {
@@ -290,7 +296,7 @@ class BasicT5 final : public BasicModel<T> {
   }
 
   T5Config config_;
-  BasicEmbeddingSite<T> shared_;
+  BasicEmbeddingSite<T> shared_, encoder_tokens_, decoder_tokens_;
   BasicPromptSite<T> prompt_;
   Stack encoder_, decoder_;
   BasicLinearSite<T> head_;

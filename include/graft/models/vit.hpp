@@ -117,10 +117,11 @@ class BasicVit final : public BasicModel<T> {
     x = stack_.finish(norm_(run_encoder(stack_, blocks_, x, pass)));
     return reshape(x, {batch.batch, x.rows() / batch.batch, d});
   }
+  /// Of the classifier, [batch, classes]; the hidden states where there is none.
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
-    const auto first = reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size});
-    return classifier_.base() ? classifier_(first) : first;
+    if (!classifier_.base()) return h;
+    return classifier_(reshape(slice(h, 1, 0, 1), {batch.batch, config_.hidden_size}));
   }
   std::string file_name(const std::string& path) const override {
     static constexpr std::string_view kLayers = "vit.layers.";

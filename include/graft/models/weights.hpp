@@ -195,7 +195,8 @@ class GgufWeights final : public BasicWeights<T> {
     const auto bias = this->optional_tensor(name + ".bias", {out});
     if constexpr (std::is_same_v<T, float>) {
       const Index head = head_rows_(name + ".weight");
-      if (head <= 0) return QuantizedLinear(t.format(), t.data.data(), out, in, bias, file_);
+      if (head <= 0)
+        return QuantizedLinear(t.format(), t.data.data(), out, in, bias, file_->storage());
       const auto row = static_cast<std::size_t>(quant::row_bytes(t.format(), in));
       auto ordered =
           std::make_shared<AlignedBuffer<std::byte>>(row * static_cast<std::size_t>(out));
@@ -210,7 +211,7 @@ class GgufWeights final : public BasicWeights<T> {
   BasicEmbeddingTable<T> embedding(const std::string& name, Index rows, Index dim) const override {
     const auto& t = at(name + ".weight", {rows, dim});
     if constexpr (std::is_same_v<T, float>) {
-      return BasicEmbeddingTable<T>(t.format(), t.data.data(), rows, dim, file_);
+      return BasicEmbeddingTable<T>(t.format(), t.data.data(), rows, dim, file_->storage());
     } else {
       return BasicEmbeddingTable<T>(tensor(name + ".weight", {rows, dim}));
     }

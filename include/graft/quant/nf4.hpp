@@ -122,8 +122,9 @@ struct SortedCodes {
   explicit SortedCodes(CodeBook book) {
     const auto& table = code_values(book);
     for (std::size_t i = 0; i < 16; ++i) codes[i] = static_cast<std::uint8_t>(i);
-    std::stable_sort(codes.begin(), codes.end(),
-                     [&](std::uint8_t a, std::uint8_t b) { return table[a] < table[b]; });
+    std::sort(codes.begin(), codes.end(), [&](std::uint8_t a, std::uint8_t b) {
+      return table[a] != table[b] ? table[a] < table[b] : a < b;
+    });
     for (std::size_t i = 0; i < 16; ++i) values[i] = table[codes[i]];
   }
   std::array<float, 16> values{};

@@ -23,7 +23,9 @@ namespace graft::inline v0_1 {
 /// Larger ones are cut from regions of at least 256 MiB of address space, which become memory where
 /// they are touched, and a freed one joins its free neighbours. So values that the backward pass
 /// lets go of make room for gradients of other sizes, and a process holds little more than its
-/// tensors need at their highest. Thread safe.
+/// tensors need at their highest. Blocks that one asks for to keep, from the forward pass to the
+/// backward pass, lie in regions of their own, where short-lived ones cannot tear holes between
+/// them. Thread safe.
 class MemoryPool {
  public:
   struct Stats {
@@ -63,10 +65,12 @@ class MemoryPool {
     while (regions_ != nullptr) unmap(regions_);
   }
 
-  /// A block with one reference and room for `bytes` bytes after its header. @throws bad_alloc
-  Block* acquire(std::size_t bytes) {
+  /// A block with one reference and room for `bytes` bytes after its header; `to_keep` says that it
+  /// will be needed for long. @throws bad_alloc
+  Block* acquire(std::size_t bytes, bool to_keep = false) {
     const std::lock_guard lock(mutex_);
-    Block* const block = bytes < kSmall ? take_small(class_of(bytes)) : take_large(bytes);
+    Block* const block =
+        bytes < kSmall ? take_small(class_of(bytes)) : take_large(bytes, large_[to_keep ? 1 : 0]);
     stats_.bytes_in_use += size_of(*block);
     stats_.peak_bytes_in_use = std::max(stats_.peak_bytes_in_use, stats_.bytes_in_use);
     block->references.store(1, std::memory_order_relaxed);
@@ -141,11 +145,13 @@ class MemoryPool {
   }
 
  private:
+  struct Lists;
   struct Region {
     void* memory;       // as the system gave it
     std::size_t bytes;  // of it
     std::byte* end;     // of the last block
     Region *next, *previous;
+    Lists* lists;  // of its free blocks
     Block* first() {
       return reinterpret_cast<Block*>(reinterpret_cast<std::byte*>(this) + kAlignment);
     }
@@ -157,6 +163,11 @@ class MemoryPool {
   static constexpr std::size_t kSmall = std::size_t{16} << 10;
   static constexpr std::size_t kRegion = std::size_t{256} << 20;
   static constexpr std::size_t kHugePage = std::size_t{2} << 20;
+  /// Free blocks in regions, by the class below their bytes.
+  struct Lists {
+    std::array<Block*, kClasses> blocks{};
+    std::array<std::uint64_t, kClasses / 64> listed{};  // which of them are not empty
+  };
   static constexpr std::int32_t kUsed = -1, kFree = -2;  // size classes of blocks in regions
 
   /// The smallest class that has room for so many bytes.
@@ -201,12 +212,12 @@ class MemoryPool {
     return block;
   }
 
-  Block* take_large(std::size_t bytes) {
+  Block* take_large(std::size_t bytes, Lists& lists) {
     // Whole pages, so that rows of different tensors do not lie a vector apart in the caches.
     const std::size_t unit = bytes < 4 * kSmall ? kAlignment : std::size_t{4096};
     const std::size_t wanted = (bytes + kAlignment + unit - 1) / unit * unit;
-    Block* block = find(wanted);
-    if (block == nullptr) block = map_region(wanted);
+    Block* block = find(wanted, lists);
+    if (block == nullptr) block = map_region(wanted, lists);
     unlist(block);
     if (block->bytes >= wanted + kSmall) {
       auto* rest = ::new (reinterpret_cast<std::byte*>(block) + wanted) Block{};
@@ -225,9 +236,9 @@ class MemoryPool {
   }
 
   /// The smallest free block of those looked at that is large enough; null if there is none.
-  Block* find(std::size_t wanted) const {
+  static Block* find(std::size_t wanted, const Lists& lists) {
     for (std::size_t c = class_below(wanted); c < kClasses; ++c) {
-      const std::uint64_t bits = listed_[c / 64] >> (c % 64);
+      const std::uint64_t bits = lists.listed[c / 64] >> (c % 64);
       if (bits == 0) {
         c |= 63;
         continue;
@@ -235,14 +246,14 @@ class MemoryPool {
       c += static_cast<std::size_t>(std::countr_zero(bits));
       Block* best = nullptr;
       int looks = 64;
-      for (Block* b = large_[c]; b != nullptr && looks-- > 0; b = b->next)
+      for (Block* b = lists.blocks[c]; b != nullptr && looks-- > 0; b = b->next)
         if (b->bytes >= wanted && (best == nullptr || b->bytes < best->bytes)) best = b;
       if (best != nullptr) return best;
     }
     return nullptr;
   }
 
-  Block* map_region(std::size_t wanted) {
+  Block* map_region(std::size_t wanted, Lists& lists) {
     ++stats_.system_allocations;
     const std::size_t bytes = std::max(kRegion, wanted + kAlignment) + kHugePage;
     void* const memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -253,7 +264,8 @@ class MemoryPool {
     const std::size_t usable = (start + bytes - aligned) / kAlignment * kAlignment;
     ::madvise(reinterpret_cast<void*>(aligned), usable, MADV_HUGEPAGE);
     auto* const base = reinterpret_cast<std::byte*>(aligned);
-    auto* const region = ::new (base) Region{memory, bytes, base + usable, regions_, nullptr};
+    auto* const region =
+        ::new (base) Region{memory, bytes, base + usable, regions_, nullptr, &lists};
     if (regions_ != nullptr) regions_->previous = region;
     regions_ = region;
     auto* const block = ::new (static_cast<void*>(region->first())) Block{};
@@ -277,35 +289,41 @@ class MemoryPool {
                : nullptr;
   }
   /// `block`, all of it in memory, grows by the free one behind it.
-  void join(Block* block, Block* after) noexcept {
+  static void join(Block* block, Block* after) noexcept {
     unlist(after);
     if (after->resident > 0) block->resident = block->bytes + after->resident;
     absorb(block, after);
   }
-  void absorb(Block* block, Block* after) noexcept {
+  static void absorb(Block* block, Block* after) noexcept {
     block->bytes += after->bytes;
     if (Block* const next = behind(block)) next->before = block;
   }
-  void list(Block* block) noexcept {
+  static Lists& lists_of(const Block* block) noexcept {
+    return *static_cast<const Region*>(block->region)->lists;
+  }
+  static void list(Block* block) noexcept {
     const std::size_t c = class_below(block->bytes);
+    Lists& lists = lists_of(block);
+    Block*& head = lists.blocks[c];
     block->size_class = kFree;
     block->previous = nullptr;
-    block->next = large_[c];
-    if (large_[c] != nullptr) large_[c]->previous = block;
-    large_[c] = block;
-    listed_[c / 64] |= std::uint64_t{1} << (c % 64);
+    block->next = head;
+    if (head != nullptr) head->previous = block;
+    head = block;
+    lists.listed[c / 64] |= std::uint64_t{1} << (c % 64);
   }
-  void unlist(Block* block) noexcept {
+  static void unlist(Block* block) noexcept {
     const std::size_t c = class_below(block->bytes);
-    (block->previous != nullptr ? block->previous->next : large_[c]) = block->next;
+    Lists& lists = lists_of(block);
+    Block*& head = lists.blocks[c];
+    (block->previous != nullptr ? block->previous->next : head) = block->next;
     if (block->next != nullptr) block->next->previous = block->previous;
-    if (large_[c] == nullptr) listed_[c / 64] &= ~(std::uint64_t{1} << (c % 64));
+    if (head == nullptr) lists.listed[c / 64] &= ~(std::uint64_t{1} << (c % 64));
   }
 
   mutable std::mutex mutex_;
   std::array<Block*, kClasses> small_{};  // lists of free blocks
-  std::array<Block*, kClasses> large_{};  // the same in regions, by the class below their bytes
-  std::array<std::uint64_t, kClasses / 64> listed_{};  // which of these lists have blocks
+  std::array<Lists, 2> large_{};          // short-lived ones, ones to keep
   Region* regions_ = nullptr;
   Stats stats_;
 };

@@ -28,11 +28,12 @@ class BasicTensor {
 
   BasicTensor() = default;
 
-  /// Uninitialised elements.
-  static BasicTensor empty(const Shape& shape) {
+  /// Uninitialised elements; `to_keep` as in MemoryPool::acquire.
+  static BasicTensor empty(const Shape& shape, bool to_keep = false) {
     BasicTensor t;
     t.shape_ = shape;
-    t.block_ = MemoryPool::global().acquire(static_cast<std::size_t>(shape.elements()) * sizeof(T));
+    t.block_ = MemoryPool::global().acquire(static_cast<std::size_t>(shape.elements()) * sizeof(T),
+                                            to_keep);
     t.data_ = reinterpret_cast<T*>(reinterpret_cast<std::byte*>(t.block_) + kAlignment);
     return t;
   }

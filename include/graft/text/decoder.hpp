@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -96,12 +97,17 @@ struct Strip {
 struct WordPiece {
   std::string prefix = "##";
   bool cleanup = true;
-  void operator()(Texts& texts) const {
+  /// Takes back the blanks before punctuation and English contractions.
+  static std::string cleaned(std::string text) {
     static constexpr std::pair<std::string_view, std::string_view> kUndo[] = {
         {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
         {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
         {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
+    for (const auto& [from, to] : kUndo) text = replace_all(text, from, to);
+    return text;
+  }
+  void operator()(Texts& texts) const {
     for (std::size_t i = 0; i < texts.size(); ++i) {
       std::string& text = texts[i];
       if (i > 0) {
@@ -111,8 +117,7 @@ struct WordPiece {
           text.insert(0, " ");
         }
       }
-      if (!cleanup) continue;
-      for (const auto& [from, to] : kUndo) text = replace_all(text, from, to);
+      if (cleanup) text = cleaned(text);
     }
   }
 };
@@ -138,11 +143,29 @@ struct Bpe {
   }
 };
 
+/// The best token of each frame of speech: repeats and blanks (`pad_token`) go, a token stands for
+/// the gap between words.
+struct Ctc {
+  std::string pad_token = "<pad>";
+  std::string word_delimiter_token = "|";
+  bool cleanup = true;
+  void operator()(Texts& texts) const {
+    texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
+    Texts out;
+    for (const std::string& token : texts) {
+      std::string text = replace_all(token, pad_token, "");
+      if (cleanup) text = replace_all(WordPiece::cleaned(text), word_delimiter_token, " ");
+      if (!text.empty()) out.push_back(std::move(text));
+    }
+    texts.swap(out);
+  }
+};
+
 }  // namespace decoders
 
-using DecoderStep =
-    std::variant<decoders::ByteLevel, decoders::Replace, decoders::ByteFallback, decoders::Fuse,
-                 decoders::Strip, decoders::WordPiece, decoders::Metaspace, decoders::Bpe>;
+using DecoderStep = std::variant<decoders::ByteLevel, decoders::Replace, decoders::ByteFallback,
+                                 decoders::Fuse, decoders::Strip, decoders::WordPiece,
+                                 decoders::Metaspace, decoders::Bpe, decoders::Ctc>;
 
 /// Decoding steps, applied in order. With none, tokens are joined by blanks.
 struct Decoder {

@@ -321,6 +321,46 @@ struct Metaspace {
   }
 };
 
+/// Cuts where the script changes; characters without one go with those before them, and at the
+/// start they are dropped.
+struct UnicodeScripts {
+  void operator()(Pieces& pieces) const {
+    pieces.split([&](const Piece& piece, auto&& emit) {
+      int current = -1;
+      std::size_t begin = piece.text.size(), next = 0;
+      for (std::size_t i = 0; i < piece.text.size(); i = next) {
+        const auto character = decode_utf8(piece.text, i);
+        next = i + utf8_length(piece.text[i]);
+        const int script = script_of(character.value);
+        if (script < 0 || script == current) continue;
+        if (current >= 0) emit(piece.slice(begin, i));
+        begin = i;
+        current = script;
+      }
+      emit(piece.slice(begin, piece.text.size()));
+    });
+  }
+};
+
+/// Cuts into runs of `length` characters.
+struct FixedLength {
+  std::size_t length = 5;
+  void operator()(Pieces& pieces) const {
+    pieces.split([&](const Piece& piece, auto&& emit) {
+      const std::string_view text = piece.text;
+      std::size_t begin = 0, count = 0;
+      for (std::size_t i = 0; i < text.size(); i += utf8_length(text[i])) {
+        if (count++ == length) {
+          emit(piece.slice(begin, i));
+          begin = i;
+          count = 1;
+        }
+      }
+      if (begin < text.size()) emit(piece.slice(begin, text.size()));
+    });
+  }
+};
+
 /// Where a text whose blanks are written U+2581 may be cut before tokenising without changing the
 /// result: before a mark that follows something else, unless a token reaches across there. The
 /// words between the cuts can then be remembered.
@@ -381,6 +421,7 @@ using PreTokenizerStep =
                  pre_tokenizers::Digits, pre_tokenizers::Punctuation, pre_tokenizers::Bert,
                  pre_tokenizers::WhitespaceSplit, pre_tokenizers::Whitespace,
                  pre_tokenizers::CharDelimiterSplit, pre_tokenizers::Metaspace,
+                 pre_tokenizers::FixedLength, pre_tokenizers::UnicodeScripts,
                  pre_tokenizers::MarkBoundaries>;
 
 /// Splitting steps, applied in order.

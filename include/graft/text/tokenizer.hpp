@@ -28,6 +28,7 @@
 #include "graft/text/unicode.hpp"
 #include "graft/text/unigram.hpp"
 #include "graft/text/vocabulary.hpp"
+#include "graft/text/word_level.hpp"
 #include "graft/text/word_piece.hpp"
 
 namespace graft::inline v0_1::text {
@@ -59,7 +60,8 @@ struct EncodingTemplate {
                                   {TemplatePiece::Kind::second, {}, 1}};
 };
 
-using TokenModel = std::variant<BpeModel, WordPieceModel, UnigramModel, SentencePieceBpeModel>;
+using TokenModel =
+    std::variant<BpeModel, WordPieceModel, WordLevelModel, UnigramModel, SentencePieceBpeModel>;
 
 /// What a tokenizer is made of; the loaders fill it.
 struct TokenizerParts {

@@ -1,8 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -172,10 +175,14 @@ class TokenizerJsonReader {
       const View replacement = view.at("replacement");
       if (replacement.string().empty()) replacement.fail("expected one character");
       add(p::Metaspace{replacement.string(), prepend_scheme(view), view.boolean_or("split", true)});
+    } else if (type == "UnicodeScripts") {
+      add(p::UnicodeScripts{});
+    } else if (type == "FixedLength") {
+      add(p::FixedLength{static_cast<std::size_t>(view.integer_or("length", 5, 1, 1 << 20))});
     } else {
       unknown(view, "pre-tokenizer",
               "Sequence, ByteLevel, Split, Digits, Punctuation, BertPreTokenizer, Whitespace, "
-              "WhitespaceSplit, CharDelimiterSplit, Metaspace");
+              "WhitespaceSplit, CharDelimiterSplit, Metaspace, FixedLength, UnicodeScripts");
     }
   }
 
@@ -195,6 +202,30 @@ class TokenizerJsonReader {
     view.fail("key 'type' is missing");
   }
 
+  /// A score as the tokenizers library reads it: digits as a whole number, then one division by a
+  /// power of ten, so up to one unit in the last place off. Where cuts of a text have equal sums
+  /// (long runs of one character), this decides which of them wins.
+  static double score_as_written(double score) {
+    char text[32];
+    const auto end = std::to_chars(text, text + sizeof text, score, std::chars_format::scientific);
+    const std::string_view number(text, static_cast<std::size_t>(end.ptr - text));
+    const auto e = number.find('e');
+    if (e == number.npos) return score;
+    std::uint64_t digits = 0;
+    int exponent = std::atoi(std::string(number.substr(e + 1)).c_str());
+    bool fraction = false;
+    for (const char c : number.substr(0, e)) {
+      if (c == '.') fraction = true;
+      if (c < '0' || c > '9') continue;
+      digits = 10 * digits + static_cast<std::uint64_t>(c - '0');
+      if (fraction) --exponent;
+    }
+    if (exponent < -22 || exponent > 22) return score;  // powers of ten are exact up to here
+    const double power = std::pow(10.0, std::abs(exponent)), whole = static_cast<double>(digits);
+    const double value = exponent < 0 ? whole / power : whole * power;
+    return score < 0 ? -value : value;
+  }
+
   void read_vocabulary(const View& model) {
     const View vocabulary = model.at("vocab");
     if (vocabulary.is_array()) {  // Unigram: pairs of token and score, the place is the id
@@ -203,7 +234,7 @@ class TokenizerJsonReader {
         if (pair.size() != 2) entry.fail("expected a token and a score");
         const auto id = static_cast<std::int32_t>(pieces_.size());
         const std::string& token = limited(pair[0]);
-        pieces_.push_back({token, id, pair[1].number(), false});
+        pieces_.push_back({token, id, score_as_written(pair[1].number()), false});
         guarded(entry, [&] { parts_.vocabulary.set(token, id); });
       }
       return;
@@ -250,6 +281,10 @@ class TokenizerJsonReader {
           static_cast<std::size_t>(view.integer_or("max_input_chars_per_word", 100, 1, 1 << 20));
       guarded(view, [&] { parts_.model.emplace(WordPieceModel(parts_.vocabulary, options)); });
       parts_.special.unk = parts_.vocabulary.find(options.unk_token);
+    } else if (type == "WordLevel") {
+      const std::string unk = view.string_or("unk_token", "<unk>");
+      guarded(view, [&] { parts_.model.emplace(WordLevelModel(parts_.vocabulary, unk)); });
+      parts_.special.unk = parts_.vocabulary.find(unk);
     } else if (type == "Unigram") {
       if (pieces_.empty()) view.at("vocab").fail("expected a list of tokens and scores");
       UnigramOptions options;
@@ -260,7 +295,8 @@ class TokenizerJsonReader {
               [&] { parts_.model.emplace(UnigramModel(parts_.vocabulary, pieces_, options)); });
       parts_.special.unk = options.unk_id;
     } else {
-      view.fail(concat("model '", type, "' is not supported; supported: BPE, WordPiece, Unigram"));
+      view.fail(concat("model '", type,
+                       "' is not supported; supported: BPE, WordPiece, WordLevel, Unigram"));
     }
   }
 
@@ -395,10 +431,13 @@ class TokenizerJsonReader {
       add(d::Metaspace{replacement.string(), prepend_scheme(view)});
     } else if (type == "BPEDecoder") {
       add(d::Bpe{view.string_or("suffix", "</w>")});
+    } else if (type == "CTC") {
+      add(d::Ctc{view.string_or("pad_token", "<pad>"), view.string_or("word_delimiter_token", "|"),
+                 view.boolean_or("cleanup", true)});
     } else {
       unknown(view, "decoder",
               "Sequence, ByteLevel, Replace, ByteFallback, Fuse, Strip, WordPiece, Metaspace, "
-              "BPEDecoder");
+              "BPEDecoder, CTC");
     }
   }
 

@@ -5,6 +5,7 @@
 #include <unicode/stringpiece.h>
 #include <unicode/ubrk.h>
 #include <unicode/uchar.h>
+#include <unicode/uscript.h>
 #include <unicode/utext.h>
 
 #include <array>
@@ -153,14 +154,15 @@ inline bool is_white_space(char32_t value) {
 inline bool in_category(char32_t value, std::uint32_t mask) {
   return (U_MASK(u_charType(static_cast<UChar32>(value))) & mask) != 0;
 }
-/// The same for characters that a version of Unicode knew; later ones count as unassigned, as they
-/// do in the older tables of the `tokenizers` library, by which models were trained.
-inline bool in_category_as_of(int version, char32_t value, std::uint32_t mask) {
-  if (!in_category(value, mask)) return false;
-  if (value < 0x80) return true;
+/// Whether a version of Unicode knew the character. The `tokenizers` library, by which models were
+/// trained, has older tables, where later ones count as unassigned.
+inline bool known_as_of(int version, char32_t value) {
   UVersionInfo age;
   u_charAge(static_cast<UChar32>(value), age);
   return age[0] <= version;
+}
+inline bool in_category_as_of(int version, char32_t value, std::uint32_t mask) {
+  return in_category(value, mask) && (value < 0x80 || known_as_of(version, value));
 }
 /// General category N: decimal digits, letter numbers, other numbers.
 inline bool is_number(char32_t value) {
@@ -179,6 +181,18 @@ inline bool is_word_character(char32_t value) {
   return u_hasBinaryProperty(static_cast<UChar32>(value), UCHAR_ALPHABETIC) != 0 ||
          in_category(value, U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK) || value == 0x200C ||
          value == 0x200D;
+}
+
+/// The script of a character as the `tokenizers` library cuts by it: kana go with Han; blanks and
+/// characters without a script have none (-1).
+inline int script_of(char32_t value) {
+  if (value == ' ' || !known_as_of(8, value)) return -1;
+  UErrorCode error = U_ZERO_ERROR;
+  const auto script = uscript_getScript(static_cast<UChar32>(value), &error);
+  if (U_FAILURE(error) != 0 || script == USCRIPT_UNKNOWN) return -1;
+  if (value == 0x30FC || script == USCRIPT_HIRAGANA || script == USCRIPT_KATAKANA)
+    return USCRIPT_HAN;
+  return script;
 }
 
 enum class NormalizationForm { nfc, nfd, nfkc, nfkd };

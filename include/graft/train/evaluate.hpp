@@ -17,10 +17,17 @@ namespace graft::inline v0_1 {
 
 namespace detail {
 
+/// The model as one that predicts tokens; null for others, also those with a classifier of rows.
+template <std::floating_point T>
+const models::BasicCausalModel<T>* language_model(const models::BasicModel<T>& model) {
+  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
+  return causal == nullptr || causal->classifies() ? nullptr : causal;
+}
+
 /// Predictions that the loss of a batch is the mean of.
 template <std::floating_point T>
 Index predictions(const models::BasicModel<T>& model, const models::BasicBatch<T>& batch) {
-  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
+  const auto* causal = language_model(model);
   std::vector<T> weights;
   const auto labels = causal == nullptr ? batch.labels : causal->next_tokens(batch, weights);
   const auto count = static_cast<Index>(labels.size()) -
@@ -76,7 +83,7 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
                                    Index batch_size, const std::function<bool()>& stop = {},
                                    std::vector<T>* losses = nullptr) {
   if (batch_size < 1) throw ValueError(concat("evaluate: batch size ", batch_size));
-  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
+  const auto* causal = detail::language_model(model);
   Evaluation result;
   double total = 0;
   Index right = 0;

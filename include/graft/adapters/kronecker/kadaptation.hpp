@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <string>
 #include <vector>
 
 #include "graft/adapters/kronecker/factors.hpp"
 #include "graft/adapters/sublayer.hpp"
+#include "graft/base/order.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -161,16 +161,6 @@ double local_intrinsic_dimension(const BasicTensor<T>& features, Index k) {
     total += static_cast<double>(k - 1) / logs;
   }
   return total / static_cast<double>(rows);
-}
-
-/// Numbers of the candidates in the order in which KAdaptation chooses them: smallest first.
-inline std::vector<Index> smallest_first(const std::vector<double>& dimensions) {
-  std::vector<Index> order(dimensions.size());
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return dimensions[static_cast<std::size_t>(a)] < dimensions[static_cast<std::size_t>(b)];
-  });
-  return order;
 }
 
 }  // namespace graft::inline v0_1

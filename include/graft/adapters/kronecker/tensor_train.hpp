@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ inline std::vector<Index> balanced_modes(Index size) {
     if (p * p > rest) p = rest;
     for (; rest % p == 0; rest /= p) primes.push_back(p);
   }
-  std::sort(primes.rbegin(), primes.rend());
+  std::sort(primes.begin(), primes.end(), std::greater<>());
   std::vector<Index> modes;
   for (std::size_t count = 4; count <= 6; ++count) {
     modes.assign(count, 1);

@@ -118,7 +118,9 @@ BasicVar<T> orthogonality(const BasicVar<T>& a, const BasicVar<T>& b, bool squar
 /// reduced checkpoint, where c stays as it was. The identity at the start (E = 0); merges. Loss:
 /// orth_reg_weight · mean over all A and B of ‖A Aᵀ − I‖_F and ‖Bᵀ B − I‖_F. Source: Zhang et al.
 /// 2023 (arXiv:2303.10512), eq. 3 and 4. Deviations: norms are not squared, as in the authors' and
-/// PEFT's code. PEFT never lets c follow the rank; kept. Tensors: lora_A, lora_E, lora_B.
+/// PEFT's code. PEFT never lets c follow the rank; kept. PEFT's loss lacks the term where the
+/// configuration has no task_type (it calls the model past the tuner); here it is always there.
+/// Tensors: lora_A, lora_E, lora_B.
 template <std::floating_point T>
 class BasicAdaLoRA {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -301,10 +302,11 @@ class AdaMSSProcedure final : public Procedure<T> {
       scores.emplace_back(score, i);
     }
     if (scores.empty() || target >= static_cast<Index>(scores.size())) return;
-    auto sorted = scores;
+    std::vector<double> sorted;
+    for (const auto& [score, i] : scores) sorted.push_back(score);
     std::sort(sorted.begin(), sorted.end(), std::greater<>());
     const double threshold =
-        target < 1 ? INFINITY : sorted[static_cast<std::size_t>(target - 1)].first;
+        target < 1 ? INFINITY : sorted[static_cast<std::size_t>(target - 1)];
     for (const auto& [score, i] : scores) {
       // PEFT keeps what is above the threshold, so the last of the best drops out.
       const bool stays = score > threshold;

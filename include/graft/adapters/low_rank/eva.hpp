@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
+#include "graft/base/order.hpp"
 #include "graft/tensor/decompositions.hpp"
 
 namespace graft::inline v0_1 {
@@ -114,14 +114,16 @@ class IncrementalPca {
 /// layers first among equal ones. `shares`: one list a layer. Source: Paischer et al. 2024
 /// (arXiv:2410.07170), section 3.3.
 inline std::vector<Index> eva_ranks(const std::vector<std::vector<double>>& shares, Index budget) {
-  std::vector<std::pair<double, std::size_t>> all;
-  for (std::size_t layer = 0; layer < shares.size(); ++layer)
-    for (const double share : shares[layer]) all.emplace_back(share, layer);
-  std::stable_sort(all.begin(), all.end(),
-                   [](const auto& a, const auto& b) { return a.first > b.first; });
+  std::vector<double> all;
+  std::vector<std::size_t> layer_of;
+  for (std::size_t layer = 0; layer < shares.size(); ++layer) {
+    all.insert(all.end(), shares[layer].begin(), shares[layer].end());
+    layer_of.resize(all.size(), layer);
+  }
+  const auto order = largest_first(all);
   std::vector<Index> ranks(shares.size(), 0);
-  for (std::size_t i = 0; i < all.size() && static_cast<Index>(i) < budget; ++i)
-    ++ranks[all[i].second];
+  for (std::size_t i = 0; i < order.size() && static_cast<Index>(i) < budget; ++i)
+    ++ranks[layer_of[static_cast<std::size_t>(order[i])]];
   return ranks;
 }
 

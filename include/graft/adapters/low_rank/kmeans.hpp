@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <utility>
 #include <vector>
 
+#include "graft/base/order.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/tensor/tensor.hpp"
 
@@ -56,11 +56,7 @@ inline Clusters lloyd(const std::vector<double>& x, Index rows, Index cols,
     auto owner = label;
     for (Index i = 0; i < rows; ++i)
       weight[static_cast<std::size_t>(owner[static_cast<std::size_t>(i)])] += 1;
-    std::vector<Index> order(static_cast<std::size_t>(rows));
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-      return distance[static_cast<std::size_t>(a)] > distance[static_cast<std::size_t>(b)];
-    });
+    const std::vector<Index> order = largest_first(distance);
     std::size_t taken = 0;
     for (Index c = 0; c < k; ++c) {
       if (weight[static_cast<std::size_t>(c)] > 0) continue;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -9,10 +10,33 @@
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_init.hpp"
+#include "graft/adapters/part.hpp"
 #include "graft/autograd/low_rank_term.hpp"
 #include "graft/autograd/ops/gather_columns.hpp"
 
 namespace graft::inline v0_1 {
+
+/// An output layer that runs on the rows of an embedding with LoRA: y = base(x) + s · (x B) A, the
+/// same update of the same rows (`ensure_weight_tying`). PEFT stores both factors a second time and
+/// steps each twice, by the gradients of the two layers in turn; here they have the sum of both.
+template <std::floating_point T>
+class LoRATiedHead final : public LinearPart<T> {
+ public:
+  LoRATiedHead(BasicParameter<T> a, BasicParameter<T> b, T scaling, double dropout)
+      : a_(std::move(a)), b_(std::move(b)), scaling_(scaling), dropout_(dropout) {}
+  BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
+    auto& tape = x.tape();
+    const auto h = matmul(graft::dropout(x, dropout_), tape.parameter(b_));
+    return add(base(x), scale(matmul(h, tape.parameter(a_)), scaling_));
+  }
+  /// Those of the embedding.
+  std::vector<AdapterTensor<T>> tensors() const override { return {}; }
+
+ private:
+  BasicParameter<T> a_, b_;
+  T scaling_;
+  double dropout_;
+};
 
 /// LoRA on an embedding: y = E[ids] + s · A[:, ids]ᵀ Bᵀ, s = alpha / rank.
 ///
@@ -28,7 +52,9 @@ class BasicLoRAEmbedding {
 
   BasicLoRAEmbedding(const LoRAConfig& config, const EmbeddingSiteInfo<T>& site,
                      InitContext<T>& context)
-      : scaling_(static_cast<T>(config.scaling())), padding_(site.padding_index) {
+      : scaling_(static_cast<T>(config.scaling())),
+        padding_(site.padding_index),
+        head_dropout_(config.dropout) {
     config.validate();
     if (config.lora_bias)
       throw ValueError(concat("LoRA: lora_bias does not exist on the embedding ", site.path));
@@ -69,6 +95,9 @@ class BasicLoRAEmbedding {
     const auto h = gather_columns(tape.parameter(a_), ids, padding_);
     return scale(matmul(h, tape.parameter(b_), Transpose::no, Transpose::yes), scaling_);
   }
+  std::shared_ptr<LinearPart<T>> head_if_asked() const {
+    return std::make_shared<LoRATiedHead<T>>(a_, b_, scaling_, head_dropout_);
+  }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
     list[0] = {.name = "lora_embedding_A",
@@ -94,6 +123,7 @@ class BasicLoRAEmbedding {
  private:
   T scaling_;
   Index padding_;
+  double head_dropout_;
   BasicParameter<T> a_;
   BasicParameter<T> b_;
 };

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
-#include "graft/layers/sites.hpp"
+#include "graft/layers/forward_context.hpp"
 #include "graft/tensor/tensor.hpp"
 
 namespace graft::inline v0_1 {

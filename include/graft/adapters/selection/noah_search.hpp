@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/base/error.hpp"
+#include "graft/base/order.hpp"
 #include "graft/base/rng.hpp"
 
 /// The search of NOAH: which widths of prompts, LoRA and adapters a model gets, block by block.
@@ -33,11 +33,7 @@ inline Index parameters(const Genes& genes, Index hidden_size) {
 }
 /// Numbers of the `count` fittest, the best first; of equal ones the earlier.
 inline std::vector<Index> parents(const std::vector<double>& fitness, Index count) {
-  std::vector<Index> order(fitness.size());
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return fitness[static_cast<std::size_t>(a)] > fitness[static_cast<std::size_t>(b)];
-  });
+  std::vector<Index> order = largest_first(fitness);
   order.resize(std::min(order.size(), static_cast<std::size_t>(std::max<Index>(0, count))));
   return order;
 }

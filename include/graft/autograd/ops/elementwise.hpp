@@ -267,6 +267,18 @@ BasicVar<T> gelu(const BasicVar<T>& x) {
   return activation(kernels::Activation::gelu, x);
 }
 
+namespace detail {
+
+/// f(a, b) with the elements of both values as they are kept: bf16 if both are, else T.
+template <class T, class F>
+void with_saved(const BasicSaved<T>& a, const BasicSaved<T>& b, F f) {
+  if constexpr (std::is_same_v<T, float>)
+    if (a.halves() != nullptr && b.halves() != nullptr) return f(a.halves(), b.halves());
+  f(a.get().data(), b.get().data());
+}
+
+}  // namespace detail
+
 /// act(gate) ⊙ up: the gated feed-forward product, one pass forward and one backward.
 template <std::floating_point T>
 BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const BasicVar<T>& up) {
@@ -277,23 +289,23 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
   auto y = BasicTensor<T>::empty(gate.shape());
   kernels::swiglu_forward(kind, gate.value().data(), up.value().data(), y.data(), y.size());
   const auto kept_gate = gate.saved(), kept_up = up.saved();
-  auto result =
-      tape.record(std::move(y), gate.requires_grad() || up.requires_grad(),
-                  [gg = gate.grad_ref(), gu = up.grad_ref(), kept_gate, kept_up,
-                   kind](const BasicTensor<T>& dy) {
-                    BasicTensor<T> unused;
-                    auto target = [&](const BasicGradRef<T>& g) {
-                      if (g) return g.accumulator();
-                      unused = BasicTensor<T>::zeros(dy.shape());
-                      return unused.data();
-                    };
-                    kernels::swiglu_backward(kind, kept_gate.get().data(), kept_up.get().data(),
-                                             dy.data(), target(gg), target(gu), dy.size());
-                  });
-  return tape.recomputable(std::move(result), [kept_gate, kept_up, kind] {
-    const auto &g = kept_gate.get(), &u = kept_up.get();
-    auto again = BasicTensor<T>::empty(g.shape());
-    kernels::swiglu_forward(kind, g.data(), u.data(), again.data(), again.size());
+  auto result = tape.record(
+      std::move(y), gate.requires_grad() || up.requires_grad(),
+      [gg = gate.grad_ref(), gu = up.grad_ref(), kept_gate, kept_up,
+       kind](const BasicTensor<T>& dy) {
+        const auto dgate = dy.unique() ? dy : BasicTensor<T>::empty(dy.shape());
+        const auto dup = BasicTensor<T>::empty(dy.shape());
+        detail::with_saved(kept_gate, kept_up, [&](const auto* g, const auto* u) {
+          kernels::swiglu_backward(kind, g, u, dy.data(), dgate.data(), dup.data(), dy.size());
+        });
+        gg.add(dgate);
+        gu.add(dup);
+      });
+  return tape.recomputable(std::move(result), [kept_gate, kept_up, kind, shape = gate.shape()] {
+    auto again = BasicTensor<T>::empty(shape);
+    detail::with_saved(kept_gate, kept_up, [&](const auto* g, const auto* u) {
+      kernels::swiglu_forward(kind, g, u, again.data(), again.size());
+    });
     return again;
   });
 }

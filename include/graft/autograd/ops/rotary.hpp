@@ -19,14 +19,14 @@ BasicVar<T> rotary(const BasicVar<T>& x, Index heads, const BasicTensor<T>& cos,
       rotary_dim > head_dim)
     throw ShapeError(concat("rotary: x ", x.shape().text(), " with ", heads, " heads, tables ",
                             cos.shape().text(), " and ", sin.shape().text()));
-  auto y = x.value().clone();
-  kernels::rotary(y.data(), rows, heads, head_dim, width, cos.data(), sin.data(), rotary_dim, style,
-                  false);
+  auto y = BasicTensor<T>::empty(x.shape());
+  kernels::rotary(x.value().data(), y.data(), rows, heads, head_dim, width, cos.data(), sin.data(),
+                  rotary_dim, style, false);
   return x.tape().record(std::move(y), x.requires_grad(),
                          [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
-                           auto dx = dy.unique() ? dy : dy.clone();
-                           kernels::rotary(dx.data(), rows, heads, head_dim, width, cos.data(),
-                                           sin.data(), rotary_dim, style, true);
+                           auto dx = dy.unique() ? dy : BasicTensor<T>::empty(dy.shape());
+                           kernels::rotary(dy.data(), dx.data(), rows, heads, head_dim, width,
+                                           cos.data(), sin.data(), rotary_dim, style, true);
                            gx.add(dx);
                          });
 }

@@ -26,6 +26,9 @@ inline constexpr Index kAttentionKeys = 64;
 /// Up to so many columns the whole problem runs by dot products, in longer blocks of keys.
 inline constexpr Index kAttentionFewColumns = 8;
 inline constexpr Index kAttentionFewKeys = 256;
+inline constexpr Index kAttentionFewAhead = 32;
+/// Keys of a part, at least.
+inline constexpr Index kAttentionFewPart = 64;
 /// The backward pass cuts the columns so that there are at least so many tasks.
 inline constexpr Index kAttentionTasks = 16;
 
@@ -70,7 +73,8 @@ struct AttentionPlan {
     return args.causal ? i + args.kv_len - args.q_len : args.kv_len - 1;
   }
 
-  AttentionColumns columns_of(Index pair, Index block) const noexcept {
+  /// For attention_forward_few nothing is filled in beyond the last column.
+  AttentionColumns columns_of(Index pair, Index block, bool few = false) const noexcept {
     AttentionColumns at;
     at.b = pair / args.kv_heads;
     at.g = pair % args.kv_heads;
@@ -83,12 +87,12 @@ struct AttentionPlan {
       while (at.key_begin < at.key_end && mask[at.key_begin] == 0) ++at.key_begin;
       while (at.key_begin < at.key_end && mask[at.key_end - 1] == 0) --at.key_end;
     }
-    for (Index c = 0; c < kAttentionColumns; ++c) {
+    for (Index c = 0; c < (few ? at.count : kAttentionColumns); ++c) {
       const Index i = (at.first + std::min(c, at.count - 1)) / group;
       at.first_key[c] = static_cast<std::int32_t>(first_key(i));
       at.last_key[c] = static_cast<std::int32_t>(last_key(i));
     }
-    for (Index p = 0; p < kAttentionColumns / kPanel; ++p) {
+    for (Index p = 0; p < (few ? 0 : kAttentionColumns / kPanel); ++p) {
       at.panel_first[p] = at.first_key[(p + 1) * kPanel - 1];
       at.panel_last[p] = at.last_key[p * kPanel];
     }
@@ -194,8 +198,8 @@ AttentionPlan<T> attention_plan(const AttentionArgs<T>& args) noexcept {
 
 /// body(task) for all tasks, on one thread where waking others would cost more.
 template <class Body>
-void run_attention_tasks(Index tasks, double operations, const Body& body) {
-  if (operations < 2e6) {
+void run_attention_tasks(Index tasks, double operations, const Body& body, double least = 2e6) {
+  if (operations < least) {
     for (Index task = 0; task < tasks; ++task) body(task);
   } else {
     ThreadPool::global().parallel_for(tasks, body);
@@ -225,6 +229,8 @@ inline Index pair_scratch(Index d, Index e) noexcept {
   return 2 * (kAttentionColumns + kPanel / 2) * width + 3 * kAttentionKeys * kAttentionColumns;
 }
 
+struct AttentionPartialSums;  // purpose of a scratch buffer
+
 inline void forward_all(const AttentionPlan<float>& plan) {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim, pairs = a.batch * a.kv_heads;
@@ -233,9 +239,30 @@ inline void forward_all(const AttentionPlan<float>& plan) {
     const Index e_width = round_up(e, kPanel);
     const Index scratch =
         kAttentionFewColumns * (d + e_width + kAttentionFewKeys) + kAttentionFewKeys * e_width;
-    run_attention_tasks(pairs, attention_operations(plan), [&](Index pair) {
-      run(plan, plan.columns_of(pair, 0), thread_scratch(scratch));
-    });
+    // A task has all heads of some parts of the keys of a row, which lie one behind the other in
+    // memory. How the keys are cut does not depend on the threads, only who does which parts.
+    const Index parts = ceil_div(a.kv_len, std::max(kAttentionFewPart, ceil_div(a.kv_len, 32)));
+    const Index part_size = plan.columns * (e_width + 2);
+    float* const sums = thread_scratch<float, AttentionPartialSums>(pairs * parts * part_size);
+    const auto part_of = [&](Index pair, Index part) {
+      auto at = plan.columns_of(pair, 0, true);
+      const Index first = at.key_begin, keys = at.key_end - at.key_begin;
+      at.key_begin = first + keys * part / parts;
+      at.key_end = first + keys * (part + 1) / parts;
+      return at;
+    };
+    const Index groups = std::min<Index>(parts, ThreadPool::global().threads());
+    const auto body = [&](Index task) {
+      const Index row = task / groups * a.kv_heads, group = task % groups;
+      for (Index part = parts * group / groups; part < parts * (group + 1) / groups; ++part)
+        for (Index pair = row; pair < row + a.kv_heads; ++pair)
+          run(plan, part_of(pair, part), thread_scratch(scratch),
+              sums + (pair * parts + part) * part_size);
+    };
+    run_attention_tasks(a.batch * groups, attention_operations(plan), body, 3e5);
+    const auto join = GRAFT_DISPATCH(join_few);
+    for (Index pair = 0; pair < pairs; ++pair)
+      join(plan, plan.columns_of(pair, 0, true), sums + pair * parts * part_size, parts, part_size);
     return;
   }
   auto run = GRAFT_DISPATCH(attention_forward_block<>);
@@ -254,8 +281,6 @@ inline void forward_all(const AttentionPlan<float>& plan) {
     run(plan, plan.columns_of(task / plan.blocks, block), memory, memory + own);
   });
 }
-
-struct AttentionPartialSums;  // purpose of a scratch buffer
 
 // A task has a key/value head and a part of its columns. The first part adds to dk and dv itself,
 // the others to sums of their own, which are added in order at the end.

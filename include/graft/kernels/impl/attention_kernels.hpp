@@ -9,6 +9,7 @@ namespace graft::inline v0_1::kernels::GRAFT_SIMD_NS {
 using graft::kernels::detail::AttentionColumns;
 using graft::kernels::detail::AttentionPlan;
 using graft::kernels::detail::kAttentionColumns;
+using graft::kernels::detail::kAttentionFewAhead;
 using graft::kernels::detail::kAttentionFewColumns;
 using graft::kernels::detail::kAttentionFewKeys;
 using graft::kernels::detail::kAttentionKeys;
@@ -295,10 +296,11 @@ GRAFT_SIMD_FN inline void attention_forward_block(const AttentionPlan<float>& pl
 }
 
 /// The same for at most kAttentionFewColumns columns, as in generation: lanes are keys, then
-/// values.
+/// values. Gives what join_few needs: the highest scores of the columns, their totals, and their
+/// sums of values, round_up(v_dim, kPanel) apart.
 GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan,
-                                                const AttentionColumns& at,
-                                                float* scratch) noexcept {
+                                                const AttentionColumns& at, float* scratch,
+                                                float* part) noexcept {
   const AttentionArgs<float>& a = plan.args;
   const Index d = a.head_dim, e = plan.v_dim, e_width = round_up(e, kPanel);
   float* const q = scratch;                               // [column][d]
@@ -317,11 +319,21 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
 
   const float* const keys = a.k + at.b * a.kv_len * a.ldk + at.g * d;
   const float* const values = a.v + at.b * a.kv_len * a.ldv + at.g * e;
+  for (Index j = at.key_begin; j < std::min(at.key_end, at.key_begin + kAttentionFewAhead); ++j)
+    for (Index l = 0; l < d; l += 16) __builtin_prefetch(keys + j * a.ldk + l);
   for (Index k0 = at.key_begin; k0 < at.key_end; k0 += kAttentionFewKeys) {
     const Index n = std::min(kAttentionFewKeys, at.key_end - k0), padded = round_up(n, kLanes);
     for (Index j = 0; j < n; j += kDotCols) {
       const float* rows[kDotCols];
       for (Index u = 0; u < kDotCols; ++u) rows[u] = keys + (k0 + std::min(j + u, n - 1)) * a.ldk;
+      // Neither keys nor values lie one behind the other: they are fetched ahead here.
+      const Index next = k0 + j + kAttentionFewAhead;
+      for (Index u = 0; u < kDotCols; ++u) {
+        for (Index l = 0; l < (next + u < a.kv_len ? d : 0); l += 16)
+          __builtin_prefetch(keys + (next + u) * a.ldk + l);
+        for (Index l = 0; l < (k0 + j + u < at.key_end ? e : 0); l += 16)
+          __builtin_prefetch(values + (k0 + j + u) * a.ldv + l);
+      }
       for (Index c = 0; c < at.count; c += kMaxDotRows) {
         const Index columns = std::min<Index>(kMaxDotRows, at.count - c);
         float dots[kMaxDotRows * kDotCols];
@@ -354,15 +366,15 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
       Floats top = broadcast(before);
       for (Index j = 0; j < padded; j += kLanes) top = max(load(row + j), top);
       const float now = max_of_lanes(top), shift = now == -infinity ? 0.0f : now;
-      Floats part{};
+      Floats sums{};
       for (Index j = 0; j < padded; j += kLanes) {
         const Floats e2 = exp2_small(load(row + j) - shift);
         store(row + j, e2);
-        part += e2;
+        sums += e2;
       }
       const float shrink = exp2_small(broadcast(before - shift))[0];
       highest[c] = now;
-      total[c] = total[c] * shrink + sum_of_lanes(part);
+      total[c] = total[c] * shrink + sum_of_lanes(sums);
       if (now != before) {
         for (Index l = 0; l < e_width; l += kLanes)
           store(out + c * e_width + l, load(out + c * e_width + l) * shrink);
@@ -380,13 +392,36 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
     }
     block_product(at.count, width, n, s, kAttentionFewKeys, 1, v, ldv, 1.0f, out, e_width);
   }
+  std::copy_n(highest, at.count, part);
+  std::copy_n(total, at.count, part + at.count);
+  std::copy_n(out, at.count * e_width, part + 2 * at.count);
+}
+
+/// Puts the parts of attention_forward_few together.
+GRAFT_SIMD_FN inline void join_few(const AttentionPlan<float>& plan, const AttentionColumns& at,
+                                   const float* parts, Index count, Index part_size) noexcept {
+  const Index e = plan.v_dim, width = round_up(e, kPanel);
   for (Index c = 0; c < at.count; ++c) {
+    float highest = -__builtin_inff(), total = 0.0f;
+    for (Index p = 0; p < count; ++p) highest = std::max(highest, parts[p * part_size + c]);
+    const float shift = highest == -__builtin_inff() ? 0.0f : highest;
+    float* const to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
+    for (Index p = 0; p < count; ++p) {
+      const float* const part = parts + p * part_size;
+      const float factor = exp2_small(broadcast(part[c] - shift))[0];
+      total += factor * part[at.count + c];
+      const float* const from = part + 2 * at.count + c * width;
+      for (Index l = 0; l < e; l += kLanes) {
+        const Index left = std::min<Index>(e - l, kLanes);
+        const Floats sum = p == 0 ? Floats{} : load_partial(to + l, left);
+        store_partial(to + l, fma(factor, load(from + l), sum), left);
+      }
+    }
     if (plan.lse != nullptr)
       plan.lse[plan.lse_of(at, c)] =
-          total[c] == 0.0f ? -infinity : highest[c] * kLn2 + std::log(total[c]);
-    const float factor = total[c] == 0.0f ? 0.0f : 1.0f / total[c];
-    float* to = plan.out + plan.row_of(at, c) * plan.ldo + plan.head_of(at, c) * e;
-    for (Index l = 0; l < e; ++l) to[l] = out[c * e_width + l] * factor;
+          total == 0.0f ? -__builtin_inff() : highest * kLn2 + std::log(total);
+    const float factor = total == 0.0f ? 0.0f : 1.0f / total;
+    for (Index l = 0; l < e; ++l) to[l] *= factor;
   }
 }
 

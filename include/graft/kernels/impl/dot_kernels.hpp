@@ -121,13 +121,19 @@ GRAFT_SIMD_FN inline void add_low_rank(const Product& q, Index row0, Index rows,
   }
 }
 
-/// One task of the same with b.dot, all rows and alpha 1.
+/// One task of the same with b.dot, or with b.dot_int8 where A is in 8 bits, all rows and alpha 1.
 GRAFT_SIMD_FN inline void run_stored_dot_task(const Product& q, Index task,
                                               float* scratch) noexcept {
   const Index col0 = task * q.col_block;
   const Index cols = std::min(q.col_block, q.n - col0);
-  q.b.dot(static_cast<const char*>(q.b.blocks) + col0 * q.b.row_bytes, q.b.row_bytes, cols, q.k,
-          q.a, q.m, q.a_row, scratch, q.col_block);
+  const char* const rows = static_cast<const char*>(q.b.blocks) + col0 * q.b.row_bytes;
+  if (q.codes == nullptr) {
+    q.b.dot(rows, q.b.row_bytes, cols, q.k, q.a, q.m, q.a_row, scratch, q.col_block);
+  } else {
+    for (Index i = 0; i < q.m; ++i)
+      q.b.dot_int8(rows, q.b.row_bytes, cols, q.k, q.codes + i * q.k,
+                   q.pairs + i * (2 * q.k / kInt8Block), scratch + i * q.col_block);
+  }
   for (Index i = 0; i < q.m; ++i) {
     float* c = q.c + i * q.ldc + col0;
     for (Index j = 0; j < cols; j += kLanes) {
@@ -163,7 +169,15 @@ GRAFT_SIMD_FN inline void run_dot_task(const Product& q, Index task, float* scra
       const Index tiles = (left + kMaxDotRows - 1) / kMaxDotRows;
       const int tile_rows = static_cast<int>((left + tiles - 1) / tiles);
       const float* a = q.a + (row0 + i) * q.a_row + k0;
+      // The rows of the next tile come into the cache meanwhile, a part beside each group of
+      // columns; long rows do so by themselves.
+      const Index ahead = depth > 1024 ? 0 : std::min<Index>(tile_rows, left - tile_rows);
+      const Index part = (depth * kDotCols / cols + 16) / 16 * 16;
       for (Index j = 0; j < cols; j += kDotCols) {
+        const Index first = j / kDotCols * part, end = std::min(depth, first + part);
+        for (Index r = 0; r < ahead; ++r)
+          for (Index l = first; l < end; l += 16)
+            __builtin_prefetch(a + (tile_rows + r) * q.a_row + l, 0, 2);
         const int width = static_cast<int>(std::min<Index>(kDotCols, cols - j));
         for (int s = 0; s < kDotCols; ++s) {
           const Index col = j + std::min(s, width - 1);  // beyond the last column: its row again

@@ -203,12 +203,11 @@ GRAFT_SIMD_FN inline void gated_backward_loop(const float* gate, const float* up
     const Floats d = whole ? load(dy + i) : load_partial(dy + i, m);
     const ValueAndSlope a = activate_with_slope<kAct>(g);
     if (whole) {
-      if (dgate != nullptr) store(dgate + i, fma(d * u, a.slope, load(dgate + i)));
-      if (dup != nullptr) store(dup + i, fma(d, a.value, load(dup + i)));
+      if (dgate != nullptr) store(dgate + i, d * u * a.slope);
+      if (dup != nullptr) store(dup + i, d * a.value);
     } else {
-      if (dgate != nullptr)
-        store_partial(dgate + i, fma(d * u, a.slope, load_partial(dgate + i, m)), m);
-      if (dup != nullptr) store_partial(dup + i, fma(d, a.value, load_partial(dup + i, m)), m);
+      if (dgate != nullptr) store_partial(dgate + i, d * u * a.slope, m);
+      if (dup != nullptr) store_partial(dup + i, d * a.value, m);
     }
   }
 }

@@ -16,6 +16,11 @@ void add_double_term(Index m, Index n, const LowRankTermT<T>* term, T* c, Index 
          ldc);
 }
 
+/// True if a product of m rows with w rounds them to 8 bits.
+inline bool takes_int8(const FrozenWeight& w, Index m) noexcept {
+  return w.dot_int8 != nullptr && w.dense == nullptr && m <= kMaxInt8Rows;
+}
+
 /// C (+)= A B + bias + H P with B = Wᵀ, or W in the backward direction.
 inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const float* a, Index lda,
                        const float* bias, float* c, Index ldc, bool accumulate,
@@ -55,9 +60,9 @@ inline void run_frozen(const FrozenWeight& w, bool backward, Index m, const floa
   // Panels of the other precision do not help a product that has rows.
   const bool fits = packed != nullptr && words == (compute == Compute::bf16);
   const bool tiles = compute != Compute::f32 && has_tiles();
-  if (rows && !backward && m <= (fits ? 4 : tiles ? 15 : 24)) {
+  if (rows && !backward && (m <= (fits ? 4 : tiles ? 15 : 24) || takes_int8(w, m))) {
     q.b = operand_of(w, false);
-    return run_dots(q);
+    return takes_int8(w, m) ? run_int8_dots(&q, 1) : run_dots(q);
   }
   const bool ready = packed != nullptr && (!backward || packed->has_backward());
   if (rows && !(fits && ready)) {
@@ -93,6 +98,38 @@ GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m,
                                  const float* bias, float* y, Index ldy, bool accumulate,
                                  const LowRankTerm* low_rank, Compute compute) {
   detail::run_frozen(w, false, m, x, ldx, bias, y, ldy, accumulate, low_rank, compute);
+}
+
+GRAFT_KERNEL void frozen_forward_each(const FrozenPart* parts, Index count, const float* x, Index m,
+                                      Index ldx, Compute compute) {
+  constexpr Index kMost = 4;
+  bool together = m > 0 && count <= kMost;
+  for (Index p = 0; p < count; ++p) together = together && detail::takes_int8(parts[p].w, m);
+  if (!together) {
+    for (Index p = 0; p < count; ++p)
+      frozen_forward(parts[p].w, x, m, ldx, parts[p].bias, parts[p].y, parts[p].ldy, false, nullptr,
+                     compute);
+    return;
+  }
+  detail::Product list[kMost];
+  double operations = 0, bytes = 0;
+  for (Index p = 0; p < count; ++p) {
+    const FrozenPart& part = parts[p];
+    detail::Product& q = list[p];
+    q.m = m;
+    q.n = part.w.out;
+    q.k = part.w.in;
+    q.a = x;
+    q.a_row = ldx;
+    q.b = detail::operand_of(part.w, false);
+    q.bias = part.bias;
+    q.c = part.y;
+    q.ldc = part.ldy;
+    operations += q.operations();
+    bytes += static_cast<double>(part.w.row_bytes * part.w.out + 4 * m * (q.n + q.k));
+  }
+  const ProfileScope profile("frozen forward", operations, bytes);
+  detail::run_int8_dots(list, count);
 }
 
 GRAFT_KERNEL void frozen_backward_input(const FrozenWeight& w, const float* dy, Index m, Index lddy,

@@ -3,6 +3,7 @@
 #include "graft/base/profile.hpp"
 #include "graft/kernels/gemm.hpp"
 #include "graft/kernels/impl/gemm_problem.hpp"
+#include "graft/kernels/int8_row.hpp"
 
 #define GRAFT_FOREACH_FILE "graft/kernels/impl/gemm_kernels.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
@@ -67,11 +68,19 @@ inline void run_product(Product& q) {
   run_tasks(q, GRAFT_DISPATCH(run_product_task), q.operations());
 }
 
+/// Stored rows in a task where `bytes` of them are read in all. Memory is read best in long runs:
+/// one a thread, which beat two by a quarter here, or a MiB.
+inline Index stored_columns(Index bytes, Index row_bytes) {
+  const Index run =
+      std::clamp<Index>(ceil_div(bytes, ThreadPool::global().threads()), 1 << 14, 1 << 20);
+  return std::clamp<Index>(round_up(ceil_div(run, std::max<Index>(row_bytes, 1)), 4), 4, 1 << 14);
+}
+
 /// Dot products: for b.form n_rows and a_k 1, with few rows or few columns.
 inline void run_dots(Product& q) {
   if (q.b.dot != nullptr && q.m <= kMaxStoredDotRows) {
     q.row_block = q.m;
-    q.col_block = 32;
+    q.col_block = stored_columns(q.n * q.b.row_bytes, q.b.row_bytes);
     q.scratch = q.m * q.col_block;
     return run_tasks(q, GRAFT_DISPATCH(run_stored_dot_task), q.operations());
   }
@@ -87,6 +96,38 @@ inline void run_dots(Product& q) {
   q.decode_offset = 0;
   q.scratch = quantised ? q.col_block * (q.depth + 16) : 0;
   run_tasks(q, GRAFT_DISPATCH(run_dot_task), q.operations());
+}
+
+/// Products of the same few rows A with weights that have dot_int8: one loop over the tasks of all.
+inline void run_int8_dots(Product* list, Index count) {
+  const Index m = list->m, k = list->k, row_pairs = 2 * k / kInt8Block;
+  float* const pairs = shared_scratch(m * row_pairs + ceil_div(m * k, 4));
+  auto* const codes = reinterpret_cast<std::int8_t*>(pairs + m * row_pairs);
+  for (Index i = 0; i < m; ++i)
+    quantise_int8_row(list->a + i * list->a_row, k, codes + i * k, pairs + i * row_pairs);
+  Index bytes = 0, tasks = 0, columns = 0;
+  for (const Product* q = list; q < list + count; ++q) bytes += q->n * q->b.row_bytes;
+  double operations = 0;
+  for (Product* q = list; q < list + count; ++q) {
+    q->codes = codes;
+    q->pairs = pairs;
+    q->row_block = m;
+    q->col_block = stored_columns(bytes, q->b.row_bytes);
+    tasks += q->tasks();
+    columns = std::max(columns, q->col_block);
+    operations += q->operations();
+  }
+  const auto run = GRAFT_DISPATCH(run_stored_dot_task);
+  auto body = [&](Index task) {
+    const Product* q = list;
+    while (task >= q->tasks()) task -= q++->tasks();
+    run(*q, task, thread_scratch(m * columns));
+  };
+  if (operations < 5e5) {
+    for (Index task = 0; task < tasks; ++task) body(task);
+  } else {
+    ThreadPool::global().parallel_for(tasks, body);
+  }
 }
 
 template <class T>
@@ -193,6 +234,79 @@ GRAFT_KERNEL void gemm(bool trans_a, bool trans_b, Index m, Index n, Index k, do
   } else {
     ThreadPool::global().parallel_for(tasks, body);
   }
+}
+
+GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, float alpha, const float* dy,
+                                     Index ldy, const float* b, const float* h, float* dh,
+                                     float beta, float* db) {
+  const double work = 4.0 * static_cast<double>(m) * static_cast<double>(n * rank);
+  if (m < 32 || rank <= 0 || work < 1e6) {
+    gemm(true, false, n, rank, m, 1.0f, dy, ldy, h, rank, beta, db, rank);
+    return gemm(false, false, m, rank, n, alpha, dy, ldy, b, rank, 0.0f, dh, rank);
+  }
+  const ProfileScope profile("product", work, 4.0 * static_cast<double>(m * n));
+  const auto transpose = GRAFT_DISPATCH(store_transposed);
+  const auto run_dot = GRAFT_DISPATCH(run_dot_task);
+  const auto run = GRAFT_DISPATCH(run_product_task);
+  // A task takes a group of rows, in parts that stay in its cache for both products; dyᵀ h comes
+  // out as a sum for each group.
+  const Index groups = std::min<Index>(8, detail::ceil_div(m, 64));
+  const Index group_rows = detail::ceil_div(m, groups);
+  const Index part_rows = std::clamp<Index>((Index{1} << 16) / n, 8, group_rows);
+  const Index stride = detail::round_up(n, 16) + 16;
+  float* const transposed = detail::shared_scratch((groups + 1) * rank * stride);
+  float* const sums = transposed + rank * stride;
+  detail::for_row_blocks(n, n * rank, [&](Index first, Index count) {
+    transpose(b + first * rank, rank, count, rank, 1.0f, 0.0f, transposed + first, stride);
+  });
+  ThreadPool::global().parallel_for(detail::ceil_div(m, group_rows), [&](Index group) {
+    const Index end = std::min(m, (group + 1) * group_rows);
+    for (Index row = group * group_rows; row < end; row += part_rows) {
+      detail::Product p;
+      p.k = std::min(part_rows, end - row);
+      p.m = rank;
+      p.n = n;
+      p.a = h + row * rank;
+      p.a_row = 1;
+      p.a_k = rank;
+      p.b.form = detail::RightOperand::Form::k_rows;
+      p.b.data = dy + row * ldy;
+      p.b.stride = ldy;
+      p.c = sums + group * rank * stride;
+      p.ldc = stride;
+      p.beta = row == group * group_rows ? 0.0f : 1.0f;
+      detail::plan_product(p);
+      detail::Product d;
+      d.m = d.row_block = p.k;
+      d.n = rank;
+      d.k = n;
+      d.a = dy + row * ldy;
+      d.a_row = ldy;
+      d.b.form = detail::RightOperand::Form::n_rows;
+      d.b.data = transposed;
+      d.b.stride = stride;
+      d.c = dh + row * rank;
+      d.ldc = rank;
+      d.alpha = alpha;
+      d.col_block = 16;
+      d.depth = detail::block_depth(n, 2048);
+      float* const scratch = detail::thread_scratch(p.scratch);
+      for (Index task = 0; task < d.tasks(); ++task) run_dot(d, task, scratch);
+      for (Index task = 0; task < p.tasks(); ++task) run(p, task, scratch);
+    }
+  });
+  detail::for_row_blocks(n, n * rank * groups, [&](Index first, Index count) {
+    for (Index group = 0; group * group_rows < m; ++group)
+      transpose(sums + group * rank * stride + first, stride, rank, count, 1.0f,
+                group == 0 ? beta : 1.0f, db + first * rank, rank);
+  });
+}
+
+GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, double alpha, const double* dy,
+                                     Index ldy, const double* b, const double* h, double* dh,
+                                     double beta, double* db) {
+  gemm(true, false, n, rank, m, 1.0, dy, ldy, h, rank, beta, db, rank);
+  gemm(false, false, m, rank, n, alpha, dy, ldy, b, rank, 0.0, dh, rank);
 }
 
 }  // namespace graft::inline v0_1::kernels

@@ -628,7 +628,7 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
         } else if (q.in_place && width == kPanel) {
           panel = q.b.data + k0 * q.b.stride + col0 + j;
           stride = q.b.stride;
-          next = panel;
+          next = j + kPanel < cols ? panel + kPanel : last ? panel : panel + depth * stride - j;
         } else {
           panel = q.in_place ? panels : panels + j * depth;
           next = panel;
@@ -647,6 +647,9 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
             if (ready && sub == 0 && number < 2) {
               t.prefetch = next + number * depth * kPanel / 2;
               t.prefetch_step = tile_rows == inner ? kPanel : kPanel / 2;
+            } else if (stride != kPanel && sub == 0 && number < 2) {
+              t.prefetch = next + number * kPanel / 2;
+              t.prefetch_step = stride;
             }
             t.b = panel + sub;
             t.cols = std::min<Index>(kTileCols, width - sub);

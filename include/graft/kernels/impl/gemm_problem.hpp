@@ -53,6 +53,7 @@ struct RightOperand {
   Index row_bytes = 0, row_values = 0;
   DecodeRow decode = nullptr;
   DotRows dot = nullptr;
+  DotInt8Rows dot_int8 = nullptr;
   const std::uint32_t* words = nullptr;  // or panels of bf16 pairs
   // Panels: depth of a block, and the size of the packed matrix.
   Index panel_depth = 0, panel_k = 0, panel_n = 0;
@@ -63,6 +64,8 @@ struct Product {
   Index m = 0, n = 0, k = 0;
   const float* a = nullptr;
   Index a_row = 0, a_k = 1;
+  const std::int8_t* codes = nullptr;  // A in 8 bits, for b.dot_int8: rows of k
+  const float* pairs = nullptr;        // and of k / 16
   RightOperand b;
   float alpha = 1, beta = 0;
   const float* bias = nullptr;

@@ -20,6 +20,7 @@ inline RightOperand operand_of(const FrozenWeight& weight, bool backward) noexce
     b.row_values = weight.in;
     b.decode = weight.decode;
     b.dot = weight.dot;
+    b.dot_int8 = weight.dot_int8;
   }
   return b;
 }

@@ -37,8 +37,8 @@ inline RotateHeadDouble rotate_function(RotaryStyle style, double) {
 namespace graft::inline v0_1::kernels {
 
 template <class T>
-void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
-            const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
+void rotary(const T* x, std::type_identity_t<T>* y, Index rows, Index heads, Index head_dim,
+            Index ld, const std::type_identity_t<T>* cos, const std::type_identity_t<T>* sin,
             Index rotary_dim, RotaryStyle style, bool inverse) {
   const ProfileScope profile("rotary", 0,
                              2.0 * sizeof(T) * static_cast<double>(rows * heads * rotary_dim));
@@ -46,17 +46,19 @@ void rotary(T* x, Index rows, Index heads, Index head_dim, Index ldx,
   const T sign = inverse ? T{-1} : T{1};
   const auto rotate = detail::rotate_function(style, T{});
   detail::for_rows(rows, heads * head_dim, [&](Index first, Index count) {
-    for (Index r = first; r < first + count; ++r)
+    for (Index r = first; r < first + count; ++r) {
+      if (x != y) std::copy_n(x + r * ld, heads * head_dim, y + r * ld);
       for (Index h = 0; h < heads; ++h)
-        rotate(x + r * ldx + h * head_dim, cos + r * pairs, sin + r * pairs, pairs, sign);
+        rotate(y + r * ld + h * head_dim, cos + r * pairs, sin + r * pairs, pairs, sign);
+    }
   });
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
-template void rotary<float>(float*, Index, Index, Index, Index, const float*, const float*, Index,
-                            RotaryStyle, bool);
-template void rotary<double>(double*, Index, Index, Index, Index, const double*, const double*,
-                             Index, RotaryStyle, bool);
+template void rotary<float>(const float*, float*, Index, Index, Index, Index, const float*,
+                            const float*, Index, RotaryStyle, bool);
+template void rotary<double>(const double*, double*, Index, Index, Index, Index, const double*,
+                             const double*, Index, RotaryStyle, bool);
 #endif
 
 }  // namespace graft::inline v0_1::kernels

@@ -304,10 +304,13 @@ GRAFT_SIMD_FN inline void dot_rows(const std::uint8_t* rows, Index row_bytes, In
   constexpr int C = R == 1 ? 4 : kLanes == 16 ? 2 : 1;
   float out[R * C];
   const std::uint8_t* row[C];
+  // Whole steps of rows, 8 KiB or so.
+  const Index step = C * std::max<Index>(row_bytes, 1);
+  const Index ahead = (8192 + step - 1) / step * step;
   for (Index j = 0; j < count; j += C) {
     for (int c = 0; c < C; ++c)  // beyond the last row: that one again
       row[c] = rows + std::min(j + c, count - 1) * row_bytes;
-    dot_tile<F, R, C>(row, 2 * C * row_bytes, in, x, out);
+    dot_tile<F, R, C>(row, ahead, in, x, out);
     for (Index r = 0; r < m; ++r)
       for (int c = 0; c < C && j + c < count; ++c) y[r * ldy + j + c] = out[r * C + c];
   }

@@ -1,0 +1,187 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "graft/layers/any_linear.hpp"
+#include "graft/layers/low_rank_rows.hpp"
+#include "graft/layers/sites/row_groups.hpp"
+#include "graft/layers/sites/site_adapters.hpp"
+#include "graft/layers/sites/site_biases.hpp"
+
+namespace graft::inline v0_1 {
+
+template <std::floating_point T>
+class BasicLinearView;
+
+/// Adapter of a linear site behind type erasure.
+template <std::floating_point T>
+class LinearAdapterInterface {
+ public:
+  virtual ~LinearAdapterInterface() = default;
+  virtual BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const = 0;
+  /// True if several of these, one after the other, change the input in the order of their names;
+  /// else each wraps those before it, so that the last one sees the input first.
+  virtual bool input_in_order() const { return false; }
+  /// The update of an adapter that adds a low-rank product and nothing else; empty for others.
+  virtual std::optional<LowRankTerm<T>> low_rank_term() const { return std::nullopt; }
+  /// D of an adapter that adds bias ⊙ D for the bias of the layer, [out] or [1]; empty for others.
+  virtual BasicVar<T> bias_factor(BasicTape<T>&) const { return {}; }
+};
+
+/// The layer that an adapter of a site wraps: the frozen layer and the adapters below this one.
+template <std::floating_point T>
+class BasicLinearView {
+ public:
+  using Scalar = T;
+  using Below = std::span<const std::shared_ptr<const LinearAdapterInterface<T>>>;
+
+  BasicLinearView(const BasicAnyLinear<T>& root, Below below) : root_(&root), below_(below) {}
+
+  Index in_features() const { return root_->in_features(); }
+  Index out_features() const { return root_->out_features(); }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    if (below_.empty()) return linear(*root_, x);
+    return below_.back()->apply(BasicLinearView(*root_, below_.first(below_.size() - 1)), x);
+  }
+  BasicVar<T> low_rank(const BasicVar<T>& x, const BasicVar<T>& x_low, const BasicVar<T>& a,
+                       const BasicVar<T>& b, T scaling) const {
+    if (below_.empty()) return linear_low_rank(*root_, x, x_low, a, b, scaling);
+    auto h = scale(matmul(x_low, a, Transpose::no, Transpose::yes), scaling);
+    return add((*this)(x), matmul(h, b, Transpose::no, Transpose::yes));
+  }
+  /// The frozen weight, without the adapters below.
+  BasicTensor<T> dense_weight() const { return root_->dense_weight(); }
+  BasicTensor<T> bias() const { return root_->bias(); }
+  const BasicAnyLinear<T>& root() const { return *root_; }
+  bool has_adapters_below() const { return !below_.empty(); }
+
+ private:
+  const BasicAnyLinear<T>* root_;
+  Below below_;
+};
+
+/// Geometry of a convolution that is run as a linear layer over patches: in_features = channels · ∏
+/// kernel.
+struct ConvGeometry {
+  std::vector<Index> kernel;  ///< spatial sizes; empty for a plain linear layer
+  Index in_channels = 0;      ///< of the whole layer
+  Index groups = 1;
+};
+
+/// Place of a matrix in a parameter that stacks those of several experts. Each is a linear site of
+/// its own, all with the path of the module that owns the parameter.
+struct ExpertGeometry {
+  std::string parameter;  ///< name in its module ("up_proj"); empty: an ordinary layer
+  Index index = 0;
+  Index count = 0;
+};
+
+/// A linear layer of a model, with its adapters. Kind `linear`.
+template <std::floating_point T>
+class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
+ public:
+  using Scalar = T;
+  using typename SiteAdapters<LinearAdapterInterface<T>>::Interface;
+
+  BasicLinearSite() = default;
+  BasicLinearSite(std::string path, BasicAnyLinear<T> base)
+      : SiteAdapters<LinearAdapterInterface<T>>(std::move(path)), base_(std::move(base)) {}
+
+  const BasicAnyLinear<T>& base() const { return base_; }
+  void set_base(BasicAnyLinear<T> base) { base_ = std::move(base); }
+  Index in_features() const { return base_.in_features(); }
+  Index out_features() const { return base_.out_features(); }
+  /// True if files hold the weight as [in, out] (GPT-2's Conv1D); here it is always [out, in].
+  bool fan_in_fan_out = false;
+  /// Path by which configurations mean this site, where it is not the path of its tensors.
+  std::string target_path;
+  /// An older path of the module. A configuration that means the site by it has its tensors there.
+  std::string older_path;
+  ConvGeometry conv;
+  ExpertGeometry expert;
+  SiteBiases<T> biases;
+
+  /// True if what runs for some row is not the frozen layer.
+  bool adapted(const BasicTape<T>& tape) const {
+    const auto* context = tape.template context<ForwardContext>();
+    if (by_rows(context)) return true;
+    if (this->runs_one(context))
+      return !this->chain_of(*context->only).empty() || biases.of(*context->only);
+    return !this->chain().empty() || biases.active;
+  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const {
+    const auto* context = x.tape().template context<ForwardContext>();
+    if (by_rows(context)) return by_row(x, *context);
+    if (this->runs_one(context))
+      return run(x, this->chain_of(*context->only), biases.of(*context->only));
+    return run(x, this->chain(), biases.active);
+  }
+
+ private:
+  bool by_rows(const ForwardContext* context) const {
+    return this->runs_by_row(context) ||
+           (context != nullptr && !context->row_adapters.empty() && !biases.list.empty());
+  }
+  BasicVar<T> run(const BasicVar<T>& x, std::span<const std::shared_ptr<const Interface>> chain,
+                  const BasicParameter<T>& bias) const {
+    const auto y = BasicLinearView<T>(base_, chain)(x);
+    if (!bias) return y;
+    const auto change = biases.change(x.tape(), bias, base_.bias());
+    auto total = change;
+    for (const auto& adapter : chain)
+      if (const auto factor = adapter->bias_factor(x.tape()))
+        total = add(total, mul(change, factor));
+    return add(y, total);
+  }
+  /// Rows under low-rank updates alone go through the base together; else one product per adapter
+  /// that occurs in the batch, over that adapter's rows together.
+  BasicVar<T> by_row(const BasicVar<T>& x, const ForwardContext& context) const {
+    const RowGroups groups(context, this->path(), x.rows());
+    if (auto y = low_rank_rows(x, groups)) return y;
+    auto parts = groups.each(x.tape(), context, [&](const RowGroups::Group& group) {
+      return run(groups.part(x, group), this->chain_of(group.name), biases.of(group.name));
+    });
+    return groups.joined(std::move(parts), x.shape().with_last(out_features()));
+  }
+  /// Empty if that is not what the rows need, or if the ranks add up to more than an eighth of the
+  /// inputs, from where on a product per adapter costs less.
+  BasicVar<T> low_rank_rows(const BasicVar<T>& x, const RowGroups& groups) const {
+    std::vector<LowRankTerm<T>> terms;
+    std::vector<LowRankRun> runs(groups.position.size());
+    const Index each = x.rows() / std::ssize(runs);
+    Index ranks = 0;
+    for (const auto& group : groups.groups) {
+      if (biases.of(group.name)) return {};
+      Index number = -1;
+      for (const auto& adapter : this->chain_of(group.name)) {
+        const auto term = adapter->low_rank_term();
+        if (!term || number >= 0 || (term->dropout > 0 && x.tape().training())) return {};
+        number = std::ssize(terms);
+        ranks += term->a.shape()[0];
+        terms.push_back(*term);
+      }
+      for (const Index row : group.rows)
+        runs[static_cast<std::size_t>(row)] = {number, row * each, each};
+    }
+    if (8 * ranks > in_features()) return {};
+    // Neighbours with the same term are one run.
+    std::vector<LowRankRun> merged;
+    for (const auto& run : runs)
+      if (!merged.empty() && merged.back().term == run.term)
+        merged.back().count += run.count;
+      else
+        merged.push_back(run);
+    return linear_low_rank_rows(base_, x, terms, merged);
+  }
+
+  BasicAnyLinear<T> base_;
+};
+
+using LinearSite = BasicLinearSite<float>;
+
+}  // namespace graft::inline v0_1
