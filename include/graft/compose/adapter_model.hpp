@@ -173,13 +173,19 @@ class BasicAdapterModel {
   static bool is_copy(const io::TensorView& view, const io::SafetensorsFile& file,
                       const std::vector<std::string>& used) {
     const std::string& name = view.name;
-    if (name.ends_with(".base_layer.weight") || name.ends_with(".original_module.bias"))
+    if (name.ends_with(".base_layer.weight") ||
+        (name.ends_with(".bias") && name.find(".original_module.") != name.npos))
       return true;
     static constexpr std::string_view kWhole = ".modules_to_save.",
                                       kRows = "trainable_tokens_delta";
-    if (const auto at = name.find(kWhole); at != std::string::npos)
-      return std::find(used.begin(), used.end(),
-                       name.substr(0, at + 1) + name.substr(at + kWhole.size())) != used.end();
+    if (const auto at = name.find(kWhole); at != std::string::npos) {
+      // Layers inside of a module have the adapter's name before theirs.
+      const auto rest = name.substr(at + kWhole.size());
+      const auto inner = rest.substr(rest.find('.') + 1);
+      return std::any_of(used.begin(), used.end(), [&](const std::string& key) {
+        return key == name.substr(0, at + 1) + rest || key == name.substr(0, at + 1) + inner;
+      });
+    }
     return name.ends_with(kRows) && std::any_of(used.begin(), used.end(), [&](const auto& key) {
              const auto* other = file.find(key);
              return key.ends_with(kRows) && other != nullptr && other->dtype == view.dtype &&
@@ -189,6 +195,7 @@ class BasicAdapterModel {
 
   /// Whether PEFT stored a tensor of an output layer that follows the embedding: a copy.
   static bool follows_embedding(const AdapterSet<T>& set, const std::string& key) {
+    if (!is_set(set.given_config(), "ensure_weight_tying")) return false;
     return std::any_of(set.parts().begin(), set.parts().end(), [&](const auto& placed) {
       return key.starts_with(concat(set.info().path_prefix, placed.path, ".")) &&
              placed.part->tensors().empty();
