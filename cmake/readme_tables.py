@@ -61,7 +61,7 @@ def peft(program):
 
 def overhead(folder):
     entries = json.loads((folder / "overhead.json").read_text())
-    command, machine = (folder / "command.txt").read_text().splitlines()
+    command, machine, *notes = (folder / "command.txt").read_text().splitlines()  # notes: how it was run otherwise
     measured = sorted((e for e in entries if "step" in e), key=lambda e: e["step"])
     within = sum(e["step"] <= 1.25 for e in measured)
 
@@ -75,12 +75,13 @@ def overhead(folder):
              "the products in a step over the frozen step's, the bound by arithmetic; *extra MiB*: parameters, gradients "
              f"and what a step keeps. {within} of {len(measured)} methods take at most 1.25 of the frozen step. "
              "The others and their bounds come first.")
+    intro = "\n\n".join([intro, *notes])
     above = table(header, rows(e for e in reversed(measured) if e["step"] > 1.25), align)
     rest = table(header, rows(e for e in measured if e["step"] <= 1.25), align)
     others = ", ".join(f"`{e['method']}`" for e in entries if "step" not in e)
     return "\n\n".join([intro, folded(f"{len(measured) - within} methods above 1.25", above),
                         folded(f"{within} methods within 1.25", rest),
-                        f"Not measured, as they need a whole model: {others}."])
+                        f"Without a figure: {others} (most need a whole model; `bench_overhead` says why)."])
 
 
 def main():

@@ -110,6 +110,7 @@ TEST_CASE("metadata of every kind and tensors of every format survive writing an
     if (alignment != 0) metadata.set("general.alignment", alignment);
     graft::io::write_gguf(folder / "a.gguf", metadata, tensors);
     const GgufFile file = GgufFile::open(folder / "a.gguf");
+    if (alignment == 8) file.release();  // of memory, not of contents
     CHECK(file.version() == 3);
     CHECK(file.metadata().entries() == metadata.entries());
     REQUIRE(file.tensors().size() == tensors.size());

@@ -119,3 +119,23 @@ TEST_CASE("memory given back to the system can be used again, around blocks that
   CHECK(pool.stats().bytes_in_use > 3 << 20);
   pool.recycle(whole);
 }
+
+TEST_CASE("blocks to keep lie side by side, and those between them in time become one when free") {
+  MemoryPool pool;
+  constexpr std::size_t size = std::size_t{1} << 20;
+  std::vector<MemoryPool::Block*> kept, passing;
+  for (int i = 0; i < 6; ++i) {
+    kept.push_back(pool.acquire(size, true));
+    passing.push_back(pool.acquire(size));
+  }
+  for (std::size_t i = 1; i < kept.size(); ++i)
+    CHECK(reinterpret_cast<std::byte*>(kept[i]) ==
+          reinterpret_cast<std::byte*>(kept[i - 1]) + kept[i - 1]->bytes);
+  auto* const first = passing.front();
+  for (auto* block : passing) pool.recycle(block);
+  auto* const large = pool.acquire(6 * size);
+  CHECK(large == first);
+  CHECK(pool.stats().system_allocations == 2);
+  pool.recycle(large);
+  for (auto* block : kept) pool.recycle(block);
+}

@@ -26,8 +26,8 @@ struct StepSizes {
 ///
 /// the inputs of its two norms, queries, keys, values, the attention's result, gate and up, and
 /// x Aᵀ of each adapter; in f32 the log-sums of the softmax and the norms' factors. Norms and the
-/// gated product are computed again. While the backward pass is in a block, W = 4 N (2 f + 2 h)
-/// bytes of gradients are alive.
+/// gated product are computed again. While a pass is in a block, W = 4 N (2 f + 2 h) bytes of
+/// gradients are alive, or 4 N (3 f + 2 h) with bf16_saved: gate, up and their product in f32.
 ///
 ///     kept   = N L K                                     without checkpoints
 ///              N L e h, and N K for the block in work    with them
@@ -35,7 +35,7 @@ struct StepSizes {
 ///
 /// 12 bytes a trained element: value and two moments; gradients take the place of what the backward
 /// pass has let go. Frozen weights are not counted: they stay in their file, mapped. The pool holds
-/// blocks of other sizes ready besides, 5 to 30 % more.
+/// blocks of other sizes ready besides, about 3 % more, or some 20 MiB.
 inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
   const auto d = [](Index i) { return static_cast<double>(i); };
   const double n = d(step.batch) * d(step.tokens), h = d(model.hidden_size),
@@ -43,7 +43,7 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
                k = d(model.kv_heads * model.head_dim), element = step.bf16_saved ? 2 : 4;
   const double block =
       element * (2 * h + 2 * q + 2 * k + 2 * f + d(step.rank)) + 4 * (d(model.heads) + 2);
-  const double work = 4 * n * (2 * f + 2 * h);
+  const double work = 4 * n * ((step.bf16_saved ? 3 : 2) * f + 2 * h);
   const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
   const double always = 12 * d(step.trained) + 12 * n * h;
   if (!step.checkpointing) return always + n * d(model.layers) * block + std::max(logits, work);
