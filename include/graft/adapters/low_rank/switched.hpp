@@ -199,11 +199,9 @@ class BasicSelectiveLoRA {
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
-    const auto h = scale(
-        matmul(graft::dropout(x, dropout_), tape.parameter(a_), Transpose::no, Transpose::yes),
-        scaling_);
-    const auto term = matmul(h, tape.parameter(b_), Transpose::no, Transpose::yes);
-    return add(linear(base, x), mul(term, switch_(tape)));
+    // On B the switch costs least.
+    const auto b = mul(tape.parameter(b_), switch_(tape));
+    return linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_), b, scaling_);
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const { return switch_.loss(tape); }
   std::vector<AdapterTensor<T>> tensors() const {
