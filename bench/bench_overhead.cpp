@@ -238,7 +238,8 @@ ConfigValue::Map fitted(const Candidate& candidate, bool example, Bed::Kind kind
   return map;
 }
 
-/// Where a method is tried first: at the kind of site that it names first.
+/// Where a method is tried first: at a norm or a hidden state if it names that first, else at a
+/// linear layer.
 Bed::Kind first_place(std::string_view sites) {
   const auto first = sites.substr(0, sites.find(','));
   return first == "norm"     ? Bed::Kind::norm

@@ -171,8 +171,8 @@ void rotary(benchmark::State& state) {
   const auto style =
       state.range(0) == 0 ? kernels::RotaryStyle::half : kernels::RotaryStyle::interleaved;
   for (auto _ : state)
-    kernels::rotary(x.data(), x.data(), kRows, kHidden / 64, 64, kHidden, cos.data(), sin.data(), 64, style,
-                    false);
+    kernels::rotary(x.data(), x.data(), kRows, kHidden / 64, 64, kHidden, cos.data(), sin.data(),
+                    64, style, false);
   set_bytes(state, 2 * 4 * kRows * kHidden);
 }
 BENCHMARK(rotary)->ArgName("interleaved")->Arg(0)->Arg(1)->UseRealTime();

@@ -138,7 +138,10 @@ std::vector<Problem> problems() {
   add(1, 2, 1, 65, 90, 33, 0, true, 0, 0, false, true);
   add(1, 2, 1, 40, 40, 16, 0, false, 0, 3.0, true, true);
   add(2, 3, 3, 5, 200, 7, 0, true, 64, 0, false, false);
-  // Few columns: generation. One of them with several blocks of keys and everything at once.
+  // Few columns: generation. Several parts of the keys, with everything at once, parts of several
+  // blocks, and rows of a batch with masks of their own.
+  add(1, 2, 1, 1, 8300, 7, 0, true, 0, 0, false, true);
+  add(3, 2, 1, 1, 300, 9, 0, true, 0, 0, true, false);
   add(2, 6, 2, 1, 700, 64, 0, true, 0, 0, false, false);
   add(1, 8, 1, 1, 270, 20, 12, true, 100, 5.0, true, true);
   add(2, 2, 2, 4, 37, 16, 48, false, 9, 0, true, true);

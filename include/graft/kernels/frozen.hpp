@@ -23,7 +23,7 @@ inline bool splits_f32() { return active_isa() >= Isa::amx; }
 ///
 /// With Compute::bf16, x and W are rounded to bf16 as they are packed; bias, H P and all sums stay
 /// in f32. Forward products of a few rows (up to 24, with AMX tiles 15), which memory bounds, run
-/// in f32 all the same. Those of up to 8 rows with a weight that has `dot_int8` round x to 8 bits.
+/// in f32 all the same. Those of up to 8 rows with blocks that have `dot_int8` round x to 8 bits.
 /// Tiles multiply H and P in split parts (see Compute), and take denormal numbers for zero.
 GRAFT_KERNEL void frozen_forward(const FrozenWeight& w, const float* x, Index m, Index ldx,
                                  const float* bias, float* y, Index ldy, bool accumulate = false,

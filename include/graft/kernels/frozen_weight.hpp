@@ -29,9 +29,9 @@ using DotRows = void (*)(const void* rows, Index row_bytes, Index count, Index i
 ///
 /// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
 /// `decode` turns to f32, and that `dot`, unless null, multiplies with few rows; `dot_int8`, unless
-/// null, does that instead, with the rows rounded to 8 bits), or `packed`. If
-/// several are given they must hold the same values, and each product takes the one that suits it
-/// best.
+/// null, does that instead, with the rows rounded to 8 bits, and goes before `packed`), or
+/// `packed`. If several are given they must hold the same values, and each product takes the one
+/// that suits it best.
 struct FrozenWeight {
   Index out = 0, in = 0;
   const float* dense = nullptr;

@@ -46,7 +46,8 @@ class BasicAnyLinear {
   void write_weight(Index first, MatrixView<T> rows) const { impl_->write_weight(first, rows); }
   BasicTensor<T> bias() const { return impl_->bias(); }
   /// The weight as kernels take it, for products with several layers at once; an empty one where
-  /// the layer has no `frozen_weight()`.
+  /// the layer has no `frozen_weight()`. A layer that has one promises that its forward product is
+  /// x Wᵀ + bias.
   kernels::FrozenWeight frozen_weight() const { return impl_->frozen_weight(); }
   /// Tells one layer from another, also after one of them is gone.
   std::weak_ptr<const void> identity() const { return impl_; }

@@ -79,40 +79,44 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     base.forward(x.value().matrix(), y.matrix(), &term);
     const bool wants =
         x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
-    return x.tape().record(std::move(y), wants,
-                           [&base, same_input, scaling, rows, in, out, rank, gx = x.grad_ref(),
-                            gl = x_low.grad_ref(), ga = a.grad_ref(), gb = b.grad_ref(),
-                            h = b.requires_grad() ? x.tape().keep(h) : BasicSaved<T>{},
-                            xl = a.requires_grad() ? x_low.saved() : BasicSaved<T>{},
-                            va = a.value(), vb = b.value()](const BasicTensor<T>& dy) {
-                             const auto dh = BasicTensor<T>::empty({rows, rank});  // scaling · dy B
-                             if (gb) {
-                               auto [db, accumulate] = gb.buffer();
-                               kernels::low_rank_gradients(rows, out, rank, scaling, dy.data(), out,
-                                                           vb.data(), h.get().data(), dh.data(),
-                                                           accumulate ? T{1} : T{0}, db);
-                             } else {
-                               kernels::gemm(false, false, rows, rank, out, scaling, dy.data(), out,
-                                             vb.data(), rank, T{0}, dh.data(), rank);
-                             }
-                             if (ga) {
-                               auto [da, accumulate] = ga.buffer();
-                               kernels::gemm(true, false, rank, in, rows, T{1}, dh.data(), rank,
-                                             xl.get().data(), in, accumulate ? T{1} : T{0}, da, in);
-                             }
-                             const bool fuse = same_input && gx && gl;
-                             if (gx) {
-                               const LowRankProduct<T> back{dh.matrix(), va.matrix()};
-                               auto [dx, accumulate] = gx.buffer();
-                               base.backward_input(dy.matrix(), MatrixView<T>(dx, rows, in),
-                                                   fuse ? &back : nullptr, accumulate);
-                             }
-                             if (gl && !fuse) {
-                               auto [dx, accumulate] = gl.buffer();
-                               kernels::gemm(false, false, rows, in, rank, T{1}, dh.data(), rank,
-                                             va.data(), in, accumulate ? T{1} : T{0}, dx, in);
-                             }
-                           });
+    return x.tape().record(
+        std::move(y), wants,
+        [&base, same_input, scaling, rows, in, out, rank, gx = x.grad_ref(), gl = x_low.grad_ref(),
+         ga = a.grad_ref(), gb = b.grad_ref(),
+         h = b.requires_grad() ? x.tape().keep(h) : BasicSaved<T>{},
+         xl = a.requires_grad() ? x_low.saved() : BasicSaved<T>{}, va = a.value(),
+         vb = b.value()](const BasicTensor<T>& dy) {
+          const auto dh = BasicTensor<T>::empty({rows, rank});  // scaling · dy B
+          if (gb && !(ga || gx || gl)) {
+            auto [db, accumulate] = gb.buffer();
+            kernels::gemm(true, false, out, rank, rows, T{1}, dy.data(), out, h.get().data(), rank,
+                          accumulate ? T{1} : T{0}, db, rank);
+          } else if (gb) {
+            auto [db, accumulate] = gb.buffer();
+            kernels::low_rank_gradients(rows, out, rank, scaling, dy.data(), out, vb.data(),
+                                        h.get().data(), dh.data(), accumulate ? T{1} : T{0}, db);
+          } else {
+            kernels::gemm(false, false, rows, rank, out, scaling, dy.data(), out, vb.data(), rank,
+                          T{0}, dh.data(), rank);
+          }
+          if (ga) {
+            auto [da, accumulate] = ga.buffer();
+            kernels::gemm(true, false, rank, in, rows, T{1}, dh.data(), rank, xl.get().data(), in,
+                          accumulate ? T{1} : T{0}, da, in);
+          }
+          const bool fuse = same_input && gx && gl;
+          if (gx) {
+            const LowRankProduct<T> back{dh.matrix(), va.matrix()};
+            auto [dx, accumulate] = gx.buffer();
+            base.backward_input(dy.matrix(), MatrixView<T>(dx, rows, in), fuse ? &back : nullptr,
+                                accumulate);
+          }
+          if (gl && !fuse) {
+            auto [dx, accumulate] = gl.buffer();
+            kernels::gemm(false, false, rows, in, rank, T{1}, dh.data(), rank, va.data(), in,
+                          accumulate ? T{1} : T{0}, dx, in);
+          }
+        });
   }
 }
 

@@ -5,7 +5,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -305,8 +304,7 @@ class AdaMSSProcedure final : public Procedure<T> {
     std::vector<double> sorted;
     for (const auto& [score, i] : scores) sorted.push_back(score);
     std::sort(sorted.begin(), sorted.end(), std::greater<>());
-    const double threshold =
-        target < 1 ? INFINITY : sorted[static_cast<std::size_t>(target - 1)];
+    const double threshold = target < 1 ? INFINITY : sorted[static_cast<std::size_t>(target - 1)];
     for (const auto& [score, i] : scores) {
       // PEFT keeps what is above the threshold, so the last of the best drops out.
       const bool stays = score > threshold;

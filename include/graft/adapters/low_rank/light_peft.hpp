@@ -6,7 +6,6 @@
 #include <functional>
 #include <map>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +13,7 @@
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/procedure_state.hpp"
 #include "graft/adapters/target_match.hpp"
+#include "graft/base/order.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -55,12 +55,10 @@ namespace light_peft {
 /// True for what stays when the ⌊ratio · n⌋ smallest |values| go.
 template <class Values>
 std::vector<char> kept(const Values& values, Index n, double ratio) {
-  std::vector<Index> order(static_cast<std::size_t>(n));
-  std::iota(order.begin(), order.end(), Index{0});
-  std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-    return std::abs(values[static_cast<std::size_t>(a)]) <
-           std::abs(values[static_cast<std::size_t>(b)]);
-  });
+  std::vector<double> magnitudes(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < magnitudes.size(); ++i)
+    magnitudes[i] = std::abs(static_cast<double>(values[i]));
+  const auto order = smallest_first(magnitudes);
   std::vector<char> stays(static_cast<std::size_t>(n), 1);
   const auto count = static_cast<Index>(std::floor(ratio * static_cast<double>(n)));
   for (Index i = 0; i < std::min(n, count); ++i)

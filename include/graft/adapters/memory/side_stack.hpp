@@ -10,6 +10,7 @@
 #include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/memory/side_tuning.hpp"
 #include "graft/adapters/target_match.hpp"
+#include "graft/base/order.hpp"
 #include "graft/layers/kv_cache.hpp"
 
 namespace graft::inline v0_1::detail {
@@ -154,11 +155,7 @@ class SideStack : public AdapterPart<T>, public StackAdapterInterface<T> {
           scores[static_cast<std::size_t>(rows ? o : i)] +=
               static_cast<double>(w(o, i)) * static_cast<double>(w(o, i));
     }
-    std::vector<Index> order(scores.size());
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(), [&](Index a, Index b) {
-      return scores[static_cast<std::size_t>(a)] > scores[static_cast<std::size_t>(b)];
-    });
+    auto order = largest_first(scores);
     order.resize(static_cast<std::size_t>(width_));
     std::sort(order.begin(), order.end());
     return order;

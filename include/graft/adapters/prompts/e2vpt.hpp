@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
-#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/adapters/prompts/prefix_tuning.hpp"
 #include "graft/adapters/prompts/vpt.hpp"
+#include "graft/base/order.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -90,10 +90,7 @@ PromptMasks<T> prune_prompts(const BasicTensor<T>& token, const BasicTensor<T>& 
   PromptMasks<T> masks{BasicTensor<T>::full({n}, T{1}), BasicTensor<T>::full({n, k}, T{1})};
   // Zeroes the mask at the lowest `count` of `scores`.
   const auto drop = [](const T* scores, T* mask, Index size, Index count) {
-    std::vector<Index> order(static_cast<std::size_t>(size));
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](Index a, Index b) { return scores[a] < scores[b]; });
+    const auto order = smallest_first(std::vector<double>(scores, scores + size));
     for (Index i = 0; i < count; ++i) mask[order[static_cast<std::size_t>(i)]] = T{0};
   };
   const auto share = [percent](Index size, Index keep) {

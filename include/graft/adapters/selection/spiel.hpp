@@ -367,7 +367,8 @@ class SpIELProcedure final : public Procedure<T> {
       state.choose(g);
       return;
     }
-    const auto xt = detail::swapped(detail::as_rows(x)), dyt = detail::swapped(detail::as_rows(dy));
+    const auto xt = detail::swapped(x.reshape({rows, in})),
+               dyt = detail::swapped(dy.reshape({rows, out}));
     state.accumulate([&](std::int64_t place) {
       return kernels::dot(dyt.data() + place / in * rows, xt.data() + place % in * rows, rows);
     });

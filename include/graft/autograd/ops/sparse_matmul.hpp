@@ -61,16 +61,11 @@ struct SparsePattern {
 
 namespace detail {
 
-template <class T>
-BasicTensor<T> as_rows(const BasicTensor<T>& x) {
-  return x.reshape({x.rows(), x.cols()});
-}
-
 /// Rows [groups, n] of a sparse product with x: [.., n].
 template <class T>
 BasicTensor<T> sparse_product(const kernels::SparseGroups& groups, const BasicTensor<T>& values,
                               const BasicTensor<T>& x, kernels::SparseLayout layout) {
-  const Index n = x.size() / groups.others;
+  const Index n = x.cols();
   auto y = BasicTensor<T>::empty({groups.groups, n});
   kernels::sparse_rows(groups, values.data(), x.data(), n, layout, y.data());
   return y;
@@ -89,6 +84,7 @@ template <class T>
 BasicVar<T> sparse_matmul(const BasicVar<T>* base, const BasicVar<T>& x, const BasicVar<T>& values,
                           std::shared_ptr<const SparsePattern> pattern) {
   auto& tape = detail::common_tape("sparse_matmul", x, values);
+  if (base) detail::common_tape("sparse_matmul", x, *base);
   const auto shape = x.shape().with_last(pattern->rows);
   if (x.cols() != pattern->cols || values.size() != pattern->size() ||
       (base && base->shape() != shape))

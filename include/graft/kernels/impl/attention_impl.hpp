@@ -241,7 +241,9 @@ inline void forward_all(const AttentionPlan<float>& plan) {
         kAttentionFewColumns * (d + e_width + kAttentionFewKeys) + kAttentionFewKeys * e_width;
     // A task has all heads of some parts of the keys of a row, which lie one behind the other in
     // memory. How the keys are cut does not depend on the threads, only who does which parts.
-    const Index parts = ceil_div(a.kv_len, std::max(kAttentionFewPart, ceil_div(a.kv_len, 32)));
+    const Index most = std::max<Index>(1, 32 / a.batch);
+    const Index parts = std::max<Index>(
+        1, ceil_div(a.kv_len, std::max(kAttentionFewPart, ceil_div(a.kv_len, most))));
     const Index part_size = plan.columns * (e_width + 2);
     float* const sums = thread_scratch<float, AttentionPartialSums>(pairs * parts * part_size);
     const auto part_of = [&](Index pair, Index part) {

@@ -240,7 +240,7 @@ GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, float alpha, 
                                      Index ldy, const float* b, const float* h, float* dh,
                                      float beta, float* db) {
   const double work = 4.0 * static_cast<double>(m) * static_cast<double>(n * rank);
-  if (m < 32 || rank <= 0 || work < 1e6) {
+  if (m < 32 || rank <= 0 || rank > 64 || work < 1e6) {
     gemm(true, false, n, rank, m, 1.0f, dy, ldy, h, rank, beta, db, rank);
     return gemm(false, false, m, rank, n, alpha, dy, ldy, b, rank, 0.0f, dh, rank);
   }

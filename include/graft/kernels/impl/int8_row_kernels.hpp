@@ -40,13 +40,13 @@ GRAFT_SIMD_FN inline void quantise_int8_row(const float* x, Index n, std::int8_t
       top = max(abs(v[i]), top);
       zero = zero + v[i] * 0.0f;  // NaN where a value is not finite
     }
-    const float highest = reduce_max(top);
+    const float highest = reduce_max(top), not_finite = reduce_add(zero);
     const bool tiny = highest < 1e-30f;
     const Floats factor = broadcast(tiny ? 0.0f : 127.0f / highest);
     Ints sum{};
     GRAFT_UNROLL
     for (int i = 0; i < kParts; ++i) {
-      const Ints q = round_to_ints(v[i] * factor);
+      const Ints q = round_to_ints(not_finite == 0.0f ? v[i] * factor : Floats{});
       store_bytes(codes + l + i * kLanes, q);
       sum += q;
     }
@@ -54,7 +54,7 @@ GRAFT_SIMD_FN inline void quantise_int8_row(const float* x, Index n, std::int8_t
     store(lanes, sum);
     GRAFT_UNROLL
     for (int i = 0; i < kLanes; ++i) total += lanes[i];
-    const float scale = (tiny ? 0.0f : highest / 127.0f) + reduce_add(zero);
+    const float scale = (tiny ? 0.0f : highest / 127.0f) + not_finite;
     pairs[0] = scale;
     pairs[1] = scale * static_cast<float>(total);
   }

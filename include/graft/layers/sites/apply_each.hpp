@@ -17,6 +17,7 @@ std::array<BasicVar<T>, N> apply_each(const BasicVar<T>& x,
   std::array<BasicVar<T>, N> results;
   if constexpr (std::is_same_v<T, float>) {
     std::array<kernels::FrozenPart, N> parts;
+    std::array<BasicTensor<T>, N> biases;
     bool together = x.rows() <= kernels::kMaxInt8Rows && !x.requires_grad();
     for (std::size_t i = 0; together && i < N; ++i) {
       together = !sites[i]->adapted(x.tape());
@@ -27,7 +28,8 @@ std::array<BasicVar<T>, N> apply_each(const BasicVar<T>& x,
       for (std::size_t i = 0; i < N; ++i) {
         const Index out = parts[i].w.out;
         results[i] = x.tape().constant(BasicTensor<T>::empty(x.shape().with_last(out)));
-        parts[i].bias = sites[i]->base().bias().data();
+        biases[i] = sites[i]->base().bias();
+        parts[i].bias = biases[i].data();
         parts[i].y = results[i].value().data();
         parts[i].ldy = out;
       }

@@ -251,7 +251,7 @@ struct Int8SuperBlock {
   static constexpr bool kMinimum = true;
   GRAFT_SIMD_INLINE static void add(const std::uint8_t* const* rows, const std::int8_t* codes,
                                     const float* pairs, Int8Sums& sums) noexcept {
-    Pairs scales[8];
+    Pairs scales[8] = {};
     for (int r = 0; r < kInt8Rows; ++r) {
       std::int32_t words[DotQ4K::kWords];
       float values[16];  // scales, then minima with their sign
