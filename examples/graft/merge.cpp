@@ -66,6 +66,7 @@ struct Merged {
   Weights changed;
   std::optional<Labels> labels;    ///< of a model with a head that was trained
   std::vector<std::string> added;  ///< modules that the model's file may lack
+  std::set<std::string> copies;    ///< of another changed weight, which files may hold once
   bool was_tied = false;           ///< the head was the embedding table
   bool tied = false;               ///< it still is
 };
@@ -83,8 +84,11 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
     if (touched(site) || site->biases.active) sites.insert(site);
     if (graft::is_tied_head(*site, table)) tied_head = site;
   }
-  for (const auto* site : table.embedding)
+  std::vector<const graft::BasicEmbeddingSite<float>*> followers;
+  for (const auto* site : table.embedding) {
     if (touched(site)) sites.insert(site);
+    if (graft::is_tied_embedding(*site, table)) followers.push_back(site);
+  }
   for (const auto* site : table.norm)
     if (touched(site) || site->biases.active) sites.insert(site);
 
@@ -96,6 +100,14 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
     if (sites.contains(site)) result.changed[site->path() + ".weight"] = site->table().dense();
   for (const auto* site : table.norm)
     if (sites.contains(site)) add_norm(result.changed, model, *site);
+  for (const auto* site : followers) {
+    if (graft::is_tied_embedding(*site, table)) continue;
+    const auto* first = table.embedding.front();
+    if (!std::ranges::equal(site->table().dense().span(), first->table().dense().span()))
+      throw graft::ValueError(concat("merge: the adapters change ", site->path(), " and ",
+                                     first->path(), " differently; files hold one table for both"));
+    result.copies.insert(site->path() + ".weight");
+  }
   result.was_tied = tied_head != nullptr;
   result.tied = tied_head != nullptr && graft::is_tied_head(*tied_head, table);
   if (result.was_tied && !result.tied) add_linear(result.changed, model, *tied_head);
@@ -254,7 +266,7 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
     }
   }
   for (const auto& [name, tensor] : merged.changed) {
-    if (placed.contains(name)) continue;
+    if (placed.contains(name) || merged.copies.contains(name)) continue;
     if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight") &&
         !is_added(name))
       throw graft::ValueError(concat("merge: ", file.name(), " has no tensor for ", name));
@@ -263,7 +275,12 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   output.write(work / "model.safetensors");
 
   if (merged.labels) describe_head(config, *merged.labels);
-  if (merged.was_tied) config["tie_word_embeddings"] = merged.tied;
+  if (merged.was_tied) {
+    // T5 takes this from the other where it is not there.
+    if (config.value("model_type", "") == "t5" && !config.contains("scale_decoder_outputs"))
+      config["scale_decoder_outputs"] = true;
+    config["tie_word_embeddings"] = merged.tied;
+  }
   if (!keep) {
     config.erase("torch_dtype");
     config["dtype"] = torch_name(kFormats.at(s.dtype));

@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <filesystem>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,9 +43,7 @@ graft::ConfigValue::Map config(const char* field, const char* target) {
   return map;
 }
 
-}  // namespace
-
-TEST_CASE("Asked for tied weights, head and embedding are one layer, whichever is named") {
+graft::models::LlamaConfig llama() {
   graft::models::LlamaConfig c;
   c.vocabulary = 13;
   c.hidden_size = 8;
@@ -51,6 +51,41 @@ TEST_CASE("Asked for tied weights, head and embedding are one layer, whichever i
   c.layers = 1;
   c.heads = c.kv_heads = 2;
   c.head_dim = c.rope.dim = 4;
+  return c;
+}
+
+graft::models::T5Config t5() {
+  graft::models::T5Config c;
+  c.vocabulary = 11;
+  c.hidden_size = 8;
+  c.head_dim = 4;
+  c.intermediate_size = 10;
+  c.encoder_layers = c.decoder_layers = 1;
+  c.heads = 2;
+  return c;
+}
+
+/// Logits of a model for a few tokens.
+Tensor logits(const graft::models::BasicModel<double>& model) {
+  graft::models::BasicBatch<double> batch;
+  batch.batch = 1;
+  batch.seq_len = 3;
+  batch.ids = {4, 5, 6};
+  batch.labels = {7, 8};
+  graft::BasicTape<double> tape({.gradients = false, .training = false});
+  return model.logits(tape, batch).value().clone();
+}
+
+/// A folder that goes when the test ends.
+struct Folder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / "graft_tied_head_test";
+  ~Folder() { std::filesystem::remove_all(path); }
+};
+
+}  // namespace
+
+TEST_CASE("Asked for tied weights, head and embedding are one layer, whichever is named") {
+  const auto c = llama();
   for (const char* field : {"target_modules", "modules_to_save"})
     for (const char* target : {"lm_head", "embed_tokens"}) {
       INFO(field << " " << target);
@@ -80,23 +115,8 @@ TEST_CASE("Asked for tied weights, head and embedding are one layer, whichever i
 
 TEST_CASE(
     "The stacks of T5 share a table: an adapter belongs to one of them, trained tokens to all") {
-  graft::models::T5Config c;
-  c.vocabulary = 11;
-  c.hidden_size = 8;
-  c.head_dim = 4;
-  c.intermediate_size = 10;
-  c.encoder_layers = c.decoder_layers = 1;
-  c.heads = 2;
-  graft::models::BasicT5<double> model(c, checks::RandomWeights<double>());
-  graft::models::BasicBatch<double> batch;
-  batch.batch = 1;
-  batch.seq_len = 3;
-  batch.ids = {4, 5, 6};
-  batch.labels = {7, 8};
-  const auto run = [&] {
-    graft::BasicTape<double> tape({.gradients = false, .training = false});
-    return model.logits(tape, batch).value().clone();
-  };
+  graft::models::BasicT5<double> model(t5(), checks::RandomWeights<double>());
+  const auto run = [&] { return logits(model); };
   const auto base = run();
   graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   const auto effect = [&](const char* name, auto config) {
@@ -118,4 +138,98 @@ TEST_CASE(
   const auto changed = run();
   CHECK(changed[9] != base[9]);
   CHECK(std::abs(changed[8] - base[8]) < 1e-12);
+}
+
+TEST_CASE(
+    "A pattern that names the head puts one adapter on the embedding, which the head follows") {
+  for (const char* pattern : {".*(embed_tokens|lm_head)", ".*lm_head"}) {
+    INFO(pattern);
+    graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
+    graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+    graft::TorchGenerator generator(3);
+    auto map = config("unused", "");
+    map.erase("unused");
+    map["target_modules"] = std::string(pattern);
+    auto& set = adapters.add("default", map, generator);
+    const auto tensors = set.tensors();
+    REQUIRE(tensors.size() == 2);
+    CHECK(tensors[0].key == "base_model.model.model.embed_tokens.lora_embedding_A");
+    const auto after = set.config();
+    CHECK(*after.at("target_modules").get_if<std::string>() ==
+          "(?:" + std::string(pattern) + R"(|^model\.embed_tokens$))");
+    redraw(set);
+    const auto before = logits(model);
+    CHECK(difference(model.head.base().dense_weight(), model.embed_tokens.table().dense()) == 0);
+    adapters.merge();
+    CHECK(difference(logits(model), before) < 1e-12);
+    CHECK(difference(model.head.base().dense_weight(), model.embed_tokens.table().dense()) < 1e-12);
+  }
+}
+
+TEST_CASE("Asked for tied weights, all layers over the table of T5 have one adapter") {
+  const Folder folder;
+  for (const char* field : {"target_modules", "modules_to_save"})
+    for (const char* target : {"embed_tokens", "lm_head"}) {
+      INFO(field << " " << target);
+      graft::models::BasicT5<double> model(t5(), checks::RandomWeights<double>());
+      const auto& sites = model.sites();
+      graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+      graft::TorchGenerator generator(3);
+      auto map = config(field, target);
+      if (field == std::string("modules_to_save"))
+        map["target_modules"] = graft::ConfigValue::List{graft::ConfigValue("q")};
+      redraw(adapters.add("default", map, generator));
+      adapters.save("default", folder.path);
+      const auto before = logits(model);
+      adapters.merge();
+      CHECK(difference(logits(model), before) < 1e-12);
+      REQUIRE(sites.embedding.size() == 3);
+      const auto table = sites.embedding.front()->table().dense();
+      CHECK(difference(sites.embedding[1]->table().dense(), table) == 0);
+      CHECK(difference(sites.embedding[2]->table().dense(), table) == 0);
+      CHECK(difference(sites.linear.back()->base().dense_weight(), table) < 1e-12);
+      adapters.unmerge();
+      adapters.remove("default");
+      CHECK(difference(logits(model), before) > 1e-3);
+      adapters.load("default", folder.path);
+      CHECK(difference(logits(model), before) < 1e-5);
+    }
+}
+
+TEST_CASE("Only the names that PEFT listens to ask for tied weights") {
+  graft::models::BasicT5<double> model(t5(), checks::RandomWeights<double>());
+  const auto base = logits(model);
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+  graft::TorchGenerator generator(3);
+  redraw(adapters.add("default", config("target_modules", "shared"), generator));
+  CHECK(difference(logits(model), base) == 0);
+}
+
+TEST_CASE("A file may hold copies for the head that follows, and no other tensors of it") {
+  const Folder folder;
+  graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+  graft::TorchGenerator generator(3);
+  adapters.add("default", config("target_modules", "lm_head"), generator);
+  adapters.save("default", folder.path);
+  const auto path = folder.path / "adapter_model.safetensors";
+  std::vector<graft::io::TensorToWrite> tensors;
+  const auto file = graft::io::SafetensorsFile::open(path);
+  for (const auto& view : file.tensors())
+    tensors.push_back({view.name, view.dtype, view.shape, view.data});
+  const std::vector<float> values(3 * 13);
+  const std::string head = "base_model.model.lm_head.";
+  const auto add = [&](const std::string& name, std::vector<Index> shape, std::size_t count) {
+    tensors.push_back({head + name, graft::io::DType::f32, std::move(shape),
+                       std::as_bytes(std::span(values).first(count))});
+  };
+  add("lora_A.weight", {3, 8}, 24);
+  add("lora_B.weight", {13, 3}, 39);
+  add("stray", {5}, 5);
+  graft::io::write_safetensors(folder.path / "new", tensors);
+  std::filesystem::rename(folder.path / "new", path);
+  graft::LoadReport report;
+  adapters.load("again", folder.path, false, &report);
+  CHECK(report.missing.empty());
+  CHECK(report.unexpected == std::vector<std::string>{head + "stray"});
 }

@@ -87,9 +87,10 @@ class BasicAdapterModel {
   /// not fit.
   AdapterSet<T>& load(const std::string& name, const std::filesystem::path& folder,
                       bool strict = true, LoadReport* report = nullptr) {
-    const auto config = read_config_file(folder / "adapter_config.json");
+    auto config = read_config_file(folder / "adapter_config.json");
     const auto file = io::SafetensorsFile::open(folder / "adapter_model.safetensors");
     load_experts(config, folder);
+    name_tied_layers(config, file);
     TorchGenerator generator;
     auto& set = build(name, config, generator, true);
     try {
@@ -159,7 +160,7 @@ class BasicAdapterModel {
       }
     }
     for (const auto& view : file.tensors()) {
-      if (!is_copy(view, file, used) && !follows_embedding(set, view.name) &&
+      if (!is_copy(view, file, used) && !is_followed(set, view, file, used) &&
           std::find(used.begin(), used.end(), view.name) == used.end())
         report.unexpected.push_back(view.name);
     }
@@ -193,12 +194,18 @@ class BasicAdapterModel {
            });
   }
 
-  /// Whether PEFT stored a tensor of an output layer that follows the embedding: a copy.
-  static bool follows_embedding(const AdapterSet<T>& set, const std::string& key) {
-    if (!is_set(set.given_config(), "ensure_weight_tying")) return false;
-    return std::any_of(set.parts().begin(), set.parts().end(), [&](const auto& placed) {
-      return key.starts_with(concat(set.info().path_prefix, placed.path, ".")) &&
-             placed.part->tensors().empty();
+  /// Whether PEFT stored a tensor of a layer that follows another one: it has the values of one of
+  /// that layer's tensors, in an order of its own.
+  static bool is_followed(const AdapterSet<T>& set, const io::TensorView& view,
+                          const io::SafetensorsFile& file, const std::vector<std::string>& used) {
+    const auto below = [&](const std::string& key, const std::string& path) {
+      return key.starts_with(concat(set.info().path_prefix, path, "."));
+    };
+    return std::any_of(set.followers().begin(), set.followers().end(), [&](const auto& follower) {
+      return below(view.name, follower.first) &&
+             std::any_of(used.begin(), used.end(), [&](const std::string& key) {
+               return below(key, follower.second) && file.at(key).elements() == view.elements();
+             });
     });
   }
 
@@ -552,7 +559,7 @@ class BasicAdapterModel {
     const auto& entry = registry_->at(*peft_type);
     auto config = entry.defaults;
     for (const auto& [key, value] : given) config[key] = value;
-    tie_targets(config);
+    const bool tied = tie_targets(config);
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
     InitContext<T> context{generator, shared,      loading, name, calibration, &quantised_weight<T>,
@@ -561,10 +568,12 @@ class BasicAdapterModel {
     auto& added = *sets_.back();
     try {
       entry.build(added, *table_, context);
+      if (tied) drop_followers(added);
       add_full_modules(added);
       add_trainable_tokens(added, context);
-      tie_heads(added);
+      tie_heads(added, tied);
       add_biases(added);
+      if (tied) keep_tied_names(added, given);
     } catch (...) {
       remove(name);
       throw;
@@ -705,45 +714,120 @@ class BasicAdapterModel {
     const bool* value = it == config.end() ? nullptr : it->second.template get_if<bool>();
     return value != nullptr && *value;
   }
-  /// Where tied weights are asked for, whoever names the embedding or an output layer over its rows
-  /// means the embedding, which the output layer follows.
-  void tie_targets(ConfigValue::Map& config) const {
+  static constexpr const char* kTiedFields[] = {"modules_to_save", "target_modules"};
+  /// Whether a name in a configuration is one by which PEFT knows layers that share a table.
+  static bool is_tied_name(const ConfigValue& value) {
+    const auto* name = value.template get_if<std::string>();
+    return name != nullptr && (last_part(*name) == "embed_tokens" || last_part(*name) == "lm_head");
+  }
+  static ConfigValue::List* list_of(ConfigValue::Map& config, const char* field) {
+    const auto it = config.find(field);
+    return it == config.end() ? nullptr : it->second.template get_if<ConfigValue::List>();
+  }
+  static bool names_any(const ConfigValue& value, const std::vector<std::string>& paths) {
+    const auto* name = value.template get_if<std::string>();
+    return name != nullptr && std::any_of(paths.begin(), paths.end(), [&](const auto& path) {
+             return has_suffix(path, *name);
+           });
+  }
+  /// Paths of the layers over the rows of the first embedding.
+  std::vector<std::string> tied_layers() const {
+    std::vector<std::string> paths;
+    for (const auto* site : table_->linear)
+      if (is_tied_head(*site, *table_)) paths.push_back(site->path());
+    for (const auto* site : table_->embedding)
+      if (is_tied_embedding(*site, *table_)) paths.push_back(site->path());
+    return paths;
+  }
+  /// Where tied weights are asked for, whoever names the embedding or a layer over its rows means
+  /// the embedding, which the others follow. Says whether one is named, by the names that PEFT
+  /// listens to.
+  bool tie_targets(ConfigValue::Map& config) const {
+    const auto layers = tied_layers();
+    if (!is_set(config, "ensure_weight_tying") || layers.empty()) return false;
+    const auto& embedding = table_->embedding.front()->path();
+    bool named = false;
+    for (const char* field : kTiedFields) {
+      auto* list = list_of(config, field);
+      if (list == nullptr || std::none_of(list->begin(), list->end(), is_tied_name)) continue;
+      named = true;
+      std::erase_if(*list, [&](const ConfigValue& value) { return names_any(value, layers); });
+      if (std::none_of(list->begin(), list->end(),
+                       [&](const ConfigValue& value) { return names_any(value, {embedding}); }))
+        list->push_back(ConfigValue(embedding));
+    }
+    const auto it = config.find("target_modules");
+    auto* pattern = it == config.end() ? nullptr : it->second.template get_if<std::string>();
+    if (pattern == nullptr ||
+        (!full_match(*pattern, "embed_tokens") && !full_match(*pattern, "lm_head")))
+      return named;
+    std::string also = "|^";
+    for (const char c : embedding) also += c == '.' ? std::string("\\.") : std::string(1, c);
+    also += "$)";
+    if (!pattern->ends_with(also)) *pattern = concat("(?:", *pattern, also);
+    return true;
+  }
+  /// PEFT's files name the embedding alone, also where that does not ask for tied layers; that
+  /// there were some the tensors say.
+  void name_tied_layers(ConfigValue::Map& config, const io::SafetensorsFile& file) const {
     if (!is_set(config, "ensure_weight_tying")) return;
-    for (const auto* site : table_->linear) {
-      if (!is_tied_head(*site, *table_)) continue;
-      const auto& embedding = table_->embedding.front()->path();
-      for (const char* field : {"modules_to_save", "target_modules"}) {
-        const auto it = config.find(field);
-        auto* list = it == config.end() ? nullptr : it->second.template get_if<ConfigValue::List>();
-        if (list == nullptr) continue;
-        const auto names = [](const std::string& path) {
-          return [&path](const ConfigValue& value) {
-            const auto* name = value.template get_if<std::string>();
-            return name != nullptr && has_suffix(path, *name);
-          };
-        };
-        auto changed = *list;
-        std::erase_if(changed, names(site->path()));
-        if (changed.size() < list->size() &&
-            std::none_of(changed.begin(), changed.end(), names(embedding)))
-          changed.push_back(ConfigValue(embedding));
-        it->second = std::move(changed);
-      }
+    for (const auto& path : tied_layers()) {
+      const bool stored =
+          std::any_of(file.tensors().begin(), file.tensors().end(), [&](const auto& view) {
+            return view.name.starts_with(concat("base_model.model.", path, ".")) &&
+                   view.name.find("token_adapter.") == view.name.npos &&
+                   !view.name.ends_with(".base_layer.weight");
+          });
+      if (!stored) continue;
+      for (const char* field : kTiedFields)
+        if (auto* list = list_of(config, field);
+            list != nullptr &&
+            std::any_of(list->begin(), list->end(), [&](const ConfigValue& value) {
+              return names_any(value, {table_->embedding.front()->path()});
+            }))
+          list->push_back(ConfigValue(path));
     }
   }
-  /// Layers that run on the rows of an adapted table follow it where the adapter says how, output
-  /// layers some of them only where the configuration asks.
-  void tie_heads(AdapterSet<T>& set) {
-    const bool asked = is_set(set.given_config(), "ensure_weight_tying");
+  /// A list that would not ask for tied layers again stays as it was given.
+  static void keep_tied_names(AdapterSet<T>& set, ConfigValue::Map given) {
+    for (const char* field : kTiedFields) {
+      const auto* now = list_of(set.mutable_config(), field);
+      auto* before = list_of(given, field);
+      if (now != nullptr && before != nullptr &&
+          std::none_of(now->begin(), now->end(), is_tied_name))
+        set.mutable_config()[field] = std::move(*before);
+    }
+  }
+  /// Takes away what a pattern put on the layers that follow the embedding.
+  void drop_followers(AdapterSet<T>& set) {
+    const auto drop = [&](auto& site) {
+      std::erase_if(site.adapters(), [&](const auto& a) { return a.name == set.name(); });
+      set.remove_parts(site.path());
+    };
+    for (auto* site : table_->linear)
+      if (is_tied_head(*site, *table_)) drop(*site);
+    for (auto* site : table_->embedding)
+      if (is_tied_embedding(*site, *table_)) drop(*site);
+  }
+  /// Layers that run on the rows of an adapted table follow it where the adapter says how, some of
+  /// them only where the configuration asks.
+  void tie_heads(AdapterSet<T>& set, bool asked) {
+    if (table_->embedding.empty()) return;
+    const auto& source = table_->embedding.front()->path();
     for (auto* site : table_->embedding) {
-      if (!is_tied_embedding(*site, *table_)) continue;
+      if (!is_tied_embedding(*site, *table_) ||
+          std::any_of(site->adapters().begin(), site->adapters().end(),
+                      [&](const auto& a) { return a.name == set.name(); }))
+        continue;
       for (const auto& named : table_->embedding.front()->adapters()) {
         const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
-        const bool own = std::any_of(site->adapters().begin(), site->adapters().end(),
-                                     [&](const auto& a) { return a.name == set.name(); });
-        if (named.name == set.name() && !own && part != nullptr &&
-            (part->tied_head() || dynamic_cast<const FullEmbedding<T>*>(part) != nullptr))
-          site->adapters().push_back(named);
+        if (named.name != set.name() || part == nullptr) continue;
+        const bool follows = part->tied_head() != nullptr ||
+                             dynamic_cast<const FullEmbedding<T>*>(part) != nullptr ||
+                             (asked && part->head_if_asked() != nullptr);
+        if (!follows) continue;
+        site->adapters().push_back(named);
+        if (asked) set.add_follower(site->path(), source);
       }
     }
     for (auto* site : table_->linear) {
@@ -762,11 +846,12 @@ class BasicAdapterModel {
                                           : part->tied_head();
         if (asked && !head)
           throw ValueError(concat("ensure_weight_tying: ", site->path(),
-                                  " cannot follow this adapter of ",
-                                  table_->embedding.front()->path()));
+                                  " cannot follow this adapter of ", source));
         if (!head) continue;
         site->adapters().push_back({set.name(), head});
-        if (asked) set.add_part(site->path(), head);
+        if (!asked) continue;
+        set.add_part(site->path(), head);
+        set.add_follower(site->path(), source);
       }
     }
   }

@@ -82,6 +82,8 @@ class AdapterSet {
   const Objective& objective() const { return objective_; }
   Procedure<T>* procedure() const { return procedure_.get(); }
   const std::vector<PlacedPart<T>>& parts() const { return parts_; }
+  /// Layers that run on the tensors of another layer's part, by paths: who follows -> whom.
+  const std::map<std::string, std::string>& followers() const { return followers_; }
 
   // For whoever builds the set.
   void add_part(std::string path, std::shared_ptr<AdapterPart<T>> part) {
@@ -89,6 +91,9 @@ class AdapterSet {
   }
   void remove_parts(const std::string& path) {
     std::erase_if(parts_, [&](const auto& placed) { return placed.path == path; });
+  }
+  void add_follower(std::string path, std::string source) {
+    followers_[std::move(path)] = std::move(source);
   }
   void add_tensor(std::string key, AdapterTensor<T> tensor) {
     extra_tensors_.push_back({std::move(key), std::move(tensor)});
@@ -127,6 +132,7 @@ class AdapterSet {
   std::unique_ptr<Procedure<T>> procedure_;
   std::function<BasicVar<T>(BasicTape<T>&)> loss_;
   Objective objective_;
+  std::map<std::string, std::string> followers_;
 };
 
 }  // namespace graft::inline v0_1
