@@ -166,7 +166,8 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("Asked for tied weights, all layers over the table of T5 have one adapter") {
+TEST_CASE(
+    "Asked for tied weights, all layers over the table of T5 are adapted, the head as the table") {
   const Folder folder;
   for (const char* field : {"target_modules", "modules_to_save"})
     for (const char* target : {"embed_tokens", "lm_head"}) {
@@ -185,9 +186,10 @@ TEST_CASE("Asked for tied weights, all layers over the table of T5 have one adap
       CHECK(difference(logits(model), before) < 1e-12);
       REQUIRE(sites.embedding.size() == 3);
       const auto table = sites.embedding.front()->table().dense();
-      CHECK(difference(sites.embedding[1]->table().dense(), table) == 0);
-      CHECK(difference(sites.embedding[2]->table().dense(), table) == 0);
       CHECK(difference(sites.linear.back()->base().dense_weight(), table) < 1e-12);
+      const bool whole = field == std::string("modules_to_save");
+      for (const std::size_t i : {1U, 2U})
+        CHECK((difference(sites.embedding[i]->table().dense(), table) == 0) == whole);
       adapters.unmerge();
       adapters.remove("default");
       CHECK(difference(logits(model), before) > 1e-3);

@@ -568,7 +568,7 @@ class BasicAdapterModel {
     auto& added = *sets_.back();
     try {
       entry.build(added, *table_, context);
-      if (tied) drop_followers(added);
+      if (tied) drop_heads(added);
       add_full_modules(added);
       add_trainable_tokens(added, context);
       tie_heads(added, tied);
@@ -740,30 +740,39 @@ class BasicAdapterModel {
     return paths;
   }
   /// Where tied weights are asked for, whoever names the embedding or a layer over its rows means
-  /// the embedding, which the others follow. Says whether one is named, by the names that PEFT
-  /// listens to.
+  /// all of them: output layers follow the embedding, and so do other embeddings if it is trained
+  /// whole; else they have parts of their own, as in PEFT. Says whether one is named, by the names
+  /// that PEFT listens to.
   bool tie_targets(ConfigValue::Map& config) const {
     const auto layers = tied_layers();
     if (!is_set(config, "ensure_weight_tying") || layers.empty()) return false;
-    const auto& embedding = table_->embedding.front()->path();
+    std::vector<std::string> embeddings{table_->embedding.front()->path()};
     bool named = false;
     for (const char* field : kTiedFields) {
       auto* list = list_of(config, field);
+      if (field == std::string_view("target_modules"))
+        for (const auto* site : table_->embedding)
+          if (is_tied_embedding(*site, *table_)) embeddings.push_back(site->path());
       if (list == nullptr || std::none_of(list->begin(), list->end(), is_tied_name)) continue;
       named = true;
       std::erase_if(*list, [&](const ConfigValue& value) { return names_any(value, layers); });
-      if (std::none_of(list->begin(), list->end(),
-                       [&](const ConfigValue& value) { return names_any(value, {embedding}); }))
-        list->push_back(ConfigValue(embedding));
+      for (const auto& path : embeddings)
+        if (std::none_of(list->begin(), list->end(),
+                         [&](const ConfigValue& value) { return names_any(value, {path}); }))
+          list->push_back(ConfigValue(path));
     }
     const auto it = config.find("target_modules");
     auto* pattern = it == config.end() ? nullptr : it->second.template get_if<std::string>();
     if (pattern == nullptr ||
         (!full_match(*pattern, "embed_tokens") && !full_match(*pattern, "lm_head")))
       return named;
-    std::string also = "|^";
-    for (const char c : embedding) also += c == '.' ? std::string("\\.") : std::string(1, c);
-    also += "$)";
+    std::string also;
+    for (const auto& path : embeddings) {
+      also += "|^";
+      for (const char c : path) also += c == '.' ? std::string("\\.") : std::string(1, c);
+      also += "$";
+    }
+    also += ")";
     if (!pattern->ends_with(also)) *pattern = concat("(?:", *pattern, also);
     return true;
   }
@@ -798,16 +807,13 @@ class BasicAdapterModel {
         set.mutable_config()[field] = std::move(*before);
     }
   }
-  /// Takes away what a pattern put on the layers that follow the embedding.
-  void drop_followers(AdapterSet<T>& set) {
-    const auto drop = [&](auto& site) {
-      std::erase_if(site.adapters(), [&](const auto& a) { return a.name == set.name(); });
-      set.remove_parts(site.path());
-    };
-    for (auto* site : table_->linear)
-      if (is_tied_head(*site, *table_)) drop(*site);
-    for (auto* site : table_->embedding)
-      if (is_tied_embedding(*site, *table_)) drop(*site);
+  /// Takes away what a pattern put on output layers that follow the embedding.
+  void drop_heads(AdapterSet<T>& set) {
+    for (auto* site : table_->linear) {
+      if (!is_tied_head(*site, *table_)) continue;
+      std::erase_if(site->adapters(), [&](const auto& a) { return a.name == set.name(); });
+      set.remove_parts(site->path());
+    }
   }
   /// Layers that run on the rows of an adapted table follow it where the adapter says how, some of
   /// them only where the configuration asks.
@@ -822,9 +828,8 @@ class BasicAdapterModel {
       for (const auto& named : table_->embedding.front()->adapters()) {
         const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
         if (named.name != set.name() || part == nullptr) continue;
-        const bool follows = part->tied_head() != nullptr ||
-                             dynamic_cast<const FullEmbedding<T>*>(part) != nullptr ||
-                             (asked && part->head_if_asked() != nullptr);
+        const bool follows =
+            part->tied_head() != nullptr || dynamic_cast<const FullEmbedding<T>*>(part) != nullptr;
         if (!follows) continue;
         site->adapters().push_back(named);
         if (asked) set.add_follower(site->path(), source);
