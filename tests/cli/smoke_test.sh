@@ -50,6 +50,36 @@ done
 [ -s lora/adapter_model.safetensors ] || fail "convert --energy wrote no adapter"
 expect 2 'exists already' "$graft" combine --model model --adapter adapter --output same
 expect 2 weights "$graft" combine --model model --adapter adapter --weights 1,2 --output none
+
+# Trained rows of the table that both stacks of T5 and its head share: the file has one tensor for them.
+python3 - <<'PYTHON'
+import json, os, pathlib, shutil, struct
+case = pathlib.Path(os.environ["GRAFT_SOURCE_DIR"], "tests/cases/model/t5/base")
+os.makedirs("t5")
+os.makedirs("rows")
+shutil.copy(case / "model.safetensors", "t5")
+config = json.load(open(case / "config.json"))
+del config["scale_decoder_outputs"]
+json.dump(config, open("t5/config.json", "w"))
+json.dump({"peft_type": "TRAINABLE_TOKENS", "target_modules": ["shared"], "token_indices": [5]},
+          open("rows/adapter_config.json", "w"))
+name, values = "base_model.model.shared.trainable_tokens_delta", struct.pack("<32f", *range(32))
+header = json.dumps({name: {"dtype": "F32", "shape": [1, 32], "data_offsets": [0, len(values)]}}).encode()
+pathlib.Path("rows/adapter_model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + values)
+PYTHON
+"$graft" merge --model t5 --adapter rows --output t5_merged >/dev/null
+python3 - <<'PYTHON'
+import json, struct
+config = json.load(open("t5_merged/config.json"))
+assert not config["tie_word_embeddings"] and config["scale_decoder_outputs"], config
+data = open("t5_merged/model.safetensors", "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+header = json.loads(data[8:8 + size])
+assert not [name for name in header if "embed_tokens" in name], header
+for name in ("shared.weight", "lm_head.weight"):
+    begin = 8 + size + header[name]["data_offsets"][0] + 5 * 32 * 4
+    assert struct.unpack("<32f", data[begin:begin + 128]) == tuple(range(32)), name
+PYTHON
 "$graft" methods --peft --json >parity.json
 python3 - parity.json <<'PYTHON'
 import json, sys

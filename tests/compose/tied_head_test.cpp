@@ -13,6 +13,7 @@
 #include "graft/compose/methods.hpp"
 #include "graft/models/llama.hpp"
 #include "graft/models/t5.hpp"
+#include "io/temporary_folder.hpp"
 
 using graft::Index;
 using Tensor = graft::BasicTensor<double>;
@@ -75,12 +76,6 @@ Tensor logits(const graft::models::BasicModel<double>& model) {
   graft::BasicTape<double> tape({.gradients = false, .training = false});
   return model.logits(tape, batch).value().clone();
 }
-
-/// A folder that goes when the test ends.
-struct Folder {
-  std::filesystem::path path = std::filesystem::temp_directory_path() / "graft_tied_head_test";
-  ~Folder() { std::filesystem::remove_all(path); }
-};
 
 }  // namespace
 
@@ -168,7 +163,7 @@ TEST_CASE(
 
 TEST_CASE(
     "Asked for tied weights, all layers over the table of T5 are adapted, the head as the table") {
-  const Folder folder;
+  const graft_test::TemporaryFolder folder;
   for (const char* field : {"target_modules", "modules_to_save"})
     for (const char* target : {"embed_tokens", "lm_head"}) {
       INFO(field << " " << target);
@@ -180,7 +175,7 @@ TEST_CASE(
       if (field == std::string("modules_to_save"))
         map["target_modules"] = graft::ConfigValue::List{graft::ConfigValue("q")};
       redraw(adapters.add("default", map, generator));
-      adapters.save("default", folder.path);
+      adapters.save("default", folder.path());
       const auto before = logits(model);
       adapters.merge();
       CHECK(difference(logits(model), before) < 1e-12);
@@ -193,7 +188,7 @@ TEST_CASE(
       adapters.unmerge();
       adapters.remove("default");
       CHECK(difference(logits(model), before) > 1e-3);
-      adapters.load("default", folder.path);
+      adapters.load("default", folder.path());
       CHECK(difference(logits(model), before) < 1e-5);
     }
 }
@@ -208,13 +203,13 @@ TEST_CASE("Only the names that PEFT listens to ask for tied weights") {
 }
 
 TEST_CASE("A file may hold copies for the head that follows, and no other tensors of it") {
-  const Folder folder;
+  const graft_test::TemporaryFolder folder;
   graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
   graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   graft::TorchGenerator generator(3);
   adapters.add("default", config("target_modules", "lm_head"), generator);
-  adapters.save("default", folder.path);
-  const auto path = folder.path / "adapter_model.safetensors";
+  adapters.save("default", folder.path());
+  const auto path = folder / "adapter_model.safetensors";
   std::vector<graft::io::TensorToWrite> tensors;
   const auto file = graft::io::SafetensorsFile::open(path);
   for (const auto& view : file.tensors())
@@ -228,10 +223,10 @@ TEST_CASE("A file may hold copies for the head that follows, and no other tensor
   add("lora_A.weight", {3, 8}, 24);
   add("lora_B.weight", {13, 3}, 39);
   add("stray", {5}, 5);
-  graft::io::write_safetensors(folder.path / "new", tensors);
-  std::filesystem::rename(folder.path / "new", path);
+  graft::io::write_safetensors(folder / "new", tensors);
+  std::filesystem::rename(folder / "new", path);
   graft::LoadReport report;
-  adapters.load("again", folder.path, false, &report);
+  adapters.load("again", folder.path(), false, &report);
   CHECK(report.missing.empty());
   CHECK(report.unexpected == std::vector<std::string>{head + "stray"});
 }

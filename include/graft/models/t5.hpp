@@ -40,7 +40,8 @@ struct T5Config {
 /// The decoder reads the labels shifted right, -100 as padding; its loss is not shifted. The stacks
 /// look tokens up through embeddings of their own over the shared table, so an adapter that changes
 /// one layer has no effect at `shared`: it belongs to {encoder,decoder}.embed_tokens. Trained
-/// tokens and the whole table reach both from there. Sites:
+/// tokens and the whole table reach both from there. Deviation: in PEFT a whole table of
+/// `modules_to_save` at `shared` is never called. Sites:
 /// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm,
 /// .DenseReluDense.{wi,wi_0,wi_1,wo}, {encoder,decoder}.embed_tokens, shared, lm_head.
 template <std::floating_point T>
