@@ -209,10 +209,10 @@ class TokenizerJsonReader {
   /// product with) a power of ten, so up to one unit in the last place off. Where cuts of a text
   /// have equal sums (long runs of one character), this decides which of them wins.
   ///
-  /// Limits: the digits are the shortest that name the double, which is what all common writers
-  /// write; a file with more of them may have been meant for a neighbouring double. And past powers
-  /// of 22, the last that are exact, the score stays the nearest double, while the library still
-  /// divides: scores below about 1e-6 of 17 digits may differ in the last place.
+  /// Limits: the digits are the shortest that name the nearest double, as common writers give them;
+  /// of other digits the library may make another double. And beyond the power 22, the last that is
+  /// exact, the nearest double stays while the library still divides: a score below 1e-6 with 17
+  /// digits (or a smaller one with fewer) may differ in the last place.
   static double score_as_written(double score) {
     char text[32];
     const auto end = std::to_chars(text, text + sizeof text, score, std::chars_format::scientific);
