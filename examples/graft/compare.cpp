@@ -383,7 +383,7 @@ void add_compare(CLI::App& app, Command& run) {
       ->check(CLI::Range(0.01, 0.99));
   c->add_option("--learning-rates", s->learning_rates,
                 "Separated by commas: each is tried with the first seed, and the one with the best "
-                "held-out accuracy taken; full fine-tuning takes a twentieth of them");
+                "held-out accuracy taken; full fine-tuning takes a twentieth of them, or its own");
   c->add_option("--full-learning-rates", s->full_learning_rates,
                 "For full fine-tuning, in place of a twentieth of --learning-rates");
   c->add_option("--scheduler", s->scheduler, "constant, linear or cosine")

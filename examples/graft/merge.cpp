@@ -206,10 +206,23 @@ std::string name_below_head(const std::string& name, const std::string& model_ty
   return own ? name : concat(body, ".", name);
 }
 
-/// Fields of config.json that say what the head is for.
-void describe_head(Json& config, const Labels& labels) {
-  config["architectures"] =
-      Json::array({architecture_of_task(config.at("model_type").get<std::string>(), labels.task)});
+/// The token by which a classifier may tell padding from text; none if it may end a text.
+std::optional<std::int32_t> padding_of(const graft::text::Tokenizer& tokenizer) {
+  const auto& special = tokenizer.special();
+  if (special.pad == graft::text::kNoToken && special.eos == graft::text::kNoToken)
+    return std::nullopt;
+  const auto frame = tokenizer.encode("");
+  if (std::ranges::find(frame, tokenizer.pad_id()) != frame.end()) return std::nullopt;
+  return tokenizer.pad_id();
+}
+
+/// Fields of config.json that say what the head is for. A decoder's goes by the last token that is
+/// no padding, so Python wants to know that one.
+void describe_head(Json& config, const Labels& labels, const fs::path& source) {
+  const auto type = config.at("model_type").get<std::string>();
+  config["architectures"] = Json::array({architecture_of_task(type, labels.task)});
+  if (is_decoder(type) && (!config.contains("pad_token_id") || config["pad_token_id"].is_null()))
+    if (const auto id = padding_of(load_tokenizer(source))) config["pad_token_id"] = *id;
   Json names = Json::object(), numbers = Json::object();
   auto list = labels.names;
   if (list.empty()) list = {"LABEL_0"};
@@ -274,7 +287,7 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   }
   output.write(work / "model.safetensors");
 
-  if (merged.labels) describe_head(config, *merged.labels);
+  if (merged.labels) describe_head(config, *merged.labels, source);
   if (merged.was_tied) {
     // T5 takes this from the other where it is not there.
     if (config.value("model_type", "") == "t5" && !config.contains("scale_decoder_outputs"))

@@ -118,8 +118,9 @@ PYTHON
   expect 0 "1 cut to 64" "$graft" finetune $settings --output cut --data long.csv --sequence-length 64
   expect 2 "no_such.csv" "$graft" finetune $bad --data no_such.csv
   python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" language
-  expect 2 "is not supported for this task" "$graft" finetune --task classification --model language $columns \
-    --data data.csv --output none
+  printf '{"tokens": ["sun"], "tags": ["O"]}\n{"tokens": ["rain"], "tags": ["W"]}\n' >tags.jsonl
+  expect 2 "is not supported for this task" "$graft" finetune --task token-classification --model language \
+    --data tags.jsonl --output none
   cp -r model other && cp "$GRAFT_SOURCE_DIR/tests/cases/tokenizer/gemma3/tokenizer.json" other/
   expect 2 "belongs to another model" "$graft" finetune $bad $columns --data data.csv --model other
   cp -r model renamed

@@ -41,4 +41,13 @@ TEST_CASE("A model in windows has the loss and gradients of the whole sequence")
   CHECK_THROWS_AS(windowed_backward(model, batch, {7, 0}), graft::ValueError);
   model.checkpoint_blocks = true;
   CHECK_THROWS_WITH(windowed_backward(model, batch, {7}), Catch::Contains("checkpoint_blocks"));
+
+  // One label for one token looks like a language model's batch.
+  auto config = prompts::llama();
+  config.classifier.classes = 3;
+  const graft::models::BasicLlama<double> classifier(config, prompts::RandomWeights<double>());
+  batch.ids = {4};
+  batch.labels = {1};
+  batch.seq_len = 1;
+  CHECK_THROWS_WITH(windowed_backward(classifier, batch, {1}), Catch::Contains("classifies rows"));
 }

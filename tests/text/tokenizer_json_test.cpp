@@ -158,7 +158,18 @@ TEST_CASE("Words, scripts and fixed lengths are cut as tokenizer.json says") {
   };
   CHECK(ids(R"({"type": "UnicodeScripts"})", " abαβかカ漢ab") == Ids{1, 2, 3, 1});
   CHECK(ids(R"({"type": "FixedLength", "length": 2})", "αβaba") == Ids{2, 1, 4});
-  CHECK(ids(R"({"type": "Whitespace"})", "ab abc αβ") == Ids{1, 0, 2});
+  const char* words = R"({"type": "Whitespace"})";
+  CHECK(ids(words, "ab abc αβ") == Ids{1, 0, 2});
+  document["model"].erase("type");  // the last kind that is thought of
+  CHECK(ids(words, "ab abc αβ") == Ids{1, 0, 2});
+
+  // A file may do without the unknown token in the model, until it is needed.
+  document["model"]["unk_token"] = "<u>";
+  document["added_tokens"] = Json::parse(R"([{"id": 5, "content": "<u>", "special": true}])");
+  CHECK(ids(words, "ab <u> αβ") == Ids{1, 5, 2});
+  CHECK_THROWS_WITH(ids(words, "ab abc"), Catch::Contains("unknown token '<u>'"));
+  document["model"].erase("unk_token");
+  CHECK_THROWS_WITH(ids(words, "ab"), Catch::Contains("key 'type' is missing"));
 }
 
 TEST_CASE("A CTC decoder drops repeats and blanks and writes the gaps between words") {

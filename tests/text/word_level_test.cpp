@@ -14,5 +14,14 @@ TEST_CASE("A piece is a token of the vocabulary or the unknown one") {
   std::vector<std::int32_t> ids;
   for (const auto& part : parts) ids.push_back(part.id);
   CHECK(ids == std::vector<std::int32_t>{2, 0, 1, 0});
-  CHECK_THROWS_WITH(WordLevelModel(vocabulary, "<unk>"), Catch::Contains("lacks the unknown"));
+
+  const WordLevelModel closed(vocabulary, "<unk>");
+  vocabulary.add("<unk>", 3);  // too late
+  parts.clear();
+  closed.tokenize("graft", parts);
+  REQUIRE(parts.size() == 1);
+  CHECK(parts[0].id == 1);
+  CHECK_THROWS_WITH(closed.tokenize("graf", parts),
+                    Catch::Contains("lacks 'graf' and the unknown token '<unk>'"));
+  CHECK(parts.size() == 1);
 }

@@ -134,6 +134,10 @@ class BasicCausalModel : public BasicModel<T> {
   }
   /// True if the head is a classifier of rows in place of one of tokens.
   bool classifies() const { return classifier_.classes > 0; }
+  /// @throws ValueError, with the name of the operation, for such a model
+  void expect_language_model(const char* operation) const {
+    if (classifies()) throw ValueError(concat(operation, ": the model classifies rows"));
+  }
   /// Positions that active adapters take before those of the text: virtual tokens and keys.
   Index virtual_positions() const {
     Index keys = 0;
@@ -237,9 +241,6 @@ class BasicCausalModel : public BasicModel<T> {
       };
     }
     return functions;
-  }
-  void expect_language_model(const char* what) const {
-    if (classifies()) throw ValueError(concat(what, ": the model classifies rows"));
   }
   /// The row of hidden states of the last real token of each row of the batch; the first token
   /// where none is real. transformers goes by the padding id alone, and asks for single rows where

@@ -138,28 +138,41 @@ inline std::vector<bool> full_layers(const io::JsonView& json) {
 }
 
 /// Number of classes of a head: id2label counts them, num_labels in older files; 2 if neither is
-/// there.
+/// there. @throws IoError if they say that there is none
 inline Index class_count(const io::JsonView& json) {
-  if (const auto labels = json.find("id2label"); labels && labels->is_object())
-    return static_cast<Index>(labels->members().size());
-  return static_cast<Index>(json.integer_or("num_labels", 2));
+  if (const auto labels = json.find("id2label"); labels && labels->is_object()) {
+    const auto members = labels->members();
+    if (members.empty()) labels->fail("no class is named");
+    return static_cast<Index>(members.size());
+  }
+  return static_cast<Index>(json.integer_or("num_labels", 2, 1, 1 << 30));
 }
-/// The head of a decoder: of a language model, or a classifier where the class of the model says
-/// so.
-inline ClassifierHead classifier_head(const io::JsonView& json) {
+/// The head of a decoder: a classifier of `classes`; where these are 0, what the class of the model
+/// says, a language model or a classifier.
+/// @param language_model  end of the name of the class that has a language model's head
+/// @throws IoError for another class; the bare model of a base checkpoint is enough for `classes`
+inline ClassifierHead decoder_head(const io::JsonView& json, std::string_view language_model,
+                                   Index classes) {
+  static constexpr std::string_view kClassifier = "ForSequenceClassification";
   ClassifierHead head;
+  if (classes > 0)
+    check_class(json, {language_model, kClassifier, "Model"});
+  else
+    check_class(json, {language_model, kClassifier});
   head.problem = problem_of(json);
   if (json.has("pad_token_id"))
     head.padding_id = static_cast<std::int32_t>(json.at("pad_token_id").integer(-1, 1 << 30));
+  head.classes = classes;
+  if (classes > 0) return head;
   for (const auto& name : json.strings_or("architectures", {}))
-    if (name.ends_with("ForSequenceClassification")) head.classes = class_count(json);
+    if (name.ends_with(kClassifier)) head.classes = class_count(json);
   return head;
 }
 
-inline LlamaConfig llama_config(const io::JsonView& json) {
+/// @param classes  of a classifier, see decoder_head
+inline LlamaConfig llama_config(const io::JsonView& json, Index classes = 0) {
   LlamaConfig config;
-  check_class(json, {"ForCausalLM", "ForSequenceClassification"});
-  config.classifier = classifier_head(json);
+  config.classifier = decoder_head(json, "ForCausalLM", classes);
   config.model_type = json.at("model_type").string();
   const auto size = [&](const char* key) {
     return static_cast<Index>(json.at(key).integer(1, 1 << 30));
@@ -195,10 +208,9 @@ inline Index size_of(const io::JsonView& json, const char* key) {
   return static_cast<Index>(json.at(key).integer(1, 1 << 30));
 }
 
-inline Gpt2Config gpt2_config(const io::JsonView& json) {
+inline Gpt2Config gpt2_config(const io::JsonView& json, Index classes = 0) {
   Gpt2Config config;
-  check_class(json, {"LMHeadModel", "ForSequenceClassification"});
-  config.classifier = classifier_head(json);
+  config.classifier = decoder_head(json, "LMHeadModel", classes);
   refuse(json, "add_cross_attention");
   config.scale_scores = json.boolean_or("scale_attn_weights", true);
   config.scale_by_layer = json.boolean_or("scale_attn_by_inverse_layer_idx", false);
@@ -232,11 +244,11 @@ inline BertConfig bert_config(const io::JsonView& json) {
       static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
   config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
   config.activation = activation_named(json, distil ? "activation" : "hidden_act", "gelu");
-  config.classes = class_count(json);
   for (const auto& name : json.strings_or("architectures", {})) {
     if (name.ends_with("ForSequenceClassification")) config.task = Task::sequence_classification;
     if (name.ends_with("ForTokenClassification")) config.task = Task::token_classification;
   }
+  if (config.task != Task::embedding) config.classes = class_count(json);
   return config;
 }
 
@@ -292,10 +304,9 @@ inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
   return full;
 }
 
-inline Gemma3Config gemma3_config(const io::JsonView& json) {
+inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   Gemma3Config config;
-  check_class(json, {"ForCausalLM", "ForSequenceClassification"});
-  config.classifier = classifier_head(json);
+  config.classifier = decoder_head(json, "ForCausalLM", classes);
   refuse(json, "use_bidirectional_attention");
   config.logit_cap = json.number_or("final_logit_softcapping", 0);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);
@@ -335,8 +346,10 @@ inline Gemma3Config gemma3_config(const io::JsonView& json) {
   return config;
 }
 
-/// Stretching of the rotary angles of a GGUF file: linear, yarn, or a divisor for each frequency in
-/// the tensor rope_freqs.weight. @throws IoError for another one
+/// Rotary settings of a GGUF file; `rope` brings the default of theta. Angles are stretched by
+/// linear, yarn, or a divisor for each frequency in the tensor rope_freqs.weight, which linear may
+/// come on top of. A factor of 0 means, as in llama.cpp, that none is set.
+/// @throws IoError for another kind, yarn and divisors at once, or values that they cannot have
 inline void read_gguf_rope(const io::GgufFile& file, const std::string& architecture,
                            RopeConfig& rope) {
   const auto& m = file.metadata();
@@ -345,32 +358,53 @@ inline void read_gguf_rope(const io::GgufFile& file, const std::string& architec
       static_cast<Index>(turned) != rope.dim)
     throw IoError(
         concat(file.name(), ": ", key("dimension_count"), " is ", turned, ", expected ", rope.dim));
-  const float factor = m.get_f32(key("scaling.factor"), m.get_f32(key("scale_linear"), 1.0F));
-  const std::string type = m.get_string(key("scaling.type"), factor == 1.0F ? "none" : "linear");
+  const auto fail = [&](const std::string& name, const auto& found, const char* expected) {
+    throw IoError(concat(file.name(), ": ", name, " is ", found, ", expected ", expected));
+  };
+  const auto finite = [&](const char* name, double otherwise) {
+    const double value = m.get_f32(key(name), static_cast<float>(otherwise));
+    if (!std::isfinite(value)) fail(key(name), value, "a finite number");
+    return value;
+  };
+  const auto positive = [&](const char* name, double otherwise) {
+    const double value = finite(name, otherwise);
+    if (!(value > 0)) fail(key(name), value, "a number above 0");
+    return value;
+  };
+  rope.theta = positive("freq_base", rope.theta);
+  const char* factor_key = m.has(key("scaling.factor")) ? "scaling.factor" : "scale_linear";
+  double factor = finite(factor_key, 1);
+  if (factor < 0) fail(key(factor_key), factor, "a number above 0");
+  if (factor == 0) factor = 1;
+  const std::string type = m.get_string(key("scaling.type"), factor == 1 ? "none" : "linear");
   if (type == "linear" || type == "yarn") {
     rope.type = type;
     rope.factor = factor;
-    if (!(rope.factor > 0))
-      throw IoError(concat(file.name(), ": ", key("scaling.factor"), " is ", rope.factor));
   } else if (type != "none") {
     throw IoError(concat(file.name(), ": ", key("scaling.type"), " '", type,
                          "' is not supported; none, linear and yarn are"));
   }
   if (type == "yarn") {
     const auto whole = m.get_u64(architecture + ".context_length", 0);
-    rope.original_positions =
-        static_cast<double>(m.get_u64(key("scaling.original_context_length"), whole));
-    rope.fast_rotations = m.get_f32(key("scaling.yarn_beta_fast"), 32.0F);
-    rope.slow_rotations = m.get_f32(key("scaling.yarn_beta_slow"), 1.0F);
-    rope.table_scale =
-        m.get_f32(key("scaling.yarn_attn_factor"), m.get_f32(key("scaling.attn_factor"), 1.0F)) *
-        (rope.factor > 1 ? 0.1 * std::log(rope.factor) + 1 : 1.0);
+    const auto original = m.get_u64(key("scaling.original_context_length"), whole);
+    if (original == 0)
+      fail(key("scaling.original_context_length"), original, "a number of tokens above 0");
+    rope.original_positions = static_cast<double>(original);
+    rope.fast_rotations = positive("scaling.yarn_beta_fast", 32);
+    rope.slow_rotations = positive("scaling.yarn_beta_slow", 1);
+    rope.table_scale = finite("scaling.yarn_attn_factor", finite("scaling.attn_factor", 1)) *
+                       (rope.factor > 1 ? 0.1 * std::log(rope.factor) + 1 : 1.0);
   }
   if (const auto* divisors = file.find("rope_freqs.weight")) {
+    if (type == "yarn")
+      fail(key("scaling.type"), "yarn", "none or linear beside the tensor rope_freqs.weight");
     rope.type = "longrope";
     const auto values = io::to_f32(*divisors);
     rope.long_divisors.assign(values.begin(), values.end());
-    for (double& d : rope.long_divisors) d *= rope.factor;
+    for (double& d : rope.long_divisors) {
+      if (!std::isfinite(d) || !(d > 0)) fail("rope_freqs.weight", d, "finite numbers above 0");
+      d *= rope.factor;
+    }
     rope.short_divisors = rope.long_divisors;
   }
 }
@@ -394,7 +428,7 @@ inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   config.norm_offset = 0;
   config.full_attention = gemma_full_layers(config.layers, 6);
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
-  config.full_rope.theta = m.get_f32("gemma3.rope.freq_base", 1e6F);
+  config.full_rope.theta = 1e6;
   config.sliding_rope.theta = 1e4;
   read_gguf_rope(file, "gemma3", config.full_rope);
   config.vocabulary = file.at("token_embd.weight").rows();
@@ -451,7 +485,6 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   config.max_positions = static_cast<Index>(m.get_u64(key("context_length"), 0));
   config.rms_norm_eps = m.get_f32(key("attention.layer_norm_rms_epsilon"), 1e-6F);
   config.rope.dim = config.head_dim;
-  config.rope.theta = m.get_f32(key("rope.freq_base"), 10000.0F);
   read_gguf_rope(file, architecture, config.rope);
   config.tied_head = file.find("output.weight") == nullptr;
   config.head_norm = architecture == "qwen3";
@@ -492,30 +525,31 @@ std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
 }
 
 /// Opens a decoder (LLaMA, Mistral, Qwen2, Qwen3, Gemma 3, GPT-2) from a Hugging Face folder as a
-/// classifier of rows; its head is drawn where the file lacks it or has it for another number of
-/// classes.
+/// classifier of rows; its head is drawn where the file lacks it (that of a language model or of a
+/// bare one) or has it for another number of classes.
 /// @param drawn  takes the paths of layers that were drawn
-/// @throws IoError that names the file and what is wrong; ValueError for another architecture
+/// @throws IoError that names the file and what is wrong; ValueError for another architecture, or
+/// no class
 template <std::floating_point T>
 std::unique_ptr<BasicCausalModel<T>> load_decoder_classifier(
     const std::filesystem::path& path, const HeadConfig& head,
     std::vector<std::string>* drawn = nullptr) {
+  if (head.classes < 1) throw ValueError(concat("a classifier of ", head.classes, " classes"));
   const auto document = io::read_json(path / "config.json");
   const io::JsonView json(document, (path / "config.json").string());
   const std::string type = json.at("model_type").string();
   const SafetensorsWeights<T> file(path, {type == "gpt2" ? "transformer." : "model."});
   const WeightsWithHead<T> weights(file, {"score"}, head, false);
   const auto open = [&]<class Opened>(auto config, Opened*) {
-    config.classifier.classes = head.classes;
     return std::make_unique<Opened>(config, weights);
   };
   std::unique_ptr<BasicCausalModel<T>> model;
   if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
-    model = open(detail::llama_config(json), static_cast<BasicLlama<T>*>(nullptr));
+    model = open(detail::llama_config(json, head.classes), static_cast<BasicLlama<T>*>(nullptr));
   else if (type == "gpt2")
-    model = open(detail::gpt2_config(json), static_cast<BasicGpt2<T>*>(nullptr));
+    model = open(detail::gpt2_config(json, head.classes), static_cast<BasicGpt2<T>*>(nullptr));
   else if (type == "gemma3_text")
-    model = open(detail::gemma3_config(json), static_cast<BasicGemma3<T>*>(nullptr));
+    model = open(detail::gemma3_config(json, head.classes), static_cast<BasicGemma3<T>*>(nullptr));
   else
     throw ValueError(concat(path.string(), ": architecture '", type,
                             "' is not supported for this task; llama, mistral, qwen2, qwen3, "

@@ -12,12 +12,13 @@ namespace graft::inline v0_1::models {
 /// Loss of one sequence and its gradients, computed `windows[0]`, `windows[1]`, … tokens at a time
 /// (`BasicWindowedSequence`): the same as `model.loss` and a backward pass, up to rounding. Virtual
 /// tokens of prompts belong to the first window. Auxiliary losses of adapters are left out.
-/// @throws ValueError for several sequences, a mask, windows that do not sum to the tokens, or a
-/// model that recomputes its blocks
+/// @throws ValueError for a model that classifies rows or recomputes its blocks, several sequences,
+/// a mask, or windows that do not sum to the tokens
 template <std::floating_point T>
 T windowed_backward(const BasicCausalModel<T>& model, const BasicBatch<T>& batch,
                     const std::vector<Index>& windows,
                     const typename BasicTape<T>::Options& options = {}) {
+  model.expect_language_model("windowed_backward");
   Index tokens = 0;
   for (const Index n : windows) {
     if (n < 1) throw ValueError(concat("windowed_backward: a window of ", n, " tokens"));

@@ -199,12 +199,20 @@ class TokenizerJsonReader {
     if (view.has("merges")) return "BPE";
     if (view.has("max_input_chars_per_word")) return "WordPiece";
     if (view.has("unk_id")) return "Unigram";
+    // The rest of a WordPiece model's fields; it has more, so this comes last.
+    const auto vocabulary = view.find("vocab");
+    if (vocabulary && vocabulary->is_object() && view.has("unk_token")) return "WordLevel";
     view.fail("key 'type' is missing");
   }
 
-  /// A score as the tokenizers library reads it: digits as a whole number, then one division by a
-  /// power of ten, so up to one unit in the last place off. Where cuts of a text have equal sums
-  /// (long runs of one character), this decides which of them wins.
+  /// A score as the tokenizers library reads it: digits as a whole number, then one division by (or
+  /// product with) a power of ten, so up to one unit in the last place off. Where cuts of a text
+  /// have equal sums (long runs of one character), this decides which of them wins.
+  ///
+  /// Limits: the digits are the shortest that name the nearest double, as common writers give them;
+  /// of other digits the library may make another double. And beyond the power 22, the last that is
+  /// exact, the nearest double stays while the library still divides: a score below 1e-6 with 17
+  /// digits (or a smaller one with fewer) may differ in the last place.
   static double score_as_written(double score) {
     char text[32];
     const auto end = std::to_chars(text, text + sizeof text, score, std::chars_format::scientific);
@@ -283,7 +291,7 @@ class TokenizerJsonReader {
       parts_.special.unk = parts_.vocabulary.find(options.unk_token);
     } else if (type == "WordLevel") {
       const std::string unk = view.string_or("unk_token", "<unk>");
-      guarded(view, [&] { parts_.model.emplace(WordLevelModel(parts_.vocabulary, unk)); });
+      parts_.model.emplace(WordLevelModel(parts_.vocabulary, unk));
       parts_.special.unk = parts_.vocabulary.find(unk);
     } else if (type == "Unigram") {
       if (pieces_.empty()) view.at("vocab").fail("expected a list of tokens and scores");

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
-#include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "graft/base/error.hpp"
@@ -14,22 +14,25 @@ namespace graft::inline v0_1::text {
 /// WordLevel: each piece is a token of the vocabulary, or one unknown token.
 class WordLevelModel {
  public:
-  /// Errors: ValueError when the vocabulary lacks the unknown token.
-  WordLevelModel(const Vocabulary& vocabulary, const std::string& unk_token)
-      : unk_(vocabulary.find(unk_token)) {
-    if (unk_ == kNoToken)
-      throw ValueError(
-          concat("WordLevel: the vocabulary lacks the unknown token '", unk_token, "'"));
+  /// The tokens are copied: what is added to `vocabulary` later is no token of this model.
+  WordLevelModel(const Vocabulary& vocabulary, std::string unk_token)
+      : unk_token_(std::move(unk_token)), unk_(vocabulary.find(unk_token_)) {
     vocabulary.for_each([&](const std::string& token, std::int32_t id) { ids_[token] = id; });
   }
 
+  /// Errors: ValueError when neither `word` nor the unknown token is in the vocabulary.
   void tokenize(std::string_view word, std::vector<TokenPart>& parts) const {
-    const auto it = ids_.find(std::string(word));
-    parts.push_back({it == ids_.end() ? unk_ : it->second, 0});
+    const auto it = ids_.find(word);
+    const std::int32_t id = it == ids_.end() ? unk_ : it->second;
+    if (id == kNoToken)
+      throw ValueError(concat("WordLevel: the vocabulary lacks '", word,
+                              "' and the unknown token '", unk_token_, "'"));
+    parts.push_back({id, 0});
   }
 
  private:
-  std::unordered_map<std::string, std::int32_t> ids_;
+  StringMap<std::int32_t> ids_;
+  std::string unk_token_;
   std::int32_t unk_;
 };
 

@@ -34,8 +34,8 @@ struct GenerateConfig {
   }
 };
 
-/// The first of the largest logits; in several sums that run beside each other, since one after the
-/// other would take a tenth of the time of a small model's token.
+/// The first of the largest logits. Several maxima run side by side: one alone would take a tenth
+/// of the time of a small model's token.
 template <std::floating_point T>
 std::int32_t likeliest_token(std::span<const T> logits) {
   constexpr std::size_t kLanes = 16;
