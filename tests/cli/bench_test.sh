@@ -24,8 +24,8 @@ assert frozen["loss_first"] == frozen["loss_last"] == lora["loss_first"], (lora,
 assert lora["loss_last"] < lora["loss_first"], lora
 assert 0 < lora["pool_peak_mib"] <= lora["pool_held_mib"] < lora["peak_rss_mib"], lora
 generate = json.load(open("generate.json"))
-assert generate["weight_mib"] > 0, generate
-bound = generate["read_gib_per_second"] * 1024 / generate["weight_mib"]
+assert generate["weight_mib"] > 0 and generate["cache_mib"] > 0, generate
+bound = generate["read_gib_per_second"] * 1024 / (generate["weight_mib"] + generate["cache_mib"])
 assert abs(generate["bound_tokens_per_second"] / bound - 1) < 1e-6, generate
 PYTHON
 
