@@ -52,7 +52,7 @@ class Comparison {
       table_.push_back({});
       table_.back().name = name;
       try {
-        compare(table_.back(), rates_of(name));
+        compare(table_.back());
       } catch (const graft::Error& error) {
         table_.back().problem = error.what();
         say(concat(name, ": ", error.what()));
@@ -219,8 +219,9 @@ class Comparison {
     return median(times);
   }
 
-  void compare(ComparedMethod& m, const std::vector<std::string>& rates) {
+  void compare(ComparedMethod& m) {
     const std::string& name = m.name;
+    const auto rates = rates_of(name);
     const std::vector<std::string> timing{"--steps", std::to_string(kTimedSteps), "--held-out",
                                           "0.01"};
     m.step_ms = step_ms(name + "-timing", name, timing);

@@ -7,6 +7,14 @@ check() { # FILE EXPRESSION of d, the JSON object in the file
   python3 -c 'import json, sys; d = json.load(open(sys.argv[1])); assert eval(sys.argv[2]), (sys.argv[2], d)' "$1" "$2" ||
     fail "not true in $1: $2"
 }
+same_labels() { # FILE FILE ROWS: what predict wrote twice
+  python3 - "$@" <<'PYTHON'
+import csv, sys
+a, b = (list(csv.DictReader(open(name))) for name in sys.argv[1:3])
+assert len(a) == len(b) == int(sys.argv[3]) and all(x["label"] == y["label"] for x, y in zip(a, b))
+assert all(abs(float(x["probability"]) - float(y["probability"])) < 2e-4 for x, y in zip(a, b))
+PYTHON
+}
 
 python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model bert
 python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" eyes vit
@@ -77,12 +85,7 @@ PYTHON
   check saying/config.json 'd["architectures"] == ["LlamaForSequenceClassification"] and d["pad_token_id"] == 2'
   "$graft" predict --model decoder --adapter said --data weather.csv --label-column label >said.csv
   "$graft" predict --model saying --data weather.csv --label-column label >saying.csv
-  python3 - <<'PYTHON'
-import csv
-a, b = (list(csv.DictReader(open(name))) for name in ("said.csv", "saying.csv"))
-assert len(a) == len(b) == 60 and all(x["label"] == y["label"] for x, y in zip(a, b))
-assert all(abs(float(x["probability"]) - float(y["probability"])) < 2e-4 for x, y in zip(a, b))
-PYTHON
+  same_labels said.csv saying.csv 60
   expect 2 "'LlamaModel' is not supported" "$graft" generate --model decoder --prompt a
 
   # A tag for every word; the same from both kinds of files.
@@ -106,12 +109,7 @@ PYTHON
   "$graft" merge --model eyes --adapter seen --output seeing >/dev/null
   "$graft" predict --model eyes --adapter seen --data images.csv --label-column label >one.csv
   "$graft" predict --model seeing --data images.csv --label-column label >two.csv
-  python3 - <<'PYTHON'
-import csv
-a, b = (list(csv.DictReader(open(name))) for name in ("one.csv", "two.csv"))
-assert len(a) == len(b) == 120 and all(x["label"] == y["label"] for x, y in zip(a, b))
-assert all(abs(float(x["probability"]) - float(y["probability"])) < 2e-4 for x, y in zip(a, b))
-PYTHON
+  same_labels one.csv two.csv 120
   check seeing/config.json 'd["architectures"] == ["ViTForImageClassification"] and d["id2label"] == {"0": "left", "1": "right"}'
   expect 2 "63 pixel columns; the model takes 1 x 8 x 8 = 64" sh -c \
     "cut -d, -f2- images.csv >few.csv; '$graft' finetune --task image-classification --model eyes --data few.csv --output none"

@@ -746,13 +746,14 @@ class BasicAdapterModel {
   bool tie_targets(ConfigValue::Map& config) const {
     const auto layers = tied_layers();
     if (!is_set(config, "ensure_weight_tying") || layers.empty()) return false;
-    std::vector<std::string> embeddings{table_->embedding.front()->path()};
+    const std::vector<std::string> whole{table_->embedding.front()->path()};
+    auto targets = whole;
+    for (const auto* site : table_->embedding)
+      if (is_tied_embedding(*site, *table_)) targets.push_back(site->path());
     bool named = false;
     for (const char* field : kTiedFields) {
       auto* list = list_of(config, field);
-      if (field == std::string_view("target_modules"))
-        for (const auto* site : table_->embedding)
-          if (is_tied_embedding(*site, *table_)) embeddings.push_back(site->path());
+      const auto& embeddings = field == std::string_view("target_modules") ? targets : whole;
       if (list == nullptr || std::none_of(list->begin(), list->end(), is_tied_name)) continue;
       named = true;
       std::erase_if(*list, [&](const ConfigValue& value) { return names_any(value, layers); });
@@ -767,7 +768,7 @@ class BasicAdapterModel {
         (!full_match(*pattern, "embed_tokens") && !full_match(*pattern, "lm_head")))
       return named;
     std::string also;
-    for (const auto& path : embeddings) {
+    for (const auto& path : targets) {
       also += "|^";
       for (const char c : path) also += c == '.' ? std::string("\\.") : std::string(1, c);
       also += "$";
@@ -821,10 +822,7 @@ class BasicAdapterModel {
     if (table_->embedding.empty()) return;
     const auto& source = table_->embedding.front()->path();
     for (auto* site : table_->embedding) {
-      if (!is_tied_embedding(*site, *table_) ||
-          std::any_of(site->adapters().begin(), site->adapters().end(),
-                      [&](const auto& a) { return a.name == set.name(); }))
-        continue;
+      if (!is_tied_embedding(*site, *table_) || !site->chain_of(set.name()).empty()) continue;
       for (const auto& named : table_->embedding.front()->adapters()) {
         const auto* part = dynamic_cast<const EmbeddingPart<T>*>(named.adapter.get());
         if (named.name != set.name() || part == nullptr) continue;
@@ -869,10 +867,7 @@ class BasicAdapterModel {
     std::vector<std::string> whole;
     if (const auto saved = config.find("modules_to_save"); saved != config.end())
       detail::read_config("modules_to_save", saved->second, whole);
-    const auto own = [&](const auto* site) {
-      return std::any_of(site->adapters().begin(), site->adapters().end(),
-                         [&](const auto& a) { return a.name == set.name(); });
-    };
+    const auto own = [&](const auto* site) { return !site->chain_of(set.name()).empty(); };
     for (auto* site : table_->linear) {
       const bool adapted = own(site);
       if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole))

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <map>
-#include <numeric>
 #include <span>
 #include <utility>
 #include <vector>
 
+#include "graft/base/order.hpp"
 #include "graft/compose/class_statistics.hpp"
 
 /// ConPET: continual training whose cost does not grow with the number of tasks. Static: one
@@ -43,10 +43,9 @@ std::vector<std::vector<Index>> choose_tasks(const BasicTensor<T>& selector, Ind
     throw ShapeError(concat("choose_tasks: ", truth.size(), " true tasks for ", rows, " rows"));
   std::vector<std::vector<Index>> chosen;
   for (Index r = 0; r < rows; ++r) {
-    std::vector<Index> order(static_cast<std::size_t>(tasks));
-    std::iota(order.begin(), order.end(), Index{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](Index a, Index b) { return selector(r, a) > selector(r, b); });
+    std::vector<double> values;
+    for (Index j = 0; j < tasks; ++j) values.push_back(static_cast<double>(selector(r, j)));
+    auto order = largest_first(values);
     order.resize(static_cast<std::size_t>(std::min(k, tasks)));
     if (!truth.empty()) {
       const auto own = static_cast<Index>(truth[static_cast<std::size_t>(r)]);

@@ -67,7 +67,6 @@ struct FullMethod {
       set.add_part(site->path(), part);
     };
     std::shared_ptr<FullEmbedding<T>> first;
-    BasicParameter<T> shared;
     for (auto* site : table.embedding) {
       if (!wants(site->path(), false)) continue;
       if (first && is_tied_embedding(*site, table)) {
@@ -75,16 +74,13 @@ struct FullMethod {
         continue;
       }
       auto part = std::make_shared<FullEmbedding<T>>(site->table().dense());
-      if (site == table.embedding.front()) {
-        first = part;
-        shared = part->table();
-      }
+      if (site == table.embedding.front()) first = part;
       place(site, part);
     }
     for (auto* site : table.linear) {
       if (!wants(site->path(), true)) continue;
-      if (shared && is_tied_head(*site, table)) {
-        place(site, std::make_shared<FullLinear<T>>(shared));
+      if (first && is_tied_head(*site, table)) {
+        place(site, std::make_shared<FullLinear<T>>(first->table()));
         continue;
       }
       Shape file_shape;
