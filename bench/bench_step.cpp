@@ -2,6 +2,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <optional>
@@ -35,8 +36,9 @@ int main(int argc, char** argv) {
   std::string file, method = "LORA", targets = "all-linear", compute = "f32", storage = "f32",
                     trace;
   Index rank = 16, batch_size = 4, tokens = 256, steps = 5;
+  double recomputed = 0;
   int threads = 0;
-  bool full = false, frozen = false, json = false, checkpointing = false, profiled = false;
+  bool full = false, frozen = false, json = false, profiled = false;
   CLI::App app("Times the training step of a language model.");
   app.add_option("--model", file, "GGUF file or Hugging Face folder")->required();
   app.add_option("--method", method, "peft_type of the method");
@@ -49,7 +51,9 @@ int main(int argc, char** argv) {
   app.add_option("--compute", compute)->check(CLI::IsMember({"auto", "f32", "bf16", "f32-split"}));
   app.add_option("--activations", storage, "How values are kept for the backward pass")
       ->check(CLI::IsMember({"f32", "bf16"}));
-  app.add_flag("--checkpoint", checkpointing, "Recompute blocks instead of keeping activations");
+  app.add_option("--recompute", recomputed,
+                 "Share of the blocks that are recomputed instead of keeping activations")
+      ->check(CLI::Range(0.0, 1.0));
   auto* whole_model = app.add_flag("--full", full, "Train all linear weights whole");
   app.add_flag("--frozen", frozen, "No adapters: forward pass and gradient of the embeddings only")
       ->excludes(whole_model);
@@ -66,7 +70,8 @@ int main(int argc, char** argv) {
     auto loaded = graft::models::load<float>(file);
     auto* model = dynamic_cast<graft::models::CausalModel*>(loaded.get());
     if (model == nullptr) throw graft::ValueError(file + ": no language model");
-    model->checkpoint_blocks = checkpointing;
+    model->recomputed_blocks =
+        static_cast<Index>(std::ceil(recomputed * static_cast<double>(model->info().layers)));
     using graft::kernels::Compute;
     const Compute products = graft::models::compute_named(compute);
     graft::models::set_compute(*model, products);

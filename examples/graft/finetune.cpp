@@ -40,6 +40,7 @@ struct FinetuneSettings {
   std::string optimizer = "adamw", compute = "f32", storage = "f32";
   bool resume = false, overwrite = false, json = false, riemannian = false, profile = false,
        ignore_memory = false;
+  double memory_limit = 0;
   int threads = 0;
 };
 
@@ -52,7 +53,7 @@ bool may_change(const std::string& key) {
                                               "time-limit",    "activation-checkpointing",
                                               "held-out-data", "test-data",
                                               "check-merge",   "ignore-memory",
-                                              "profile"};
+                                              "memory-limit",  "profile"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
 
@@ -165,10 +166,16 @@ class Run {
     predict_memory();
   }
 
-  /// Says what a step will take, and refuses one that does not fit in the memory that is free.
+  /// Says what a step will take, recomputes blocks until that is within --memory-limit, and refuses
+  /// a step that does not fit in the memory that is free.
   void predict_memory() {
-    const auto* model = dynamic_cast<const graft::models::Llama*>(&task_->model());
-    if (model == nullptr) return;
+    auto* model = dynamic_cast<graft::models::Llama*>(&task_->model());
+    if (model == nullptr) {
+      if (s_.memory_limit > 0)
+        throw graft::ValueError("--memory-limit: the memory of a step is known for LLaMA, Mistral, "
+                                "Qwen2 and Qwen3 only");
+      return;
+    }
     graft::models::StepSizes step;
     step.batch = s_.task.batch_size;
     const auto& rows = task_->rows();
@@ -177,17 +184,30 @@ class Run {
     step.trained = trainable_;
     if (const auto r = choice_.config.find("r"); r != choice_.config.end())
       if (const auto* rank = r->second.get_if<Index>()) step.rank = 7 * *rank;
-    step.checkpointing = s_.task.activation_checkpointing;
+    step.recomputed_blocks = model->recomputed_blocks;
     step.bf16_saved = s_.storage == "bf16";
     // What the pool keeps ready comes on top.
     const auto need = [&](Index batch) {
       step.batch = batch;
       return 1.15 * graft::models::step_bytes(model->config(), step);
     };
-    const double whole = need(s_.task.batch_size), free = available_mib() * 1048576;
     const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
+    const double limit = s_.memory_limit * 1048576;
+    const Index blocks = model->config().layers;
+    while (limit > 0 && step.recomputed_blocks < blocks && need(s_.task.batch_size) > limit)
+      ++step.recomputed_blocks;
+    const double whole = need(s_.task.batch_size), free = available_mib() * 1048576;
+    if (limit > 0 && whole > limit)
+      throw graft::ValueError(concat("--memory-limit ", s_.memory_limit, ": with all ", blocks,
+                                     " blocks recomputed, training on batches of ",
+                                     s_.task.batch_size, " x ", step.tokens, " tokens takes about ",
+                                     mib_text(whole)));
+    model->recomputed_blocks = step.recomputed_blocks;
     tell(concat("memory     about ", mib_text(whole), " more in training, for batches of ",
-                s_.task.batch_size, " x ", step.tokens, " tokens"));
+                s_.task.batch_size, " x ", step.tokens, " tokens",
+                step.recomputed_blocks > 0
+                    ? concat("; ", step.recomputed_blocks, " of ", blocks, " blocks recomputed")
+                    : ""));
     if (free <= 0 || whole <= free || s_.ignore_memory) return;
     Index fits = s_.task.batch_size - 1;
     while (fits > 0 && need(fits) > free) --fits;
@@ -195,7 +215,7 @@ class Run {
         concat("--batch-size ", s_.task.batch_size, ": a step on rows of ", step.tokens,
                " tokens takes about ", mib_text(whole), ", and ", mib_text(free), " are free; ",
                fits > 0 ? concat("--batch-size ", fits, " fits") : "no batch fits",
-               step.checkpointing ? "" : ", --activation-checkpointing takes less",
+               step.recomputed_blocks == blocks ? "" : ", --activation-checkpointing takes less",
                "; --ignore-memory starts all the same"));
   }
 
@@ -530,8 +550,12 @@ void add_training_options(CLI::App& command, FinetuneSettings& s) {
       ->check(not_negative);
   command
       .add_flag("--activation-checkpointing", s.task.activation_checkpointing,
-                "Recompute blocks instead of keeping activations")
+                "Recompute all blocks instead of keeping activations")
       ->group("Training");
+  add("--memory-limit", s.memory_limit,
+      "MiB that training may take beside the model: as many blocks are recomputed as that needs; "
+      "0: no limit")
+      ->check(not_negative);
   add("--activation-storage", s.storage,
       "What the backward pass needs is kept in f32, or rounded to bf16 in half the memory")
       ->check(CLI::IsMember({"f32", "bf16"}));

@@ -15,7 +15,7 @@ class LanguageTask final : public Task {
   explicit LanguageTask(const TaskOptions& options)
       : o_(options), model_(load_causal(options.model)), tokenizer_(load_tokenizer(options.model)) {
     expect_tokenizer_of(*model_, tokenizer_, o_.model);
-    model_->checkpoint_blocks = o_.activation_checkpointing;
+    if (o_.activation_checkpointing) model_->recomputed_blocks = model_->info().layers;
     auto data = load_data(o_.data, tokenizer_);
     for (const auto& example : data.examples)
       if (model_->max_positions > 0 && example.length() > model_->max_positions)

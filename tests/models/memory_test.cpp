@@ -10,9 +10,10 @@ using graft::Index;
 using graft::MemoryPool;
 
 TEST_CASE("The predicted memory of a step is what its tensors take at most") {
-  const bool checkpointing = GENERATE(false, true), bf16 = GENERATE(false, true);
+  const Index recomputed = GENERATE(0, 5, 11, 12);
+  const bool bf16 = GENERATE(false, true);
   const Index vocabulary = GENERATE(64, 8192);
-  CAPTURE(checkpointing, bf16, vocabulary);
+  CAPTURE(recomputed, bf16, vocabulary);
   graft::models::LlamaConfig config;
   config.vocabulary = vocabulary;
   config.hidden_size = 64;
@@ -24,7 +25,7 @@ TEST_CASE("The predicted memory of a step is what its tensors take at most") {
   config.rope.dim = 16;
   graft::models::Llama model(
       config, graft::models::ZeroWeights<float>([](const std::string&) { return false; }));
-  model.checkpoint_blocks = checkpointing;
+  model.recomputed_blocks = recomputed;
   const auto base = MemoryPool::global().stats().bytes_in_use;
   graft::MethodRegistry<float> registry;
   registry.add(graft::MethodList<graft::LoRAMethod<float>>{});
@@ -53,7 +54,7 @@ TEST_CASE("The predicted memory of a step is what its tensors take at most") {
                                                               .tokens = 256,
                                                               .trained = set.trainable_elements(),
                                                               .rank = 7 * 4,
-                                                              .checkpointing = checkpointing,
+                                                              .recomputed_blocks = recomputed,
                                                               .bf16_saved = bf16});
   CHECK(measured / predicted > 0.9);
   CHECK(measured / predicted < 1.1);

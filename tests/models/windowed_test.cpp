@@ -39,8 +39,8 @@ TEST_CASE("A model in windows has the loss and gradients of the whole sequence")
   }
   CHECK_THROWS_AS(windowed_backward(model, batch, {3}), graft::ValueError);
   CHECK_THROWS_AS(windowed_backward(model, batch, {7, 0}), graft::ValueError);
-  model.checkpoint_blocks = true;
-  CHECK_THROWS_WITH(windowed_backward(model, batch, {7}), Catch::Contains("checkpoint_blocks"));
+  model.recomputed_blocks = 1;
+  CHECK_THROWS_WITH(windowed_backward(model, batch, {7}), Catch::Contains("recomputed_blocks"));
 
   // One label for one token looks like a language model's batch.
   auto config = prompts::llama();

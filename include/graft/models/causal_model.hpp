@@ -153,8 +153,9 @@ class BasicCausalModel : public BasicModel<T> {
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known
   T logit_cap = 0;          ///< > 0: logits become cap · tanh(logits / cap)
-  /// Recompute each block in the backward pass instead of keeping its activations.
-  bool checkpoint_blocks = false;
+  /// The first so many blocks are computed again in the backward pass instead of keeping their
+  /// activations. The first, since their turn comes when those of the others have been let go.
+  Index recomputed_blocks = 0;
 
  protected:
   /// Makes the head. `tied`: a language model's shares the rows of the embedding.
@@ -185,7 +186,7 @@ class BasicCausalModel : public BasicModel<T> {
       const auto one = [run, pass, block = list[l].get()](const BasicVar<T>& in) {
         return run(*block, in, pass);
       };
-      x = checkpoint_blocks ? checkpoint(one, x) : one(x);
+      x = static_cast<Index>(l) < recomputed_blocks ? checkpoint(one, x) : one(x);
       stack.leave(static_cast<Index>(l), x);
     }
     return x;

@@ -9,12 +9,12 @@ namespace graft::inline v0_1::models {
 /// One training step, as far as memory depends on it.
 struct StepSizes {
   Index batch = 1;
-  Index tokens = 1;            ///< a row
-  Index trained = 0;           ///< trained elements
-  Index rank = 0;              ///< sum of the ranks at the linear layers of a block
-  bool checkpointing = false;  ///< BasicCausalModel::checkpoint_blocks
-  bool bf16_saved = false;     ///< BasicTape::Options::bf16_saved
-  Index head_rows = 128;       ///< rows of logits at a time
+  Index tokens = 1;             ///< a row
+  Index trained = 0;            ///< trained elements
+  Index rank = 0;               ///< sum of the ranks at the linear layers of a block
+  Index recomputed_blocks = 0;  ///< BasicCausalModel's
+  bool bf16_saved = false;      ///< BasicTape::Options::bf16_saved
+  Index head_rows = 128;        ///< rows of logits at a time
 };
 
 /// Highest number of bytes that tensors of a step with low-rank adapters and AdamW take at once.
@@ -29,9 +29,12 @@ struct StepSizes {
 /// gated product are computed again. While a pass is in a block, W = 4 N (2 f + 2 h) bytes of
 /// gradients are alive, or 4 N (3 f + 2 h) with bf16_saved: gate, up and their product in f32.
 ///
-///     kept   = N L K                                     without checkpoints
-///              N L e h, and N K for the block in work    with them
-///     peak   = 12 · trained + 12 N h + kept + max(4 · min(head_rows, N) · vocabulary, W)
+/// Of R recomputed blocks only the input is kept, and K of the one in work, when all later blocks
+/// have let go of theirs:
+///
+///     kept   = N ((L − R) K + R e h)
+///     peak   = 12 · trained + 12 N h
+///              + max(kept + max(4 · min(head_rows, N) · vocabulary, W), N (R e h + K) + W if R > 0)
 ///
 /// 12 bytes a trained element: value and two moments; gradients take the place of what the backward
 /// pass has let go. Frozen weights are not counted: they stay in their file, mapped. The pool holds
@@ -46,8 +49,10 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
   const double work = 4 * n * ((step.bf16_saved ? 3 : 2) * f + 2 * h);
   const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
   const double always = 12 * d(step.trained) + 12 * n * h;
-  if (!step.checkpointing) return always + n * d(model.layers) * block + std::max(logits, work);
-  return always + n * d(model.layers) * element * h + std::max(logits, n * block + work);
+  const double again = d(std::min(step.recomputed_blocks, model.layers));
+  const double inputs = n * again * element * h, kept = inputs + n * (d(model.layers) - again) * block;
+  const double recomputing = again > 0 ? inputs + n * block + work : 0;
+  return always + std::max(kept + std::max(logits, work), recomputing);
 }
 
 }  // namespace graft::inline v0_1::models

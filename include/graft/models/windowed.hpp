@@ -28,8 +28,8 @@ T windowed_backward(const BasicCausalModel<T>& model, const BasicBatch<T>& batch
     throw ValueError(concat("windowed_backward: windows of ", tokens, " tokens for ", batch.batch,
                             " sequences of ", batch.seq_len,
                             batch.mask.empty() ? "" : " with a mask"));
-  if (model.checkpoint_blocks)
-    throw ValueError("windowed_backward: the model recomputes its blocks (checkpoint_blocks)");
+  if (model.recomputed_blocks > 0)
+    throw ValueError("windowed_backward: the model recomputes its blocks (recomputed_blocks)");
   if (batch.labels.size() != batch.ids.size())
     throw ShapeError(concat("windowed_backward: ", batch.labels.size(), " labels for ",
                             batch.ids.size(), " tokens"));
