@@ -37,6 +37,8 @@
 #else
 #define GRAFT_UNROLL _Pragma("GCC unroll 32")
 #endif
+/// Hides from the compiler how a pointer was computed, so that it stays in a register of its own.
+#define GRAFT_OPAQUE(pointer) __asm__("" : "+r"(pointer))
 
 /// The function of this name for the active instruction set.
 #if GRAFT_X86

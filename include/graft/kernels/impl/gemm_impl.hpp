@@ -14,22 +14,29 @@ namespace graft::inline v0_1::kernels {
 namespace detail {
 
 /// Cuts C into tasks of row_block × col_block elements, of at most `most` panels; with tiles, rows
-/// are cut at multiples of 32.
+/// are cut at multiples of 32. Only inner_rows matters to the bits of a result, and it does not
+/// depend on the number of threads.
 inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) noexcept {
-  const Index blocks = ceil_div(q.m, tiles ? 64 : 70);
+  const Index blocks = ceil_div(q.m, tiles ? 64 : 70), panels = ceil_div(q.n, kPanel);
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
-  if (tiles) q.inner_rows = round_up(q.inner_rows, 32);
-  // Panels that a task fills serve as many rows as possible. With tiles even packed ones do: a row
-  // of them is done with before the next one has come from memory.
-  Index inner_blocks = std::max<Index>(1, (ready ? (tiles ? 256 : 1) : 512) / q.inner_rows);
+  if (tiles)
+    q.inner_rows = round_up(q.inner_rows, 32);
+  else if (blocks > 1)
+    q.inner_rows = round_up(q.inner_rows, 14);  // whole register tiles
+  // With tiles even packed panels serve many rows: a row of them is done with before the next one
+  // has come from memory.
+  Index inner_blocks = tiles ? std::max<Index>(1, 256 / q.inner_rows) : 1;
+  Index tasks = 16;
   const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
-  // A decoder starts at multiples of kDecodeStep: few tasks, unless the rows are cut more often.
-  if (decoded_rows) {
-    const Index groups = ceil_div(q.n, kDecodeStep);
-    while (inner_blocks > 2 && groups * ceil_div(blocks, inner_blocks) < 6) --inner_blocks;
+  if (!ready && !q.in_place) {
+    // Panels that a task fills serve as many rows as possible: rows are cut only where the columns
+    // alone are too few tasks. A decoder starts at multiples of kDecodeStep.
+    tasks = 3 * ThreadPool::global().threads();
+    const Index groups = decoded_rows ? ceil_div(q.n, kDecodeStep) : ceil_div(panels, 2);
+    inner_blocks = std::max(std::min<Index>(2, blocks), ceil_div(blocks, ceil_div(tasks, groups)));
   }
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
-  Index group = std::clamp<Index>(ceil_div(q.n, kPanel) * q.row_blocks() / 16, 1, most);
+  Index group = std::clamp<Index>(panels * q.row_blocks() / tasks, 1, most);
   if (decoded_rows) group = kDecodeStep / kPanel;
   q.col_block = group * kPanel;
 }

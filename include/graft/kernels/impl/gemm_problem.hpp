@@ -78,7 +78,7 @@ struct Product {
   Index ldc = 0;
   bool transpose_c = false;  // C(i, j) is c[j · ldc + i]
 
-  // How it is cut. Nothing here depends on the number of threads.
+  // How it is cut.
   Index depth = 0;       // of a block of k
   Index row_block = 0;   // rows of C in a task
   Index col_block = 0;   // columns of C in a task
