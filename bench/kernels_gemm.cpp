@@ -18,6 +18,7 @@
 #include "graft/kernels/gemm.hpp"
 #include "graft/kernels/simd.hpp"
 #include "graft/quant/format.hpp"
+#include "graft/quant/panel.hpp"
 
 #define GRAFT_FOREACH_FILE "fma_peak.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
@@ -101,7 +102,9 @@ struct Layer {
                 .in = in,
                 .blocks = blocks.data(),
                 .row_bytes = row_bytes,
-                .decode = quant::row_decoder(format)};
+                .decode_step = std::max<Index>(32, quant::format_info(format).block_elements),
+                .decode = quant::row_decoder(format),
+                .decode_panel = quant::panel_decoder(format)};
     }
     x = random_values(rows * in);
     y = random_values(rows * out);

@@ -15,5 +15,6 @@
 #include "graft/kernels/sparse.hpp"
 #include "graft/quant/dot.hpp"
 #include "graft/quant/dot_int8.hpp"
+#include "graft/quant/panel.hpp"
 #include "graft/tensor/decompositions.hpp"
 #include "graft/tensor/fft.hpp"

@@ -172,8 +172,9 @@ class Run {
     auto* model = dynamic_cast<graft::models::Llama*>(&task_->model());
     if (model == nullptr) {
       if (s_.memory_limit > 0)
-        throw graft::ValueError("--memory-limit: the memory of a step is known for LLaMA, Mistral, "
-                                "Qwen2 and Qwen3 only");
+        throw graft::ValueError(
+            "--memory-limit: the memory of a step is known for LLaMA, Mistral, "
+            "Qwen2 and Qwen3 only");
       return;
     }
     graft::models::StepSizes step;

@@ -362,6 +362,7 @@
 #include "graft/quant/half.hpp"
 #include "graft/quant/int8.hpp"
 #include "graft/quant/nf4.hpp"
+#include "graft/quant/panel.hpp"
 #include "graft/quant/spectral.hpp"
 #include "graft/quant/uniform.hpp"
 #include "graft/tensor/decompositions.hpp"

@@ -17,6 +17,13 @@ inline void decode_bytes(const void* row, graft::Index first, graft::Index count
   for (graft::Index i = 0; i < count; ++i) out[i] = (static_cast<float>(bytes[i]) - 128.0f) / 64.0f;
 }
 
+inline void decode_byte_panel(const void* rows, graft::Index row_bytes, graft::Index first,
+                              graft::Index count, float* to) {
+  for (graft::Index l = 0; l < count; ++l)
+    for (graft::Index r = 0; r < 32; ++r, ++to)
+      decode_bytes(static_cast<const std::uint8_t*>(rows) + r * row_bytes, first + l, 1, to);
+}
+
 /// One weight in all forms, with the same values.
 struct Weight {
   graft::Index out, in, row_stride;
@@ -39,7 +46,13 @@ struct Weight {
     return {.out = out, .in = in, .dense = values.data(), .row_stride = row_stride};
   }
   graft::kernels::FrozenWeight quantised() const {
-    return {.out = out, .in = in, .blocks = bytes.data(), .row_bytes = in, .decode = decode_bytes};
+    graft::kernels::FrozenWeight w{
+        .out = out, .in = in, .blocks = bytes.data(), .row_bytes = in, .decode = decode_bytes};
+    if (in % 32 == 0) {  // as if it were in blocks of 32
+      w.decode_step = 32;
+      w.decode_panel = decode_byte_panel;
+    }
+    return w;
   }
   graft::kernels::FrozenWeight only(const graft::kernels::PackedWeights& packed) const {
     return {.out = out, .in = in, .packed = &packed};

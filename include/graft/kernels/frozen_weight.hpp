@@ -15,9 +15,14 @@ class PackedWeights;
 /// product is one in f32.
 enum class Compute { f32, bf16, f32_split };
 
-/// Decodes `count` values of one stored row, from column `first` (0 or a multiple of 256), as f32
-/// to `out`.
+/// Decodes `count` values of one stored row, from column `first` (0 or a multiple of the weight's
+/// decode_step), as f32 to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
+
+/// Decodes the same values of 32 rows, row_bytes bytes apart, as [count][32]: value l of row r to
+/// to[32 l + r]. `first` and `count` are multiples of 32.
+using DecodePanel = void (*)(const void* rows, Index row_bytes, Index first, Index count,
+                             float* to);
 
 /// y_ij = Σ_l x_il w_jl for `count` stored rows w_j of `in` values, row_bytes bytes apart, and m
 /// rows of x (rows ldx apart; those of y ldy apart). Sums are in f32 and one of them does not
@@ -28,17 +33,19 @@ using DotRows = void (*)(const void* rows, Index row_bytes, Index count, Index i
 /// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
 ///
 /// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
-/// `decode` turns to f32, and that `dot`, unless null, multiplies with few rows; `dot_int8`, unless
-/// null, does that instead, with the rows rounded to 8 bits, and goes before `packed`), or
-/// `packed`. If several are given they must hold the same values, and each product takes the one
-/// that suits it best.
+/// `decode` turns to f32, `decode_panel`, unless null, 32 of them at once, and that `dot`, unless
+/// null, multiplies with few rows; `dot_int8`, unless null, does that instead, with the rows
+/// rounded to 8 bits, and goes before `packed`), or `packed`. If several are given they must hold
+/// the same values, and each product takes the one that suits it best.
 struct FrozenWeight {
   Index out = 0, in = 0;
   const float* dense = nullptr;
   Index row_stride = 0;
   const void* blocks = nullptr;
   Index row_bytes = 0;
+  Index decode_step = 256;  ///< a divisor of 256 and a multiple of 32
   DecodeRow decode = nullptr;
+  DecodePanel decode_panel = nullptr;
   DotRows dot = nullptr;
   DotInt8Rows dot_int8 = nullptr;
   const PackedWeights* packed = nullptr;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "graft/quant/dot.hpp"
 #include "graft/quant/dot_int8.hpp"
 #include "graft/quant/format.hpp"
+#include "graft/quant/panel.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -75,7 +77,9 @@ class QuantizedLinear {
     w.in = in_;
     w.blocks = blocks_;
     w.row_bytes = row_bytes_;
+    w.decode_step = std::max<Index>(32, quant::format_info(format_).block_elements);
     w.decode = quant::row_decoder(format_);
+    w.decode_panel = quant::panel_decoder(format_);
     w.dot = quant::row_dot(format_, in_);
     if (activations_ == Activations::int8) w.dot_int8 = quant::int8_dot(format_, in_);
     return w;

@@ -34,7 +34,8 @@ struct StepSizes {
 ///
 ///     kept   = N ((L − R) K + R e h)
 ///     peak   = 12 · trained + 12 N h
-///              + max(kept + max(4 · min(head_rows, N) · vocabulary, W), N (R e h + K) + W if R > 0)
+///              + max(kept + max(4 · min(head_rows, N) · vocabulary, W), N (R e h + K) + W if R >
+///              0)
 ///
 /// 12 bytes a trained element: value and two moments; gradients take the place of what the backward
 /// pass has let go. Frozen weights are not counted: they stay in their file, mapped. The pool holds
@@ -50,7 +51,8 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
   const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
   const double always = 12 * d(step.trained) + 12 * n * h;
   const double again = d(std::min(step.recomputed_blocks, model.layers));
-  const double inputs = n * again * element * h, kept = inputs + n * (d(model.layers) - again) * block;
+  const double inputs = n * again * element * h,
+               kept = inputs + n * (d(model.layers) - again) * block;
   const double recomputing = again > 0 ? inputs + n * block + work : 0;
   return always + std::max(kept + std::max(logits, work), recomputing);
 }

@@ -27,18 +27,19 @@ inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) 
   // has come from memory.
   Index inner_blocks = tiles ? std::max<Index>(1, 256 / q.inner_rows) : 1;
   Index tasks = 16;
+  // Panels from one place that a decoder along the columns may start at to the next.
   const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
+  const Index step = decoded_rows ? q.b.decode_step / kPanel : 1;
   if (!ready && !q.in_place) {
     // Panels that a task fills serve as many rows as possible: rows are cut only where the columns
-    // alone are too few tasks. A decoder starts at multiples of kDecodeStep.
+    // alone are too few tasks.
     tasks = 3 * ThreadPool::global().threads();
-    const Index groups = decoded_rows ? ceil_div(q.n, kDecodeStep) : ceil_div(panels, 2);
+    const Index groups = ceil_div(panels, std::max<Index>(2, step));
     inner_blocks = std::max(std::min<Index>(2, blocks), ceil_div(blocks, ceil_div(tasks, groups)));
   }
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);
-  Index group = std::clamp<Index>(panels * q.row_blocks() / tasks, 1, most);
-  if (decoded_rows) group = kDecodeStep / kPanel;
-  q.col_block = group * kPanel;
+  const Index group = std::clamp<Index>(panels * q.row_blocks() / tasks, 1, most);
+  q.col_block = round_up(group, step) * kPanel;
 }
 
 /// Cuts a product for run_product_task.

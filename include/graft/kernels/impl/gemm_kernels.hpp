@@ -233,34 +233,14 @@ GRAFT_SIMD_FN inline void run_tile(int rows, const Tile& t) noexcept {
 /// In place: v[i] lane j ↔ v[j] lane i.
 GRAFT_SIMD_INLINE void transpose(Floats (&v)[kLanes]) noexcept {
 #if GRAFT_SIMD_BYTES == 64
-#define GRAFT_SHUFFLE(a, b, i, j, k, l)                                                      \
-  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, \
-                          l + 8, i + 12, j + 12, k + 12, l + 12)
 #define GRAFT_LANES(a, b, i, j)                                                                 \
   __builtin_shufflevector(a, b, 4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3, 4 * j, 4 * j + 1,       \
                           4 * j + 2, 4 * j + 3, 4 * i + 16, 4 * i + 17, 4 * i + 18, 4 * i + 19, \
                           4 * j + 16, 4 * j + 17, 4 * j + 18, 4 * j + 19)
-  constexpr int kB = 16;
-#elif GRAFT_SIMD_BYTES == 32
-#define GRAFT_SHUFFLE(a, b, i, j, k, l) \
-  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
-  constexpr int kB = 8;
-#else
-#define GRAFT_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
-  constexpr int kB = 4;
 #endif
-  Floats t[kLanes];
+  [[maybe_unused]] Floats t[kLanes];
   GRAFT_UNROLL
-  for (int i = 0; i < kLanes; i += 4) {
-    t[i] = GRAFT_SHUFFLE(v[i], v[i + 1], 0, kB, 1, kB + 1);
-    t[i + 1] = GRAFT_SHUFFLE(v[i], v[i + 1], 2, kB + 2, 3, kB + 3);
-    t[i + 2] = GRAFT_SHUFFLE(v[i + 2], v[i + 3], 0, kB, 1, kB + 1);
-    t[i + 3] = GRAFT_SHUFFLE(v[i + 2], v[i + 3], 2, kB + 2, 3, kB + 3);
-    v[i] = GRAFT_SHUFFLE(t[i], t[i + 2], 0, 1, kB, kB + 1);
-    v[i + 1] = GRAFT_SHUFFLE(t[i], t[i + 2], 2, 3, kB + 2, kB + 3);
-    v[i + 2] = GRAFT_SHUFFLE(t[i + 1], t[i + 3], 0, 1, kB, kB + 1);
-    v[i + 3] = GRAFT_SHUFFLE(t[i + 1], t[i + 3], 2, 3, kB + 2, kB + 3);
-  }
+  for (int i = 0; i < kLanes; i += 4) transpose_quads(v + i);
 #if GRAFT_SIMD_BYTES == 32
   GRAFT_UNROLL
   for (int i = 0; i < 4; ++i) {
@@ -286,7 +266,6 @@ GRAFT_SIMD_INLINE void transpose(Floats (&v)[kLanes]) noexcept {
   }
 #undef GRAFT_LANES
 #endif
-#undef GRAFT_SHUFFLE
 }
 
 /// to[l · kPanel + j] = from[j · stride + l] for j < rows (≤ kPanel) and l < k; columns from `rows`
@@ -451,14 +430,20 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
           continue;
         }
         constexpr Index stride = graft::kernels::detail::kDecodeStride;
+        const bool whole = b.decode_panel != nullptr && rows == kPanel;
         for (Index l = 0; l < k; l += kStep) {
           const Index count = std::min(kStep, k - l);
           for (Index r = 0; r < rows; ++r) {
             const Index row = first_n + j + r;
             prefetch_row(b, row, kPanel, first_k + l, count);
-            b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded + r * stride);
+            if (!whole)
+              b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded + r * stride);
           }
-          transpose_to_panel(decoded, stride, rows, count, to + l * kPanel);
+          if (whole)
+            b.decode_panel(blocks + (first_n + j) * b.row_bytes, b.row_bytes, first_k + l, count,
+                           to + l * kPanel);
+          else
+            transpose_to_panel(decoded, stride, rows, count, to + l * kPanel);
         }
       }
       return;

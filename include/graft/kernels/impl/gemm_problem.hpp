@@ -20,7 +20,7 @@ inline constexpr Index kMaxDepth = 1024;
 inline constexpr Index kMaxPairDepth = 2048;
 /// Rows up to which stored weights are multiplied by their own `dot`, not decoded first.
 inline constexpr Index kMaxStoredDotRows = 8;
-/// A decoder may start at any multiple of this.
+/// A decoder may start at any multiple of this, many at multiples of less.
 inline constexpr Index kDecodeStep = 256;
 /// Decoded rows on their way to a panel: not a multiple of 1 KiB apart, so that they do not share
 /// cache sets.
@@ -51,7 +51,9 @@ struct RightOperand {
   Index stride = 0;
   const void* blocks = nullptr;  // or rows to decode
   Index row_bytes = 0, row_values = 0;
+  Index decode_step = kDecodeStep;
   DecodeRow decode = nullptr;
+  DecodePanel decode_panel = nullptr;
   DotRows dot = nullptr;
   DotInt8Rows dot_int8 = nullptr;
   const std::uint32_t* words = nullptr;  // or panels of bf16 pairs

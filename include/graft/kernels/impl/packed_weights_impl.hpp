@@ -18,7 +18,9 @@ inline RightOperand operand_of(const FrozenWeight& weight, bool backward) noexce
     b.blocks = weight.blocks;
     b.row_bytes = weight.row_bytes;
     b.row_values = weight.in;
+    b.decode_step = weight.decode_step;
     b.decode = weight.decode;
+    b.decode_panel = weight.decode_panel;
     b.dot = weight.dot;
     b.dot_int8 = weight.dot_int8;
   }

@@ -84,6 +84,30 @@ GRAFT_SIMD_INLINE Ints round_to_bf16(Floats x) noexcept {
   return select(x == x, rounded, bits | 0x00400000) & static_cast<std::int32_t>(0xffff0000u);
 }
 
+/// In each part of four lanes: v[i] lane j ↔ v[j] lane i.
+GRAFT_SIMD_INLINE void transpose_quads(Floats* v) noexcept {
+#if GRAFT_SIMD_BYTES == 64
+#define GRAFT_SHUFFLE(a, b, i, j, k, l)                                                      \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4, i + 8, j + 8, k + 8, \
+                          l + 8, i + 12, j + 12, k + 12, l + 12)
+#elif GRAFT_SIMD_BYTES == 32
+#define GRAFT_SHUFFLE(a, b, i, j, k, l) \
+  __builtin_shufflevector(a, b, i, j, k, l, i + 4, j + 4, k + 4, l + 4)
+#else
+#define GRAFT_SHUFFLE(a, b, i, j, k, l) __builtin_shufflevector(a, b, i, j, k, l)
+#endif
+  constexpr int kB = kLanes;
+  const Floats low01 = GRAFT_SHUFFLE(v[0], v[1], 0, kB, 1, kB + 1);
+  const Floats high01 = GRAFT_SHUFFLE(v[0], v[1], 2, kB + 2, 3, kB + 3);
+  const Floats low23 = GRAFT_SHUFFLE(v[2], v[3], 0, kB, 1, kB + 1);
+  const Floats high23 = GRAFT_SHUFFLE(v[2], v[3], 2, kB + 2, 3, kB + 3);
+  v[0] = GRAFT_SHUFFLE(low01, low23, 0, 1, kB, kB + 1);
+  v[1] = GRAFT_SHUFFLE(low01, low23, 2, 3, kB + 2, kB + 3);
+  v[2] = GRAFT_SHUFFLE(high01, high23, 0, 1, kB, kB + 1);
+  v[3] = GRAFT_SHUFFLE(high01, high23, 2, 3, kB + 2, kB + 3);
+#undef GRAFT_SHUFFLE
+}
+
 /// Truncates towards zero.
 GRAFT_SIMD_INLINE Ints to_ints(Floats v) noexcept { return __builtin_convertvector(v, Ints); }
 GRAFT_SIMD_INLINE Floats to_floats(Ints v) noexcept { return __builtin_convertvector(v, Floats); }
