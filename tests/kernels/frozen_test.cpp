@@ -213,12 +213,22 @@ TEST_CASE("Frozen products give the same bits for any number of threads") {
 }
 
 TEST_CASE("With many rows, stored and packed weights of the same values give the same bits") {
-  const Weight w(77, 300, 4);
-  const kernels::PackedWeights packed(w.dense());
-  const Problem problem(w, false, 64, 5, true, true, 2, 0);
-  const auto expected = problem.run(w.only(packed));
-  CHECK(problem.run(w.dense()) == expected);
-  CHECK(problem.run(w.quantised()) == expected);
+  for_each_isa([](const char* name) {
+    INFO(name);
+    for (const Index in : {300, 576, 1088}) {  // the last two are decoded by panels
+      const Weight w(77, in, 4);
+      const kernels::PackedWeights packed(w.dense(), true);
+      for (const bool backward : {false, true}) {
+        for (const Index m : {64, 200}) {
+          INFO("in " << in << " backward " << backward << " m " << m);
+          const Problem problem(w, backward, m, 5, true, true, 2, 0);
+          const auto expected = problem.run(w.only(packed));
+          CHECK(problem.run(w.dense()) == expected);
+          CHECK(problem.run(w.quantised()) == expected);
+        }
+      }
+    }
+  });
 }
 
 TEST_CASE("Frozen products of empty sizes do what the formula says") {
