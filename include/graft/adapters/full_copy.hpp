@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "graft/adapters/part.hpp"
+#include "graft/tensor/transposed.hpp"
 
 /// Modules that are trained whole beside an adapter (`modules_to_save`), and full fine-tuning.
 namespace graft::inline v0_1 {
@@ -44,13 +45,6 @@ class FullLinear final : public LinearPart<T> {
   }
 
  private:
-  static BasicTensor<T> transposed(const BasicTensor<T>& w) {
-    auto t = BasicTensor<T>::empty({w.cols(), w.rows()});
-    for (Index i = 0; i < w.rows(); ++i)
-      for (Index j = 0; j < w.cols(); ++j) t(j, i) = w(i, j);
-    return t;
-  }
-
   BasicParameter<T> weight_;
   BasicParameter<T> bias_;
   Shape file_shape_;
