@@ -14,12 +14,12 @@ namespace graft::inline v0_1 {
 template <std::floating_point T>
 class FullLinear final : public LinearPart<T> {
  public:
-  /// W as [out, in]. `in_out`: files hold it as [in, out]; `prefix` is put before "weight" and
-  /// "bias" there.
-  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias, Shape file_shape = {},
-             bool in_out = false, std::string prefix = "")
+  /// W as [out, in]. Files hold that of a convolution `conv` with its kernel, and where `in_out` is
+  /// set as [in, out]; `prefix` is put before "weight" and "bias" there.
+  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias,
+             const ConvGeometry& conv = {}, bool in_out = false, std::string prefix = "")
       : weight_(in_out ? transposed(weight) : weight.clone()),
-        file_shape_(file_shape),
+        file_shape_(conv.weight_shape(weight.rows())),
         in_out_(in_out),
         prefix_(std::move(prefix)) {
     if (bias) bias_ = BasicParameter<T>(bias.clone());

@@ -51,11 +51,8 @@ class BlockPrompts {
       throw ValueError(concat("virtual tokens of blocks: the model (", table.info.architecture,
                               ") has no blocks to put them before"));
     const Index d = table.info.hidden_size, width = config.project > 0 ? config.project : d;
-    Index patch = 0;
-    if (!table.linear.empty() && !table.linear.front()->conv.kernel.empty()) {
-      patch = 1;
-      for (const Index k : table.linear.front()->conv.kernel) patch *= k;
-    }
+    const bool patches = !table.linear.empty() && !table.linear.front()->conv.kernel.empty();
+    const Index patch = patches ? table.linear.front()->conv.kernel_elements() : 0;
     const double v = std::sqrt(6.0 / static_cast<double>(3 * patch + width));
     for (std::size_t i = 0; i < names.size(); ++i) {
       auto values = BasicTensor<T>::zeros({config.num_tokens, width});
