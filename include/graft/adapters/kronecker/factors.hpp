@@ -23,8 +23,7 @@ inline Shape core_shape(Index rank, const ConvGeometry& conv) {
 /// loading.
 template <std::floating_point T>
 BasicParameter<T> drawn_factor(InitContext<T>& context, const Shape& shape, Index fan_in) {
-  if (context.loading) return BasicParameter<T>(BasicTensor<T>::zeros(shape));
-  return BasicParameter<T>(kaiming_uniform_tensor<T>(context.generator, shape, fan_in));
+  return BasicParameter<T>(kaiming_uniform_tensor<T>(context, shape, fan_in));
 }
 
 /// Σ_{p,q} t[p, q, k] b[q, i] a[p, o] as a matrix [o, i · kernel]. t: [r, r, kernel], a: [r, out],

@@ -67,9 +67,7 @@ class BlockPrompts {
                                     ? BasicTensor<T>::zeros({d, width})
                                     : normal_tensor<T>(context.generator, {d, width},
                                                        std::sqrt(2.0 / static_cast<double>(d))));
-    bias_ = BasicParameter<T>(context.loading
-                                  ? BasicTensor<T>::zeros({d})
-                                  : kaiming_uniform_tensor<T>(context.generator, {d}, width));
+    bias_ = BasicParameter<T>(kaiming_uniform_tensor<T>(context, {d}, width));
   }
   Index layers() const { return static_cast<Index>(tables_.size()); }
   const BasicParameter<T>& at(Index layer) const {
