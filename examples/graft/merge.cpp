@@ -8,6 +8,7 @@
 #include "files.hpp"
 #include "graft/compose/tied_head.hpp"
 #include "graft/quant/format.hpp"
+#include "graft/tensor/transposed.hpp"
 #include "labels.hpp"
 
 namespace cli {
@@ -36,16 +37,8 @@ using Weights = std::map<std::string, Tensor>;
 /// A linear weight as files hold it.
 Tensor file_weight(const graft::BasicLinearSite<float>& site) {
   const Tensor w = site.base().dense_weight();
-  if (site.fan_in_fan_out) {
-    Tensor stored = Tensor::empty({w.cols(), w.rows()});
-    for (Index i = 0; i < w.rows(); ++i)
-      for (Index j = 0; j < w.cols(); ++j) stored(j, i) = w(i, j);
-    return stored;
-  }
-  if (site.conv.kernel.empty()) return w;
-  graft::Shape shape{w.rows(), site.conv.in_channels / site.conv.groups};
-  for (const Index k : site.conv.kernel) shape.append(k);
-  return w.reshape(shape);
+  if (site.fan_in_fan_out) return graft::transposed(w);
+  return site.conv.kernel.empty() ? w : w.reshape(site.conv.weight_shape(w.rows()));
 }
 
 void add_linear(Weights& weights, const graft::models::Model& model,

@@ -370,4 +370,5 @@
 #include "graft/tensor/hadamard.hpp"
 #include "graft/tensor/pool.hpp"
 #include "graft/tensor/tensor.hpp"
+#include "graft/tensor/transposed.hpp"
 #include "graft/version.hpp"

@@ -27,13 +27,8 @@ void check_products(Checker& check, const graft::AdapterSet<float>& set,
     // PEFT has the update of an embedding or of a GPT-2 Conv1D the other way round.
     const auto rows = static_cast<std::size_t>(product.rows()),
                cols = static_cast<std::size_t>(product.cols());
-    if (view->shape.size() == 2 && rows != cols &&
-        static_cast<std::size_t>(view->shape[0]) == cols) {
-      auto turned = Tensor::empty({product.cols(), product.rows()});
-      for (Index i = 0; i < product.rows(); ++i)
-        for (Index j = 0; j < product.cols(); ++j) turned(j, i) = product(i, j);
-      product = turned;
-    }
+    if (view->shape.size() == 2 && rows != cols && static_cast<std::size_t>(view->shape[0]) == cols)
+      product = graft::transposed(product);
     check.compare(what + path + suffix, values_of(product), graft::io::to_f64(*view));
   }
 }

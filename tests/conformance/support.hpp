@@ -13,6 +13,7 @@
 #include "graft/io/json.hpp"
 #include "graft/io/safetensors.hpp"
 #include "graft/tensor/tensor.hpp"
+#include "graft/tensor/transposed.hpp"
 
 /// What the parts of the conformance program share.
 namespace conformance {
@@ -184,13 +185,6 @@ BasicTensor<T> part(const BasicTensor<T>& t, Index i) {
 template <class T>
 BasicTensor<T> part(const BasicTensor<T>& t, Index i, Index j) {
   return part(part(t, i), j);
-}
-template <class T>
-BasicTensor<T> transposed(const BasicTensor<T>& m) {
-  auto t = BasicTensor<T>::empty({m.cols(), m.rows()});
-  for (Index i = 0; i < m.rows(); ++i)
-    for (Index j = 0; j < m.cols(); ++j) t(j, i) = m(i, j);
-  return t;
 }
 inline double tolerance_of(const Json& json) { return json.value("tolerance", 1e-5); }
 

@@ -302,12 +302,6 @@ class Toy {
       return tensor_of<T>(file, s.name + "." + tensor);
     return tensor_of<T>(file, tensor);
   }
-  static BasicTensor<T> transposed(const BasicTensor<T>& m) {
-    auto w = BasicTensor<T>::empty({m.dim(1), m.dim(0)});
-    for (Index i = 0; i < w.rows(); ++i)
-      for (Index j = 0; j < w.cols(); ++j) w(i, j) = m(j, i);
-    return w;
-  }
   BasicTensor<T> as_matrix(const Step& s, const BasicTensor<T>& weight) const {
     if (s.in_out) return transposed(weight);
     if (s.groups > 1) return graft::ungrouped_weight(weight, s.groups);

@@ -144,6 +144,19 @@ struct Problem {
   mutable std::vector<double> expected_f32_, expected_bf16_;  // computed once
 };
 
+/// Products of a row in 8 bits with the rows of Weight::quantised().
+void dot_bytes(const void* rows, Index row_bytes, Index count, Index in, const std::int8_t* codes,
+               const float* pairs, float* y) {
+  std::vector<float> w(static_cast<std::size_t>(in));
+  for (Index j = 0; j < count; ++j) {
+    decode_bytes(static_cast<const std::uint8_t*>(rows) + j * row_bytes, 0, in, w.data());
+    y[j] = 0;
+    for (Index l = 0; l < in; ++l)
+      y[j] += pairs[2 * (l / kernels::kInt8Block)] * static_cast<float>(codes[l]) *
+              w[static_cast<std::size_t>(l)];
+  }
+}
+
 }  // namespace
 
 TEST_CASE("Frozen products agree with double precision for every form of W") {
@@ -228,6 +241,61 @@ TEST_CASE("With many rows, stored and packed weights of the same values give the
         }
       }
     }
+  });
+}
+
+TEST_CASE("Several products with one x give what each gives alone and the plain loop says") {
+  // Two of more outputs than a task takes; five are more than go together.
+  const Index in = 96, ldx = in + 5;
+  std::vector<Weight> weights;
+  for (const Index out : {33, 700, 3, 64, 17})
+    weights.emplace_back(out, in, static_cast<unsigned>(out));
+  std::vector<FrozenWeight> in_8_bits, mixed;
+  for (const Weight& w : weights) {
+    mixed.push_back(w.quantised());
+    in_8_bits.push_back(w.quantised());
+    in_8_bits.back().dot_int8 = dot_bytes;
+  }
+  mixed[1].dot_int8 = dot_bytes;
+  const auto bias = normal_values<float>(700, 3);
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    for (const auto* forms : {&in_8_bits, &mixed})
+      for (const Index count : {1, 4, 5})
+        for (const Index m : {0, 1, 8, 9}) {
+          CAPTURE(forms == &mixed, count, m);
+          const auto x = normal_values<float>(m * ldx, 7);
+          std::vector<std::vector<float>> together, alone;
+          std::vector<kernels::FrozenPart> parts;
+          for (Index p = 0; p < count; ++p) {
+            const FrozenWeight& w = (*forms)[static_cast<std::size_t>(p)];
+            const Index ldy = w.out + 2;
+            together.emplace_back(static_cast<std::size_t>(m * ldy), 7.0F);
+            parts.push_back({.w = w,
+                             .bias = p % 2 == 0 ? bias.data() : nullptr,
+                             .y = together.back().data(),
+                             .ldy = ldy});
+            alone.push_back(together.back());
+            kernels::frozen_forward(w, x.data(), m, ldx, parts.back().bias, alone.back().data(),
+                                    ldy);
+          }
+          kernels::frozen_forward_each(parts.data(), count, x.data(), m, ldx);
+          CHECK(together == alone);
+          double error = 0, norm = 0;
+          for (std::size_t p = 0; p < parts.size(); ++p)
+            for (Index i = 0; i < m; ++i)
+              for (Index o = 0; o < weights[p].out; ++o) {
+                double sum =
+                    parts[p].bias == nullptr ? 0 : double{bias[static_cast<std::size_t>(o)]};
+                for (Index l = 0; l < in; ++l)
+                  sum +=
+                      double{x[static_cast<std::size_t>(i * ldx + l)]} * double{weights[p](o, l)};
+                const float y = together[p][static_cast<std::size_t>(i * parts[p].ldy + o)];
+                error += (double{y} - sum) * (double{y} - sum);
+                norm += sum * sum;
+              }
+          CHECK(error <= 1e-4 * norm);
+        }
   });
 }
 

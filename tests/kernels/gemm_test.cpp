@@ -76,6 +76,60 @@ struct Case {
   }
 };
 
+struct LowRankSize {
+  Index m, n, rank;
+};
+
+/// The largest error of the gradients of a low-rank product against plain loops, over the length of
+/// the sums; rows of dy have `gap` values that are not numbers behind them. Also checks that the
+/// bits do not depend on the number of threads.
+template <class T>
+double low_rank_error(const LowRankSize& s, Index gap, T alpha, T beta, unsigned seed) {
+  const auto at = [](Index i) { return static_cast<std::size_t>(i); };
+  const Index ldy = s.n + gap;
+  auto dy = normal_values<T>(s.m * ldy, seed);
+  for (Index i = 0; i < s.m; ++i)
+    std::fill_n(dy.begin() + i * ldy + s.n, gap, std::numeric_limits<T>::quiet_NaN());
+  const auto b = normal_values<T>(s.n * s.rank, seed + 1),
+             h = normal_values<T>(s.m * s.rank, seed + 2),
+             earlier = normal_values<T>(s.n * s.rank, seed + 3);
+  const auto results = with_threads([&] {
+    std::vector<T> both = earlier;  // db, then dh
+    if (beta == 0) std::fill(both.begin(), both.end(), std::numeric_limits<T>::quiet_NaN());
+    both.resize(at((s.n + s.m) * s.rank), std::numeric_limits<T>::quiet_NaN());
+    kernels::low_rank_gradients(s.m, s.n, s.rank, alpha, dy.data(), ldy, b.data(), h.data(),
+                                both.data() + s.n * s.rank, beta, both.data());
+    return both;
+  });
+  const auto& found = results[0];
+  for (const auto& result : results)
+    CHECK(std::memcmp(result.data(), found.data(), found.size() * sizeof(T)) == 0);
+  double worst = 0;
+  const auto compare = [&](T value, double sum, Index length) {
+    const double error = std::abs(static_cast<double>(value) - sum);
+    worst = std::isnan(error)
+                ? std::numeric_limits<double>::infinity()
+                : std::max(worst, error / static_cast<double>(std::max<Index>(1, length)));
+  };
+  for (Index r = 0; r < s.rank; ++r) {
+    for (Index o = 0; o < s.n; ++o) {
+      double sum = beta == 0 ? 0 : static_cast<double>(beta * earlier[at(o * s.rank + r)]);
+      for (Index i = 0; i < s.m; ++i)
+        sum +=
+            static_cast<double>(dy[at(i * ldy + o)]) * static_cast<double>(h[at(i * s.rank + r)]);
+      compare(found[at(o * s.rank + r)], sum, s.m);
+    }
+    for (Index i = 0; i < s.m; ++i) {
+      double sum = 0;
+      for (Index o = 0; o < s.n; ++o)
+        sum +=
+            static_cast<double>(dy[at(i * ldy + o)]) * static_cast<double>(b[at(o * s.rank + r)]);
+      compare(found[at((s.n + i) * s.rank + r)], static_cast<double>(alpha) * sum, s.n);
+    }
+  }
+  return worst;
+}
+
 }  // namespace
 
 TEST_CASE("gemm agrees with a double-precision product for random sizes, strides and factors") {
@@ -146,52 +200,48 @@ TEST_CASE("gemm gives the same bits for any number of threads") {
 }
 
 TEST_CASE("the gradients of a low-rank product are its two products, for any number of threads") {
-  struct Size {
-    Index m, n, rank;
-  };
   for_each_isa([](const char* name) {
     INFO(name);
     unsigned seed = 40;
     // Few rows; one part a group and several; ranks that fill no vector, and above a panel.
-    for (const Size& s : {Size{7, 40, 4}, Size{70, 530, 16}, Size{333, 1100, 5}, Size{130, 200, 35},
-                          Size{577, 2100, 16}}) {
-      CAPTURE(s.m, s.n, s.rank);
-      const Index ldy = s.n + 3;
-      const auto at = [](Index i) { return static_cast<std::size_t>(i); };
-      const auto dy = normal_values<float>(s.m * ldy, ++seed);
-      const auto b = normal_values<float>(s.n * s.rank, ++seed);
-      const auto h = normal_values<float>(s.m * s.rank, ++seed);
-      const auto earlier = normal_values<float>(s.n * s.rank, ++seed);
+    for (const LowRankSize& s :
+         {LowRankSize{7, 40, 4}, LowRankSize{70, 530, 16}, LowRankSize{333, 1100, 5},
+          LowRankSize{130, 200, 35}, LowRankSize{577, 2100, 16}})
       for (const float beta : {0.0F, 1.0F}) {
-        const auto results = with_threads([&] {
-          std::vector<float> both(at(s.n * s.rank + s.m * s.rank));
-          std::copy(earlier.begin(), earlier.end(), both.begin());
-          kernels::low_rank_gradients(s.m, s.n, s.rank, 0.5F, dy.data(), ldy, b.data(), h.data(),
-                                      both.data() + s.n * s.rank, beta, both.data());
-          return both;
-        });
-        for (const auto& result : results) CHECK(result == results[0]);
-        double worst = 0;
-        for (Index o = 0; o < s.n; ++o)
-          for (Index r = 0; r < s.rank; ++r) {
-            double sum = double{beta} * double{earlier[at(o * s.rank + r)]};
-            for (Index i = 0; i < s.m; ++i)
-              sum += double{dy[at(i * ldy + o)]} * double{h[at(i * s.rank + r)]};
-            const double error = double{results[0][at(o * s.rank + r)]} - sum;
-            worst = std::max(worst, std::abs(error) / static_cast<double>(s.m));
-          }
-        for (Index i = 0; i < s.m; ++i)
-          for (Index r = 0; r < s.rank; ++r) {
-            double sum = 0;
-            for (Index o = 0; o < s.n; ++o)
-              sum += double{dy[at(i * ldy + o)]} * double{b[at(o * s.rank + r)]};
-            const double error = double{results[0][at((s.n + i) * s.rank + r)]} - sum / 2;
-            worst = std::max(worst, std::abs(error) / static_cast<double>(s.n));
-          }
-        CHECK(worst < 5e-7);
+        CAPTURE(s.m, s.n, s.rank, beta);
+        CHECK(low_rank_error<float>(s, 3, 0.5F, beta, seed += 4) < 5e-7);
       }
-    }
   });
+}
+
+TEST_CASE(
+    "the gradients of a low-rank product of one column, one row, none, and around the limits") {
+  // 31, 32 rows; ranks 64, 65; one part of few columns; a million operations, and fewer.
+  const std::vector<LowRankSize> sizes{{1, 1, 1},     {1, 40, 1},    {1, 300, 17},  {300, 1001, 1},
+                                       {31, 600, 16}, {32, 600, 16}, {40, 101, 64}, {40, 101, 65},
+                                       {4096, 2, 64}, {64, 245, 15}, {0, 5, 3},     {5, 0, 3}};
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    unsigned seed = 70;
+    for (const LowRankSize& s : sizes)
+      for (const Index gap : {0, 1, 7}) {
+        CAPTURE(s.m, s.n, s.rank, gap);
+        CHECK(low_rank_error<float>(s, gap, 1.5F, 0.0F, seed += 4) < 2e-6);
+        CHECK(low_rank_error<float>(s, gap, -2.0F, 0.5F, seed += 4) < 2e-6);
+      }
+  });
+}
+
+TEST_CASE("the gradients of a low-rank product in double precision") {
+  unsigned seed = 90;
+  for (const LowRankSize& s :
+       {LowRankSize{1, 1, 1}, LowRankSize{1, 9, 3}, LowRankSize{9, 1, 3}, LowRankSize{300, 110, 1},
+        LowRankSize{33, 50, 66}, LowRankSize{0, 5, 3}, LowRankSize{5, 0, 3}})
+    for (const Index gap : {0, 1, 7}) {
+      CAPTURE(s.m, s.n, s.rank, gap);
+      CHECK(low_rank_error<double>(s, gap, 1.5, 0.0, seed += 4) < 4e-15);
+      CHECK(low_rank_error<double>(s, gap, -2.0, 0.5, seed += 4) < 4e-15);
+    }
 }
 
 TEST_CASE("gemm of empty sizes leaves or scales C and does not read A and B") {

@@ -4,31 +4,12 @@
 
 #include "adapters/method_checks.hpp"
 #include "graft/layers/any_linear.hpp"
-#include "graft/layers/sites.hpp"
+#include "layers/encoded.hpp"
 
 using graft::Index;
 using graft::QuantizedLinear;
 using graft::quant::Format;
-
-namespace {
-
-struct Encoded {
-  std::vector<std::byte> blocks;
-  graft::Tensor decoded;
-};
-Encoded encode(Format format, Index out, Index in) {
-  const auto w = checks::random_tensor<float>({out, in}, 5, 0.1);
-  Encoded e;
-  e.blocks.resize(static_cast<std::size_t>(out * graft::quant::row_bytes(format, in)));
-  graft::quant::encode(format, w.data(), w.size(), e.blocks.data());
-  e.decoded = graft::Tensor::empty({out, in});
-  for (Index o = 0; o < out; ++o)
-    graft::quant::row_decoder(format)(e.blocks.data() + o * graft::quant::row_bytes(format, in), 0,
-                                      in, e.decoded.data() + o * in);
-  return e;
-}
-
-}  // namespace
+using layer_tests::encode;
 
 TEST_CASE("A quantised layer computes what a dense one with the decoded weight computes") {
   const auto format = GENERATE(Format::f16, Format::bf16, Format::q4_0, Format::q4_1, Format::q5_0,
@@ -93,30 +74,6 @@ TEST_CASE("With input in 8 bits few rows are rounded, more rows and gradients ar
   plain.backward_input(exact.matrix(), dx_exact.matrix(), nullptr, false);
   layer.backward_input(exact.matrix(), dx.matrix(), nullptr, false);
   CHECK(std::equal(dx.begin(), dx.end(), dx_exact.begin()));
-}
-
-TEST_CASE("Several layers with one input give together what each gives alone") {
-  const Index in = 64, rows = GENERATE(1, 3, 11);
-  const auto x = checks::random_tensor<float>({rows, in}, 1);
-  std::vector<Encoded> blocks;
-  std::vector<graft::BasicLinearSite<float>> sites;
-  for (const Index out : {33, 8, 700}) {
-    blocks.push_back(encode(out == 8 ? Format::q8_0 : Format::q4_1, out, in));
-    sites.emplace_back(
-        "site",
-        QuantizedLinear(out == 8 ? Format::q8_0 : Format::q4_1, blocks.back().blocks.data(), out,
-                        in, out == 33 ? checks::random_tensor<float>({out}, 2) : graft::Tensor{})
-            .with_activations(graft::Activations::int8));
-  }
-  graft::Tape tape({.gradients = false});
-  const auto vx = tape.constant(x);
-  const auto together = apply_each(
-      vx, std::array<const graft::BasicLinearSite<float>*, 3>{&sites[0], &sites[1], &sites[2]});
-  for (std::size_t i = 0; i < 3; ++i) {
-    const auto alone = sites[i](vx).value();
-    CHECK(together[i].shape() == alone.shape());
-    CHECK(std::equal(alone.begin(), alone.end(), together[i].value().begin()));
-  }
 }
 
 TEST_CASE("Rows that are no whole number of blocks and a bias of another size are refused") {

@@ -28,6 +28,13 @@ TEST_CASE("White space around tags is trimmed as transformers sets Jinja up") {
   CHECK(render("a\r\n{% if 1 %}\r\nb{% endif %}") == "a\r\nb");
 }
 
+TEST_CASE("Strings know the escapes of control characters and codes, and keep other backslashes") {
+  CHECK(render(R"({{ 'a\n\t\r\b\f\v\0b' }})") == std::string("a\n\t\r\b\f\v\0b", 9));
+  CHECK(render(R"({{ '\\ \' \" \x41 \u00e9 \U0001F600' }})") == "\\ ' \" A \u00e9 \U0001F600");
+  CHECK(render("{{ 'a\\\nb' }}") == "ab");
+  CHECK(render(R"({{ '\q' }})") == R"(\q)");
+}
+
 TEST_CASE("Undefined values print nothing, and fail where a value is needed") {
   CHECK(render("[{{ x }}{{ x.y is defined if x else '' }}{% for i in x %}i{% endfor %}]") == "[]");
   CHECK_THROWS_WITH(render("{{ x.y }}"), Contains("'x'"));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "graft/adapters/part.hpp"
+#include "graft/tensor/transposed.hpp"
 
 /// Modules that are trained whole beside an adapter (`modules_to_save`), and full fine-tuning.
 namespace graft::inline v0_1 {
@@ -13,12 +14,12 @@ namespace graft::inline v0_1 {
 template <std::floating_point T>
 class FullLinear final : public LinearPart<T> {
  public:
-  /// W as [out, in]. `in_out`: files hold it as [in, out]; `prefix` is put before "weight" and
-  /// "bias" there.
-  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias, Shape file_shape = {},
-             bool in_out = false, std::string prefix = "")
+  /// W as [out, in]. Files hold that of a convolution `conv` with its kernel, and where `in_out` is
+  /// set as [in, out]; `prefix` is put before "weight" and "bias" there.
+  FullLinear(const BasicTensor<T>& weight, const BasicTensor<T>& bias,
+             const ConvGeometry& conv = {}, bool in_out = false, std::string prefix = "")
       : weight_(in_out ? transposed(weight) : weight.clone()),
-        file_shape_(file_shape),
+        file_shape_(conv.weight_shape(weight.rows())),
         in_out_(in_out),
         prefix_(std::move(prefix)) {
     if (bias) bias_ = BasicParameter<T>(bias.clone());
@@ -44,13 +45,6 @@ class FullLinear final : public LinearPart<T> {
   }
 
  private:
-  static BasicTensor<T> transposed(const BasicTensor<T>& w) {
-    auto t = BasicTensor<T>::empty({w.cols(), w.rows()});
-    for (Index i = 0; i < w.rows(); ++i)
-      for (Index j = 0; j < w.cols(); ++j) t(j, i) = w(i, j);
-    return t;
-  }
-
   BasicParameter<T> weight_;
   BasicParameter<T> bias_;
   Shape file_shape_;

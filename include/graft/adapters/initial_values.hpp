@@ -17,6 +17,13 @@ BasicTensor<T> kaiming_uniform_tensor(TorchGenerator& generator, const Shape& sh
   generator.uniform(t.data(), t.size(), -bound, bound);
   return t;
 }
+/// The same from the generator of `context`; zeros, and nothing drawn, while loading.
+template <class T>
+BasicTensor<T> kaiming_uniform_tensor(InitContext<T>& context, const Shape& shape, Index fan_in,
+                                      double slope = std::sqrt(5.0)) {
+  if (context.loading) return BasicTensor<T>::zeros(shape);
+  return kaiming_uniform_tensor<T>(context.generator, shape, fan_in, slope);
+}
 template <class T>
 BasicTensor<T> normal_tensor(TorchGenerator& generator, const Shape& shape, double std,
                              double mean = 0) {

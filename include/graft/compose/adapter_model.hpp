@@ -643,14 +643,9 @@ class BasicAdapterModel {
         if (!site->expert.parameter.empty())
           throw ValueError(
               concat("modules_to_save: the experts of ", site->path(), " cannot be trained whole"));
-        Shape file_shape;
-        if (!site->conv.kernel.empty()) {
-          file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
-          for (Index k : site->conv.kernel) file_shape.append(k);
-        }
         place(site,
               std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(),
-                                              file_shape, site->fan_in_fan_out));
+                                              site->conv, site->fan_in_fan_out));
       }
     for (auto* site : table_->norm)
       if (inside(site->path(), modules)) place(site, std::make_shared<FullNorm<T>>(site->norm()));

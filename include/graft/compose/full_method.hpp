@@ -83,13 +83,8 @@ struct FullMethod {
         place(site, std::make_shared<FullLinear<T>>(first->table()));
         continue;
       }
-      Shape file_shape;
-      if (!site->conv.kernel.empty()) {
-        file_shape = Shape{site->out_features(), site->conv.in_channels / site->conv.groups};
-        for (const Index k : site->conv.kernel) file_shape.append(k);
-      }
       place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(),
-                                                  file_shape));
+                                                  site->conv));
     }
     for (auto* site : table.norm)
       if (wants(site->path(), false)) place(site, std::make_shared<FullNorm<T>>(site->norm()));

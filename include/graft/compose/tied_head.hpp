@@ -15,28 +15,44 @@ bool is_output_layer(const BasicLinearSite<T>& site, const BasicSiteTable<T>& ta
   return std::find(heads.begin(), heads.end(), site.path()) != heads.end();
 }
 
+namespace detail {
+
+/// Where the rows of a table lie, dense or in blocks, by which one table is told from another; null
+/// for a table without rows.
+template <std::floating_point T>
+const void* rows_of(const BasicEmbeddingTable<T>& table) {
+  if (!table) return nullptr;
+  return table.blocks() != nullptr ? table.blocks() : table.dense().data();
+}
+/// The same of the weight of a linear layer; null for one that could not share it.
+template <std::floating_point T>
+const void* rows_of(const BasicAnyLinear<T>& layer) {
+  if (const auto* quantized = layer.template as<QuantizedLinear>()) return quantized->blocks();
+  const auto* dense = layer.template as<BasicDenseLinear<T>>();
+  return dense == nullptr ? nullptr : dense->dense_weight().data();
+}
+/// True if these are the rows of the model's first embedding.
+template <std::floating_point T, class Rows>
+bool shares_embedding(const Rows& rows, const BasicSiteTable<T>& table) {
+  const void* first = rows_of(table.embedding.front()->table());
+  return first != nullptr && first == rows_of(rows);
+}
+
+}  // namespace detail
+
 /// True if an embedding site other than the first looks up rows of the same table (the embeddings
 /// of T5's stacks).
 template <std::floating_point T>
 bool is_tied_embedding(const BasicEmbeddingSite<T>& site, const BasicSiteTable<T>& table) {
-  const auto* first = table.embedding.empty() ? nullptr : table.embedding.front();
-  if (first == nullptr || first == &site) return false;
-  if (first->table().blocks() != nullptr) return first->table().blocks() == site.table().blocks();
-  return site.table().blocks() == nullptr &&
-         first->table().dense().data() == site.table().dense().data();
+  return !table.embedding.empty() && table.embedding.front() != &site &&
+         detail::shares_embedding(site.table(), table);
 }
 
 /// True if a linear site is an output layer that runs on the rows of the model's embedding table.
 template <std::floating_point T>
 bool is_tied_head(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
-  if (table.embedding.empty() || !is_output_layer(site, table)) return false;
-  const auto& embedding = table.embedding.front()->table();
-  if (embedding.blocks() != nullptr) {
-    const auto* head = site.base().template as<QuantizedLinear>();
-    return head != nullptr && head->blocks() == embedding.blocks();
-  }
-  const auto* head = site.base().template as<BasicDenseLinear<T>>();
-  return head != nullptr && head->dense_weight().data() == embedding.dense().data();
+  return !table.embedding.empty() && is_output_layer(site, table) &&
+         detail::shares_embedding(site.base(), table);
 }
 
 }  // namespace graft::inline v0_1

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "graft/tensor/decompositions.hpp"
+#include "graft/tensor/transposed.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -64,13 +65,6 @@ inline BasicTensor<double> matrix_product(const BasicTensor<double>& a,
     }
   return c;
 }
-template <std::floating_point T>
-BasicTensor<T> transposed(const BasicTensor<T>& a) {
-  auto t = BasicTensor<T>::empty({a.cols(), a.rows()});
-  for (Index i = 0; i < a.rows(); ++i)
-    for (Index j = 0; j < a.cols(); ++j) t(j, i) = a(i, j);
-  return t;
-}
 
 }  // namespace detail
 
@@ -110,10 +104,9 @@ template <std::floating_point T>
 UpdateFactors<T> truncated_factors(const UpdateFactors<T>& f, const RankChoice& choice) {
   if (f.rank() >= std::min(f.a.cols(), f.b.rows())) return truncated_factors(product_of(f), choice);
   const auto left = qr(f.b.template cast<double>());
-  const auto right = qr(detail::transposed(f.a.template cast<double>()));
-  const auto core =
-      truncated_factors(detail::matrix_product(left.r, detail::transposed(right.r)), choice);
-  return {detail::matrix_product(core.a, detail::transposed(right.q)).template cast<T>(),
+  const auto right = qr(transposed(f.a.template cast<double>()));
+  const auto core = truncated_factors(detail::matrix_product(left.r, transposed(right.r)), choice);
+  return {detail::matrix_product(core.a, transposed(right.q)).template cast<T>(),
           detail::matrix_product(left.q, core.b).template cast<T>()};
 }
 

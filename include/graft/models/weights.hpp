@@ -16,6 +16,7 @@
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/layers/sites.hpp"
+#include "graft/tensor/transposed.hpp"
 
 namespace graft::inline v0_1::models {
 
@@ -37,11 +38,8 @@ class BasicWeights {
   /// A layer whose file holds the weight as [in, out] (GPT-2's Conv1D); the weight is transposed
   /// into a copy.
   BasicAnyLinear<T> linear_in_out(const std::string& name, Index out, Index in) const {
-    const auto stored = tensor(name + ".weight", {in, out});
-    auto w = BasicTensor<T>::empty({out, in});
-    for (Index i = 0; i < in; ++i)
-      for (Index o = 0; o < out; ++o) w(o, i) = stored(i, o);
-    return BasicDenseLinear<T>(w, optional_tensor(name + ".bias", {out}));
+    return BasicDenseLinear<T>(transposed(tensor(name + ".weight", {in, out})),
+                               optional_tensor(name + ".bias", {out}));
   }
   BasicTensor<T> optional_tensor(const std::string& name, const Shape& shape) const {
     return has(name) ? tensor(name, shape) : BasicTensor<T>{};

@@ -510,28 +510,12 @@ class Lexer {
         continue;
       }
       const char escaped = rest[++i];
+      constexpr std::string_view kLetters = "ntrbfv0", kControls("\n\t\r\b\f\v\0", 7);
+      if (const auto at = kLetters.find(escaped); at != std::string_view::npos) {
+        text.push_back(kControls[at]);
+        continue;
+      }
       switch (escaped) {
-        case 'n':
-          text.push_back('\n');
-          break;
-        case 't':
-          text.push_back('\t');
-          break;
-        case 'r':
-          text.push_back('\r');
-          break;
-        case 'b':
-          text.push_back('\b');
-          break;
-        case 'f':
-          text.push_back('\f');
-          break;
-        case 'v':
-          text.push_back('\v');
-          break;
-        case '0':
-          text.push_back('\0');
-          break;
         case '\n':
           break;
         case '\\':

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <random>
 #include <vector>
@@ -77,6 +78,34 @@ TEST_CASE("functions of one number have the gradients of their formulas") {
     CHECK(error_of([kind](auto& v) { return activation(kind, v[0]); }, {x}) < 1e-6);
   CHECK(error_of([](auto& v) { return gated(Activation::silu, v[0], v[1]); },
                  {x, random_parameter({3, 5}, 8)}) < 1e-7);
+}
+
+TEST_CASE("a gated product forms the gradients that are wanted and no other") {
+  using graft::MemoryPool;
+  const auto gate = random_parameter({64, 64}, 41).value(),
+             up = random_parameter({64, 64}, 42).value(),
+             weights = random_parameter({64, 64}, 43).value();
+  struct Result {
+    Tensor gate, up;
+    std::int64_t bytes;
+  };
+  const auto run = [&](bool wants_gate, bool wants_up) {
+    Tape tape;
+    const auto g = wants_gate ? tape.leaf(gate) : tape.constant(gate);
+    const auto u = wants_up ? tape.leaf(up) : tape.constant(up);
+    const auto y = gated(graft::kernels::Activation::silu, g, u);
+    MemoryPool::global().reset_peak();
+    const auto before = MemoryPool::global().stats().bytes_in_use;
+    tape.backward(y, weights);
+    return Result{g.grad(), u.grad(), MemoryPool::global().stats().peak_bytes_in_use - before};
+  };
+  const auto both = run(true, true), one = run(true, false), other = run(false, true);
+  CHECK(std::ranges::equal(one.gate, both.gate));
+  CHECK(std::ranges::equal(other.up, both.up));
+  CHECK_FALSE(one.up);
+  CHECK_FALSE(other.gate);
+  CHECK(one.bytes < both.bytes);
+  CHECK(other.bytes < both.bytes);
 }
 
 TEST_CASE("moving elements moves their gradients back") {

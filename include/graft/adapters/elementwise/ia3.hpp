@@ -55,7 +55,7 @@ class BasicIA3 {
   }
 
   BasicIA3(const IA3Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : kernel_(kernel_size(site.conv)),
+      : kernel_(site.conv.kernel_elements()),
         axes_(site.conv.kernel.size()),
         inputs_(site.in_features / kernel_),
         outputs_(site.out_features) {
@@ -101,11 +101,6 @@ class BasicIA3 {
     const auto& names = config.feedforward_modules.names;
     return std::any_of(names.begin(), names.end(),
                        [&](const auto& name) { return path.ends_with(name); });
-  }
-  static Index kernel_size(const ConvGeometry& conv) {
-    Index size = 1;
-    for (Index k : conv.kernel) size *= k;
-    return size;
   }
 
   void act_on(bool input) {

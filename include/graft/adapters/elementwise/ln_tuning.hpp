@@ -47,16 +47,11 @@ struct LNTuningMethod {
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config&, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {
-    Shape file_shape;
-    if (!site.conv.kernel.empty()) {
-      file_shape = Shape{site.out_features, site.conv.in_channels};
-      for (Index k : site.conv.kernel) file_shape.append(k);
-    }
     if (site.conv.groups > 1)
       throw ValueError(
           concat("LN tuning: the grouped convolution ", site.path, " is not supported"));
-    return std::make_shared<FullLinear<T>>(site.weight(), site.bias, file_shape,
-                                           site.fan_in_fan_out, kPrefix);
+    return std::make_shared<FullLinear<T>>(site.weight(), site.bias, site.conv, site.fan_in_fan_out,
+                                           kPrefix);
   }
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config&,
                                                      const EmbeddingSiteInfo<T>& site,

@@ -11,24 +11,19 @@
 
 namespace graft::inline v0_1::detail {
 
-inline Index kernel_elements(const ConvGeometry& conv) {
-  Index size = 1;
-  for (Index k : conv.kernel) size *= k;
-  return size;
-}
-
-/// Kernel as files hold the core tensors: [kh, kw], of a one-dimensional convolution [k, 1].
-inline void append_kernel(Shape& shape, const ConvGeometry& conv) {
-  for (Index k : conv.kernel) shape.append(k);
+/// Core tensor as files hold it: [rank, rank, kh, kw], of a one-dimensional convolution [rank,
+/// rank, k, 1].
+inline Shape core_shape(Index rank, const ConvGeometry& conv) {
+  Shape shape = conv.weight_shape(rank, rank);
   if (conv.kernel.size() == 1) shape.append(1);
+  return shape;
 }
 
 /// kaiming_uniform_(a = √5) of a tensor whose fan-in is dim 1 times its kernel; not drawn while
 /// loading.
 template <std::floating_point T>
 BasicParameter<T> drawn_factor(InitContext<T>& context, const Shape& shape, Index fan_in) {
-  if (context.loading) return BasicParameter<T>(BasicTensor<T>::zeros(shape));
-  return BasicParameter<T>(kaiming_uniform_tensor<T>(context.generator, shape, fan_in));
+  return BasicParameter<T>(kaiming_uniform_tensor<T>(context, shape, fan_in));
 }
 
 /// Σ_{p,q} t[p, q, k] b[q, i] a[p, o] as a matrix [o, i · kernel]. t: [r, r, kernel], a: [r, out],

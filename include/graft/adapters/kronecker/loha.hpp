@@ -68,8 +68,7 @@ class BasicLoHa {
   BasicLoHa(const LoHaConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : config_(config), conv_(site.conv) {
     config.validate();
-    const Index r = config.rank, out = site.out_features,
-                kernel = detail::kernel_elements(site.conv);
+    const Index r = config.rank, out = site.out_features, kernel = site.conv.kernel_elements();
     const Index in = site.in_features / site.conv.groups;
     cores_ = config.use_effective_conv2d && kernel > 1;
     const auto draw = [&](const Shape& shape, Index fan_in) {
@@ -110,8 +109,7 @@ class BasicLoHa {
     const auto put = [&](const char* name, const BasicParameter<T>& p, Shape file = {}) {
       if (p) list.push_back({.name = name, .parameter = p, .index = {}, .file_shape = file});
     };
-    Shape core{config_.rank, config_.rank};
-    detail::append_kernel(core, conv_);
+    const Shape core = detail::core_shape(config_.rank, conv_);
     put("hada_w1_a", first_.a);
     put("hada_w1_b", first_.b);
     put("hada_w2_a", second_.a);

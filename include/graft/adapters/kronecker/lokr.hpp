@@ -96,7 +96,7 @@ class BasicLoKr {
   }
 
   BasicLoKr(const LoKrConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : config_(config), conv_(site.conv), kernel_(detail::kernel_elements(site.conv)) {
+      : config_(config), conv_(site.conv), kernel_(site.conv.kernel_elements()) {
     config.validate();
     std::tie(ol_, ok_) = kronecker_sizes(site.out_features, config.decompose_factor);
     std::tie(im_, in_) =
@@ -173,16 +173,10 @@ class BasicLoKr {
     put("lokr_w1", w1_);
     put("lokr_w1_a", a1_);
     put("lokr_w1_b", b1_);
-    Shape full, core{config_.rank, config_.rank};
-    if (!conv_.kernel.empty()) {
-      full = Shape{ok_, in_};
-      for (Index k : conv_.kernel) full.append(k);
-    }
-    detail::append_kernel(core, conv_);
-    put("lokr_w2", w2_, full);
+    put("lokr_w2", w2_, conv_.weight_shape(ok_, in_));
     put("lokr_w2_a", a2_);
     put("lokr_w2_b", b2_);
-    put("lokr_t2", t2_, core);
+    put("lokr_t2", t2_, detail::core_shape(config_.rank, conv_));
     return list;
   }
 

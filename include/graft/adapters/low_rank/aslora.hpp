@@ -183,8 +183,7 @@ class BasicASLoRA {
     const Index r = config.rank, in = site.in_features, out = site.out_features;
     number_ = static_cast<std::size_t>(number);
     shared_ = context.shared.object("aslora." + type_, [&, layers = count] {
-      auto a = context.loading ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in);
+      auto a = detail::kaiming_uniform_tensor<T>(context, {r, in}, in);
       return ASLoRAType<T>(std::move(a), out, layers);
     });
     if (shared_->a().shape() != Shape{r, in} || shared_->b().front().shape() != Shape{out, r})

@@ -81,9 +81,7 @@ class BasicCapaBoost {
     if (config.sparsity_type == "2:4" && (r % 4 != 0 || in % 4 != 0))
       throw ValueError(concat("CapaBoost: 2:4 of ", site.path,
                               " needs r and in divisible by 4, got ", r, " and ", in));
-    a_ = BasicParameter<T>(context.loading
-                               ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({out, r}));
     masks_a_ = masks(config, {copies_, r, in}, context);
     masks_b_ = masks(config, {copies_, out, r}, context);

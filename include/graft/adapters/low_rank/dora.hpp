@@ -171,20 +171,10 @@ class BasicDoRA {
       list.push_back(
           {.name = name, .parameter = p, .index = {}, .file_shape = shape, .group = group});
     };
-    Shape a, b, m;
-    if (!conv_.kernel.empty()) {
-      a = {rank_, conv_.in_channels};
-      b = {b_.shape()[0], rank_};
-      m = {1, b_.shape()[0]};
-      for (Index k : conv_.kernel) {
-        a.append(k);
-        b.append(1);
-        m.append(1);
-      }
-    }
-    add("lora_A.weight", a_, a, "lora_A");
-    add("lora_B.weight", b_, b, "lora_B");
-    add("lora_magnitude_vector", m_, m, "magnitude");
+    const Index out = b_.shape()[0];
+    add("lora_A.weight", a_, conv_.weight_shape(rank_, conv_.in_channels), "lora_A");
+    add("lora_B.weight", b_, conv_.pointwise_shape(out, rank_), "lora_B");
+    add("lora_magnitude_vector", m_, conv_.pointwise_shape(1, out), "magnitude");
     return list;
   }
 

@@ -147,9 +147,7 @@ class BasicDyLoRA {
     config.validate();
     *in_use_ = config.eval_rank > 0 ? config.eval_rank : config.rank;
     const Index r = config.rank, in = site.in_features;
-    a_ = BasicParameter<T>(context.loading
-                               ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features, r}));
   }
   /// For a layer of one's own; values are drawn from `seed`.

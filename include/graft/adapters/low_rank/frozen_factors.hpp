@@ -192,8 +192,7 @@ struct LoRAFAMethod {
                                                InitContext<T>& context) {
     config.validate();
     const Index r = config.rank, in = site.in_features;
-    auto a = context.loading ? BasicTensor<T>::zeros({r, in})
-                             : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in);
+    auto a = detail::kaiming_uniform_tensor<T>(context, {r, in}, in);
     return linear_part(
         BasicFrozenFactorLoRA<T>(std::move(a), false, BasicTensor<T>::zeros({site.out_features, r}),
                                  true, config.alpha / static_cast<double>(r), config.dropout));

@@ -69,8 +69,7 @@ struct GLoRAPath {
             InitContext<T>& context)
       : shape(size) {
     const auto draw = [&](const Shape& s, Index fan_in) {
-      return context.loading ? BasicTensor<T>::zeros(s)
-                             : kaiming_uniform_tensor<T>(context.generator, s, fan_in);
+      return kaiming_uniform_tensor<T>(context, s, fan_in);
     };
     const Index rows = size[0], cols = size.rank() > 1 ? size[1] : 1;
     if (word == "lora") {

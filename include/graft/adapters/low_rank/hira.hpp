@@ -39,6 +39,19 @@ struct HiRAConfig {
   }
 };
 
+namespace detail {
+
+/// Makes factors of the rank that A has in a file: PEFT 0.21.2 leaves rank_pattern out of account
+/// for the first adapter of a layer.
+template <std::floating_point T>
+void take_rank_of(const Shape* a_in_file, BasicParameter<T>& a, BasicParameter<T>& b) {
+  if (a_in_file == nullptr || a_in_file->rank() < 2 || a_in_file->dim(0) == a.shape()[0]) return;
+  a = BasicParameter<T>(BasicTensor<T>::zeros({a_in_file->dim(0), a.shape()[1]}));
+  b = BasicParameter<T>(BasicTensor<T>::zeros({b.shape()[0], a_in_file->dim(0)}));
+}
+
+}  // namespace detail
+
 /// HiRA: y = base(x) + drop(x) (W ⊙ (B A))ᵀ, W the frozen weight below all adapters.
 ///
 /// A: [rank, in], B: [out, rank]; trained: rank (in + out); the update has any rank. The identity
@@ -52,11 +65,12 @@ class BasicHiRA {
   using Config = HiRAConfig;
 
   BasicHiRA(const HiRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : rank_((config.validate(), config.rank)), dropout_(config.dropout), conv_(site.conv) {
+      : dropout_(config.dropout), conv_(site.conv) {
+    config.validate();
     if (conv_.groups > 1)
       throw ValueError(concat("HiRA: the grouped convolution ", site.path, " is not supported"));
-    const Index in = site.in_features, out = site.out_features;
-    auto a = BasicTensor<T>::zeros({rank_, in}), b = BasicTensor<T>::zeros({out, rank_});
+    const Index in = site.in_features, out = site.out_features, rank = config.rank;
+    auto a = BasicTensor<T>::zeros({rank, in}), b = BasicTensor<T>::zeros({out, rank});
     if (!context.loading) {
       auto& rng = context.generator;
       const auto* word = config.init_weights.get_if<std::string>();
@@ -69,7 +83,7 @@ class BasicHiRA {
       b = detail::normal_tensor<T>(rng, b.shape(), 1);
       if (gaussian || *flag) {
         a = gaussian && conv_.kernel.empty()
-                ? detail::normal_tensor<T>(rng, a.shape(), 1.0 / static_cast<double>(rank_))
+                ? detail::normal_tensor<T>(rng, a.shape(), 1.0 / static_cast<double>(rank))
                 : detail::kaiming_uniform_tensor<T>(rng, a.shape(), in);
         std::fill(b.begin(), b.end(), T{0});
       }
@@ -97,13 +111,8 @@ class BasicHiRA {
                               });
     return whole ? y : add(linear(base, x), y);
   }
-  /// PEFT 0.21.2 leaves rank_pattern out of account for the first adapter of a layer.
   void before_load(const CheckpointShapes& shapes) {
-    const auto* shape = shapes("hira_A");
-    if (shape == nullptr || shape->rank() < 2 || shape->dim(0) == rank_) return;
-    rank_ = shape->dim(0);
-    a_ = BasicParameter<T>(BasicTensor<T>::zeros({rank_, a_.shape()[1]}));
-    b_ = BasicParameter<T>(BasicTensor<T>::zeros({b_.shape()[0], rank_}));
+    detail::take_rank_of(shapes("hira_A"), a_, b_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
@@ -111,19 +120,13 @@ class BasicHiRA {
     list[0].parameter = a_;
     list[1].name = "hira_B";
     list[1].parameter = b_;
-    if (!conv_.kernel.empty()) {
-      list[0].file_shape = {rank_, conv_.in_channels};
-      list[1].file_shape = {b_.shape()[0], rank_};
-      for (Index k : conv_.kernel) {
-        list[0].file_shape.append(k);
-        list[1].file_shape.append(1);
-      }
-    }
+    const Index out = b_.shape()[0], rank = b_.shape()[1];
+    list[0].file_shape = conv_.weight_shape(rank, conv_.in_channels);
+    list[1].file_shape = conv_.pointwise_shape(out, rank);
     return list;
   }
 
  private:
-  Index rank_;
   double dropout_;
   ConvGeometry conv_;
   BasicParameter<T> a_, b_;
@@ -164,10 +167,7 @@ class BasicHiRAEmbedding {
     return add(base(tape, ids), mul(factor, tape.constant(base.table().lookup(ids))));
   }
   void before_load(const CheckpointShapes& shapes) {
-    const auto* shape = shapes("hira_embedding_A");
-    if (shape == nullptr || shape->rank() != 2 || shape->dim(0) == a_.shape()[0]) return;
-    a_ = BasicParameter<T>(BasicTensor<T>::zeros({shape->dim(0), a_.shape()[1]}));
-    b_ = BasicParameter<T>(BasicTensor<T>::zeros({b_.shape()[0], shape->dim(0)}));
+    detail::take_rank_of(shapes("hira_embedding_A"), a_, b_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);

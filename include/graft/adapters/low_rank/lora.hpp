@@ -96,12 +96,12 @@ class BasicLoRA {
     list[0] = {.name = prefix_ + "lora_A.weight",
                .parameter = a_,
                .index = {},
-               .file_shape = conv_shape(rank_, true),
+               .file_shape = conv_.weight_shape(rank_, conv_.in_channels),
                .group = "lora_A"};
     list[1] = {.name = prefix_ + "lora_B.weight",
                .parameter = b_,
                .index = {},
-               .file_shape = conv_shape(b_.shape()[0], false),
+               .file_shape = conv_.pointwise_shape(b_.shape()[0], rank_ / conv_.groups),
                .group = "lora_B"};
     if (bias_)
       list.push_back({.name = "lora_B.bias",
@@ -130,15 +130,6 @@ class BasicLoRA {
   const BasicParameter<T>& b() const { return b_; }
 
  private:
-  /// Files keep the factors of a convolution as convolutions: A with the kernel of the base, B of
-  /// size one.
-  Shape conv_shape(Index rows, bool a) const {
-    if (conv_.kernel.empty()) return {};
-    Shape shape{rows, a ? conv_.in_channels : rank_ / conv_.groups};
-    for (Index k : conv_.kernel) shape.append(a ? k : 1);
-    return shape;
-  }
-
   Index rank_;
   double dropout_;
   T scaling_;

@@ -80,8 +80,7 @@ class BasicMSPLoRA {
       scaling_[i] = static_cast<T>(config.alpha /
                                    static_cast<double>(config.scale == "common" ? config.rank : r));
       a_[i] = context.shared.get(names[i] + ".A", [&] {
-        return context.loading ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in);
+        return detail::kaiming_uniform_tensor<T>(context, {r, in}, in);
       });
       b_[i] = context.shared.get(names[i] + ".B", [&] { return BasicTensor<T>::zeros({out, r}); });
       if (a_[i].shape() != Shape{r, in} || b_[i].shape() != Shape{out, r})

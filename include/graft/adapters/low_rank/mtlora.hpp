@@ -85,9 +85,7 @@ class BasicMTLoRA {
     const Index in = site.in_features, out = site.out_features;
     const auto make = [&](Index r, double factor) {
       Pair pair;
-      pair.a = BasicParameter<T>(
-          context.loading ? BasicTensor<T>::zeros({r, in})
-                          : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+      pair.a = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
       pair.b = BasicParameter<T>(BasicTensor<T>::zeros({out, r}));
       pair.scale = BasicParameter<T>(BasicTensor<T>::full({1}, static_cast<T>(factor)),
                                      config.trainable_scale);

@@ -74,9 +74,7 @@ class BasicPEANuT {
     const Index r = config.rank, out = site.out_features;
     const auto depth = static_cast<std::size_t>(config.depth);
     const auto draw = [&](const Shape& shape) {
-      return context.loading
-                 ? BasicTensor<T>::zeros(shape)
-                 : detail::kaiming_uniform_tensor<T>(context.generator, shape, shape[1]);
+      return detail::kaiming_uniform_tensor<T>(context, shape, shape[1]);
     };
     // The layers draw once for themselves, then in this order.
     draw({r, out});

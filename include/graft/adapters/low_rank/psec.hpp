@@ -112,9 +112,7 @@ class BasicPSEC {
       const Index next = k < config.hidden.size() ? config.hidden[k] : config.skills;
       const auto layer = [&](const char* tensor, const Shape& shape) {
         return context.shared.get(concat("psec.", 2 * k, tensor), [&] {
-          return context.loading
-                     ? BasicTensor<T>::zeros(shape)
-                     : detail::kaiming_uniform_tensor<T>(context.generator, shape, width);
+          return detail::kaiming_uniform_tensor<T>(context, shape, width);
         });
       };
       composition_.emplace_back(layer(".weight", {next, width}), layer(".bias", {next}));

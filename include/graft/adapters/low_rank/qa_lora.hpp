@@ -79,9 +79,7 @@ class BasicQALoRA {
     if (in % g != 0)
       throw ValueError(concat("QA-LoRA: qalora_group_size ", g, " for ", in, " inputs of ",
                               site.path, ", expected a divisor"));
-    a_ = BasicParameter<T>(context.loading ? BasicTensor<T>::zeros({r, in / g})
-                                           : detail::kaiming_uniform_tensor<T>(
-                                                 context.generator, {r, in / g}, in / g));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in / g}, in / g));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features, r}));
     std::vector<std::int32_t> groups;
     for (Index k = 0; k < r; ++k)

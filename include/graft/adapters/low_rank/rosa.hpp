@@ -161,9 +161,7 @@ class BasicRoSA {
       throw ValueError(concat("RoSA: the grouped convolution ", path_, " is not supported"));
     const Index r = config.low_rank() ? config.rank : 0;
     if (r > 0) {
-      a_ = BasicParameter<T>(
-          context.loading ? BasicTensor<T>::zeros({r, in_})
-                          : detail::kaiming_uniform_tensor<T>(context.generator, {r, in_}, in_));
+      a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in_}, in_));
       b_ = BasicParameter<T>(BasicTensor<T>::zeros({out_, r}));
     }
     offsets_->type = columns_->type = IndexTensor::Type::i32;

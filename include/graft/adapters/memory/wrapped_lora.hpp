@@ -20,9 +20,8 @@ class WrappedLoRA {
               InitContext<T>& context)
       : scaling_(static_cast<T>(alpha / static_cast<double>(rank))), dropout_(dropout) {
     if (rank < 1) throw ValueError(concat("LoRA: rank ", rank, ", expected 1 or more"));
-    a_ = fresh<T>(context, {rank, site.in_features}, [](TorchGenerator& g, BasicTensor<T>& t) {
-      t = kaiming_uniform_tensor<T>(g, t.shape(), t.cols());
-    });
+    const Index in = site.in_features;
+    a_ = BasicParameter<T>(kaiming_uniform_tensor<T>(context, {rank, in}, in));
     b_ = constant<T>({site.out_features, rank}, 0);
   }
   template <Linear L>

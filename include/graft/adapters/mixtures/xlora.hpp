@@ -225,25 +225,59 @@ class XLoRAShares {
 template <std::floating_point T>
 using XLoRAExpert = std::pair<std::string, std::optional<LowRankTerm<T>>>;
 
-/// What of the experts at one layer a `use_trainable_adapters` trains.
+/// The experts at one layer and their scalings.
 template <std::floating_point T>
-std::vector<AdapterTensor<T>> xlora_tensors(const XLoRAConfig& config,
-                                            const std::vector<XLoRAExpert<T>>& experts,
-                                            const char* a_name, const char* b_name) {
-  std::vector<AdapterTensor<T>> list;
-  if (!config.use_trainable_adapters) return list;
-  for (const auto& [name, term] : experts) {
-    if (!term) continue;
-    for (const bool b : {false, true})
-      list.push_back({.name = concat("xlora.", name, ".", b ? b_name : a_name),
-                      .parameter = b ? term->b : term->a,
-                      .index = {},
-                      .saved = false,
-                      .file_shape = {},
-                      .group = b ? "lora_B" : "lora_A"});
+class XLoRAMixture {
+ public:
+  using Expert = XLoRAExpert<T>;
+
+  XLoRAMixture(const XLoRAConfig& config, std::vector<Expert> experts, Index layer,
+               std::shared_ptr<XLoRAScalings<T>> scalings)
+      : config_(config),
+        experts_(std::move(experts)),
+        shares_(config, std::ssize(experts_), layer, std::move(scalings)) {}
+
+  /// y + g Σ_e w_e s_e h_e B_eᵀ with h_e = project(term, A_e) of an input of this shape.
+  template <class Project>
+  BasicVar<T> add_to(BasicVar<T> y, const Shape& input, const Project& project) const {
+    auto& tape = y.tape();
+    const auto w = shares_.weights(tape, input);
+    if (!w) return y;
+    for (std::size_t e = 0; e < experts_.size(); ++e) {
+      if (!experts_[e].second) continue;
+      const auto& term = *experts_[e].second;
+      const auto value = [&](const BasicParameter<T>& p) {
+        return config_.use_trainable_adapters ? tape.parameter(p) : tape.constant(p.value());
+      };
+      const auto h = project(term, value(term.a));
+      const auto share = scale(slice(w, -1, static_cast<Index>(e), 1),
+                               term.scaling * static_cast<T>(config_.global_scaling_weight));
+      y = add(y, matmul(mul(h, share), value(term.b), Transpose::no, Transpose::yes));
+    }
+    return y;
   }
-  return list;
-}
+  /// What `use_trainable_adapters` trains.
+  std::vector<AdapterTensor<T>> tensors(const char* a_name, const char* b_name) const {
+    std::vector<AdapterTensor<T>> list;
+    if (!config_.use_trainable_adapters) return list;
+    for (const auto& [name, term] : experts_) {
+      if (!term) continue;
+      for (const bool b : {false, true})
+        list.push_back({.name = concat("xlora.", name, ".", b ? b_name : a_name),
+                        .parameter = b ? term->b : term->a,
+                        .index = {},
+                        .saved = false,
+                        .file_shape = {},
+                        .group = b ? "lora_B" : "lora_A"});
+    }
+    return list;
+  }
+
+ private:
+  XLoRAConfig config_;
+  std::vector<Expert> experts_;
+  XLoRAShares<T> shares_;
+};
 
 /// X-LoRA at one layer: y = base(x) + g Σ_e w_e s_e drop(x) A_eᵀ B_eᵀ, w the scalings of the token
 /// and this layer, cut to the top_k_lora largest where asked for, g = global_scaling_weight.
@@ -257,40 +291,23 @@ class XLoRALinear final : public LinearPart<T> {
 
   XLoRALinear(const XLoRAConfig& config, std::vector<Expert> experts, Index layer,
               std::shared_ptr<XLoRAScalings<T>> scalings)
-      : config_(config),
-        experts_(std::move(experts)),
-        shares_(config, std::ssize(experts_), layer, std::move(scalings)) {}
+      : mixture_(config, std::move(experts), layer, std::move(scalings)) {}
 
   BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
-    auto y = linear(base, x);
-    auto& tape = x.tape();
-    const auto w = shares_.weights(tape, x.shape());
-    if (!w) return y;
-    for (std::size_t e = 0; e < experts_.size(); ++e) {
-      if (!experts_[e].second) continue;
-      const auto& term = *experts_[e].second;
-      const auto value = [&](const BasicParameter<T>& p) {
-        return config_.use_trainable_adapters ? tape.parameter(p) : tape.constant(p.value());
-      };
-      const auto h =
-          matmul(graft::dropout(x, term.dropout), value(term.a), Transpose::no, Transpose::yes);
-      const auto share = scale(slice(w, -1, static_cast<Index>(e), 1),
-                               term.scaling * static_cast<T>(config_.global_scaling_weight));
-      y = add(y, matmul(mul(h, share), value(term.b), Transpose::no, Transpose::yes));
-    }
-    return y;
+    return mixture_.add_to(
+        linear(base, x), x.shape(), [&](const LowRankTerm<T>& term, const BasicVar<T>& a) {
+          return matmul(graft::dropout(x, term.dropout), a, Transpose::no, Transpose::yes);
+        });
   }
   std::vector<AdapterTensor<T>> tensors() const override {
-    return xlora_tensors(config_, experts_, "lora_A.weight", "lora_B.weight");
+    return mixture_.tensors("lora_A.weight", "lora_B.weight");
   }
   std::string merge_reason() const override {
     return "X-LoRA mixes its experts anew for every token; a weight cannot hold that";
   }
 
  private:
-  XLoRAConfig config_;
-  std::vector<Expert> experts_;
-  XLoRAShares<T> shares_;
+  XLoRAMixture<T> mixture_;
 };
 
 /// X-LoRA at an embedding: rows of the ids + g Σ_e w_e s_e A_e[:, ids]ᵀ B_eᵀ.
@@ -301,39 +318,23 @@ class XLoRAEmbedding final : public EmbeddingPart<T> {
 
   XLoRAEmbedding(const XLoRAConfig& config, std::vector<Expert> experts, Index layer,
                  std::shared_ptr<XLoRAScalings<T>> scalings)
-      : config_(config),
-        experts_(std::move(experts)),
-        shares_(config, std::ssize(experts_), layer, std::move(scalings)) {}
+      : mixture_(config, std::move(experts), layer, std::move(scalings)) {}
 
   BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
-    auto y = base(tape, ids);
-    const auto w = shares_.weights(tape, Shape{std::ssize(ids), base.dim()});
-    if (!w) return y;
-    for (std::size_t e = 0; e < experts_.size(); ++e) {
-      if (!experts_[e].second) continue;
-      const auto& term = *experts_[e].second;
-      const auto value = [&](const BasicParameter<T>& p) {
-        return config_.use_trainable_adapters ? tape.parameter(p) : tape.constant(p.value());
-      };
-      const auto h = gather_columns(value(term.a), ids);
-      const auto share = scale(slice(w, -1, static_cast<Index>(e), 1),
-                               term.scaling * static_cast<T>(config_.global_scaling_weight));
-      y = add(y, matmul(mul(h, share), value(term.b), Transpose::no, Transpose::yes));
-    }
-    return y;
+    return mixture_.add_to(
+        base(tape, ids), Shape{std::ssize(ids), base.dim()},
+        [&](const LowRankTerm<T>&, const BasicVar<T>& a) { return gather_columns(a, ids); });
   }
   std::vector<AdapterTensor<T>> tensors() const override {
-    return xlora_tensors(config_, experts_, "lora_embedding_A", "lora_embedding_B");
+    return mixture_.tensors("lora_embedding_A", "lora_embedding_B");
   }
   std::string merge_reason() const override {
     return "X-LoRA mixes its experts anew for every token; a table cannot hold that";
   }
 
  private:
-  XLoRAConfig config_;
-  std::vector<Expert> experts_;
-  XLoRAShares<T> shares_;
+  XLoRAMixture<T> mixture_;
 };
 
 /// X-LoRA: LoRAs of a model mixed token by token by a classifier that sees the hidden states of a

@@ -81,8 +81,7 @@ BasicTensor<T> block_vectors(const char* method, Index blocks, Index width, cons
     throw ValueError(
         concat(method, ": n_blocks ", blocks, " does not divide ", width, " at ", path));
   const Shape shape{blocks, width / blocks};
-  return context.loading ? BasicTensor<T>::zeros(shape)
-                         : kaiming_uniform_tensor<T>(context.generator, shape, shape[1]);
+  return kaiming_uniform_tensor<T>(context, shape, shape[1]);
 }
 template <std::floating_point T>
 BasicVar<T> unit_rows(const BasicVar<T>& rows) {

@@ -83,9 +83,7 @@ class BasicBlackvipCoordinator {
     if (!context.loading) context.generator.uniform(trigger.data(), trigger.size(), 0, 0.1);
     trigger_ = BasicParameter<T>(std::move(trigger));
     const auto make = [&](const Shape& shape, Index fan_in) {
-      return BasicParameter<T>(
-          context.loading ? BasicTensor<T>::zeros(shape)
-                          : detail::kaiming_uniform_tensor<T>(context.generator, shape, fan_in));
+      return BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, shape, fan_in));
     };
     Index in = config.seed_channels();
     for (const auto& channels : config.channels) {

@@ -61,9 +61,7 @@ class BasicCrosstune {
     norm_ = {BasicParameter<T>(BasicTensor<T>::full({width}, T{1})),
              BasicParameter<T>(BasicTensor<T>::zeros({width}))};
     const auto uniform = [&](const Shape& shape) {
-      return BasicParameter<T>(
-          context.loading ? BasicTensor<T>::zeros(shape)
-                          : detail::kaiming_uniform_tensor<T>(context.generator, shape, width));
+      return BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, shape, width));
     };
     score_.weight = uniform({1, width});
     score_.bias = uniform({1});

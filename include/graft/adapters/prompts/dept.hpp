@@ -43,9 +43,7 @@ class BasicDeptUpdate {
   BasicDeptUpdate(const DeptConfig& config, Index dim, InitContext<T>& context)
       : length_(config.max_length),
         scaling_(static_cast<T>(config.scaling)),
-        a_(context.loading ? BasicTensor<T>::zeros({config.max_length, config.r})
-                           : detail::kaiming_uniform_tensor<T>(
-                                 context.generator, {config.max_length, config.r}, config.r)),
+        a_(detail::kaiming_uniform_tensor<T>(context, {config.max_length, config.r}, config.r)),
         c_(BasicTensor<T>::zeros({config.r, dim})) {}
 
   BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,

@@ -217,9 +217,7 @@ class KeyValuePrompts final : public AttentionPart<T> {
     const Shape shape{site.kv_heads, config.num_key_value_tokens, site.head_dim};
     const Index fan_in = shape[1] * shape[2];
     const auto make = [&] {
-      return BasicParameter<T>(
-          context.loading ? BasicTensor<T>::zeros(shape)
-                          : kaiming_uniform_tensor<T>(context.generator, shape, fan_in, 0.0));
+      return BasicParameter<T>(kaiming_uniform_tensor<T>(context, shape, fan_in, 0.0));
     };
     key_ = make();
     if (!config.shared_key_value) value_ = make();

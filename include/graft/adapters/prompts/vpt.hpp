@@ -51,11 +51,8 @@ class BlockPrompts {
       throw ValueError(concat("virtual tokens of blocks: the model (", table.info.architecture,
                               ") has no blocks to put them before"));
     const Index d = table.info.hidden_size, width = config.project > 0 ? config.project : d;
-    Index patch = 0;
-    if (!table.linear.empty() && !table.linear.front()->conv.kernel.empty()) {
-      patch = 1;
-      for (const Index k : table.linear.front()->conv.kernel) patch *= k;
-    }
+    const bool patches = !table.linear.empty() && !table.linear.front()->conv.kernel.empty();
+    const Index patch = patches ? table.linear.front()->conv.kernel_elements() : 0;
     const double v = std::sqrt(6.0 / static_cast<double>(3 * patch + width));
     for (std::size_t i = 0; i < names.size(); ++i) {
       auto values = BasicTensor<T>::zeros({config.num_tokens, width});
@@ -70,9 +67,7 @@ class BlockPrompts {
                                     ? BasicTensor<T>::zeros({d, width})
                                     : normal_tensor<T>(context.generator, {d, width},
                                                        std::sqrt(2.0 / static_cast<double>(d))));
-    bias_ = BasicParameter<T>(context.loading
-                                  ? BasicTensor<T>::zeros({d})
-                                  : kaiming_uniform_tensor<T>(context.generator, {d}, width));
+    bias_ = BasicParameter<T>(kaiming_uniform_tensor<T>(context, {d}, width));
   }
   Index layers() const { return static_cast<Index>(tables_.size()); }
   const BasicParameter<T>& at(Index layer) const {

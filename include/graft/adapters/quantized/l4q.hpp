@@ -77,9 +77,7 @@ class BasicL4Q {
         high_(-low_ - 1) {
     const Index in = site.in_features, out = site.out_features, r = config.rank;
     const Index g = config.group_size, groups = detail::groups_of_row("L4Q", g, in);
-    a_ = BasicParameter<T>(context.loading
-                               ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({out, r}));
     offset_ = BasicParameter<T>(BasicTensor<T>::zeros({out, groups}));
     auto scale = BasicTensor<T>::ones({out, groups});

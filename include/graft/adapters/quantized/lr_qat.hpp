@@ -139,9 +139,7 @@ class BasicLRQAT {
         high_(-low_ - 1) {
     const Index in = site.in_features, out = site.out_features, r = config.rank;
     const Index group = config.group_size == 0 ? in : config.group_size;
-    a_ = BasicParameter<T>(context.loading
-                               ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({out, r}));
     const auto w = site.weight();
     auto scale = lr_qat_scale(w, config.bits, group, config.p, config.ratios);

@@ -8,8 +8,8 @@
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/autograd/ops/householder_rows.hpp"
-#include "graft/autograd/ops/shape.hpp"
 #include "graft/tensor/decompositions.hpp"
+#include "graft/tensor/transposed.hpp"
 
 /// Matrices whose rows stay orthonormal while they are trained.
 namespace graft::inline v0_1 {
@@ -21,8 +21,8 @@ BasicTensor<T> retracted_rows(const BasicTensor<T>& a) {
   if (a.rank() != 2 || a.rows() > a.cols())
     throw ShapeError(
         concat("retraction: shape ", a.shape().text(), ", expected no more rows than columns"));
-  const auto factors = qr(detail::swapped(a));
-  auto rows = detail::swapped(factors.q);
+  const auto factors = qr(transposed(a));
+  auto rows = transposed(factors.q);
   for (Index i = 0; i < rows.rows(); ++i)
     if (factors.r(i, i) < 0)
       for (Index j = 0; j < rows.cols(); ++j) rows(i, j) = -rows(i, j);

@@ -193,9 +193,7 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
     projection.name = "shadow_projection.default.weight";
     projection.scope = AdapterTensor<T>::Scope::model;
     projection.parameter = BasicParameter<T>(
-        context.loading ? BasicTensor<T>::zeros({width_, shadow_width})
-                        : detail::kaiming_uniform_tensor<T>(context.generator,
-                                                            {width_, shadow_width}, shadow_width));
+        detail::kaiming_uniform_tensor<T>(context, {width_, shadow_width}, shadow_width));
     projection_ = projection.parameter;
     tensors_.push_back(std::move(projection));
   }

@@ -309,11 +309,8 @@ struct NOAHMethod {
     const bool prompts = table.stack != nullptr && table.prompt != nullptr &&
                          table.prompt->in_front() == 1 && config.max_prompt > 0;
     if (prompts) {
-      Index patch = 0;
-      if (!table.linear.empty() && !table.linear.front()->conv.kernel.empty()) {
-        patch = 1;
-        for (const Index k : table.linear.front()->conv.kernel) patch *= k;
-      }
+      const bool patches = !table.linear.empty() && !table.linear.front()->conv.kernel.empty();
+      const Index patch = patches ? table.linear.front()->conv.kernel_elements() : 0;
       auto stack = std::make_shared<BasicNOAHPrompts<T>>(
           config, blocks, table.info.hidden_size, patch, table.prompt->in_front(), acting, context);
       table.stack->adapters().push_back({set.name(), stack});

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "graft/adapters/selection/sparse_delta.hpp"
+#include "graft/tensor/transposed.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -367,8 +368,7 @@ class SpIELProcedure final : public Procedure<T> {
       state.choose(g);
       return;
     }
-    const auto xt = detail::swapped(x.reshape({rows, in})),
-               dyt = detail::swapped(dy.reshape({rows, out}));
+    const auto xt = transposed(x.reshape({rows, in})), dyt = transposed(dy.reshape({rows, out}));
     state.accumulate([&](std::int64_t place) {
       return kernels::dot(dyt.data() + place / in * rows, xt.data() + place % in * rows, rows);
     });

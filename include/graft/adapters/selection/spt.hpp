@@ -66,9 +66,7 @@ class BasicSPTLowRank {
                      ? static_cast<T>(*config.lora_alpha / static_cast<double>(config.rank))
                      : T{1}) {
     const Index r = config.rank, in = site.in_features;
-    a_ = BasicParameter<T>(context.loading
-                               ? BasicTensor<T>::zeros({r, in})
-                               : detail::kaiming_uniform_tensor<T>(context.generator, {r, in}, in));
+    a_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, in}, in));
     b_ = BasicParameter<T>(BasicTensor<T>::zeros({site.out_features, r}));
   }
   template <Linear L>

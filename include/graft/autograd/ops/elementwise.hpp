@@ -293,8 +293,10 @@ BasicVar<T> gated(kernels::Activation kind, const BasicVar<T>& gate, const Basic
       std::move(y), gate.requires_grad() || up.requires_grad(),
       [gg = gate.grad_ref(), gu = up.grad_ref(), kept_gate, kept_up,
        kind](const BasicTensor<T>& dy) {
-        const auto dgate = dy.unique() ? dy : BasicTensor<T>::empty(dy.shape());
-        const auto dup = BasicTensor<T>::empty(dy.shape());
+        // One gradient may lie where dy does.
+        const auto over = dy.unique() ? dy : BasicTensor<T>::empty(dy.shape());
+        const auto dgate = gg ? over : BasicTensor<T>{};
+        const auto dup = !gu ? BasicTensor<T>{} : gg ? BasicTensor<T>::empty(dy.shape()) : over;
         detail::with_saved(kept_gate, kept_up, [&](const auto* g, const auto* u) {
           kernels::swiglu_backward(kind, g, u, dy.data(), dgate.data(), dup.data(), dy.size());
         });

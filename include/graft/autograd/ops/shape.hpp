@@ -8,6 +8,7 @@
 #include "graft/autograd/ops/broadcast.hpp"
 #include "graft/autograd/ops/common.hpp"
 #include "graft/kernels/sparse.hpp"
+#include "graft/tensor/transposed.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -99,31 +100,11 @@ BasicVar<T> permute(const BasicVar<T>& x, std::initializer_list<int> order) {
                          });
 }
 
-namespace detail {
-
-/// x with its last two axes swapped.
-template <class T>
-BasicTensor<T> swapped(const BasicTensor<T>& x) {
-  Shape shape = x.shape();
-  const int last = shape.rank() - 1;
-  const Index rows = shape[last - 1], cols = shape[last];
-  std::swap(shape[last - 1], shape[last]);
-  auto y = BasicTensor<T>::empty(shape);
-  for (Index i = 0; i < x.size(); i += rows * cols)
-    kernels::transpose(x.data() + i, rows, cols, cols, y.data() + i, rows);
-  return y;
-}
-
-}  // namespace detail
-
 /// The last two axes swapped.
 template <std::floating_point T>
 BasicVar<T> transpose(const BasicVar<T>& x) {
-  if (x.shape().rank() < 2)
-    throw ShapeError(concat("transpose: shape ", x.shape().text(), ", expected two axes or more"));
-  return x.tape().record(
-      detail::swapped(x.value()), x.requires_grad(),
-      [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(detail::swapped(dy)); });
+  return x.tape().record(transposed(x.value()), x.requires_grad(),
+                         [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(transposed(dy)); });
 }
 
 /// Elements [first, first + count) along an axis (negative axes count from the end).

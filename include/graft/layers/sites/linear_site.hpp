@@ -71,6 +71,32 @@ struct ConvGeometry {
   std::vector<Index> kernel;  ///< spatial sizes; empty for a plain linear layer
   Index in_channels = 0;      ///< of the whole layer
   Index groups = 1;
+
+  /// ∏ kernel; 1 of a plain linear layer.
+  Index kernel_elements() const {
+    Index count = 1;
+    for (const Index k : kernel) count *= k;
+    return count;
+  }
+  /// [rows, channels, kernel …], as files hold the weight of a convolution; empty for a plain
+  /// linear layer.
+  Shape weight_shape(Index rows, Index channels) const {
+    if (kernel.empty()) return {};
+    Shape shape{rows, channels};
+    for (const Index k : kernel) shape.append(k);
+    return shape;
+  }
+  /// The same of the frozen weight.
+  Shape weight_shape(Index out_features) const {
+    return weight_shape(out_features, in_channels / groups);
+  }
+  /// The same of a convolution whose kernel is one element.
+  Shape pointwise_shape(Index rows, Index channels) const {
+    if (kernel.empty()) return {};
+    Shape shape{rows, channels};
+    for (std::size_t i = 0; i < kernel.size(); ++i) shape.append(1);
+    return shape;
+  }
 };
 
 /// Place of a matrix in a parameter that stacks those of several experts. Each is a linear site of
