@@ -13,6 +13,7 @@ TEST_CASE("An architecture is found by its model_type, or by its name in GGUF fi
   CHECK(find_architecture("gemma3_text")->is_decoder());
   CHECK_FALSE(find_architecture("t5")->is_decoder());
   CHECK(find_architecture("mamba") == nullptr);
+  REQUIRE(find_gguf_architecture("gemma3") != nullptr);
   CHECK(find_gguf_architecture("gemma3")->type == "gemma3_text");
   CHECK(find_gguf_architecture("bert") == nullptr);
   CHECK(find_gguf_architecture("") == nullptr);
