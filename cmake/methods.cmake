@@ -33,6 +33,8 @@ void add_@family@(MethodRegistry<@scalar@>& registry) { registry.add(@_alias@<@s
 template std::unique_ptr<BasicModel<float>> load<float>(const std::filesystem::path&);
 template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&, const HeadConfig&,
                                                               std::vector<std::string>*);
+template std::unique_ptr<BasicT5<float>> load_t5_classifier<float>(const std::filesystem::path&, const HeadConfig&,
+                                                                  std::vector<std::string>*);
 template std::unique_ptr<BasicCausalModel<float>> load_decoder_classifier<float>(const std::filesystem::path&,
                                                                                 const HeadConfig&,
                                                                                 std::vector<std::string>*);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert | vit]"""
+"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert | vit | t5]"""
 import array
 import json
 import pathlib
@@ -16,7 +16,9 @@ def copy_tokenizer(folder, name):
     tokenizer = pathlib.Path(__file__).parent / "cases" / "tokenizer" / name / "tokenizer.json"
     shutil.copy(tokenizer, folder / "tokenizer.json")
     words = json.loads(tokenizer.read_text(encoding="utf-8"))
-    return 1 + max([*words["model"]["vocab"].values(), *(token["id"] for token in words["added_tokens"])])
+    own = words["model"]["vocab"]
+    ids = own.values() if isinstance(own, dict) else range(len(own))
+    return 1 + max([*ids, *(token["id"] for token in words["added_tokens"])])
 
 
 def llama(folder):
@@ -104,10 +106,33 @@ def vit(folder):
     return config, shapes
 
 
+def t5(folder):
+    vocabulary = copy_tokenizer(folder, "t5")
+    config = {
+        "architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "d_model": HIDDEN, "d_ff": INNER,
+        "d_kv": HIDDEN // HEADS, "num_heads": HEADS, "num_layers": LAYERS, "num_decoder_layers": LAYERS,
+        "feed_forward_proj": "gated-gelu", "is_encoder_decoder": True, "tie_word_embeddings": False,
+        "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 2, "vocab_size": vocabulary, "dtype": "float32",
+    }
+    shapes = {"shared.weight": (vocabulary, HIDDEN), "lm_head.weight": (vocabulary, HIDDEN)}
+    for stack, attentions in (("encoder", ("SelfAttention",)), ("decoder", ("SelfAttention", "EncDecAttention"))):
+        shapes[stack + ".final_layer_norm.weight"] = (HIDDEN,)
+        shapes[stack + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight"] = (32, HEADS)
+        for block in range(LAYERS):
+            for layer, name in enumerate((*attentions, "DenseReluDense")):
+                at = f"{stack}.block.{block}.layer.{layer}."
+                shapes[at + "layer_norm.weight"] = (HIDDEN,)
+                parts = ("wi_0", "wi_1", "wo") if name == "DenseReluDense" else "qkvo"
+                for part in parts:
+                    shapes[f"{at}{name}.{part}.weight"] = {"wo": (HIDDEN, INNER)}.get(
+                        part, (INNER if part in parts[:2] and len(parts) == 3 else HIDDEN, HIDDEN))
+    return config, shapes
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    config, shapes = {"llama": llama, "bert": bert, "vit": vit}[sys.argv[2] if len(sys.argv) > 2 else "llama"](folder)
+    config, shapes = {"llama": llama, "bert": bert, "vit": vit, "t5": t5}[sys.argv[2] if len(sys.argv) > 2 else "llama"](folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
 
     rng = random.Random(1)

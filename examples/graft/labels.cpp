@@ -90,37 +90,10 @@ std::string task_of_architecture(const std::string& name, const std::string& oth
   return otherwise;
 }
 
-namespace {
-
-struct Family {
-  std::string_view type, name;
-  bool decoder;
-};
-constexpr Family kFamilies[] = {
-    {"bert", "Bert", false},  {"roberta", "Roberta", false}, {"distilbert", "DistilBert", false},
-    {"vit", "ViT", false},    {"llama", "Llama", true},      {"mistral", "Mistral", true},
-    {"qwen2", "Qwen2", true}, {"qwen3", "Qwen3", true},      {"gemma3_text", "Gemma3Text", true},
-    {"gpt2", "GPT2", true}};
-
-const Family* family_of(const std::string& model_type) {
-  for (const auto& family : kFamilies)
-    if (family.type == model_type) return &family;
-  return nullptr;
-}
-
-}  // namespace
-
-bool is_decoder(const std::string& model_type) {
-  const auto* family = family_of(model_type);
-  return family != nullptr && family->decoder;
-}
-
-std::string architecture_of_task(const std::string& model_type, const std::string& task) {
-  const auto* family = family_of(model_type);
-  if (family == nullptr) throw graft::ValueError("no architecture for the model " + model_type);
-  const std::string prefix(family->name);
+std::string architecture_of_task(const graft::models::Architecture& model,
+                                 const std::string& task) {
   for (const auto& [name, suffix] : kHeads)
-    if (name == task) return prefix + std::string(suffix);
+    if (name == task) return std::string(model.name) + std::string(suffix);
   throw graft::ValueError("no architecture for the task " + task);
 }
 

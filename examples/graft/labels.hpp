@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "graft/models/architecture.hpp"
 #include "graft/models/pooling.hpp"
 #include "graft/train/metrics.hpp"
 #include "report.hpp"
@@ -34,11 +35,11 @@ struct Classifier {
   std::vector<std::string> drawn;  ///< those that the file does not have
   graft::Index max_tokens = 0;
 };
-/// An encoder, or a decoder whose last token decides.
+/// An encoder, a decoder whose last token decides, or T5.
 /// @throws ValueError for another model
 Classifier load_classifier(const std::filesystem::path& path, graft::Index classes,
                            std::uint64_t seed);
-/// The same with an output a token.
+/// The same with an output a token, of an encoder or T5's.
 Classifier load_tagger(const std::filesystem::path& path, graft::Index classes, std::uint64_t seed);
 /// A vision transformer.
 Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
@@ -49,10 +50,8 @@ Classifier load_with_head(const std::filesystem::path& path, const Labels& label
                           std::uint64_t seed);
 /// "BertForTokenClassification" -> "token-classification"; `otherwise` for an unknown suffix.
 std::string task_of_architecture(const std::string& name, const std::string& otherwise);
-/// "gpt2", "llama" … : a model that predicts tokens.
-bool is_decoder(const std::string& model_type);
-/// "bert", "regression" -> "BertForSequenceClassification"
-std::string architecture_of_task(const std::string& model_type, const std::string& task);
+/// bert, "regression" -> "BertForSequenceClassification"
+std::string architecture_of_task(const graft::models::Architecture& model, const std::string& task);
 
 /// An encoder without a head.
 struct Encoder {

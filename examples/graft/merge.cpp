@@ -187,11 +187,8 @@ void write_config(const fs::path& folder, const Json& config) {
 }
 
 /// The name that a tensor of a file has in a model with a head: "encoder.…" -> "bert.encoder.…".
-std::string name_below_head(const std::string& name, const std::string& model_type,
+std::string name_below_head(const std::string& name, const std::string& body,
                             const std::vector<std::string>& head) {
-  const std::string body = model_type == "gpt2"     ? "transformer"
-                           : is_decoder(model_type) ? "model"
-                                                    : model_type;
   const bool own = name.starts_with(body + ".") ||
                    std::any_of(head.begin(), head.end(), [&](const std::string& module) {
                      return name.starts_with(module + ".");
@@ -209,12 +206,18 @@ std::optional<std::int32_t> padding_of(const graft::text::Tokenizer& tokenizer) 
   return tokenizer.pad_id();
 }
 
+/// What a config.json of a supported model says it is.
+const graft::models::Architecture& architecture_of(const Json& config) {
+  return *graft::models::find_architecture(config.at("model_type").get<std::string>());
+}
+
 /// Fields of config.json that say what the head is for. A decoder's goes by the last token that is
 /// no padding, so Python wants to know that one.
 void describe_head(Json& config, const Labels& labels, const fs::path& source) {
-  const auto type = config.at("model_type").get<std::string>();
-  config["architectures"] = Json::array({architecture_of_task(type, labels.task)});
-  if (is_decoder(type) && (!config.contains("pad_token_id") || config["pad_token_id"].is_null()))
+  const auto& architecture = architecture_of(config);
+  config["architectures"] = Json::array({architecture_of_task(architecture, labels.task)});
+  if (architecture.is_decoder() &&
+      (!config.contains("pad_token_id") || config["pad_token_id"].is_null()))
     if (const auto id = padding_of(load_tokenizer(source))) config["pad_token_id"] = *id;
   Json names = Json::object(), numbers = Json::object();
   auto list = labels.names;
@@ -234,10 +237,10 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   const auto file = graft::io::SafetensorsModel::open(source);
   const bool keep = s.dtype == "auto";
   Json config = graft::io::read_json(source / "config.json");
+  const auto& architecture = architecture_of(config);
   const auto name_of = [&](const std::string& name) {
-    return merged.labels
-               ? name_below_head(name, config.at("model_type").get<std::string>(), merged.added)
-               : name;
+    return merged.labels ? name_below_head(name, std::string(architecture.body), merged.added)
+                         : name;
   };
   const auto is_added = [&](const std::string& name) {
     return std::any_of(merged.added.begin(), merged.added.end(),
@@ -247,8 +250,12 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   std::set<std::string> placed;
   Format common = Format::f32;
   for (const auto& view : file.tensors()) {
-    // A classifier takes the place of the head of a language model.
-    if (merged.labels && view.name.starts_with("lm_head.")) continue;
+    // A classifier takes the place of the head of a language model; T5's of tokens has no decoder.
+    if (merged.labels && (view.name.starts_with("lm_head.") ||
+                          (architecture.family == graft::models::Family::t5 &&
+                           merged.labels->task == "token-classification" &&
+                           name_of(view.name).starts_with("transformer.decoder."))))
+      continue;
     const Format format = keep ? format_of(view.dtype) : kFormats.at(s.dtype);
     const bool is_float =
         view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16;
@@ -302,8 +309,12 @@ void write_from_gguf(const MergeSettings& s, const graft::models::Model& model,
   const auto* llama = llama_config(model);
   if (llama == nullptr)
     throw graft::ValueError(
-        "merge: a GGUF file becomes a folder only if its model is of the LLaMA family; write a "
-        ".gguf file instead");
+        merged.labels
+            ? "merge: a model with a head for labels is written as a folder, and a GGUF file "
+              "becomes a folder only if its model is of the LLaMA family; predict opens model and "
+              "adapter as they are"
+            : "merge: a GGUF file becomes a folder only if its model is of the LLaMA family; write "
+              "a .gguf file instead");
   const auto& c = *llama;
   if (c.rope.type != "default" && !c.rope.type.empty())
     throw graft::ValueError(
@@ -319,10 +330,8 @@ void write_from_gguf(const MergeSettings& s, const graft::models::Model& model,
   const auto biased = [&](const char* module) {
     return weights.contains(concat("model.layers.0.", module, ".bias"));
   };
-  const char* name = c.model_type == "qwen2"   ? "Qwen2"
-                     : c.model_type == "qwen3" ? "Qwen3"
-                                               : "Llama";
-  Json config{{"architectures", Json::array({concat(name, "ForCausalLM")})},
+  const auto* architecture = graft::models::find_architecture(c.model_type);
+  Json config{{"architectures", Json::array({concat(architecture->name, "ForCausalLM")})},
               {"model_type", c.model_type},
               {"vocab_size", c.vocabulary},
               {"hidden_size", c.hidden_size},
@@ -343,6 +352,7 @@ void write_from_gguf(const MergeSettings& s, const graft::models::Model& model,
     config["attention_bias"] = biased("self_attn.q_proj");
     config["mlp_bias"] = biased("mlp.up_proj");
   }
+  if (merged.labels) describe_head(config, *merged.labels, s.model);
   write_config(work, config);
   const auto source = graft::io::GgufFile::open(s.model);
   if (!write_tokenizer(source.metadata(), s.model, work))

@@ -1,5 +1,3 @@
-#include <optional>
-
 #include "files.hpp"
 #include "graft/models/load.hpp"
 #include "labels.hpp"
@@ -7,6 +5,7 @@
 
 namespace cli {
 
+using graft::concat;
 using graft::Index;
 
 namespace {
@@ -25,33 +24,43 @@ std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& pa
 
 namespace {
 
-/// A decoder in a folder, which says of rows what its last token is told; nothing for encoders.
-std::optional<Classifier> load_decoder(const std::filesystem::path& path,
-                                       const graft::models::HeadConfig& head) {
-  const auto config = path / "config.json";
-  if (head.task != graft::models::Task::sequence_classification || !std::filesystem::exists(config))
-    return std::nullopt;
-  const auto document = graft::io::read_json(config);
-  const auto type = graft::io::JsonView(document, config.string()).at("model_type").string();
-  if (!is_decoder(type)) return std::nullopt;
-  Classifier result;
-  auto model = graft::models::load_decoder_classifier<float>(path, head, &result.drawn);
-  result.head = {"score"};
-  result.max_tokens = model->max_positions > 0 ? model->max_positions : Index{1} << 20;
-  result.model = std::move(model);
-  return result;
-}
-
-Classifier load_text_head(const std::filesystem::path& path, graft::models::HeadConfig head) {
+/// A classifier of texts or tokens. GGUF files have decoders, which classify texts.
+Classifier load_text_head(const std::filesystem::path& path,
+                          const graft::models::HeadConfig& head) {
+  using graft::models::Family;
   expect_there(path);
-  if (auto decoder = load_decoder(path, head)) return std::move(*decoder);
+  const bool tokens = head.task == graft::models::Task::token_classification;
+  const auto fits = [&](const graft::models::Architecture& one) {
+    return one.family == Family::bert || one.family == Family::t5 || (one.is_decoder() && !tokens);
+  };
+  auto family = Family::llama;
+  if (std::filesystem::is_directory(path)) {
+    const graft::models::detail::FolderConfig config(path);
+    family =
+        graft::models::detail::expect_architecture(config.architecture, config.type, path, fits)
+            .family;
+  } else if (tokens) {
+    throw graft::ValueError(concat(path.string(), ": a GGUF file is not supported for this task; ",
+                                   graft::models::supported_types(fits), ", in a folder"));
+  }
   Classifier result;
-  auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
-  result.head = {"classifier"};
-  for (const auto& name : result.drawn)
-    if (!name.starts_with("classifier")) result.head.push_back(name);
-  result.max_tokens = model->max_tokens();
-  result.model = std::move(model);
+  result.max_tokens = Index{1} << 20;
+  if (family == Family::bert) {
+    auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
+    result.head = {"classifier"};
+    for (const auto& name : result.drawn)
+      if (!name.starts_with("classifier")) result.head.push_back(name);
+    result.max_tokens = model->max_tokens();
+    result.model = std::move(model);
+  } else if (family == Family::t5) {
+    result.head = {tokens ? "classifier" : "classification_head"};
+    result.model = graft::models::load_t5_classifier<float>(path, head, &result.drawn);
+  } else {
+    auto model = graft::models::load_decoder_classifier<float>(path, head, &result.drawn);
+    result.head = {"score"};
+    if (model->max_positions > 0) result.max_tokens = model->max_positions;
+    result.model = std::move(model);
+  }
   return result;
 }
 

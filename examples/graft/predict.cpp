@@ -36,6 +36,10 @@ Labels labels_of(const PredictSettings& s) {
   if (!s.adapter.empty())
     if (auto labels = load_labels(s.adapter)) return *labels;
   const auto path = fs::path(s.model) / "config.json";
+  if (fs::is_regular_file(s.model))
+    throw graft::ValueError(concat("the classes are not known: ",
+                                   s.adapter.empty() ? "a GGUF file has none; give an --adapter"
+                                                     : s.adapter + " has no labels.json"));
   const auto document = graft::io::read_json(path);
   const graft::io::JsonView json(document, path.string());
   const auto names = json.find("id2label");
@@ -226,8 +230,10 @@ void add_predict(CLI::App& app, Command& run) {
   auto* c = app.add_subcommand("predict", "Label texts, words or images with a trained head");
   auto s = std::make_shared<PredictSettings>();
   c->option_defaults()->always_capture_default();
-  c->add_option("--model", s->model,
-                "Hugging Face folder of an encoder, a decoder or a vision model")
+  c->add_option(
+       "--model", s->model,
+       "Hugging Face folder of an encoder, a decoder, T5 or a vision model; GGUF file of a "
+       "decoder")
       ->required();
   c->add_option("--adapter", s->adapter, "Folder that finetune wrote for a task with labels");
   c->add_option(

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Tasks with labels beside the classification of texts by encoders: by decoders, numbers, tags of words, images;
+# Tasks with labels beside the classification of texts by encoders: by decoders and T5, numbers, tags of words, images;
 # their heads merged into a model that needs no adapter.
 set -eu
 . "${GRAFT_SOURCE_DIR:?}/tests/cli/common.sh"
@@ -19,6 +19,8 @@ PYTHON
 python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" model bert
 python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" eyes vit
 python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" decoder
+python3 "$GRAFT_SOURCE_DIR/tests/tiny_gguf.py" decoder decoder.gguf
+python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" pair t5
 python3 - <<'PYTHON'
 import csv, json, pathlib, random
 config = pathlib.Path("decoder/config.json")  # a base model: nothing says what its head is for
@@ -87,6 +89,48 @@ PYTHON
   "$graft" predict --model saying --data weather.csv --label-column label >saying.csv
   same_labels said.csv saying.csv 60
   expect 2 "'LlamaModel' is not supported" "$graft" generate --model decoder --prompt a
+
+  # The same decoder in a GGUF file, which cannot hold the head.
+  "$graft" predict --model decoder.gguf --adapter said --data weather.csv --label-column label >packed.csv
+  same_labels said.csv packed.csv 60
+  "$graft" finetune --task classification --model decoder.gguf --data weather.csv --output told $settings >told.json
+  check told.json 'd["accuracy_after"] > 0.9 and d["merge_max_rel"] < 1e-4'
+  check told/adapter_config.json 'd["modules_to_save"] == ["score"]'
+  "$graft" merge --model decoder.gguf --adapter told --output telling >/dev/null
+  check telling/config.json 'd["architectures"] == ["LlamaForSequenceClassification"] and d["pad_token_id"] == 2'
+  check telling/config.json 'd["id2label"] == {"0": "bad", "1": "good"}'
+  "$graft" predict --model decoder.gguf --adapter told --data weather.csv >told.csv
+  "$graft" predict --model telling --data weather.csv >telling.csv
+  same_labels told.csv telling.csv 60
+  expect 2 "a head for labels is written as a folder" "$graft" merge --model decoder.gguf --adapter told --output none.gguf
+  expect 2 "a GGUF file has none; give an --adapter" "$graft" predict --model decoder.gguf --data weather.csv
+  expect 2 "GGUF file is not supported for this task; bert" "$graft" finetune --task token-classification \
+    --model decoder.gguf --data tags.jsonl --output none
+
+  # T5 says it by what its decoder makes of the end of a text, or of each token by its encoder alone.
+  "$graft" finetune --task classification --model pair --data weather.csv --output read $settings >read.json
+  check read.json 'd["accuracy_after"] > 0.9 and d["merge_max_rel"] < 1e-4'
+  check read/adapter_config.json 'd["modules_to_save"] == ["classification_head"]'
+  "$graft" merge --model pair --adapter read --output reading >/dev/null
+  check reading/config.json 'd["architectures"] == ["T5ForSequenceClassification"]'
+  "$graft" predict --model pair --adapter read --data weather.csv >read.csv
+  "$graft" predict --model reading --data weather.csv >reading.csv
+  same_labels read.csv reading.csv 60
+  "$graft" finetune --task token-classification --model pair --data tags.jsonl --output marks $settings >marks.json
+  check marks.json 'd["accuracy_after"] > 0.8 > d["accuracy_before"] and d["merge_max_rel"] < 1e-3'
+  check marks/adapter_config.json 'd["modules_to_save"] == ["classifier"]'
+  "$graft" merge --model pair --adapter marks --output marking >/dev/null
+  "$graft" predict --model pair --adapter marks --data tags.jsonl >marks.tsv
+  "$graft" predict --model marking --data tags.jsonl >marking.tsv
+  cmp marks.tsv marking.tsv || fail "T5 with its head merged gives other tags"
+  python3 - <<'PYTHON'
+import json, struct
+for folder, head in (("reading", "classification_head.out_proj"), ("marking", "classifier")):
+    data = open(folder + "/model.safetensors", "rb").read()
+    names = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+    assert head + ".weight" in names and "transformer.shared.weight" in names and "lm_head.weight" not in names, names
+    assert any("decoder" in name for name in names) == (folder == "reading"), names
+PYTHON
 
   # A tag for every word; the same from both kinds of files.
   "$graft" finetune --task token-classification --model model --data tags.jsonl --output tags $settings $gentle >tags.json

@@ -55,7 +55,72 @@ class Gguf {
   fs::path path_;
 };
 
+/// Whole decoders of one layer, of each architecture that GGUF files have.
+fs::path write_decoder(const fs::path& path, const std::string& architecture) {
+  GgufMetadata metadata;
+  metadata.set("general.architecture", architecture);
+  for (const auto& [key, value] : {std::pair{"embedding_length", 8U},
+                                   {"feed_forward_length", 8U},
+                                   {"block_count", 1U},
+                                   {"attention.head_count", 2U},
+                                   {"attention.head_count_kv", 2U},
+                                   {"attention.key_length", 4U}})
+    metadata.set(architecture + "." + key, std::uint32_t{value});
+  std::vector<float> values(8 * 8);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>((5 * i + i * i / 7) % 13) / 10 - 0.5F;
+  std::vector<graft::io::GgufTensorToWrite> tensors;
+  const auto put = [&](const std::string& name, const std::vector<Index>& shape) {
+    const auto count = static_cast<std::size_t>(shape.size() == 1 ? shape[0] : shape[0] * shape[1]);
+    tensors.push_back({name + ".weight", shape, 0, std::as_bytes(std::span(values).first(count))});
+  };
+  put("token_embd", {5, 8});
+  put("output_norm", {8});
+  for (const char* name :
+       {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"})
+    put(graft::concat("blk.0.", name), {8, 8});
+  for (const char* name : {"attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"})
+    put(graft::concat("blk.0.", name), {8});
+  for (const char* name : {"attn_q_norm", "attn_k_norm"}) put(graft::concat("blk.0.", name), {4});
+  graft::io::write_gguf(path, metadata, tensors);
+  return path;
+}
+
 }  // namespace
+
+TEST_CASE("A decoder in a GGUF file is a classifier with a drawn head where it is asked for one") {
+  const std::string architecture = GENERATE("llama", "qwen2", "qwen3", "gemma3");
+  const auto path = write_decoder(
+      fs::temp_directory_path() / graft::concat("graft-classifier-", ::getpid(), ".gguf"),
+      architecture);
+  std::vector<std::string> drawn;
+  const auto model =
+      graft::models::load_decoder_classifier<float>(path, {.classes = 3, .seed = 4}, &drawn);
+  const auto language = graft::models::load<float>(path);
+  CHECK_THROWS_WITH(graft::models::load_decoder_classifier<float>(path, {.classes = 0}),
+                    Catch::Contains("0 classes"));
+  fs::remove(path);
+  CHECK(drawn == std::vector<std::string>{"score"});
+  CHECK(model->sites().linear.back()->path() == "score");
+  CHECK(language->sites().linear.back()->path() == "lm_head");
+  const auto logits = [&](std::vector<std::int32_t> ids, std::vector<unsigned char> mask) {
+    graft::models::Batch batch;
+    batch.batch = 1;
+    batch.seq_len = std::ssize(ids);
+    batch.ids = std::move(ids);
+    batch.mask = std::move(mask);
+    graft::Tape tape({.gradients = false, .training = false});
+    return model->logits(tape, batch).value().clone();
+  };
+  const auto whole = logits({1, 4, 2}, {});
+  CHECK(whole.shape() == graft::Shape{1, 3});
+  const auto padded = logits({1, 4, 2, 0, 0}, {1, 1, 1, 0, 0});
+  const auto shorter = logits({1, 4}, {});
+  for (Index i = 0; i < 3; ++i) {
+    CHECK(padded[i] == Approx(whole[i]));
+    CHECK(shorter[i] != Approx(whole[i]));
+  }
+}
 
 TEST_CASE("Rotary settings of a GGUF file are read, or refused by the name of the field") {
   Gguf file;
@@ -102,6 +167,54 @@ TEST_CASE("Rotary settings of a GGUF file are read, or refused by the name of th
     refused(yarn(key, -1), whole.c_str());
     if (key != std::string_view("scaling.factor")) refused(yarn(key, 0), whole.c_str());
   }
+}
+
+TEST_CASE("Rotary settings of a config.json are read, or refused by the name of the field") {
+  const auto rope = [](const char* type, const std::string& key, const Json& value,
+                       const Json& top = {{"max_position_embeddings", 64}}) {
+    Json config = top;
+    config["rope_parameters"] = {{"rope_type", type}};
+    auto& parameters = config["rope_parameters"];
+    if (std::string_view(type) == "longrope")
+      parameters["short_factor"] = parameters["long_factor"] = {1.0, 2.0};
+    if (!key.empty()) parameters[key] = value;
+    return detail::rope_config(JsonView(config, "config.json"), 4);
+  };
+  CHECK(rope("yarn", "factor", 4).factor == 4);
+  CHECK(rope("yarn", "mscale", 0).table_scale == 1);
+  CHECK(rope("llama3", "low_freq_factor", 2).low_frequency_factor == 2);
+  CHECK(rope("longrope", "long_factor", {3, 4}).long_divisors == std::vector<double>{3, 4});
+  CHECK(rope("default", "factor", -1).type == "default");  // plays no part there
+
+  using Catch::Contains;
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  const std::pair<const char*, const char*> positive[] = {
+      {"default", "rope_theta"},
+      {"linear", "factor"},
+      {"dynamic", "factor"},
+      {"llama3", "factor"},
+      {"llama3", "low_freq_factor"},
+      {"llama3", "high_freq_factor"},
+      {"yarn", "beta_fast"},
+      {"yarn", "beta_slow"},
+      {"yarn", "factor"},
+      {"yarn", "original_max_position_embeddings"}};
+  for (const auto& [type, key] : positive)
+    for (const double value : {0.0, -1.0, kInfinite, kNan})
+      CHECK_THROWS_WITH(rope(type, key, value),
+                        Contains(std::string("rope_parameters.") + key) && Contains("above 0"));
+  for (const char* key : {"mscale", "mscale_all_dim", "attention_factor"})
+    CHECK_THROWS_WITH(rope("yarn", key, kInfinite), Contains(key) && Contains("a finite number"));
+  for (const double value : {0.0, kNan})
+    CHECK_THROWS_WITH(rope("longrope", "short_factor", {1, value}), Contains("short_factor"));
+  CHECK_THROWS_WITH(rope("llama3", "high_freq_factor", 1), Contains("above the low_freq_factor"));
+  CHECK_THROWS_WITH(rope("yarn", "", {}, Json::object()),
+                    Contains("neither original_max_position_embeddings"));
+  const Json one{{"max_position_embeddings", 64}, {"original_max_position_embeddings", 1}};
+  CHECK_THROWS_WITH(rope("longrope", "factor", 2, one), Contains("no finite attention_factor"));
+  for (const char* key : {"rope_theta", "original_max_position_embeddings"})
+    CHECK_THROWS_WITH(rope("default", "", {}, {{key, 0}}), Contains(key) && Contains("above 0"));
 }
 
 TEST_CASE("A decoder is a classifier where its class says so, or where it is asked for one") {

@@ -108,6 +108,22 @@ TEST_CASE("Unknown characters are dropped, replaced, fused or spelled in bytes")
         Strings{"a", "<0xC3>", "<0xA9>"});
 }
 
+TEST_CASE("A vocabulary may do without the unknown token until a character is unknown") {
+  const Vocabulary vocabulary = vocabulary_of({"a", "b", "ab"});
+  BpeOptions options;
+  for (const char* name : {"<unk>", ""}) {
+    options.unk_token = name;
+    for (const bool byte_level : {false, true}) {
+      options.byte_level = byte_level;
+      const BpeModel model(vocabulary, {{"a", "b"}}, options);
+      CHECK(tokens_of(model, vocabulary, "ab") == std::vector<std::string>{"ab"});
+      CHECK_THROWS_WITH(
+          tokens_of(model, vocabulary, "axb"),
+          Catch::Contains(graft::concat("which lacks the unknown token '", name, "'")));
+    }
+  }
+}
+
 TEST_CASE("Words that are tokens stay whole if merges may be ignored") {
   const Vocabulary vocabulary = vocabulary_of({"a", "b", "ab", "abb"});
   BpeOptions options;

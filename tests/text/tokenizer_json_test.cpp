@@ -79,7 +79,7 @@ TEST_CASE("Complaints name the file and the field") {
   CHECK_THAT(broken("/model/merges", "[\"a z\"]"), Contains("'z'"));
   CHECK_THAT(broken("/model/type", "\"Magic\""), Contains("Magic") && Contains("WordPiece"));
   CHECK_THAT(broken("/model/dropout", "0.1"), Contains("model.dropout"));
-  CHECK_THAT(broken("/model/unk_token", "\"<unk>\""), Contains("<unk>"));
+  CHECK_THAT(broken("/model/unk_token", "7"), Contains("model.unk_token"));
   CHECK_THAT(broken("/normalizer/type", "\"Magic\""),
              Contains("field 'normalizer'") && Contains("Magic") && Contains("NFKC"));
   CHECK_THAT(
@@ -170,6 +170,25 @@ TEST_CASE("Words, scripts and fixed lengths are cut as tokenizer.json says") {
   CHECK_THROWS_WITH(ids(words, "ab abc"), Catch::Contains("unknown token '<u>'"));
   document["model"].erase("unk_token");
   CHECK_THROWS_WITH(ids(words, "ab"), Catch::Contains("key 'type' is missing"));
+}
+
+TEST_CASE("Pieces and merges may lack the unknown token until it is needed, as words may") {
+  auto document = base();
+  document.erase("post_processor");
+  document.erase("decoder");
+  document["normalizer"] = nullptr;
+  document["pre_tokenizer"] = Json::parse(R"({"type": "Whitespace"})");
+  document["added_tokens"] = Json::parse(R"([{"id": 5, "content": "<u>", "special": true}])");
+  for (
+      const char* model :
+      {R"({"type": "BPE", "unk_token": "<u>", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]})",
+       R"({"type": "WordPiece", "unk_token": "<u>", "vocab": {"a": 0, "##b": 1, "ab": 2}})"}) {
+    document["model"] = Json::parse(model);
+    const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+    CHECK(tokenizer.encode("ab <u> a") == std::vector<std::int32_t>{2, 5, 0});
+    // That of the added tokens is none of the model's.
+    CHECK_THROWS_WITH(tokenizer.encode("ab axb"), Catch::Contains("unknown token '<u>'"));
+  }
 }
 
 TEST_CASE("A CTC decoder drops repeats and blanks and writes the gaps between words") {

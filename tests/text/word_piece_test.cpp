@@ -42,8 +42,10 @@ TEST_CASE("The longest word counts in characters") {
   CHECK(split("\u00E9\u00E9\u00E9\u00E9", options) == Strings{"[UNK]"});
 }
 
-TEST_CASE("A vocabulary without the unknown token is refused") {
+TEST_CASE("A vocabulary may do without the unknown token until a word cannot be spelled") {
   WordPieceOptions options;
   options.unk_token = "<unk>";
-  CHECK_THROWS_WITH(split("x", options), Catch::Contains("<unk>"));
+  CHECK(split("unaffable", options) == Strings{"unaff", "##able"});
+  CHECK_THROWS_WITH(split("unaffx", options),
+                    Catch::Contains("lacks 'unaffx' and the unknown token '<unk>'"));
 }

@@ -44,7 +44,7 @@ template <std::floating_point T>
 class WeightsWithHead final : public BasicWeights<T> {
  public:
   /// `names`: the layers that may be drawn, with or without a bias.
-  WeightsWithHead(const SafetensorsWeights<T>& file, std::vector<std::string> names,
+  WeightsWithHead(const BasicWeights<T>& file, std::vector<std::string> names,
                   const HeadConfig& head, bool biases = true)
       : file_(&file),
         names_(std::move(names)),
@@ -53,11 +53,14 @@ class WeightsWithHead final : public BasicWeights<T> {
         biases_(biases) {}
 
   bool has(const std::string& name) const override { return file_->has(name); }
+  bool fits(const std::string& name, const Shape& shape) const override {
+    return file_->fits(name, shape);
+  }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     return file_->tensor(name, shape);
   }
   BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
-    if (file_->has(name + ".weight", {out, in}) ||
+    if (file_->fits(name + ".weight", {out, in}) ||
         std::find(names_.begin(), names_.end(), name) == names_.end())
       return file_->linear(name, out, in);
     drawn_.push_back(name);
@@ -72,7 +75,7 @@ class WeightsWithHead final : public BasicWeights<T> {
   const std::vector<std::string>& drawn() const { return drawn_; }
 
  private:
-  const SafetensorsWeights<T>* file_;
+  const BasicWeights<T>* file_;
   std::vector<std::string> names_;
   mutable TorchGenerator generator_;
   double deviation_;

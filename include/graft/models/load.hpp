@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "graft/io/json.hpp"
+#include "graft/models/architecture.hpp"
 #include "graft/models/bert.hpp"
 #include "graft/models/gemma3.hpp"
 #include "graft/models/gpt2.hpp"
@@ -43,10 +44,25 @@ inline kernels::Activation activation_named(const io::JsonView& config, const ch
   return activation_of(config, key, config.string_or(key, otherwise));
 }
 
+/// The number `key`, if it is there. @throws IoError for one that is not finite or not above 0
+inline double positive_or(const io::JsonView& json, const char* key, double otherwise) {
+  const double value = json.number_or(key, otherwise);
+  if (json.has(key) && !(std::isfinite(value) && value > 0))
+    json.at(key).fail(concat("expected a finite number above 0, found ", value));
+  return value;
+}
+/// The same for any finite number.
+inline double finite_or(const io::JsonView& json, const char* key, double otherwise) {
+  const double value = json.number_or(key, otherwise);
+  if (json.has(key) && !std::isfinite(value))
+    json.at(key).fail(concat("expected a finite number, found ", value));
+  return value;
+}
+
 /// Adds what `p`, an object of rotary settings, says to `rope`.
 /// @throws IoError for a type that is not known, or values that the type cannot have
 inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
-  rope.theta = p.number_or("rope_theta", rope.theta);
+  rope.theta = positive_or(p, "rope_theta", rope.theta);
   const char* key = p.has("rope_type") ? "rope_type" : "type";
   rope.type = p.string_or(key, "default");
   if (rope.type == "default") return;
@@ -57,30 +73,44 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
                           "' is not supported; default, linear, dynamic, llama3, yarn and longrope "
                           "are"));
   rope.original_positions =
-      p.number_or("original_max_position_embeddings", rope.original_positions);
+      positive_or(p, "original_max_position_embeddings", rope.original_positions);
+  if ((yarn || longrope || rope.type == "llama3") && !(rope.original_positions > 0))
+    p.fail("neither original_max_position_embeddings nor max_position_embeddings is there");
   rope.factor =
-      p.number_or("factor", yarn || longrope ? rope.max_positions / rope.original_positions : 1);
+      positive_or(p, "factor", yarn || longrope ? rope.max_positions / rope.original_positions : 1);
   if (!(rope.factor > 0)) p.fail(concat("a factor of ", rope.factor));
-  rope.low_frequency_factor = p.number_or("low_freq_factor", 1);
-  rope.high_frequency_factor = p.number_or("high_freq_factor", 4);
-  rope.fast_rotations = p.number_or("beta_fast", 32);
-  rope.slow_rotations = p.number_or("beta_slow", 1);
+  rope.low_frequency_factor = positive_or(p, "low_freq_factor", 1);
+  rope.high_frequency_factor = positive_or(p, "high_freq_factor", 4);
+  if (rope.type == "llama3" && !(rope.high_frequency_factor > rope.low_frequency_factor))
+    p.fail(concat("a high_freq_factor of ", rope.high_frequency_factor,
+                  ", expected one above the low_freq_factor, ", rope.low_frequency_factor));
+  rope.fast_rotations = positive_or(p, "beta_fast", 32);
+  rope.slow_rotations = positive_or(p, "beta_slow", 1);
   rope.truncate = p.boolean_or("truncate", true);
   double table_scale = 1;
   if (yarn) {
     const auto grown = [&](double m) {
       return rope.factor <= 1 ? 1 : 0.1 * m * std::log(rope.factor) + 1;
     };
-    const double all = p.number_or("mscale_all_dim", 0), own = p.number_or("mscale", 0);
+    const double all = finite_or(p, "mscale_all_dim", 0), own = finite_or(p, "mscale", 0);
     table_scale = all != 0 && own != 0 ? grown(own) / grown(all) : grown(1);
   }
   if (longrope) {
     if (rope.factor > 1)
       table_scale = std::sqrt(1 + std::log(rope.factor) / std::log(rope.original_positions));
-    rope.short_divisors = p.at("short_factor").numbers();
-    rope.long_divisors = p.at("long_factor").numbers();
+    const auto divisors = [&](const char* name) {
+      const auto list = p.at(name);
+      auto values = list.numbers();
+      for (const double d : values)
+        if (!(std::isfinite(d) && d > 0))
+          list.fail(concat("expected finite numbers above 0, found ", d));
+      return values;
+    };
+    rope.short_divisors = divisors("short_factor");
+    rope.long_divisors = divisors("long_factor");
   }
-  rope.table_scale = p.number_or("attention_factor", table_scale);
+  if (!std::isfinite(table_scale)) p.fail("its values give no finite attention_factor");
+  rope.table_scale = finite_or(p, "attention_factor", table_scale);
 }
 
 /// Rotary settings of a config.json: transformers 5 keeps them in rope_parameters, older ones at
@@ -88,10 +118,10 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
 inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
   RopeConfig rope;
   rope.dim = dim;
-  rope.theta = config.number_or("rope_theta", 10000);
-  rope.max_positions = config.number_or("max_position_embeddings", 0);
+  rope.theta = positive_or(config, "rope_theta", 10000);
+  rope.max_positions = finite_or(config, "max_position_embeddings", 0);
   rope.original_positions =
-      config.number_or("original_max_position_embeddings", rope.max_positions);
+      positive_or(config, "original_max_position_embeddings", rope.max_positions);
   if (const auto parameters = config.find("rope_parameters"))
     read_rope(*parameters, rope);
   else if (const auto scaling = config.find("rope_scaling"))
@@ -185,7 +215,8 @@ inline LlamaConfig llama_config(const io::JsonView& json, Index classes = 0) {
   config.kv_heads = static_cast<Index>(json.integer_or("num_key_value_heads", config.heads));
   config.head_dim =
       static_cast<Index>(json.integer_or("head_dim", config.hidden_size / config.heads));
-  config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
+  config.max_positions =
+      static_cast<Index>(json.integer_or("max_position_embeddings", 0, 0, 1 << 30));
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.rope = rope_config(json, config.head_dim);
   config.tied_head = json.boolean_or("tie_word_embeddings", false);
@@ -269,9 +300,27 @@ inline VitConfig vit_config(const io::JsonView& json) {
   return config;
 }
 
-inline T5Config t5_config(const io::JsonView& json) {
+/// @param head  of a classifier; null: what the class of the model says, a language model or a
+/// classifier
+inline T5Config t5_config(const io::JsonView& json, const HeadConfig* head = nullptr) {
   T5Config config;
-  check_class(json, {"ForConditionalGeneration", "WithLMHeadModel"});
+  const auto is_class = [&](std::string_view end) {
+    const auto names = json.strings_or("architectures", {});
+    return std::any_of(names.begin(), names.end(),
+                       [&](const std::string& name) { return name.ends_with(end); });
+  };
+  static constexpr std::string_view kTexts = "ForSequenceClassification",
+                                    kTokens = "ForTokenClassification";
+  if (head != nullptr) {
+    check_class(json, {"ForConditionalGeneration", "WithLMHeadModel", kTexts, kTokens, "Model"});
+    config.task = head->task;
+    config.classes = head->classes;
+  } else {
+    check_class(json, {"ForConditionalGeneration", "WithLMHeadModel", kTexts, kTokens});
+    if (is_class(kTokens)) config.task = Task::token_classification;
+    if (is_class(kTexts) || is_class(kTokens)) config.classes = class_count(json);
+  }
+  config.problem = problem_of(json);
   config.vocabulary = size_of(json, "vocab_size");
   config.hidden_size = size_of(json, "d_model");
   config.head_dim = size_of(json, "d_kv");
@@ -284,6 +333,7 @@ inline T5Config t5_config(const io::JsonView& json) {
   config.max_distance = static_cast<Index>(json.integer_or("relative_attention_max_distance", 128));
   config.start_token = static_cast<std::int32_t>(json.integer_or("decoder_start_token_id", 0));
   config.padding_id = static_cast<std::int32_t>(json.integer_or("pad_token_id", 0));
+  config.end_token = static_cast<std::int32_t>(json.integer_or("eos_token_id", 1));
   config.norm_eps = json.number_or("layer_norm_epsilon", 1e-6);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);
   config.scale_output = json.boolean_or("scale_decoder_outputs", config.tied_head);
@@ -317,7 +367,8 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   config.heads = size_of(json, "num_attention_heads");
   config.kv_heads = size_of(json, "num_key_value_heads");
   config.head_dim = size_of(json, "head_dim");
-  config.max_positions = static_cast<Index>(json.integer_or("max_position_embeddings", 0));
+  config.max_positions =
+      static_cast<Index>(json.integer_or("max_position_embeddings", 0, 0, 1 << 30));
   config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
   config.query_scalar = json.number_or("query_pre_attn_scalar", 256);
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
@@ -327,8 +378,8 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
     config.full_attention = gemma_full_layers(
         config.layers, static_cast<Index>(json.integer_or("sliding_window_pattern", 6)));
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
-  config.full_rope.theta = json.number_or("rope_theta", 1e6);
-  config.sliding_rope.theta = json.number_or("rope_local_base_freq", 1e4);
+  config.full_rope.theta = positive_or(json, "rope_theta", 1e6);
+  config.sliding_rope.theta = positive_or(json, "rope_local_base_freq", 1e4);
   for (auto* rope : {&config.full_rope, &config.sliding_rope})
     rope->max_positions = rope->original_positions = static_cast<double>(config.max_positions);
   if (const auto rope = json.find("rope_parameters")) {
@@ -339,9 +390,7 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
     read("full_attention", config.full_rope);
     read("sliding_attention", config.sliding_rope);
   } else if (const auto scaling = json.find("rope_scaling")) {
-    const double theta = config.full_rope.theta;
     read_rope(*scaling, config.full_rope);
-    config.full_rope.theta = scaling->number_or("rope_theta", theta);
   }
   return config;
 }
@@ -492,6 +541,104 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   return config;
 }
 
+/// config.json of a folder, with the architecture that it names.
+struct FolderConfig {
+  /// @throws ValueError for no folder; IoError that names the file and what is wrong
+  explicit FolderConfig(const std::filesystem::path& path)
+      : document(read(path)),
+        json(document, (path / "config.json").string()),
+        type(json.at("model_type").string()),
+        architecture(find_architecture(type)) {}
+  FolderConfig(const FolderConfig&) = delete;
+  FolderConfig& operator=(const FolderConfig&) = delete;
+
+  const io::Json document;
+  const io::JsonView json;
+  const std::string type;
+  const Architecture* architecture;  ///< null: not supported
+
+ private:
+  static io::Json read(const std::filesystem::path& path) {
+    if (!std::filesystem::is_directory(path))
+      throw ValueError(concat(path.string(), ": no folder with config.json and safetensors"));
+    return io::read_json(path / "config.json");
+  }
+};
+/// @throws ValueError if there is no architecture, or one that does not fit
+template <class Fits>
+const Architecture& expect_architecture(const Architecture* found, const std::string& name,
+                                        const std::filesystem::path& path, const Fits& fits) {
+  if (found != nullptr && fits(*found)) return *found;
+  throw ValueError(concat(path.string(), ": architecture '", name,
+                          "' is not supported for this task; ", supported_types(fits)));
+}
+inline std::vector<std::string> prefixes(const Architecture& architecture) {
+  return {std::string(architecture.body) + "."};
+}
+
+/// A decoder, null for another family. @param classes  of a classifier, see decoder_head
+template <std::floating_point T>
+std::unique_ptr<BasicCausalModel<T>> decoder(const Architecture& architecture,
+                                             const io::JsonView& json,
+                                             const BasicWeights<T>& weights, Index classes = 0) {
+  if (architecture.family == Family::llama)
+    return std::make_unique<BasicLlama<T>>(llama_config(json, classes), weights);
+  if (architecture.family == Family::gemma3)
+    return std::make_unique<BasicGemma3<T>>(gemma3_config(json, classes), weights);
+  if (architecture.family == Family::gpt2)
+    return std::make_unique<BasicGpt2<T>>(gpt2_config(json, classes), weights);
+  return nullptr;
+}
+
+/// The decoder in a GGUF file. @param head  of a classifier; null: a language model
+/// @param drawn  takes the paths of layers that were drawn
+/// @throws ValueError for an architecture that is not supported
+template <std::floating_point T>
+std::unique_ptr<BasicCausalModel<T>> gguf_decoder(const std::filesystem::path& path,
+                                                  const HeadConfig* head = nullptr,
+                                                  std::vector<std::string>* drawn = nullptr) {
+  auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
+  const std::string name = file->metadata().get_string("general.architecture");
+  const auto* architecture = find_gguf_architecture(name);
+  if (architecture == nullptr)
+    throw ValueError(concat(path.string(), ": architecture '", name, "' is not supported"));
+  const bool gemma = architecture->family == Family::gemma3;
+  const auto rename = [gemma](const std::string& tensor) { return gguf_name(tensor, gemma); };
+  const ClassifierHead classifier{head == nullptr ? 0 : head->classes};
+  const auto build = [&](const BasicWeights<T>& weights,
+                         auto config) -> std::unique_ptr<BasicCausalModel<T>> {
+    config.classifier = classifier;
+    if constexpr (std::is_same_v<decltype(config), Gemma3Config>)
+      return std::make_unique<BasicGemma3<T>>(config, weights);
+    else
+      return std::make_unique<BasicLlama<T>>(config, weights);
+  };
+  const auto open = [&](auto config, const std::function<Index(const std::string&)>& head_rows) {
+    const GgufWeights<T> weights(file, rename, head_rows);
+    if (head == nullptr) return build(weights, config);
+    const WeightsWithHead<T> with(weights, {"score"}, *head, false);
+    auto model = build(with, config);
+    if (drawn != nullptr) *drawn = with.drawn();
+    return model;
+  };
+  std::unique_ptr<BasicCausalModel<T>> model;
+  if (gemma) {
+    model = open(gemma3_config(*file), [](const std::string&) -> Index { return 0; });
+  } else {
+    const auto config = llama_config(*file, name);
+    const bool reordered = name == "llama";
+    model = open(config, [rows = config.head_dim, reordered](const std::string& tensor) -> Index {
+      return reordered && (tensor.find("self_attn.q_proj") != std::string::npos ||
+                           tensor.find("self_attn.k_proj") != std::string::npos)
+                 ? rows
+                 : 0;
+    });
+  }
+  // Metadata and rows that were copied need no memory any more.
+  file->release();
+  return model;
+}
+
 }  // namespace detail
 
 /// Opens an encoder (BERT, RoBERTa, DistilBERT) from a Hugging Face folder with a head for a task.
@@ -503,20 +650,16 @@ template <std::floating_point T>
 std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
                                            const HeadConfig& head,
                                            std::vector<std::string>* drawn = nullptr) {
-  if (!std::filesystem::is_directory(path))
-    throw ValueError(concat(path.string(), ": no folder with config.json and safetensors"));
-  const auto document = io::read_json(path / "config.json");
-  const io::JsonView json(document, (path / "config.json").string());
-  const std::string type = json.at("model_type").string();
-  if (type != "bert" && type != "roberta" && type != "distilbert")
-    throw ValueError(concat(path.string(), ": architecture '", type,
-                            "' is not supported for this task; bert, roberta and distilbert are"));
-  auto config = detail::bert_config(json);
+  const detail::FolderConfig folder(path);
+  const auto& architecture =
+      detail::expect_architecture(folder.architecture, folder.type, path,
+                                  [](const auto& one) { return one.family == Family::bert; });
+  auto config = detail::bert_config(folder.json);
   config.task = head.task;
   config.classes = head.classes;
-  const SafetensorsWeights<T> file(path, {type + "."});
+  const SafetensorsWeights<T> file(path, detail::prefixes(architecture));
   const WeightsWithHead<T> weights(file,
-                                   {type + ".pooler.dense", "pre_classifier", "classifier",
+                                   {folder.type + ".pooler.dense", "pre_classifier", "classifier",
                                     "classifier.dense", "classifier.out_proj"},
                                    head);
   auto model = std::make_unique<BasicBert<T>>(config, weights);
@@ -524,9 +667,32 @@ std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
   return model;
 }
 
-/// Opens a decoder (LLaMA, Mistral, Qwen2, Qwen3, Gemma 3, GPT-2) from a Hugging Face folder as a
-/// classifier of rows; its head is drawn where the file lacks it (that of a language model or of a
-/// bare one) or has it for another number of classes.
+/// Opens T5 from a Hugging Face folder as a classifier of texts or of tokens, whose head is drawn
+/// where the file lacks it or has it for another number of classes.
+/// @param drawn  takes the paths of layers that were drawn
+/// @throws IoError that names the file and what is wrong; ValueError for another architecture, or
+/// no class
+template <std::floating_point T>
+std::unique_ptr<BasicT5<T>> load_t5_classifier(const std::filesystem::path& path,
+                                               const HeadConfig& head,
+                                               std::vector<std::string>* drawn = nullptr) {
+  if (head.classes < 1) throw ValueError(concat("a classifier of ", head.classes, " classes"));
+  const detail::FolderConfig folder(path);
+  const auto& architecture =
+      detail::expect_architecture(folder.architecture, folder.type, path,
+                                  [](const auto& one) { return one.family == Family::t5; });
+  const SafetensorsWeights<T> file(path, detail::prefixes(architecture));
+  const WeightsWithHead<T> weights(
+      file, {"classification_head.dense", "classification_head.out_proj", "classifier"}, head);
+  auto model = std::make_unique<BasicT5<T>>(detail::t5_config(folder.json, &head), weights);
+  if (drawn != nullptr) *drawn = weights.drawn();
+  return model;
+}
+
+/// Opens a decoder (LLaMA, Mistral, Qwen2, Qwen3, Gemma 3, GPT-2 from a Hugging Face folder; LLaMA,
+/// Qwen2, Qwen3, Gemma 3 from a GGUF file) as a classifier of rows; its head is drawn where the
+/// file lacks it (that of a language model or of a bare one) or has it for another number of
+/// classes.
 /// @param drawn  takes the paths of layers that were drawn
 /// @throws IoError that names the file and what is wrong; ValueError for another architecture, or
 /// no class
@@ -535,25 +701,13 @@ std::unique_ptr<BasicCausalModel<T>> load_decoder_classifier(
     const std::filesystem::path& path, const HeadConfig& head,
     std::vector<std::string>* drawn = nullptr) {
   if (head.classes < 1) throw ValueError(concat("a classifier of ", head.classes, " classes"));
-  const auto document = io::read_json(path / "config.json");
-  const io::JsonView json(document, (path / "config.json").string());
-  const std::string type = json.at("model_type").string();
-  const SafetensorsWeights<T> file(path, {type == "gpt2" ? "transformer." : "model."});
+  if (!std::filesystem::is_directory(path)) return detail::gguf_decoder<T>(path, &head, drawn);
+  const detail::FolderConfig folder(path);
+  const auto& architecture = detail::expect_architecture(
+      folder.architecture, folder.type, path, [](const auto& one) { return one.is_decoder(); });
+  const SafetensorsWeights<T> file(path, detail::prefixes(architecture));
   const WeightsWithHead<T> weights(file, {"score"}, head, false);
-  const auto open = [&]<class Opened>(auto config, Opened*) {
-    return std::make_unique<Opened>(config, weights);
-  };
-  std::unique_ptr<BasicCausalModel<T>> model;
-  if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
-    model = open(detail::llama_config(json, head.classes), static_cast<BasicLlama<T>*>(nullptr));
-  else if (type == "gpt2")
-    model = open(detail::gpt2_config(json, head.classes), static_cast<BasicGpt2<T>*>(nullptr));
-  else if (type == "gemma3_text")
-    model = open(detail::gemma3_config(json, head.classes), static_cast<BasicGemma3<T>*>(nullptr));
-  else
-    throw ValueError(concat(path.string(), ": architecture '", type,
-                            "' is not supported for this task; llama, mistral, qwen2, qwen3, "
-                            "gemma3_text and gpt2 are"));
+  auto model = detail::decoder<T>(architecture, folder.json, weights, head.classes);
   if (drawn != nullptr) *drawn = weights.drawn();
   return model;
 }
@@ -566,17 +720,13 @@ template <std::floating_point T>
 std::unique_ptr<BasicVit<T>> load_image_classifier(const std::filesystem::path& path,
                                                    const HeadConfig& head,
                                                    std::vector<std::string>* drawn = nullptr) {
-  if (!std::filesystem::is_directory(path))
-    throw ValueError(concat(path.string(), ": no folder with config.json and safetensors"));
-  const auto document = io::read_json(path / "config.json");
-  const io::JsonView json(document, (path / "config.json").string());
-  const std::string type = json.at("model_type").string();
-  if (type != "vit")
-    throw ValueError(concat(path.string(), ": architecture '", type,
-                            "' is not supported for this task; vit is"));
-  auto config = detail::vit_config(json);
+  const detail::FolderConfig folder(path);
+  const auto& architecture =
+      detail::expect_architecture(folder.architecture, folder.type, path,
+                                  [](const auto& one) { return one.family == Family::vit; });
+  auto config = detail::vit_config(folder.json);
   config.classes = head.classes;
-  const SafetensorsWeights<T> file(path, {"vit."});
+  const SafetensorsWeights<T> file(path, detail::prefixes(architecture));
   const WeightsWithHead<T> weights(file, {"classifier"}, head);
   auto model = std::make_unique<BasicVit<T>>(config, weights);
   if (drawn != nullptr) *drawn = weights.drawn();
@@ -589,56 +739,22 @@ std::unique_ptr<BasicVit<T>> load_image_classifier(const std::filesystem::path& 
 /// not supported.
 template <std::floating_point T>
 std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
-  if (std::filesystem::is_directory(path)) {
-    const auto document = io::read_json(path / "config.json");
-    const io::JsonView json(document, (path / "config.json").string());
-    const std::string type = json.at("model_type").string();
-    if (type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3")
-      return std::make_unique<BasicLlama<T>>(detail::llama_config(json),
-                                             SafetensorsWeights<T>(path));
-    if (type == "gpt2")
-      return std::make_unique<BasicGpt2<T>>(detail::gpt2_config(json),
-                                            SafetensorsWeights<T>(path, {"transformer."}));
-    if (type == "gemma3_text")
-      return std::make_unique<BasicGemma3<T>>(detail::gemma3_config(json),
-                                              SafetensorsWeights<T>(path));
-    if (type == "bert" || type == "roberta" || type == "distilbert")
-      return std::make_unique<BasicBert<T>>(detail::bert_config(json),
-                                            SafetensorsWeights<T>(path, {type + "."}));
-    if (type == "vit")
-      return std::make_unique<BasicVit<T>>(detail::vit_config(json),
-                                           SafetensorsWeights<T>(path, {"vit."}));
-    if (type == "t5")
-      return std::make_unique<BasicT5<T>>(detail::t5_config(json), SafetensorsWeights<T>(path));
-    json.at("model_type").fail(concat("architecture '", type, "' is not supported"));
+  if (!std::filesystem::is_directory(path)) return detail::gguf_decoder<T>(path);
+  const detail::FolderConfig folder(path);
+  const auto& json = folder.json;
+  if (folder.architecture == nullptr)
+    json.at("model_type").fail(concat("architecture '", folder.type, "' is not supported"));
+  const SafetensorsWeights<T> weights(path, detail::prefixes(*folder.architecture));
+  switch (folder.architecture->family) {
+    case Family::bert:
+      return std::make_unique<BasicBert<T>>(detail::bert_config(json), weights);
+    case Family::vit:
+      return std::make_unique<BasicVit<T>>(detail::vit_config(json), weights);
+    case Family::t5:
+      return std::make_unique<BasicT5<T>>(detail::t5_config(json), weights);
+    default:
+      return detail::decoder<T>(*folder.architecture, json, weights);
   }
-  auto file = std::make_shared<const io::GgufFile>(io::GgufFile::open(path));
-  // Metadata and rows that were copied need no memory any more.
-  const auto built = [&file](std::unique_ptr<BasicModel<T>> model) {
-    file->release();
-    return model;
-  };
-  const std::string architecture = file->metadata().get_string("general.architecture");
-  if (architecture == "llama" || architecture == "qwen2" || architecture == "qwen3") {
-    const auto config = detail::llama_config(*file, architecture);
-    const auto head_rows = [head = config.head_dim,
-                            architecture](const std::string& name) -> Index {
-      if (architecture != "llama") return 0;
-      return name.find("self_attn.q_proj") != std::string::npos ||
-                     name.find("self_attn.k_proj") != std::string::npos
-                 ? head
-                 : 0;
-    };
-    const auto rename = [](const std::string& name) { return detail::gguf_name(name); };
-    return built(std::make_unique<BasicLlama<T>>(config, GgufWeights<T>(file, rename, head_rows)));
-  }
-  if (architecture == "gemma3") {
-    const auto rename = [](const std::string& name) { return detail::gguf_name(name, true); };
-    return built(std::make_unique<BasicGemma3<T>>(
-        detail::gemma3_config(*file),
-        GgufWeights<T>(file, rename, [](const std::string&) -> Index { return 0; })));
-  }
-  throw ValueError(concat(path.string(), ": architecture '", architecture, "' is not supported"));
 }
 
 #ifdef GRAFT_METHODS_COMPILED
@@ -646,6 +762,8 @@ extern template std::unique_ptr<BasicModel<float>> load<float>(const std::filesy
 extern template std::unique_ptr<BasicBert<float>> load_encoder<float>(const std::filesystem::path&,
                                                                       const HeadConfig&,
                                                                       std::vector<std::string>*);
+extern template std::unique_ptr<BasicT5<float>> load_t5_classifier<float>(
+    const std::filesystem::path&, const HeadConfig&, std::vector<std::string>*);
 extern template std::unique_ptr<BasicCausalModel<float>> load_decoder_classifier<float>(
     const std::filesystem::path&, const HeadConfig&, std::vector<std::string>*);
 extern template std::unique_ptr<BasicVit<float>> load_image_classifier<float>(

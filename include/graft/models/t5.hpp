@@ -9,6 +9,7 @@
 
 #include "graft/layers/encoder_blocks.hpp"
 #include "graft/layers/language_head.hpp"
+#include "graft/models/classifier.hpp"
 #include "graft/models/model.hpp"
 #include "graft/models/weights.hpp"
 
@@ -26,11 +27,16 @@ struct T5Config {
   Index max_distance = 128;
   std::int32_t start_token = 0;
   std::int32_t padding_id = 0;
+  std::int32_t end_token = 1;  ///< where a classifier of texts reads
   double norm_eps = 1e-6;
   bool gated = false;
   bool tied_head = true;
-  bool scale_output = false;  ///< hidden states times 1 / √hidden_size before the head
+  bool scale_output = false;  ///< hidden states times 1 / √hidden_size before the head of a
+                              ///< language model
   kernels::Activation activation = kernels::Activation::relu;
+  Task task = Task::sequence_classification;  ///< of a classifier
+  Index classes = 0;                          ///< of a classifier; 0: a language model
+  Problem problem = Problem::automatic;       ///< of sequence classification
 };
 
 /// T5 (Raffel et al. 2020): encoder and decoder of blocks h = h + sublayer(norm(h)) with RMS norms,
@@ -44,40 +50,80 @@ struct T5Config {
 /// `modules_to_save` at `shared` is never called. Sites:
 /// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm,
 /// .DenseReluDense.{wi,wi_0,wi_1,wo}, {encoder,decoder}.embed_tokens, shared, lm_head.
+///
+/// With classes it is a classifier, whose sites begin with "transformer.":
+///   of texts   out_proj(tanh(dense(h))), h what the decoder, which reads the tokens shifted right,
+///              makes of the last real `end_token` of a row; sites classification_head.{dense,
+///              out_proj}. Deviation: rows may differ in the number of such tokens.
+///   of tokens  the encoder and a linear layer, site classifier; there is no decoder.
 template <std::floating_point T>
 class BasicT5 final : public BasicModel<T> {
  public:
   BasicT5(const T5Config& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.head_dim <= 0)
       throw ValueError(concat("t5: ", config.heads, " heads"));
+    if (config.classes > 0 && config.task == Task::embedding)
+      throw ValueError("t5: a classifier of texts or tokens has a head");
     const Index d = config.hidden_size;
-    shared_ = {"shared", weights.embedding("shared", config.vocabulary, d)};
-    encoder_tokens_ = {"encoder.embed_tokens", shared_.table()};
-    decoder_tokens_ = {"decoder.embed_tokens", shared_.table()};
-    prompt_ = {"shared", d};
-    build(encoder_, "encoder", config.encoder_layers, false, weights);
-    build(decoder_, "decoder", config.decoder_layers, true, weights);
-    head_ = {"lm_head", config.tied_head ? tied_head(shared_.table())
-                                         : weights.linear("lm_head", config.vocabulary, d)};
+    const std::string root = config.classes > 0 ? "transformer." : "";
+    shared_ = {root + "shared", weights.embedding(root + "shared", config.vocabulary, d)};
+    encoder_tokens_ = {root + "encoder.embed_tokens", shared_.table()};
+    prompt_ = {root + "shared", d};
+    build(encoder_, root + "encoder", config.encoder_layers, false, weights);
+    if (!tags()) {
+      decoder_tokens_ = {root + "decoder.embed_tokens", shared_.table()};
+      build(decoder_, root + "decoder", config.decoder_layers, true, weights);
+    }
+    const auto linear = [&](const char* name, Index out) {
+      return BasicLinearSite<T>(name, weights.linear(name, out, d));
+    };
+    if (tags()) {
+      head_ = linear("classifier", config.classes);
+    } else if (config.classes > 0) {
+      dense_ = linear("classification_head.dense", d);
+      head_ = linear("classification_head.out_proj", config.classes);
+    } else if (config.tied_head) {
+      head_ = {"lm_head", tied_head(shared_.table())};
+    } else {
+      head_ = linear("lm_head", config.vocabulary);
+    }
     list_sites();
   }
 
-  /// Logits of the decoder, [batch, label tokens (virtual ones first), vocabulary].
+  const T5Config& config() const { return config_; }
+
+  /// Logits of the decoder, [batch, label tokens (virtual ones first), vocabulary]; of a classifier
+  /// of texts [batch, classes], of tokens [batch, tokens (virtual ones first), classes].
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    if (tags()) {
+      const auto y = head_(encode(tape, batch).states);
+      return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
+    }
     const auto h = decode(tape, batch);
+    if (dense_.base())
+      return head_(tanh(dense_(gather_rows(h, end_rows(batch, h.rows() / batch.batch)))));
     const auto y = head_(h);
     return reshape(y, {batch.batch, y.rows() / batch.batch, y.cols()});
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    if (config_.classes > 0) return loss_of(logits(tape, batch), batch);
     const auto h = decode(tape, batch);
     return linear_cross_entropy(h, head_, std::span<const std::int64_t>(labels_of(h, batch)));
   }
   BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
+    if (dense_.base()) return classification_loss(logits, batch, config_.problem);
+    if (tags()) {
+      const Index extra = logits.dim(1) - batch.seq_len;
+      return classification_loss(extra > 0 ? slice(logits, 1, extra, batch.seq_len) : logits, batch,
+                                 Problem::single_label);
+    }
     return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
                          std::span<const std::int64_t>(labels_of(logits, batch)));
   }
 
  private:
+  /// True for a classifier of tokens.
+  bool tags() const { return config_.classes > 0 && config_.task == Task::token_classification; }
   /// The labels of all positions of the decoder, virtual ones first.
   static std::vector<std::int64_t> labels_of(const BasicVar<T>& h, const BasicBatch<T>& batch) {
     const Index tokens = h.rows() / batch.batch,
@@ -220,43 +266,82 @@ class BasicT5 final : public BasicModel<T> {
     return bucket + std::min(buckets - 1, exact + static_cast<Index>(far));
   }
 
-  BasicVar<T> decode(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+  /// What the encoder makes of a batch, [batch · tokens (virtual ones first), hidden].
+  struct Encoded {
+    BasicVar<T> states;
+    EncoderPass<T> pass;
+    std::shared_ptr<const ForwardContext> context;
+  };
+  Encoded encode(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     const auto count = static_cast<std::size_t>(batch.batch * batch.seq_len);
     if (batch.batch <= 0 || batch.ids.size() != count ||
-        (!batch.mask.empty() && batch.mask.size() != count) || batch.labels.empty() ||
-        batch.labels.size() % static_cast<std::size_t>(batch.batch) != 0)
-      throw ShapeError(concat("t5: ", batch.ids.size(), " ids and ", batch.labels.size(),
-                              " labels for ", batch.batch, " x ", batch.seq_len, " tokens"));
-    const auto context = set_forward_context(tape, batch);
+        (!batch.mask.empty() && batch.mask.size() != count))
+      throw ShapeError(concat("t5: ", batch.ids.size(), " ids and a mask of ", batch.mask.size(),
+                              " for ", batch.batch, " x ", batch.seq_len, " tokens"));
+    Encoded result;
+    result.context = set_forward_context(tape, batch);
     const Index d = config_.hidden_size;
-    auto x = prompt_(reshape(encoder_tokens_(tape, batch.ids), {batch.batch, batch.seq_len, d}),
-                     *context);
+    const auto x =
+        prompt_(reshape(encoder_tokens_(tape, batch.ids), {batch.batch, batch.seq_len, d}),
+                *result.context);
     const Index tokens = x.dim(1), extra = tokens - batch.seq_len;
-    EncoderPass<T> pass;
-    pass.batch = batch.batch;
-    pass.key_mask = key_mask(batch, extra,
-                             fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch,
-                                                            static_cast<bool>(batch.visual))));
-    const auto memory = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, pass);
-
-    const auto length = static_cast<Index>(batch.labels.size()) / batch.batch;
-    std::vector<std::int32_t> ids(batch.labels.size());
-    for (Index b = 0; b < batch.batch; ++b)
-      for (Index t = 0; t < length; ++t) {
-        const auto at = static_cast<std::size_t>(b * length + t);
-        ids[at] = t == 0 ? config_.start_token
-                  : batch.labels[at - 1] == kIgnoredLabel
-                      ? config_.padding_id
-                      : static_cast<std::int32_t>(batch.labels[at - 1]);
-      }
+    result.pass.batch = batch.batch;
+    result.pass.key_mask =
+        key_mask(batch, extra,
+                 fill_of(prompt_.virtual_tokens(batch.row_adapters, batch.batch,
+                                                static_cast<bool>(batch.visual))));
+    result.states = run(encoder_, reshape(x, {batch.batch * tokens, d}), batch.batch, result.pass);
+    return result;
+  }
+  /// What the decoder makes of the labels, or of the tokens that a classifier reads again.
+  BasicVar<T> decode(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
+    const bool classifies = config_.classes > 0;
+    if (!classifies && (batch.labels.empty() || batch.batch <= 0 ||
+                        batch.labels.size() % static_cast<std::size_t>(batch.batch) != 0))
+      throw ShapeError(concat("t5: ", batch.labels.size(), " labels for ", batch.batch, " rows"));
+    const auto encoded = encode(tape, batch);
+    const auto ids =
+        classifies ? shifted(batch.ids, batch.batch) : shifted(batch.labels, batch.batch);
+    const Index d = config_.hidden_size, length = std::ssize(ids) / batch.batch;
     EncoderPass<T> own;
     own.batch = batch.batch;
     auto start = prompt_.before_decoder(
-        reshape(decoder_tokens_(tape, ids), {batch.batch, length, d}), *context);
+        reshape(decoder_tokens_(tape, ids), {batch.batch, length, d}), *encoded.context);
     start = reshape(start, {batch.batch * start.dim(1), d});
-    auto y = run(decoder_, std::move(start), batch.batch, own, memory, pass);
-    if (config_.scale_output) y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));
+    auto y = run(decoder_, std::move(start), batch.batch, own, encoded.states, encoded.pass);
+    if (config_.scale_output && !classifies)
+      y = scale(y, static_cast<T>(1 / std::sqrt(static_cast<double>(d))));
     return y;
+  }
+  /// Rows of tokens moved by one, the start token in front, -100 as padding.
+  template <class Ids>
+  std::vector<std::int32_t> shifted(const Ids& tokens, Index batch) const {
+    const Index length = std::ssize(tokens) / batch;
+    std::vector<std::int32_t> ids(tokens.size());
+    for (Index i = 0; i < std::ssize(tokens); ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      ids[at] = i % length == 0                   ? config_.start_token
+                : tokens[at - 1] == kIgnoredLabel ? config_.padding_id
+                                                  : static_cast<std::int32_t>(tokens[at - 1]);
+    }
+    return ids;
+  }
+  /// Where the last real `end_token` of each row of the batch is among the states of the decoder.
+  std::vector<Index> end_rows(const BasicBatch<T>& batch, Index tokens) const {
+    std::vector<Index> rows;
+    for (Index b = 0; b < batch.batch; ++b) {
+      Index last = batch.seq_len - 1;
+      for (; last >= 0; --last) {
+        const auto at = static_cast<std::size_t>(b * batch.seq_len + last);
+        if (batch.ids[at] == config_.end_token && (batch.mask.empty() || batch.mask[at] != 0))
+          break;
+      }
+      if (last < 0)
+        throw ValueError(concat("t5: row ", b, " has no token ", config_.end_token,
+                                ", the end of a text, which the classifier reads"));
+      rows.push_back((b + 1) * tokens - batch.seq_len + last);
+    }
+    return rows;
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
@@ -269,12 +354,14 @@ class BasicT5 final : public BasicModel<T> {
   void list_sites() {
     auto& table = this->sites_;
     table.info = {"t5",          config_.hidden_size, config_.encoder_layers, config_.heads,
-                  config_.heads, config_.head_dim,    config_.vocabulary,     {"lm_head"}};
-    table.info.encoder_decoder = true;
+                  config_.heads, config_.head_dim,    config_.vocabulary,     {head_.path()}};
+    table.info.encoder_decoder = !tags();
     table.info.activation = config_.activation;
-    table.embedding = {&shared_, &encoder_tokens_, &decoder_tokens_};
+    table.embedding = {&shared_, &encoder_tokens_};
+    if (!tags()) table.embedding.push_back(&decoder_tokens_);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
+      if (stack == &decoder_ && tags()) continue;
       for (const auto& b : stack->blocks) {
         for (auto* a : {&b->self, &b->cross}) {
           if (!a->output.base()) continue;
@@ -293,6 +380,7 @@ class BasicT5 final : public BasicModel<T> {
       }
       table.norm.push_back(&stack->norm);
     }
+    if (dense_.base()) table.linear.push_back(&dense_);
     table.linear.push_back(&head_);
   }
 
@@ -300,7 +388,7 @@ class BasicT5 final : public BasicModel<T> {
   BasicEmbeddingSite<T> shared_, encoder_tokens_, decoder_tokens_;
   BasicPromptSite<T> prompt_;
   Stack encoder_, decoder_;
-  BasicLinearSite<T> head_;
+  BasicLinearSite<T> dense_, head_;
 };
 
 using T5 = BasicT5<float>;

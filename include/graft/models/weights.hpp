@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <functional>
@@ -29,6 +30,8 @@ class BasicWeights {
   virtual ~BasicWeights() = default;
   /// True if the file has the tensor.
   virtual bool has(const std::string& name) const = 0;
+  /// True if the file has the tensor in this shape.
+  virtual bool fits(const std::string& name, const Shape&) const { return has(name); }
   /// A small tensor (norm, bias) as T. @throws IoError if it is missing or of another shape.
   virtual BasicTensor<T> tensor(const std::string& name, const Shape& shape) const = 0;
   /// The layer with weight `name`.weight [out, in] and, if the file has it, `name`.bias.
@@ -74,6 +77,16 @@ class ZeroWeights final : public BasicWeights<T> {
   std::function<bool(const std::string&)> biases_;
 };
 
+namespace detail {
+
+template <class FileTensor>
+bool same_shape(const FileTensor& t, const Shape& shape) {
+  return t.shape.size() == static_cast<std::size_t>(shape.rank()) &&
+         std::equal(t.shape.begin(), t.shape.end(), shape.begin());
+}
+
+}  // namespace detail
+
 /// Weights of a Hugging Face folder (or one safetensors file). f32 is used in place, f16 and bf16
 /// stay so.
 template <std::floating_point T>
@@ -87,10 +100,9 @@ class SafetensorsWeights final : public BasicWeights<T> {
         prefixes_(std::move(prefixes)) {}
 
   bool has(const std::string& name) const override { return find(name) != nullptr; }
-  /// True if the file has the tensor in this shape.
-  bool has(const std::string& name, const Shape& shape) const {
+  bool fits(const std::string& name, const Shape& shape) const override {
     const auto* view = find(name);
-    return view != nullptr && same_shape(*view, shape);
+    return view != nullptr && detail::same_shape(*view, shape);
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& view = at(name, shape);
@@ -128,15 +140,11 @@ class SafetensorsWeights final : public BasicWeights<T> {
   const io::TensorView& at(const std::string& name, const Shape& shape) const {
     const auto* view = find(name);
     if (view == nullptr) throw IoError(concat(file_->name(), ": tensor '", name, "' is missing"));
-    if (!same_shape(*view, shape))
+    if (!detail::same_shape(*view, shape))
       throw IoError(concat(file_->name(), ": tensor '", name, "' has shape ",
                            Shape(view->shape.begin(), view->shape.end()).text(), ", expected ",
                            shape.text()));
     return *view;
-  }
-  static bool same_shape(const io::TensorView& view, const Shape& shape) {
-    return view.shape.size() == static_cast<std::size_t>(shape.rank()) &&
-           std::equal(view.shape.begin(), view.shape.end(), shape.begin());
   }
   static quant::Format format_of(io::DType dtype) {
     return dtype == io::DType::f16 ? quant::Format::f16 : quant::Format::bf16;
@@ -176,6 +184,10 @@ class GgufWeights final : public BasicWeights<T> {
       : file_(std::move(file)), rename_(std::move(rename)), head_rows_(std::move(head_rows)) {}
 
   bool has(const std::string& name) const override { return file_->find(rename_(name)) != nullptr; }
+  bool fits(const std::string& name, const Shape& shape) const override {
+    const auto* t = file_->find(rename_(name));
+    return t != nullptr && detail::same_shape(*t, shape);
+  }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& t = at(name, shape);
     const auto values = io::to_f32(t);
@@ -226,8 +238,7 @@ class GgufWeights final : public BasicWeights<T> {
     if (t == nullptr)
       throw IoError(
           concat(file_->name(), ": tensor '", rename_(name), "' (", name, ") is missing"));
-    if (t->shape.size() != static_cast<std::size_t>(shape.rank()) ||
-        !std::equal(t->shape.begin(), t->shape.end(), shape.begin()))
+    if (!detail::same_shape(*t, shape))
       throw IoError(concat(file_->name(), ": tensor '", t->name, "' has shape ",
                            Shape(t->shape.begin(), t->shape.end()).text(), ", expected ",
                            shape.text()));

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <queue>
 #include <string>
 #include <string_view>
@@ -18,7 +19,9 @@
 namespace graft::inline v0_1::text {
 
 struct BpeOptions {
-  std::string unk_token;                  ///< empty: what the vocabulary lacks is dropped
+  /// None: what the vocabulary lacks is dropped. The vocabulary may lack this too, until it is
+  /// needed.
+  std::optional<std::string> unk_token;
   std::string continuing_subword_prefix;  ///< before every symbol of a word but the first
   std::string end_of_word_suffix;         ///< after the last symbol of a word
   bool fuse_unk = false;                  ///< a run of unknown characters is one unknown token
@@ -37,7 +40,7 @@ class BpeModel {
   BpeModel(const Vocabulary& vocabulary,
            const std::vector<std::pair<std::string, std::string>>& merges, BpeOptions options)
       : options_(std::move(options)), bytes_(vocabulary) {
-    if (!options_.unk_token.empty()) unk_ = vocabulary.find(options_.unk_token);
+    if (options_.unk_token) unk_ = vocabulary.find(*options_.unk_token);
     if (merges.size() > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max() / 2))
       throw ValueError(concat("BPE: ", merges.size(), " merges are too many"));
     const std::size_t prefix = options_.continuing_subword_prefix.size();
@@ -59,6 +62,7 @@ class BpeModel {
     }
   }
 
+  /// Errors: ValueError when something is unknown and the vocabulary lacks the unknown token.
   void tokenize(std::string_view piece, std::vector<TokenPart>& parts) const {
     if (options_.ignore_merges) {
       const std::int32_t whole =
@@ -117,7 +121,11 @@ class BpeModel {
 
   void push_unknown(std::uint32_t begin, bool& after_unknown,
                     std::vector<TokenPart>& symbols) const {
-    if (unk_ == kNoToken) return;
+    if (!options_.unk_token) return;
+    if (unk_ == kNoToken)
+      throw ValueError(
+          concat("BPE: text outside of the vocabulary, which lacks the unknown token '",
+                 *options_.unk_token, "'"));
     if (!(options_.fuse_unk && after_unknown)) symbols.push_back({unk_, begin});
     after_unknown = true;
   }

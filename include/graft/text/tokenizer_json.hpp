@@ -312,17 +312,14 @@ class TokenizerJsonReader {
     if (const auto dropout = view.find("dropout"); dropout && dropout->number() != 0)
       dropout->fail("dropout of merges is not supported");
     BpeOptions options;
-    options.unk_token = view.string_or("unk_token", "");
+    if (const auto unk = view.find("unk_token")) options.unk_token = unk->string();
     options.continuing_subword_prefix = view.string_or("continuing_subword_prefix", "");
     options.end_of_word_suffix = view.string_or("end_of_word_suffix", "");
     options.fuse_unk = view.boolean_or("fuse_unk", false);
     options.byte_fallback = view.boolean_or("byte_fallback", false);
     options.ignore_merges = view.boolean_or("ignore_merges", false);
     options.byte_level = byte_level_;
-    parts_.special.unk = parts_.vocabulary.find(options.unk_token);
-    if (!options.unk_token.empty() && parts_.special.unk == kNoToken) {
-      view.at("unk_token").fail(concat("the vocabulary lacks '", options.unk_token, "'"));
-    }
+    if (options.unk_token) parts_.special.unk = parts_.vocabulary.find(*options.unk_token);
     std::vector<std::pair<std::string, std::string>> merges;
     const View list = view.at("merges");
     merges.reserve(list.json().size());

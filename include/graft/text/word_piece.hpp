@@ -25,14 +25,10 @@ struct WordPieceOptions {
 /// Source: Devlin et al. 2019, "BERT", the released `WordpieceTokenizer`.
 class WordPieceModel {
  public:
-  /// Errors: ValueError when the vocabulary lacks the unknown token.
   WordPieceModel(const Vocabulary& vocabulary, const WordPieceOptions& options)
       : max_characters_(options.max_input_chars_per_word),
+        unk_token_(options.unk_token),
         unk_(vocabulary.find(options.unk_token)) {
-    if (unk_ == kNoToken) {
-      throw ValueError(
-          concat("WordPiece: the vocabulary lacks the unknown token '", options.unk_token, "'"));
-    }
     const std::string& prefix = options.continuing_subword_prefix;
     vocabulary.for_each([&](const std::string& token, std::int32_t id) {
       first_.insert(token, id);
@@ -41,6 +37,7 @@ class WordPieceModel {
     });
   }
 
+  /// Errors: ValueError when a word cannot be spelled and the vocabulary lacks the unknown token.
   void tokenize(std::string_view word, std::vector<TokenPart>& parts) const {
     const std::size_t before = parts.size();
     bool spelled = count_code_points(word) <= max_characters_;
@@ -52,11 +49,15 @@ class WordPieceModel {
     }
     if (spelled) return;
     parts.resize(before);
+    if (unk_ == kNoToken)
+      throw ValueError(concat("WordPiece: the vocabulary lacks '", word,
+                              "' and the unknown token '", unk_token_, "'"));
     parts.push_back({unk_, 0});
   }
 
  private:
   std::size_t max_characters_;
+  std::string unk_token_;
   std::int32_t unk_;
   ByteTrie first_;
   ByteTrie next_;
