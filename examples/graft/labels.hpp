@@ -16,10 +16,13 @@
 /// Classes, and models that tell them apart.
 namespace cli {
 
+/// The task of finetune that hides tokens from a model; its head has no classes of its own.
+inline constexpr const char* kMaskedLanguage = "masked-language";
+
 /// What a head was trained for: labels.json beside its adapter.
 struct Labels {
   std::string task = "classification";  ///< see finetune --task
-  std::vector<std::string> names;       ///< classes; none for regression
+  std::vector<std::string> names;       ///< classes; none for regression and masked language
   LabelledOptions columns;
   graft::Index sequence_length = 0;
 };
@@ -40,9 +43,14 @@ Classifier load_classifier(const std::filesystem::path& path, graft::Index class
                            std::uint64_t seed);
 /// The same with an output a token.
 Classifier load_tagger(const std::filesystem::path& path, graft::Index classes, std::uint64_t seed);
+/// An encoder that guesses hidden tokens.
+Classifier load_masked(const std::filesystem::path& path, std::uint64_t seed);
 /// A vision transformer.
 Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
                                  std::uint64_t seed);
+
+/// A line about the layers of a head that were drawn; empty if none were.
+std::string drawn_line(const Classifier& opened);
 
 /// The one of these that a task needs.
 Classifier load_with_head(const std::filesystem::path& path, const Labels& labels,

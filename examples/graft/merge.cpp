@@ -52,7 +52,10 @@ void add_linear(Weights& weights, const graft::models::Model& model,
                 const graft::BasicLinearSite<float>& site) {
   const std::string name = model.file_name(site.path());
   weights[name + ".weight"] = file_weight(site);
-  if (site.base().bias()) weights[name + ".bias"] = site.base().bias();
+  if (!site.base().bias()) return;
+  weights[name + ".bias"] = site.base().bias();
+  if (const auto second = model.second_bias_name(site.path()); !second.empty())
+    weights[second] = site.base().bias();
 }
 void add_norm(Weights& weights, const graft::models::Model& model,
               const graft::BasicNormSite<float>& site) {
@@ -67,7 +70,7 @@ struct Merged {
   std::optional<Labels> labels;    ///< of a model with a head that was trained
   std::vector<std::string> added;  ///< modules that the model's file may lack
   std::set<std::string> copies;    ///< of another changed weight, which files may hold once
-  bool was_tied = false;           ///< the head was the embedding table
+  std::string tied_weight;         ///< of a head that was the embedding table
   bool tied = false;               ///< it still is
 };
 
@@ -108,9 +111,9 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
                                      first->path(), " differently; files hold one table for both"));
     result.copies.insert(site->path() + ".weight");
   }
-  result.was_tied = tied_head != nullptr;
+  if (tied_head != nullptr) result.tied_weight = model.file_name(tied_head->path()) + ".weight";
   result.tied = tied_head != nullptr && graft::is_tied_head(*tied_head, table);
-  if (result.was_tied && !result.tied) add_linear(result.changed, model, *tied_head);
+  if (tied_head != nullptr && !result.tied) add_linear(result.changed, model, *tied_head);
   if (result.changed.empty()) throw graft::ValueError("merge: the adapters change no weight");
   return result;
 }
@@ -193,17 +196,17 @@ void write_config(const fs::path& folder, const Json& config) {
   graft::io::write_file_atomically(folder / "config.json", graft::io::json_text(config, 2) + "\n");
 }
 
-/// The name that a tensor of a file has in a model with a head: "encoder.…" -> "bert.encoder.…".
-std::string name_below_head(const std::string& name, const std::string& model_type,
-                            const std::vector<std::string>& head) {
-  const std::string body = model_type == "gpt2"     ? "transformer"
-                           : is_decoder(model_type) ? "model"
-                                                    : model_type;
-  const bool own = name.starts_with(body + ".") ||
-                   std::any_of(head.begin(), head.end(), [&](const std::string& module) {
-                     return name.starts_with(module + ".");
-                   });
-  return own ? name : concat(body, ".", name);
+/// What stands before names of the tensors of a file in a model with a head: "encoder.…" ->
+/// "bert.encoder.…"; empty where the file is one of a model with a head.
+std::string prefix_below_head(const graft::io::SafetensorsModel& file,
+                              const std::string& model_type) {
+  const std::string body = model_type == "gpt2"     ? "transformer."
+                           : is_decoder(model_type) ? "model."
+                                                    : model_type + ".";
+  const auto& tensors = file.tensors();
+  const bool whole = std::any_of(tensors.begin(), tensors.end(),
+                                 [&](const auto& view) { return view.name.starts_with(body); });
+  return whole ? "" : body;
 }
 
 /// The token by which a classifier may tell padding from text; none if it may end a text.
@@ -221,6 +224,7 @@ std::optional<std::int32_t> padding_of(const graft::text::Tokenizer& tokenizer) 
 void describe_head(Json& config, const Labels& labels, const fs::path& source) {
   const auto type = config.at("model_type").get<std::string>();
   config["architectures"] = Json::array({architecture_of_task(type, labels.task)});
+  if (labels.task == kMaskedLanguage) return;
   if (is_decoder(type) && (!config.contains("pad_token_id") || config["pad_token_id"].is_null()))
     if (const auto id = padding_of(load_tokenizer(source))) config["pad_token_id"] = *id;
   Json names = Json::object(), numbers = Json::object();
@@ -241,21 +245,23 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   const auto file = graft::io::SafetensorsModel::open(source);
   const bool keep = s.dtype == "auto";
   Json config = graft::io::read_json(source / "config.json");
-  const auto name_of = [&](const std::string& name) {
-    return merged.labels
-               ? name_below_head(name, config.at("model_type").get<std::string>(), merged.added)
-               : name;
-  };
+  const std::string prefix =
+      merged.labels ? prefix_below_head(file, config.at("model_type").get<std::string>()) : "";
   const auto is_added = [&](const std::string& name) {
     return std::any_of(merged.added.begin(), merged.added.end(),
                        [&](const std::string& module) { return name.starts_with(module + "."); });
+  };
+  const auto name_of = [&](const std::string& name) {
+    return is_added(name) ? name : prefix + name;
   };
   Output output;
   std::set<std::string> placed;
   Format common = Format::f32;
   for (const auto& view : file.tensors()) {
     // A classifier takes the place of the head of a language model.
-    if (merged.labels && view.name.starts_with("lm_head.")) continue;
+    if (merged.labels && merged.labels->task != kMaskedLanguage &&
+        view.name.starts_with("lm_head."))
+      continue;
     const Format format = keep ? format_of(view.dtype) : kFormats.at(s.dtype);
     const bool is_float =
         view.dtype == DType::f32 || view.dtype == DType::f16 || view.dtype == DType::bf16;
@@ -280,15 +286,14 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   }
   for (const auto& [name, tensor] : merged.changed) {
     if (placed.contains(name) || merged.copies.contains(name)) continue;
-    if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight") &&
-        !is_added(name))
+    if (!name.ends_with(".bias") && name != merged.tied_weight && !is_added(name))
       throw graft::ValueError(concat("merge: ", file.name(), " has no tensor for ", name));
     output.add(name, tensor, common);
   }
   output.write(work / "model.safetensors");
 
   if (merged.labels) describe_head(config, *merged.labels, source);
-  if (merged.was_tied) {
+  if (!merged.tied_weight.empty()) {
     // T5 takes this from the other where it is not there.
     if (config.value("model_type", "") == "t5" && !config.contains("scale_decoder_outputs"))
       config["scale_decoder_outputs"] = true;

@@ -47,7 +47,7 @@ Classifier load_text_head(const std::filesystem::path& path, graft::models::Head
   if (auto decoder = load_decoder(path, head)) return std::move(*decoder);
   Classifier result;
   auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
-  result.head = {"classifier"};
+  if (head.task != graft::models::Task::masked_language) result.head = {"classifier"};
   for (const auto& name : result.drawn)
     if (!name.starts_with("classifier")) result.head.push_back(name);
   result.max_tokens = model->max_tokens();
@@ -65,6 +65,9 @@ Classifier load_tagger(const std::filesystem::path& path, graft::Index classes,
                        std::uint64_t seed) {
   return load_text_head(
       path, {.task = graft::models::Task::token_classification, .classes = classes, .seed = seed});
+}
+Classifier load_masked(const std::filesystem::path& path, std::uint64_t seed) {
+  return load_text_head(path, {.task = graft::models::Task::masked_language, .seed = seed});
 }
 Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
                                  std::uint64_t seed) {
