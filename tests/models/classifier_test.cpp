@@ -85,7 +85,8 @@ TEST_CASE("A head of another size, or none, is drawn from its seed; nothing else
   CHECK_THROWS_WITH(with.linear("inside", 2, 2), Catch::Contains("expected"));
 }
 
-TEST_CASE("A norm of a head that the file lacks begins as ones and zeros, one of its body is missed") {
+TEST_CASE(
+    "A norm of a head that the file lacks begins as ones and zeros, one of its body is missed") {
   const File file;
   const SafetensorsWeights<float> weights(file.path());
   const WeightsWithHead<float> with(weights, {"norm"}, HeadConfig{});

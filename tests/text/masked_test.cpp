@@ -59,9 +59,8 @@ TEST_CASE("Packed texts fill rows between the tokens of the template") {
   Ids stream = tokenizer.encode("the sun and the rain", plain);
   stream.push_back(kSep);
   for (const auto id : tokenizer.encode("a road", plain)) stream.push_back(id);
-  const auto data =
-      load("a.txt", "the sun and the rain\n\na road\n",
-           {.sequence_length = 6, .unit = DocumentUnit::line});
+  const auto data = load("a.txt", "the sun and the rain\n\na road\n",
+                         {.sequence_length = 6, .unit = DocumentUnit::line});
   CHECK(data.documents == 2);
   Ids joined;
   for (std::size_t i = 0; i < data.examples.size(); ++i) {

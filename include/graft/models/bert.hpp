@@ -171,7 +171,8 @@ class BasicBert final : public BasicModel<T> {
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
     if (config_.task == Task::token_classification) return classifier_(h);
-    if (predicts_tokens()) return classifier_(before_decoder(h));
+    if (predicts_tokens())
+      return reshape(classifier_(before_decoder(h)), {h.dim(0), h.dim(1), config_.vocabulary});
     if (config_.task == Task::embedding) return h;
     auto first = first_tokens(h, batch);
     first = pooler_(first);
@@ -298,10 +299,11 @@ class BasicBert final : public BasicModel<T> {
     return tied_head(config_.tied_head ? word_.table() : weights.embedding(paths.decoder, n, d),
                      bias);
   }
-  /// What the decoder of a masked language model sees.
-  BasicVar<T> before_decoder(const BasicVar<T>& h) const {
+  /// What the decoder of a masked language model sees: [batch · tokens, hidden].
+  BasicVar<T> before_decoder(const BasicVar<T>& hidden) const {
     const auto kind =
         config_.model_type == "roberta" ? kernels::Activation::gelu : config_.activation;
+    const auto h = reshape(hidden, {hidden.rows(), hidden.cols()});
     return head_norm_(activation(kind, pooler_(h)));
   }
   /// @throws ValueError, ShapeError unless tokens have labels that the model can learn
