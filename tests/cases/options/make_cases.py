@@ -196,7 +196,7 @@ def make_adapter(name, base, config, generator, steps=6, lr=1e-2):
     trained = {n: p for n, p in model.named_parameters() if n in keys}
     # The bias of keys adds the same to all scores of a query: its gradient is rounding alone.
     tensors.update({"grad." + keys[n]: p.grad.clone() for n, p in trained.items()
-                    if p.grad is not None and not n.endswith("key.bias")})
+                    if p.grad is not None and not n.endswith(("key.bias", "k_lin.bias"))})
     optimizer = torch.optim.AdamW(trained.values(), lr=lr)
     optimizer.zero_grad()
     losses = []
