@@ -62,7 +62,7 @@ bool is_decoder(const std::string& model_type);
 /// "bert", "regression" -> "BertForSequenceClassification"
 std::string architecture_of_task(const std::string& model_type, const std::string& task);
 
-/// An encoder without a head.
+/// An encoder below its head.
 struct Encoder {
   graft::BasicSiteTable<float>& sites;
   graft::Index max_tokens;
@@ -70,7 +70,8 @@ struct Encoder {
   std::function<graft::Tensor(const graft::models::Batch&, graft::models::Pooling, bool normalize)>
       embed;
 };
-Encoder load_encoder(const std::filesystem::path& path);
+/// @param labels  what the head of its adapters was trained for; nothing: there is none
+Encoder load_encoder(const std::filesystem::path& path, const std::optional<Labels>& labels);
 
 graft::text::LabelledData load_labelled(const std::string& path, const LabelledOptions& options,
                                         const std::vector<std::string>& names,

@@ -16,8 +16,8 @@ class MaskedTask final : public TokenTask {
       : TokenTask(options), opened_(load_masked(options.model, options.seed)) {
     expect_tokenizer_of(*opened_.model, tokenizer_, o_.model);
     if (!(o_.mask_rate > 0 && o_.mask_rate < 1))
-      throw graft::ValueError(
-          concat("--mask-rate: ", o_.mask_rate, "; expected a number between 0 and 1"));
+      throw graft::ValueError(concat("--mask-rate: ", format_number(o_.mask_rate, "%g"),
+                                     "; expected a number between 0 and 1"));
     const auto masking =
         graft::text::masking_of(tokenizer_, opened_.model->info().vocabulary, o_.mask_rate);
     if (o_.data.sequence_length > opened_.max_tokens)

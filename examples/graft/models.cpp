@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <optional>
 
 #include "files.hpp"
@@ -79,10 +80,17 @@ Classifier load_image_classifier(const std::filesystem::path& path, graft::Index
   return result;
 }
 
-Encoder load_encoder(const std::filesystem::path& path) {
+Encoder load_encoder(const std::filesystem::path& path, const std::optional<Labels>& labels) {
+  using graft::models::Task;
   expect_there(path);
-  auto model = std::shared_ptr(
-      graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding}));
+  graft::models::HeadConfig head{.task = Task::embedding};
+  if (labels) {
+    head.task = labels->task == kMaskedLanguage          ? Task::masked_language
+                : labels->task == "token-classification" ? Task::token_classification
+                                                         : Task::sequence_classification;
+    head.classes = std::max<Index>(1, std::ssize(labels->names));
+  }
+  auto model = std::shared_ptr(graft::models::load_encoder<float>(path, head));
   return {model->sites(), model->max_tokens(), model,
           [model](const graft::models::Batch& batch, graft::models::Pooling pooling,
                   bool normalize) { return model->embed(batch, pooling, normalize); }};

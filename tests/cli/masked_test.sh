@@ -50,7 +50,7 @@ run="$run --held-out 0.2 --mask-rate 0.3 --json"
   cmp whole/adapter_model.safetensors parts/adapter_model.safetensors || fail "a resumed run hid other tokens"
 
   # Guesses, the best first; the same from the merged folder, which needs no adapter.
-  printf 'the [MASK] and the [MASK]\na road in the [MASK] and a cake\n' >new.txt
+  printf '[MASK] sun and [MASK] rain\na road in [MASK] rain and a cake\n' >new.txt
   "$graft" predict --model model --adapter one --data new.txt --top 3 >new.csv
   python3 - <<'PYTHON'
 import csv
@@ -59,7 +59,7 @@ assert len(rows) == 9 and [r["mask"] for r in rows] == ["1"] * 3 + ["2"] * 3 + [
 for i in range(0, 9, 3):
     p = [float(r["probability"]) for r in rows[i:i + 3]]
     assert p == sorted(p, reverse=True) and 0 < sum(p) <= 1, rows
-assert rows[6]["token"] == "rain" and float(rows[6]["probability"]) > 0.3, rows
+assert all(r["token"] == "the" and float(r["probability"]) > 0.3 for r in rows[::3]), rows
 PYTHON
   "$graft" merge --model model --adapter one --output merged >/dev/null
   check merged/config.json 'd["architectures"] == ["BertForMaskedLM"] and "id2label" not in d'

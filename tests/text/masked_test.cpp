@@ -60,14 +60,14 @@ TEST_CASE("Packed texts fill rows between the tokens of the template") {
   stream.push_back(kSep);
   for (const auto id : tokenizer.encode("a road", plain)) stream.push_back(id);
   const auto data = load("a.txt", "the sun and the rain\n\na road\n",
-                         {.sequence_length = 6, .unit = DocumentUnit::line});
+                         {.sequence_length = 7, .unit = DocumentUnit::line});
   CHECK(data.documents == 2);
   Ids joined;
   for (std::size_t i = 0; i < data.examples.size(); ++i) {
     const auto& ids = data.examples[i].ids;
     CHECK(ids.front() == kCls);
     CHECK(ids.back() == kSep);
-    CHECK((i + 1 == data.examples.size() || ids.size() == 6));
+    CHECK((i + 1 == data.examples.size() || ids.size() == 7));
     joined.insert(joined.end(), ids.begin() + 1, ids.end() - 1);
     for (std::size_t t = 0; t < ids.size(); ++t)
       CHECK(data.examples[i].labels[t] == (ids[t] > kMask ? ids[t] : kIgnoredLabel));
