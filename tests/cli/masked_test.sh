@@ -94,7 +94,7 @@ PYTHON
   expect 2 "gap.txt:2: the text is empty" "$graft" $run --data gap.txt --output none --documents line --no-packing
   printf 'the sun\n' >plain.txt
   expect 2 "text 1: no .MASK. to guess in 'the sun'" "$graft" predict --model merged --data plain.txt
-  expect 2 "give an --adapter" "$graft" predict --model model --data new.txt
+  expect 2 "the classes are not known" "$graft" predict --model model --data new.txt
   cp -r model without
   sed -i 's/"\[MASK\]"/"[HIDE]"/g' without/tokenizer.json
   expect 2 "the tokenizer has no mask token" "$graft" $run --data lines.txt --output none --model without
