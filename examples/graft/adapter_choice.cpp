@@ -153,6 +153,24 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   return choice;
 }
 
+void train_whole(ConfigValue::Map& config, const std::vector<std::string>& modules) {
+  if (modules.empty()) return;
+  const auto* type = config["peft_type"].get_if<std::string>();
+  const bool full = type != nullptr && *type == "FULL";
+  // Full fine-tuning of everything has the head among the rest; of some modules it takes the head
+  // to them.
+  if (full && !config.contains("target_modules")) return;
+  const bool listed = full && config["target_modules"].get_if<ConfigValue::List>() != nullptr;
+  auto& field = config[listed ? "target_modules" : "modules_to_save"];
+  ConfigValue::List list;
+  if (const auto* given = field.get_if<ConfigValue::List>()) list = *given;
+  for (const auto& name : modules) {
+    const ConfigValue value(name);
+    if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
+  }
+  field = list;
+}
+
 void add_adapter_options(CLI::App& command, AdapterOptions& s) {
   const auto add = [&](const char* name, auto& value, const char* help) {
     return command.add_option(name, value, help)->group("Adapter");

@@ -37,4 +37,7 @@ AdapterChoice choose_adapter(const AdapterOptions& options, const CLI::App& comm
                              const std::string& model_name,
                              const graft::BasicSiteTable<float>& sites);
 
+/// Adds modules that are trained whole beside the adapter.
+void train_whole(graft::ConfigValue::Map& config, const std::vector<std::string>& modules);
+
 }  // namespace cli

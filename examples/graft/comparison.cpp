@@ -7,6 +7,7 @@
 #include "command.hpp"
 #include "graft/base/error.hpp"
 #include "graft/io/atomic_file.hpp"
+#include "labels.hpp"
 #include "texts.hpp"
 
 namespace cli {
@@ -14,7 +15,7 @@ namespace cli {
 using graft::concat;
 
 Measures measures_of(const std::string& task) {
-  if (task == "language")
+  if (task == "language" || task == kMaskedLanguage)
     return {{"perplexity", "perplexity", "%.3f", 1, true},
             {"accuracy", "token accuracy %", "%.2f", 100}};
   if (task == "regression")

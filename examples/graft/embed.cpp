@@ -1,6 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <span>
 
 #include "encoder_commands.hpp"
@@ -60,7 +61,11 @@ int embed(const EmbedSettings& s) {
     throw graft::ValueError(
         concat("--output: '", s.output, "' is no .safetensors, .csv or .jsonl file"));
   const auto tokenizer = load_tokenizer(s.model);
-  const auto encoder = load_encoder(s.model);
+  // An adapter that was trained below a head finds its places there.
+  std::optional<Labels> labels;
+  for (const auto& from : s.adapters)
+    if (auto found = load_labels(adapter_folder(from))) labels = std::move(found);
+  const auto encoder = load_encoder(s.model, labels);
   expect_tokenizer_of(*encoder.model, tokenizer, s.model);
   if (s.length_given && s.sequence_length > encoder.max_tokens)
     throw graft::ValueError(concat("--sequence-length: ", s.sequence_length, ", but the model has ",

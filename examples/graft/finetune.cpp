@@ -13,6 +13,7 @@
 #include "graft/optim/riemannian.hpp"
 #include "graft/optim/sgd.hpp"
 #include "graft/train/trainer.hpp"
+#include "labels.hpp"
 #include "options.hpp"
 #include "progress.hpp"
 #include "report.hpp"
@@ -128,6 +129,11 @@ class Run {
     auto& model = task_->model();
     choice_ = choose_adapter(s_.adapter, command_, last_name(o.model), model.sites());
     task_->complete(choice_.config);
+    if (o.name != kMaskedLanguage) {
+      if (given(command_, "mask-rate"))
+        throw graft::ValueError("--mask-rate: goes with --task masked-language");
+      choice_.unused.push_back("mask-rate");
+    }
     for (const auto& line : task_->lines()) tell(line);
     set_compute(model);
 
@@ -542,6 +548,9 @@ void add_training_options(CLI::App& command, FinetuneSettings& s) {
   add("--max-grad-norm", s.clip, "Clipping by the global norm; 0: none")->check(not_negative);
   add("--held-out", s.task.held_out, "Share of the rows kept for evaluation")
       ->check(CLI::Range(0.0, 0.99));
+  add("--mask-rate", s.task.mask_rate,
+      "Task masked-language: share of the tokens that are to be guessed (of them 80 % become the "
+      "mask token, 10 % a random one)");
   add("--eval-interval", s.eval_interval, "Steps between evaluations; 0: before and after only")
       ->check(not_negative);
   add("--checkpoint-interval", s.checkpoint_interval,
@@ -577,10 +586,12 @@ void add_finetune(CLI::App& app, Command& run) {
   c->option_defaults()->always_capture_default();
   c->add_option("--config", *unused, "JSON file with any of these options; the command line wins");
   c->add_option("--model", s->task.model, "GGUF file or Hugging Face folder")->required();
-  c->add_option("--task", s->task.name,
-                "language (next token), classification or regression (of texts: CSV, TSV, JSON "
-                "lines), token-classification (JSON lines with lists tokens and tags, or CoNLL "
-                "columns), image-classification (CSV or TSV with a column a pixel)")
+  c->add_option(
+       "--task", s->task.name,
+       "language (next token), masked-language (hidden tokens, encoders; plain text, or a "
+       "column of CSV, TSV, JSON lines), classification or regression (of texts: CSV, TSV, JSON "
+       "lines), token-classification (JSON lines with lists tokens and tags, or CoNLL "
+       "columns), image-classification (CSV or TSV with a column a pixel)")
       ->check(CLI::IsMember(task_names()));
   add_data_options(*c, s->task.data);
   c->add_option("--held-out-data", s->task.labelled.held_out_data,
@@ -595,7 +606,8 @@ void add_finetune(CLI::App& app, Command& run) {
   c->add_flag("--overwrite", s->overwrite, "Drop an incomplete run in --output");
   add_adapter_options(*c, s->adapter);
   add_training_options(*c, *s);
-  c->add_option("--sample-prompt", s->task.sample_prompt, "Generate from this before and after")
+  c->add_option("--sample-prompt", s->task.sample_prompt,
+                "Generate from this before and after; masked-language: guess its mask tokens")
       ->group("Output");
   c->add_option("--sample-tokens", s->task.sample_tokens, "Tokens of the sample")
       ->check(CLI::PositiveNumber)

@@ -22,10 +22,7 @@ void LabelledTask::take(Classifier&& opened) {
   model_ = std::move(opened.model);
   saved_modules_ = opened.head;
   lines_.push_back("model      " + model_line(o_.model, model_->info(), describe_model(o_.model)));
-  std::string names;
-  for (const auto& name : opened.drawn) names += (names.empty() ? "" : ", ") + name;
-  if (!names.empty())
-    late_lines_.push_back(concat("head       begins at random (not in the model's file): ", names));
+  if (const auto line = drawn_line(opened); !line.empty()) late_lines_.push_back(line);
 }
 
 void LabelledTask::take_rows(Part all, const std::function<Part(const std::string& path)>& read) {
@@ -72,21 +69,7 @@ void LabelledTask::expect_whole(Index cut, const std::string& path) const {
 
 void LabelledTask::complete(graft::ConfigValue::Map& config) const {
   if (task_type() != nullptr) config["task_type"] = task_type();
-  const auto* type = config["peft_type"].get_if<std::string>();
-  const bool full = type != nullptr && *type == "FULL";
-  // Full fine-tuning of everything has the head among the rest; of some modules it takes the head
-  // to them.
-  if (full && !config.contains("target_modules")) return;
-  const bool listed =
-      full && config["target_modules"].get_if<graft::ConfigValue::List>() != nullptr;
-  auto& field = config[listed ? "target_modules" : "modules_to_save"];
-  graft::ConfigValue::List list;
-  if (const auto* given = field.get_if<graft::ConfigValue::List>()) list = *given;
-  for (const auto& name : saved_modules_) {
-    const graft::ConfigValue value(name);
-    if (std::find(list.begin(), list.end(), value) == list.end()) list.push_back(value);
-  }
-  field = list;
+  train_whole(config, saved_modules_);
 }
 
 std::string LabelledTask::quality(const graft::Evaluation& e) const {

@@ -58,7 +58,7 @@ std::optional<Labels> load_labels(const fs::path& folder) {
   Labels labels;
   labels.task = json.string_or("task", labels.task);
   labels.names = json.at("labels").strings();
-  if (labels.names.size() < 2 && labels.task != "regression")
+  if (labels.names.size() < 2 && labels.task != "regression" && labels.task != kMaskedLanguage)
     json.at("labels").fail("fewer than two classes");
   labels.columns.text_column = json.string_or("text_column", "text");
   labels.columns.pair_column = json.string_or("pair_column", "");
@@ -73,13 +73,22 @@ constexpr std::pair<std::string_view, std::string_view> kHeads[] = {
     {"classification", "ForSequenceClassification"},
     {"regression", "ForSequenceClassification"},
     {"token-classification", "ForTokenClassification"},
+    {kMaskedLanguage, "ForMaskedLM"},
     {"image-classification", "ForImageClassification"}};
 
 }  // namespace
 
+std::string drawn_line(const Classifier& opened) {
+  std::string names;
+  for (const auto& name : opened.drawn) names += (names.empty() ? "" : ", ") + name;
+  return names.empty() ? ""
+                       : concat("head       begins at random (not in the model's file): ", names);
+}
+
 Classifier load_with_head(const fs::path& path, const Labels& labels, std::uint64_t seed) {
   const Index classes = std::max<Index>(1, std::ssize(labels.names));
   if (labels.task == "token-classification") return load_tagger(path, classes, seed);
+  if (labels.task == kMaskedLanguage) return load_masked(path, seed);
   if (labels.task == "image-classification") return load_image_classifier(path, classes, seed);
   return load_classifier(path, classes, seed);
 }

@@ -17,10 +17,13 @@
 /// Classes, and models that tell them apart.
 namespace cli {
 
+/// The task of finetune that hides tokens from a model; its head has no classes of its own.
+inline constexpr const char* kMaskedLanguage = "masked-language";
+
 /// What a head was trained for: labels.json beside its adapter.
 struct Labels {
   std::string task = "classification";  ///< see finetune --task
-  std::vector<std::string> names;       ///< classes; none for regression
+  std::vector<std::string> names;       ///< classes; none for regression and masked language
   LabelledOptions columns;
   graft::Index sequence_length = 0;
 };
@@ -41,9 +44,14 @@ Classifier load_classifier(const std::filesystem::path& path, graft::Index class
                            std::uint64_t seed);
 /// The same with an output a token, of an encoder or T5's.
 Classifier load_tagger(const std::filesystem::path& path, graft::Index classes, std::uint64_t seed);
+/// An encoder that guesses hidden tokens.
+Classifier load_masked(const std::filesystem::path& path, std::uint64_t seed);
 /// A vision transformer.
 Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
                                  std::uint64_t seed);
+
+/// A line about the layers of a head that were drawn; empty if none were.
+std::string drawn_line(const Classifier& opened);
 
 /// The one of these that a task needs.
 Classifier load_with_head(const std::filesystem::path& path, const Labels& labels,
@@ -53,7 +61,7 @@ std::string task_of_architecture(const std::string& name, const std::string& oth
 /// bert, "regression" -> "BertForSequenceClassification"
 std::string architecture_of_task(const graft::models::Architecture& model, const std::string& task);
 
-/// An encoder without a head.
+/// An encoder below its head.
 struct Encoder {
   graft::BasicSiteTable<float>& sites;
   graft::Index max_tokens;
@@ -61,7 +69,8 @@ struct Encoder {
   std::function<graft::Tensor(const graft::models::Batch&, graft::models::Pooling, bool normalize)>
       embed;
 };
-Encoder load_encoder(const std::filesystem::path& path);
+/// @param labels  what the head of its adapters was trained for; nothing: there is none
+Encoder load_encoder(const std::filesystem::path& path, const std::optional<Labels>& labels);
 
 graft::text::LabelledData load_labelled(const std::string& path, const LabelledOptions& options,
                                         const std::vector<std::string>& names,

@@ -45,7 +45,10 @@ void add_linear(Weights& weights, const graft::models::Model& model,
                 const graft::BasicLinearSite<float>& site) {
   const std::string name = model.file_name(site.path());
   weights[name + ".weight"] = file_weight(site);
-  if (site.base().bias()) weights[name + ".bias"] = site.base().bias();
+  if (!site.base().bias()) return;
+  weights[name + ".bias"] = site.base().bias();
+  if (const auto second = model.second_bias_name(site.path()); !second.empty())
+    weights[second] = site.base().bias();
 }
 void add_norm(Weights& weights, const graft::models::Model& model,
               const graft::BasicNormSite<float>& site) {
@@ -60,7 +63,7 @@ struct Merged {
   std::optional<Labels> labels;    ///< of a model with a head that was trained
   std::vector<std::string> added;  ///< modules that the model's file may lack
   std::set<std::string> copies;    ///< of another changed weight, which files may hold once
-  bool was_tied = false;           ///< the head was the embedding table
+  std::string tied_weight;         ///< of a head that was the embedding table
   bool tied = false;               ///< it still is
 };
 
@@ -101,9 +104,9 @@ Merged merge_adapters(graft::models::Model& model, graft::AdapterModel& adapters
                                      first->path(), " differently; files hold one table for both"));
     result.copies.insert(site->path() + ".weight");
   }
-  result.was_tied = tied_head != nullptr;
+  if (tied_head != nullptr) result.tied_weight = model.file_name(tied_head->path()) + ".weight";
   result.tied = tied_head != nullptr && graft::is_tied_head(*tied_head, table);
-  if (result.was_tied && !result.tied) add_linear(result.changed, model, *tied_head);
+  if (tied_head != nullptr && !result.tied) add_linear(result.changed, model, *tied_head);
   if (result.changed.empty()) throw graft::ValueError("merge: the adapters change no weight");
   return result;
 }
@@ -186,14 +189,14 @@ void write_config(const fs::path& folder, const Json& config) {
   graft::io::write_file_atomically(folder / "config.json", graft::io::json_text(config, 2) + "\n");
 }
 
-/// The name that a tensor of a file has in a model with a head: "encoder.…" -> "bert.encoder.…".
-std::string name_below_head(const std::string& name, const std::string& body,
-                            const std::vector<std::string>& head) {
-  const bool own = name.starts_with(body + ".") ||
-                   std::any_of(head.begin(), head.end(), [&](const std::string& module) {
-                     return name.starts_with(module + ".");
-                   });
-  return own ? name : concat(body, ".", name);
+/// What stands before names of the tensors of a file in a model with a head: "encoder.…" ->
+/// "bert.encoder.…"; empty where the file is one of a model with a head.
+std::string prefix_below_head(const graft::io::SafetensorsModel& file, std::string_view body) {
+  const std::string prefix = concat(body, ".");
+  const auto& tensors = file.tensors();
+  const bool whole = std::any_of(tensors.begin(), tensors.end(),
+                                 [&](const auto& view) { return view.name.starts_with(prefix); });
+  return whole ? "" : prefix;
 }
 
 /// The token by which a classifier may tell padding from text; none if it may end a text.
@@ -216,6 +219,7 @@ const graft::models::Architecture& architecture_of(const Json& config) {
 void describe_head(Json& config, const Labels& labels, const fs::path& source) {
   const auto& architecture = architecture_of(config);
   config["architectures"] = Json::array({architecture_of_task(architecture, labels.task)});
+  if (labels.task == kMaskedLanguage) return;
   if (architecture.is_decoder() &&
       (!config.contains("pad_token_id") || config["pad_token_id"].is_null()))
     if (const auto id = padding_of(load_tokenizer(source))) config["pad_token_id"] = *id;
@@ -238,23 +242,24 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   const bool keep = s.dtype == "auto";
   Json config = graft::io::read_json(source / "config.json");
   const auto& architecture = architecture_of(config);
-  const auto name_of = [&](const std::string& name) {
-    return merged.labels ? name_below_head(name, std::string(architecture.body), merged.added)
-                         : name;
-  };
+  const std::string prefix = merged.labels ? prefix_below_head(file, architecture.body) : "";
   const auto is_added = [&](const std::string& name) {
     return std::any_of(merged.added.begin(), merged.added.end(),
                        [&](const std::string& module) { return name.starts_with(module + "."); });
+  };
+  const auto name_of = [&](const std::string& name) {
+    return is_added(name) ? name : prefix + name;
   };
   Output output;
   std::set<std::string> placed;
   Format common = Format::f32;
   for (const auto& view : file.tensors()) {
     // A classifier takes the place of the head of a language model; T5's of tokens has no decoder.
-    if (merged.labels && (view.name.starts_with("lm_head.") ||
-                          (architecture.family == graft::models::Family::t5 &&
-                           merged.labels->task == "token-classification" &&
-                           name_of(view.name).starts_with("transformer.decoder."))))
+    if (merged.labels && merged.labels->task != kMaskedLanguage &&
+        (view.name.starts_with("lm_head.") ||
+         (architecture.family == graft::models::Family::t5 &&
+          merged.labels->task == "token-classification" &&
+          name_of(view.name).starts_with("transformer.decoder."))))
       continue;
     const Format format = keep ? format_of(view.dtype) : kFormats.at(s.dtype);
     const bool is_float =
@@ -280,15 +285,14 @@ void write_from_folder(const MergeSettings& s, const Merged& merged, const fs::p
   }
   for (const auto& [name, tensor] : merged.changed) {
     if (placed.contains(name) || merged.copies.contains(name)) continue;
-    if (!name.ends_with(".bias") && !(merged.was_tied && name == "lm_head.weight") &&
-        !is_added(name))
+    if (!name.ends_with(".bias") && name != merged.tied_weight && !is_added(name))
       throw graft::ValueError(concat("merge: ", file.name(), " has no tensor for ", name));
     output.add(name, tensor, common);
   }
   output.write(work / "model.safetensors");
 
   if (merged.labels) describe_head(config, *merged.labels, source);
-  if (merged.was_tied) {
+  if (!merged.tied_weight.empty()) {
     // T5 takes this from the other where it is not there.
     if (config.value("model_type", "") == "t5" && !config.contains("scale_decoder_outputs"))
       config["scale_decoder_outputs"] = true;

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <optional>
+
 #include "files.hpp"
 #include "graft/models/load.hpp"
 #include "labels.hpp"
@@ -24,14 +27,17 @@ std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& pa
 
 namespace {
 
-/// A classifier of texts or tokens. GGUF files have decoders, which classify texts.
+/// A classifier of texts or tokens, or a model that guesses hidden tokens. GGUF files have
+/// decoders, which classify texts.
 Classifier load_text_head(const std::filesystem::path& path,
                           const graft::models::HeadConfig& head) {
   using graft::models::Family;
   expect_there(path);
-  const bool tokens = head.task == graft::models::Task::token_classification;
+  const bool tokens = head.task == graft::models::Task::token_classification,
+             masked = head.task == graft::models::Task::masked_language;
   const auto fits = [&](const graft::models::Architecture& one) {
-    return one.family == Family::bert || one.family == Family::t5 || (one.is_decoder() && !tokens);
+    return one.family == Family::bert || (one.family == Family::t5 && !masked) ||
+           (one.is_decoder() && !tokens && !masked);
   };
   auto family = Family::llama;
   if (std::filesystem::is_directory(path)) {
@@ -39,7 +45,7 @@ Classifier load_text_head(const std::filesystem::path& path,
     family =
         graft::models::detail::expect_architecture(config.architecture, config.type, path, fits)
             .family;
-  } else if (tokens) {
+  } else if (tokens || masked) {
     throw graft::ValueError(concat(path.string(), ": a GGUF file is not supported for this task; ",
                                    graft::models::supported_types(fits), ", in a folder"));
   }
@@ -47,7 +53,7 @@ Classifier load_text_head(const std::filesystem::path& path,
   result.max_tokens = Index{1} << 20;
   if (family == Family::bert) {
     auto model = graft::models::load_encoder<float>(path, head, &result.drawn);
-    result.head = {"classifier"};
+    if (!masked) result.head = {"classifier"};
     for (const auto& name : result.drawn)
       if (!name.starts_with("classifier")) result.head.push_back(name);
     result.max_tokens = model->max_tokens();
@@ -75,6 +81,9 @@ Classifier load_tagger(const std::filesystem::path& path, graft::Index classes,
   return load_text_head(
       path, {.task = graft::models::Task::token_classification, .classes = classes, .seed = seed});
 }
+Classifier load_masked(const std::filesystem::path& path, std::uint64_t seed) {
+  return load_text_head(path, {.task = graft::models::Task::masked_language, .seed = seed});
+}
 Classifier load_image_classifier(const std::filesystem::path& path, graft::Index classes,
                                  std::uint64_t seed) {
   expect_there(path);
@@ -85,10 +94,17 @@ Classifier load_image_classifier(const std::filesystem::path& path, graft::Index
   return result;
 }
 
-Encoder load_encoder(const std::filesystem::path& path) {
+Encoder load_encoder(const std::filesystem::path& path, const std::optional<Labels>& labels) {
+  using graft::models::Task;
   expect_there(path);
-  auto model = std::shared_ptr(
-      graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding}));
+  graft::models::HeadConfig head{.task = Task::embedding};
+  if (labels) {
+    head.task = labels->task == kMaskedLanguage          ? Task::masked_language
+                : labels->task == "token-classification" ? Task::token_classification
+                                                         : Task::sequence_classification;
+    head.classes = std::max<Index>(1, std::ssize(labels->names));
+  }
+  auto model = std::shared_ptr(graft::models::load_encoder<float>(path, head));
   return {model->sites(), model->max_tokens(), model,
           [model](const graft::models::Batch& batch, graft::models::Pooling pooling,
                   bool normalize) { return model->embed(batch, pooling, normalize); }};

@@ -1,9 +1,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <map>
-#include <numeric>
 #include <optional>
 #include <sstream>
 
@@ -12,6 +10,7 @@
 #include "graft/train/evaluate.hpp"
 #include "images.hpp"
 #include "labels.hpp"
+#include "masks.hpp"
 #include "options.hpp"
 #include "texts.hpp"
 
@@ -26,7 +25,7 @@ using graft::io::Json;
 struct PredictSettings {
   std::string model, adapter, data, output;
   LabelledOptions columns;
-  Index batch_size = 32;
+  Index batch_size = 32, top = 5;
   bool json = false, label_given = false;
   int threads = 0;
 };
@@ -42,6 +41,11 @@ Labels labels_of(const PredictSettings& s) {
                                                      : s.adapter + " has no labels.json"));
   const auto document = graft::io::read_json(path);
   const graft::io::JsonView json(document, path.string());
+  Labels labels;
+  labels.sequence_length = 1 << 20;
+  for (const auto& name : json.strings_or("architectures", {}))
+    labels.task = task_of_architecture(name, labels.task);
+  if (labels.task == kMaskedLanguage) return labels;
   const auto names = json.find("id2label");
   if (!names)
     throw graft::ValueError(
@@ -49,23 +53,9 @@ Labels labels_of(const PredictSettings& s) {
                " has no labels.json and ", path.string(), " no id2label"));
   std::map<Index, std::string> ordered;
   for (const auto& [key, value] : names->members()) ordered[std::stol(key)] = value.string();
-  Labels labels;
-  for (const auto& name : json.strings_or("architectures", {}))
-    labels.task = task_of_architecture(name, labels.task);
   for (const auto& [number, name] : ordered) labels.names.push_back(name);
-  if (labels.names.size() == 1) labels = {"regression", {}, {}, 0};
-  labels.sequence_length = 1 << 20;
+  if (labels.names.size() == 1) labels = {"regression", {}, {}, labels.sequence_length};
   return labels;
-}
-
-/// e^z / Σ e^z
-std::vector<double> softmax(const float* z, Index count) {
-  const double highest = *std::max_element(z, z + count);
-  std::vector<double> p;
-  for (Index c = 0; c < count; ++c) p.push_back(std::exp(static_cast<double>(z[c]) - highest));
-  const double sum = std::accumulate(p.begin(), p.end(), 0.0);
-  for (double& v : p) v /= sum;
-  return p;
 }
 
 /// One call of `graft predict`.
@@ -79,7 +69,9 @@ class Prediction {
 
   int operator()() {
     set_threads(s_.threads);
-    if (labels_.task == "image-classification") {
+    if (labels_.task == kMaskedLanguage) {
+      masks();
+    } else if (labels_.task == "image-classification") {
       images();
     } else if (labels_.task == "token-classification") {
       tags();
@@ -96,8 +88,10 @@ class Prediction {
   void take() {
     opened_ = load_with_head(s_.model, labels_, 0);
     if (s_.adapter.empty() && !opened_.drawn.empty())
-      throw graft::ValueError(concat(s_.model, ": the file has no layer ", opened_.drawn.front(),
-                                     " for ", classes(), " classes; give an --adapter"));
+      throw graft::ValueError(
+          concat(s_.model, ": the file has no layer ", opened_.drawn.front(),
+                 labels_.task == kMaskedLanguage ? "" : concat(" for ", classes(), " classes"),
+                 "; give an --adapter"));
     labels_.sequence_length = std::min(labels_.sequence_length, opened_.max_tokens);
     adapters_.emplace(opened_.model->sites(), methods());
     if (!s_.adapter.empty()) load_adapters(*adapters_, {s_.adapter}, s_.model);
@@ -157,6 +151,34 @@ class Prediction {
     const auto score = graft::regression_score(targets, {y.data(), targets.size()});
     std::fprintf(stderr, "%s: mean squared error %.4f, correlation %.4f (%td rows)\n",
                  last_name(s_.data).c_str(), score.mean_squared_error, score.pearson, score.count);
+  }
+
+  void masks() {
+    if (s_.label_given)
+      throw graft::ValueError("--label-column: what a masked language model guesses has no labels");
+    take();
+    const auto words = tokenizer();
+    std::vector<std::string> texts;
+    for (auto& [text, pair] : read_texts(s_.data, columns_)) texts.push_back(std::move(text));
+    const auto guesses =
+        guess_masks(*opened_.model, words, texts, s_.top, labels_.sequence_length, s_.batch_size);
+    std::string out = s_.json ? "" : "mask,token,probability,text\n";
+    for (std::size_t i = 0; i < texts.size(); ++i) {
+      Json object{{"text", texts[i]}, {"masks", Json::array()}};
+      for (std::size_t m = 0; m < guesses[i].size(); ++m) {
+        object["masks"].push_back(Json::array());
+        for (const auto& guess : guesses[i][m]) {
+          if (s_.json)
+            object["masks"].back().push_back(
+                {{"token", guess.token}, {"probability", guess.probability}});
+          else
+            out += concat(m + 1, ",", csv_field(guess.token), ",",
+                          format_number(guess.probability, "%.4f"), ",", csv_field(texts[i]), "\n");
+        }
+      }
+      if (s_.json) out += graft::io::json_text(object, -1) + "\n";
+    }
+    write_output(s_.output, out);
   }
 
   void images() {
@@ -227,7 +249,8 @@ class Prediction {
 }  // namespace
 
 void add_predict(CLI::App& app, Command& run) {
-  auto* c = app.add_subcommand("predict", "Label texts, words or images with a trained head");
+  auto* c = app.add_subcommand(
+      "predict", "Label texts, words or images, or guess mask tokens, with a trained head");
   auto s = std::make_shared<PredictSettings>();
   c->option_defaults()->always_capture_default();
   c->add_option(
@@ -235,7 +258,8 @@ void add_predict(CLI::App& app, Command& run) {
        "Hugging Face folder of an encoder, a decoder, T5 or a vision model; GGUF file of a "
        "decoder")
       ->required();
-  c->add_option("--adapter", s->adapter, "Folder that finetune wrote for a task with labels");
+  c->add_option("--adapter", s->adapter,
+                "Folder that finetune wrote for a task with labels, or masked-language");
   c->add_option(
        "--data", s->data,
        "CSV, TSV, JSON lines or CoNLL columns; a .txt file, any other file of texts, and - "
@@ -244,6 +268,8 @@ void add_predict(CLI::App& app, Command& run) {
   c->add_option("--output", s->output, "File for the labels; standard output by default");
   add_column_options(*c, s->columns);
   c->add_option("--batch-size", s->batch_size, "Rows in a batch")->check(CLI::PositiveNumber);
+  c->add_option("--top", s->top, "Masked-language: guesses for each mask token")
+      ->check(CLI::PositiveNumber);
   c->add_option("--threads", s->threads, "0: all cores")->check(CLI::NonNegativeNumber);
   c->add_flag("--json", s->json,
               "JSON lines (with the probabilities of all classes) in place of CSV");

@@ -78,16 +78,20 @@ void add_data_options(CLI::App& command, DataOptions& options) {
                      "zephyr, mistral");
 }
 
+graft::text::DocumentUnit document_unit(const std::string& documents) {
+  using graft::text::DocumentUnit;
+  return documents == "line"         ? DocumentUnit::line
+         : documents == "blank-line" ? DocumentUnit::blank_line
+                                     : DocumentUnit::file;
+}
+
 graft::text::LanguageData load_data(const DataOptions& from,
                                     const graft::text::Tokenizer& tokenizer) {
   if (!fs::exists(from.data)) throw graft::IoError(from.data + ": no such data file");
-  using graft::text::DocumentUnit;
   graft::text::LanguageDataOptions options;
   options.sequence_length = from.sequence_length;
   options.packing = !from.no_packing;
-  options.unit = from.documents == "line"         ? DocumentUnit::line
-                 : from.documents == "blank-line" ? DocumentUnit::blank_line
-                                                  : DocumentUnit::file;
+  options.unit = document_unit(from.documents);
   options.answers_only = from.assistant_only;
   std::optional<graft::text::ChatTemplate> chat;
   if (!from.chat_template.empty())

@@ -48,6 +48,8 @@ struct DataOptions {
   graft::Index sequence_length = 256;
   bool no_packing = false, assistant_only = false;
 };
+/// "file", "blank-line", "line"
+graft::text::DocumentUnit document_unit(const std::string& documents);
 void add_data_options(CLI::App& command, DataOptions& options);
 graft::text::LanguageData load_data(const DataOptions& options,
                                     const graft::text::Tokenizer& tokenizer);

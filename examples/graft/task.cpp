@@ -1,10 +1,13 @@
 #include "task.hpp"
 
+#include "labels.hpp"
+
 namespace cli {
 
 const std::vector<std::pair<std::string, std::unique_ptr<Task> (*)(const TaskOptions&)>>& tasks() {
   static const std::vector<std::pair<std::string, std::unique_ptr<Task> (*)(const TaskOptions&)>>
       kTasks{{"language", language_task},
+             {kMaskedLanguage, masked_task},
              {"classification", classification_task},
              {"regression", regression_task},
              {"token-classification", tagging_task},

@@ -19,7 +19,7 @@ struct TaskOptions {
   DataOptions data;
   LabelledOptions labelled;
   graft::Index sample_tokens = 48, batch_size = 4;
-  double held_out = 0.05;
+  double held_out = 0.05, mask_rate = 0.15;
   std::uint64_t seed = 0;
   bool activation_checkpointing = false, check_merge = false;
 };
@@ -58,6 +58,8 @@ class Task {
 };
 
 std::unique_ptr<Task> language_task(const TaskOptions& options);
+/// Tokens that are hidden from an encoder.
+std::unique_ptr<Task> masked_task(const TaskOptions& options);
 /// The class of a text.
 std::unique_ptr<Task> classification_task(const TaskOptions& options);
 /// A number that belongs to a text.

@@ -66,11 +66,7 @@ Texts read_texts(const std::string& path, const LabelledOptions& columns) {
   if (path == "-")
     return lines_of({std::istreambuf_iterator<char>(std::cin), {}}, "standard input");
   if (!fs::exists(path)) throw graft::IoError(path + ": no such data file");
-  const std::string extension = fs::path(path).extension().string();
-  bool table = false;
-  for (const char* known : {".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json"})
-    table = table || extension == known;
-  if (!table) return lines_of(graft::io::read_file(path), path);
+  if (!graft::text::is_table(path)) return lines_of(graft::io::read_file(path), path);
   std::vector<std::string> names{columns.text_column};
   if (!columns.pair_column.empty()) names.push_back(columns.pair_column);
   const auto rows = graft::text::read_table(path, names, !columns.no_header);

@@ -85,6 +85,17 @@ TEST_CASE("A head of another size, or none, is drawn from its seed; nothing else
   CHECK_THROWS_WITH(with.linear("inside", 2, 2), Catch::Contains("expected"));
 }
 
+TEST_CASE(
+    "A norm of a head that the file lacks begins as ones and zeros, one of its body is missed") {
+  const File file;
+  const SafetensorsWeights<float> weights(file.path());
+  const WeightsWithHead<float> with(weights, {"norm"}, HeadConfig{});
+  CHECK(with.tensor("norm.weight", {3})[2] == 1);
+  CHECK(with.tensor("norm.bias", {3})[2] == 0);
+  CHECK(with.drawn() == std::vector<std::string>{"norm"});
+  CHECK_THROWS_WITH(with.tensor("other.weight", {3}), Catch::Contains("'other.weight' is missing"));
+}
+
 TEST_CASE("What a classifier learns is told by its problem, else by classes and targets") {
   using graft::models::Problem;
   graft::Tape tape;

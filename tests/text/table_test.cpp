@@ -96,3 +96,9 @@ TEST_CASE("Rows put together from random fields come back") {
     for (std::size_t i = 0; i < rows.size(); ++i) REQUIRE(table.rows[i].fields == rows[i]);
   }
 }
+
+TEST_CASE("Files are tables by their extension") {
+  for (const char* name : {"a.csv", "b.TSV", "c.tab", "d.jsonl", "e.ndjson", "f.json"})
+    CHECK(graft::text::is_table(name));
+  for (const char* name : {"a.txt", "csv", "a.csv.gz"}) CHECK_FALSE(graft::text::is_table(name));
+}

@@ -182,3 +182,17 @@ TEST_CASE("Padding falls back to the end of text") {
   CHECK_FALSE(tokenizer.adds_eos());
   CHECK_THROWS_AS(Tokenizer(TokenizerParts{}), graft::ValueError);
 }
+
+TEST_CASE("The frame of a template is what comes before and after the tokens of one text") {
+  const auto [before, after] = load("bert").frame();
+  CHECK(before == Ids{2});
+  CHECK(after == Ids{3});
+  CHECK(load("roberta").frame().second == Ids{2});
+  CHECK(load("gpt2").frame().first.empty());
+}
+
+TEST_CASE("The mask token is known by its usual names where files name no roles") {
+  CHECK(load("bert").mask_id() == 4);
+  CHECK(load("roberta").mask_id() == 400);
+  CHECK(load("gpt2").mask_id() == kNoToken);
+}

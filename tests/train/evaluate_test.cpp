@@ -94,3 +94,19 @@ TEST_CASE("of a model with an output a token, the tokens with a label are judged
     CHECK(graft::likeliest(*y) == std::vector<Index>{2, 0, 1, 0, 1, 2});
   }
 }
+
+TEST_CASE("of a model that predicts tokens, those that are to be predicted have outputs") {
+  tiny::Setup setup;
+  const auto data = tiny::data(5);
+  const auto e = graft::evaluate(setup.model, data, 2);
+  const auto y = graft::predict(setup.model, data, 2);
+  REQUIRE(y->rows() == e->count);
+  // Likeliest tokens are right as often as the evaluation says.
+  Index row = 0, right = 0;
+  const auto best = graft::likeliest(*y);
+  for (const auto& example : tiny::examples(5))
+    for (std::size_t t = 1; t < example.ids.size(); ++t)
+      right += best[static_cast<std::size_t>(row++)] == example.labels[t];
+  CHECK(row == e->count);
+  CHECK(e->accuracy == Approx(static_cast<double>(right) / static_cast<double>(row)));
+}

@@ -24,13 +24,19 @@ class FullLinear final : public LinearPart<T> {
         prefix_(std::move(prefix)) {
     if (bias) bias_ = BasicParameter<T>(bias.clone());
   }
-  /// A layer whose weight another part trains too: a head over the rows of the embedding.
-  explicit FullLinear(BasicParameter<T> shared) : weight_(std::move(shared)), owns_weight_(false) {}
-  BasicVar<T> apply(const BasicLinearView<T>&, const BasicVar<T>& x) const override {
+  /// A layer whose weight another part trains too: a head over the rows of the embedding. Without a
+  /// bias to train, that of the layer stays.
+  explicit FullLinear(BasicParameter<T> shared, const BasicTensor<T>& bias = {})
+      : weight_(std::move(shared)), owns_weight_(false) {
+    if (bias) bias_ = BasicParameter<T>(bias.clone());
+  }
+  BasicVar<T> apply(const BasicLinearView<T>& base, const BasicVar<T>& x) const override {
     auto& tape = x.tape();
     auto y =
         matmul(x, tape.parameter(weight_), Transpose::no, in_out_ ? Transpose::no : Transpose::yes);
-    return bias_ ? add(y, tape.parameter(bias_)) : y;
+    if (bias_) return add(y, tape.parameter(bias_));
+    const auto frozen = owns_weight_ ? BasicTensor<T>{} : base.bias();
+    return frozen ? add(y, tape.constant(frozen)) : y;
   }
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;

@@ -80,7 +80,7 @@ struct FullMethod {
     for (auto* site : table.linear) {
       if (!wants(site->path(), true)) continue;
       if (first && is_tied_head(*site, table)) {
-        place(site, std::make_shared<FullLinear<T>>(first->table()));
+        place(site, std::make_shared<FullLinear<T>>(first->table(), site->base().bias()));
         continue;
       }
       place(site, std::make_shared<FullLinear<T>>(site->base().dense_weight(), site->base().bias(),

@@ -18,6 +18,18 @@ BasicVar<T> capped_logits(const BasicVar<T>& logits, std::type_identity_t<T> cap
   return cap > 0 ? scale(tanh(scale(logits, T{1} / cap)), cap) : logits;
 }
 
+/// Logits of the rows of `hidden` whose numbers are given: [rows, vocabulary].
+template <std::floating_point T>
+BasicVar<T> logits_of_rows(const BasicVar<T>& hidden, const BasicLinearSite<T>& head,
+                           const std::vector<Index>& rows, std::type_identity_t<T> cap = 0) {
+  const auto* context = hidden.tape().template context<ForwardContext>();
+  // Where each row of a batch runs an adapter of its own, all go through the head together.
+  const bool together = context != nullptr && !context->row_adapters.empty();
+  const auto y = together ? head(hidden) : hidden;
+  const auto picked = gather_rows(reshape(y, {y.rows(), y.cols()}), rows);
+  return capped_logits(together ? picked : head(picked), cap);
+}
+
 /// Mean cross-entropy of softmax(head(hidden)) over the rows whose label is not -100, without ever
 /// holding the rows × vocabulary matrix of logits: rows are done in chunks of `chunk_rows`, and
 /// rows without a label are left out.
@@ -58,9 +70,7 @@ BasicVar<T> linear_cross_entropy(const BasicVar<T>& hidden, const BasicLinearSit
   const auto* context = tape.template context<ForwardContext>();
   const bool frozen = !head.adapted(tape) && cap == 0;
   if (!frozen && context != nullptr && !context->row_adapters.empty()) {
-    // Each row runs an adapter of its own: all go through the head together.
-    const auto logits =
-        capped_logits(gather_rows(reshape(head(hidden), {rows, vocabulary}), kept), cap);
+    const auto logits = logits_of_rows(hidden, head, kept, cap);
     if (correct != nullptr || losses != nullptr) {
       auto work = logits.value().clone();
       auto row_losses = BasicTensor<T>::empty({counted});

@@ -2,11 +2,14 @@
 
 #include <algorithm>
 #include <memory>
+#include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
 #include "graft/layers/encoder_blocks.hpp"
+#include "graft/layers/language_head.hpp"
 #include "graft/models/classifier.hpp"
 #include "graft/models/pooling.hpp"
 #include "graft/models/weights.hpp"
@@ -29,14 +32,32 @@ struct BertConfig {
   Task task = Task::embedding;
   Index classes = 2;
   Problem problem = Problem::automatic;  ///< of sequence classification
+  bool tied_head = true;  ///< masked language: the decoder runs on the rows of the word embedding
 };
+
+/// Module paths of the head of a masked language model.
+struct MaskedHeadPaths {
+  std::string dense, norm, decoder;
+  /// The module that has the decoder's bias where the decoder is tied; files may have it under
+  /// either.
+  std::string bias;
+};
+inline MaskedHeadPaths masked_head_paths(const std::string& model_type) {
+  if (model_type == "roberta")
+    return {"lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head"};
+  if (model_type == "distilbert")
+    return {"vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector"};
+  return {"cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm",
+          "cls.predictions.decoder", "cls.predictions"};
+}
 
 /// BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), DistilBERT (Sanh et al. 2019): embeddings
 /// of word, position and type, then blocks h = norm(h + attention(h)); h = norm(h + mlp(h)).
 ///
 /// Sites carry the module paths of Hugging Face transformers. Heads: sequence classification
-/// (pooler or dense layer over the first token), token classification, or none (`embed` pools the
-/// hidden states).
+/// (pooler or dense layer over the first token), token classification, the masked language model
+/// decoder(norm(activation(dense(h)))) of every token h (activation: RoBERTa's is gelu, else that
+/// of the blocks), or none (`embed` pools the hidden states).
 template <std::floating_point T>
 class BasicBert final : public BasicModel<T> {
  public:
@@ -103,6 +124,11 @@ class BasicBert final : public BasicModel<T> {
       }
     } else if (config.task == Task::token_classification) {
       classifier_ = head("classifier", config.classes);
+    } else if (config.task == Task::masked_language) {
+      const auto paths = masked_head_paths(config.model_type);
+      pooler_ = head(paths.dense, d);
+      head_norm_ = norm_site(weights, paths.norm);
+      classifier_ = {paths.decoder, decoder(weights, paths)};
     }
     list_sites();
   }
@@ -145,23 +171,57 @@ class BasicBert final : public BasicModel<T> {
   BasicVar<T> logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto h = hidden(tape, batch);
     if (config_.task == Task::token_classification) return classifier_(h);
+    if (predicts_tokens())
+      return reshape(classifier_(before_decoder(h)), {h.dim(0), h.dim(1), config_.vocabulary});
     if (config_.task == Task::embedding) return h;
     auto first = first_tokens(h, batch);
     first = pooler_(first);
     return classifier_(config_.model_type == "distilbert" ? relu(first) : tanh(first));
   }
   BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
-    return loss_of(logits(tape, batch), batch);
+    return predicts_tokens() ? token_loss(tape, batch, nullptr, nullptr)
+                             : loss_of(logits(tape, batch), batch);
   }
   BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (config_.task == Task::embedding)
       throw ValueError("bert: a model without a head has no loss");
+    if (config_.task == Task::sequence_classification)
+      return classification_loss(logits, batch, config_.problem);
     auto y = logits;
-    if (config_.task == Task::token_classification && y.dim(1) > batch.seq_len)
-      y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
-    return classification_loss(
-        y, batch,
-        config_.task == Task::token_classification ? Problem::single_label : config_.problem);
+    if (y.dim(1) > batch.seq_len) y = slice(y, 1, y.dim(1) - batch.seq_len, batch.seq_len);
+    return classification_loss(y, batch, Problem::single_label);
+  }
+  bool predicts_tokens() const override { return config_.task == Task::masked_language; }
+  /// Each position predicts its own label.
+  std::vector<std::int64_t> predicted_tokens(const BasicBatch<T>& batch,
+                                             std::vector<T>&) const override {
+    expect_masked_language("predicted tokens", batch);
+    const auto virtual_tokens =
+        prompt_.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
+    const Index tokens =
+        batch.seq_len + *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
+    for (Index b = 0; b < batch.batch; ++b)
+      std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
+                  labels.begin() + (b + 1) * tokens - batch.seq_len);
+    return labels;
+  }
+  BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
+                         std::vector<unsigned char>* correct,
+                         std::vector<T>* losses) const override {
+    std::vector<T> weights;
+    const auto labels = predicted_tokens(batch, weights);
+    return linear_cross_entropy(before_decoder(hidden(tape, batch)), classifier_,
+                                std::span<const std::int64_t>(labels), Index{128}, correct, losses);
+  }
+  BasicVar<T> token_logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    const auto rows = this->predicting_positions(batch);
+    return logits_of_rows(before_decoder(hidden(tape, batch)), classifier_, rows);
+  }
+  std::string second_bias_name(const std::string& path) const override {
+    const auto paths = masked_head_paths(config_.model_type);
+    return predicts_tokens() && path == paths.decoder && path != paths.bias ? paths.bias + ".bias"
+                                                                            : "";
   }
   /// Sentence vectors: hidden states pooled over the real tokens. [batch, hidden]
   BasicTensor<T> embed(const BasicBatch<T>& batch, Pooling pooling = Pooling::mean,
@@ -222,6 +282,37 @@ class BasicBert final : public BasicModel<T> {
     config.task = Task::embedding;
     config.vocabulary = config.max_positions = config.token_types = 1;
     return std::make_unique<Mirror>(config, ZeroWeights<T>([](const auto&) { return true; }));
+  }
+
+  /// The layer from hidden states to the vocabulary. A tied one takes the bias that transformers
+  /// ties to it, one of its own its own; a file may have either alone, or none, which are zeros.
+  BasicAnyLinear<T> decoder(const BasicWeights<T>& weights, const MaskedHeadPaths& paths) const {
+    const Index d = config_.hidden_size, n = config_.vocabulary;
+    auto bias = BasicTensor<T>::zeros({n});
+    const auto& [first, second] = config_.tied_head ? std::tie(paths.bias, paths.decoder)
+                                                    : std::tie(paths.decoder, paths.bias);
+    for (const auto* module : {&first, &second}) {
+      if (!weights.has(*module + ".bias")) continue;
+      bias = weights.tensor(*module + ".bias", {n});
+      break;
+    }
+    return tied_head(config_.tied_head ? word_.table() : weights.embedding(paths.decoder, n, d),
+                     bias);
+  }
+  /// What the decoder of a masked language model sees: [batch · tokens, hidden].
+  BasicVar<T> before_decoder(const BasicVar<T>& hidden) const {
+    const auto kind =
+        config_.model_type == "roberta" ? kernels::Activation::gelu : config_.activation;
+    const auto h = reshape(hidden, {hidden.rows(), hidden.cols()});
+    return head_norm_(activation(kind, pooler_(h)));
+  }
+  /// @throws ValueError, ShapeError unless tokens have labels that the model can learn
+  void expect_masked_language(const char* operation, const BasicBatch<T>& batch) const {
+    if (!predicts_tokens())
+      throw ValueError(concat(operation, ": the model is no masked language model"));
+    if (std::ssize(batch.labels) != batch.batch * batch.seq_len)
+      throw ShapeError(concat("masked loss: ", batch.labels.size(), " labels for ", batch.batch,
+                              " x ", batch.seq_len, " tokens"));
   }
 
   BasicNormSite<T> norm_site(const BasicWeights<T>& weights, const std::string& path) const {
@@ -287,6 +378,7 @@ class BasicBert final : public BasicModel<T> {
     table.info.vocabulary = config_.vocabulary;
     table.info.activation = config_.activation;
     table.info.output_layers = {"classifier", "classifier.out_proj"};
+    if (predicts_tokens()) table.info.output_layers = {classifier_.path()};
     table.embedding = {&word_, &position_};
     if (type_.table()) table.embedding.push_back(&type_);
     table.norm.push_back(&embedding_norm_);
@@ -304,6 +396,7 @@ class BasicBert final : public BasicModel<T> {
         table.hidden.push_back(site);
     }
     if (pooler_.base()) table.linear.push_back(&pooler_);
+    if (predicts_tokens()) table.norm.push_back(&head_norm_);
     if (classifier_.base()) table.linear.push_back(&classifier_);
   }
 
@@ -313,7 +406,9 @@ class BasicBert final : public BasicModel<T> {
   BasicStackSite<T> stack_;
   BasicNormSite<T> embedding_norm_;
   std::vector<std::unique_ptr<Block>> blocks_;
+  /// The last two layers: of a masked language model the dense layer and the decoder.
   BasicLinearSite<T> pooler_, classifier_;
+  BasicNormSite<T> head_norm_;  ///< of a masked language model
 };
 
 using Bert = BasicBert<float>;

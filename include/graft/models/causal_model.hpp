@@ -89,27 +89,32 @@ class BasicCausalModel : public BasicModel<T> {
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
     std::vector<T> weights;
-    const auto labels = next_tokens(batch, weights);
+    const auto labels = predicted_tokens(batch, weights);
     return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
                          std::span<const std::int64_t>(labels), std::span<const T>(weights));
   }
-  /// The same as `loss`, and for each counted token whether the likeliest token was right, and its
-  /// loss.
+  bool predicts_tokens() const override { return !classifies(); }
   BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
-                         std::vector<unsigned char>* correct, std::vector<T>* losses) const {
+                         std::vector<unsigned char>* correct,
+                         std::vector<T>* losses) const override {
     expect_language_model("loss of tokens");
     if (batch.labels.size() != batch.ids.size())
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
     const auto h = hidden(tape, batch);
     std::vector<T> weights;
-    const auto labels = next_tokens(batch, weights);
+    const auto labels = predicted_tokens(batch, weights);
     return linear_cross_entropy(h, head, std::span<const std::int64_t>(labels), Index{128}, correct,
                                 losses, std::span<const T>(weights), logit_cap);
   }
-  /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
-  /// -100 for nothing; and the factor of the loss of each (empty: one).
-  std::vector<std::int64_t> next_tokens(const BasicBatch<T>& batch, std::vector<T>& weights) const {
+  BasicVar<T> token_logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
+    expect_language_model("logits of tokens");
+    const auto rows = this->predicting_positions(batch);
+    return logits_of_rows(hidden(tape, batch), head, rows, logit_cap);
+  }
+  /// Each position predicts the token after it.
+  std::vector<std::int64_t> predicted_tokens(const BasicBatch<T>& batch,
+                                             std::vector<T>& weights) const override {
     const auto virtual_tokens =
         prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
     const Index extra = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
@@ -120,7 +125,6 @@ class BasicCausalModel : public BasicModel<T> {
                   labels.begin() + b * tokens + extra);
     prompt.change_labels(batch.batch, labels, weights, batch.row_adapters,
                          static_cast<bool>(batch.visual));
-    // Each row predicts the token after it.
     for (Index b = 0; b < batch.batch; ++b) {
       const auto shift = [&](auto& list, auto last) {
         const auto row = list.begin() + b * tokens;

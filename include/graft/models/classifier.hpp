@@ -16,7 +16,7 @@
 namespace graft::inline v0_1::models {
 
 /// What the head of an encoder is for.
-enum class Task { embedding, sequence_classification, token_classification };
+enum class Task { embedding, sequence_classification, token_classification, masked_language };
 
 /// What a classifier is to learn. Automatic: regression with one class; otherwise one of the
 /// classes where a batch has labels, any number of them where it has targets.
@@ -39,7 +39,8 @@ struct HeadConfig {
 };
 
 /// Weights of a file, where the layers of a head that are missing in it, or of another shape there,
-/// are drawn. Layers are drawn in the order in which they are asked for.
+/// are drawn. Layers are drawn in the order in which they are asked for; norms begin as ones and
+/// zeros.
 template <std::floating_point T>
 class WeightsWithHead final : public BasicWeights<T> {
  public:
@@ -57,11 +58,13 @@ class WeightsWithHead final : public BasicWeights<T> {
     return file_->fits(name, shape);
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
-    return file_->tensor(name, shape);
+    const std::string layer = name.substr(0, name.rfind('.'));
+    if (file_->has(name) || !may_draw(layer)) return file_->tensor(name, shape);
+    if (drawn_.empty() || drawn_.back() != layer) drawn_.push_back(layer);
+    return name.ends_with(".weight") ? BasicTensor<T>::ones(shape) : BasicTensor<T>::zeros(shape);
   }
   BasicAnyLinear<T> linear(const std::string& name, Index out, Index in) const override {
-    if (file_->fits(name + ".weight", {out, in}) ||
-        std::find(names_.begin(), names_.end(), name) == names_.end())
+    if (file_->fits(name + ".weight", {out, in}) || !may_draw(name))
       return file_->linear(name, out, in);
     drawn_.push_back(name);
     auto weight = BasicTensor<T>::empty({out, in});
@@ -75,6 +78,10 @@ class WeightsWithHead final : public BasicWeights<T> {
   const std::vector<std::string>& drawn() const { return drawn_; }
 
  private:
+  bool may_draw(const std::string& layer) const {
+    return std::find(names_.begin(), names_.end(), layer) != names_.end();
+  }
+
   const BasicWeights<T>* file_;
   std::vector<std::string> names_;
   mutable TorchGenerator generator_;

@@ -278,8 +278,11 @@ inline BertConfig bert_config(const io::JsonView& json) {
   for (const auto& name : json.strings_or("architectures", {})) {
     if (name.ends_with("ForSequenceClassification")) config.task = Task::sequence_classification;
     if (name.ends_with("ForTokenClassification")) config.task = Task::token_classification;
+    if (name.ends_with("ForMaskedLM")) config.task = Task::masked_language;
   }
-  if (config.task != Task::embedding) config.classes = class_count(json);
+  config.tied_head = json.boolean_or("tie_word_embeddings", true);
+  if (config.task == Task::sequence_classification || config.task == Task::token_classification)
+    config.classes = class_count(json);
   return config;
 }
 
@@ -642,7 +645,8 @@ std::unique_ptr<BasicCausalModel<T>> gguf_decoder(const std::filesystem::path& p
 }  // namespace detail
 
 /// Opens an encoder (BERT, RoBERTa, DistilBERT) from a Hugging Face folder with a head for a task.
-/// Layers of the head that the file lacks, or has for another number of classes, are drawn.
+/// Layers of the head that the file lacks, or has for another number of classes, are drawn; the
+/// decoder of a masked language model that it lacks runs on the rows of the word embedding.
 /// @param drawn  takes their paths
 /// @throws IoError that names the file and what is wrong; ValueError for an architecture that is no
 /// such encoder
@@ -658,10 +662,13 @@ std::unique_ptr<BasicBert<T>> load_encoder(const std::filesystem::path& path,
   config.task = head.task;
   config.classes = head.classes;
   const SafetensorsWeights<T> file(path, detail::prefixes(architecture));
-  const WeightsWithHead<T> weights(file,
-                                   {folder.type + ".pooler.dense", "pre_classifier", "classifier",
-                                    "classifier.dense", "classifier.out_proj"},
-                                   head);
+  const auto masked = masked_head_paths(folder.type);
+  config.tied_head = config.tied_head || !file.has(masked.decoder + ".weight");
+  const WeightsWithHead<T> weights(
+      file,
+      {folder.type + ".pooler.dense", "pre_classifier", "classifier", "classifier.dense",
+       "classifier.out_proj", masked.dense, masked.norm},
+      head);
   auto model = std::make_unique<BasicBert<T>>(config, weights);
   if (drawn != nullptr) *drawn = weights.drawn();
   return model;

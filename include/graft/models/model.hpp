@@ -31,6 +31,8 @@ class BasicModel {
 
   /// The name in files of a module that adapters know by `path`.
   virtual std::string file_name(const std::string& path) const { return path; }
+  /// Another name in files of the bias of the module at `path`; empty: it has one name.
+  virtual std::string second_bias_name(const std::string&) const { return ""; }
 
   /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a
   /// classifier [batch, classes] …
@@ -39,6 +41,25 @@ class BasicModel {
   virtual BasicVar<T> loss(BasicTape<T>& tape, const BasicBatch<T>& batch) const = 0;
   /// The same for logits that are there already.
   virtual BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const = 0;
+
+  /// True if `loss` is the mean over the tokens that are to be predicted. The next four are for
+  /// such models.
+  virtual bool predicts_tokens() const { return false; }
+  /// What each position has to predict, virtual ones included: [batch, virtual tokens + tokens],
+  /// -100 for nothing; and the factor of the loss of each (empty: one).
+  virtual std::vector<std::int64_t> predicted_tokens(const BasicBatch<T>&, std::vector<T>&) const {
+    throw ValueError("the model predicts no tokens");
+  }
+  /// The same as `loss`, and for each predicted token whether the likeliest token was right, and
+  /// its loss; null: not wanted. The logits of all tokens are never there at once.
+  virtual BasicVar<T> token_loss(BasicTape<T>&, const BasicBatch<T>&, std::vector<unsigned char>*,
+                                 std::vector<T>*) const {
+    throw ValueError("the model predicts no tokens");
+  }
+  /// Logits of the positions that have a token to predict: [predictions, vocabulary].
+  virtual BasicVar<T> token_logits(BasicTape<T>&, const BasicBatch<T>&) const {
+    throw ValueError("the model predicts no tokens");
+  }
   /// What a training step may run; tape and batch have to outlive it.
   TrainingPasses<T> passes(BasicTape<T>& tape, const BasicBatch<T>& batch) const {
     return {[this, &tape, &batch] { return loss(tape, batch); },
@@ -47,6 +68,16 @@ class BasicModel {
   }
 
  protected:
+  /// Positions that have a token to predict, virtual ones counted.
+  std::vector<Index> predicting_positions(const BasicBatch<T>& batch) const {
+    std::vector<T> weights;
+    const auto labels = predicted_tokens(batch, weights);
+    std::vector<Index> positions;
+    for (std::size_t i = 0; i < labels.size(); ++i)
+      if (labels[i] != kIgnoredLabel) positions.push_back(static_cast<Index>(i));
+    return positions;
+  }
+
   BasicSiteTable<T> sites_;
 };
 

@@ -252,13 +252,13 @@ class GgufWeights final : public BasicWeights<T> {
 
 /// A frozen linear layer over the rows of an embedding table (a tied head), sharing them.
 template <std::floating_point T>
-BasicAnyLinear<T> tied_head(const BasicEmbeddingTable<T>& table) {
+BasicAnyLinear<T> tied_head(const BasicEmbeddingTable<T>& table, const BasicTensor<T>& bias = {}) {
   if constexpr (std::is_same_v<T, float>) {
     if (table.blocks() != nullptr)
-      return QuantizedLinear(table.format(), table.blocks(), table.rows(), table.dim(), {},
+      return QuantizedLinear(table.format(), table.blocks(), table.rows(), table.dim(), bias,
                              table.keep_alive());
   }
-  return BasicDenseLinear<T>(table.dense());
+  return BasicDenseLinear<T>(table.dense(), bias);
 }
 
 }  // namespace graft::inline v0_1::models

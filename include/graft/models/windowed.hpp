@@ -34,7 +34,7 @@ T windowed_backward(const BasicCausalModel<T>& model, const BasicBatch<T>& batch
     throw ShapeError(concat("windowed_backward: ", batch.labels.size(), " labels for ",
                             batch.ids.size(), " tokens"));
   std::vector<T> weights;
-  const auto labels = model.next_tokens(batch, weights);
+  const auto labels = model.predicted_tokens(batch, weights);
   BasicWindowedSequence<T> sequence(options);
   std::vector<Index> counts;
   std::vector<T> losses;

@@ -18,8 +18,9 @@ inline constexpr std::int64_t kIgnoredLabel = -100;
 struct Example {
   std::vector<std::int32_t> ids;
   std::vector<std::int32_t> token_types;  ///< empty: all 0
-  /// Language modelling: one label a token, equal to the token or kIgnoredLabel; the model's loss
-  /// compares the prediction at position t with the label at t + 1. Empty for classification.
+  /// Language modelling: one label a token, equal to the token or kIgnoredLabel; the loss of a
+  /// decoder compares the prediction at position t with the label at t + 1. Empty for
+  /// classification.
   std::vector<std::int64_t> labels;
   std::int64_t label = kIgnoredLabel;  ///< class
   float target = 0;                    ///< value, for regression

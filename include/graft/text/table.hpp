@@ -142,13 +142,30 @@ inline Table table_from_json_lines(std::string_view text, std::string_view sourc
   return table;
 }
 
+namespace detail {
+
+inline std::string lower_extension(const std::filesystem::path& path) {
+  std::string extension = path.extension().string();
+  std::transform(extension.begin(), extension.end(), extension.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  return extension;
+}
+
+}  // namespace detail
+
+/// True for a file that is a table by its extension; .txt may be one, or plain text.
+inline bool is_table(const std::filesystem::path& path) {
+  const std::string extension = detail::lower_extension(path);
+  for (const char* known : {".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json"})
+    if (extension == known) return true;
+  return false;
+}
+
 /// Reads a table by its file's extension: .csv, .tsv or .tab, .jsonl or .ndjson or .json (one
 /// object a line). @param columns  those that will be asked for
 inline Table read_table(const std::filesystem::path& path, const std::vector<std::string>& columns,
                         bool header = true) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  const std::string extension = detail::lower_extension(path);
   const std::string text = io::read_file(path);
   if (extension == ".jsonl" || extension == ".ndjson" || extension == ".json")
     return table_from_json_lines(text, path.string(), columns);

@@ -143,13 +143,7 @@ inline TaggedData load_tagged_data(const std::filesystem::path& path,
 inline std::vector<Example> encode_tagged(const TaggedData& data, const Tokenizer& tokenizer,
                                           Index max_length, Index* cut = nullptr) {
   const EncodeOptions plain{.add_special = false, .parse_special = false, .max_length = 0};
-  // What the template puts around a text, seen around one letter.
-  const auto letter = tokenizer.encode("a", plain);
-  const auto around = tokenizer.encode_single("a");
-  const auto middle =
-      std::search(around.ids.begin(), around.ids.end(), letter.begin(), letter.end());
-  const std::vector<std::int32_t> before(around.ids.begin(), middle),
-      after(middle + std::min(std::ssize(letter), around.ids.end() - middle), around.ids.end());
+  const auto [before, after] = tokenizer.frame();
   const Index room = max_length - std::ssize(before) - std::ssize(after);
   if (room < 1) throw ValueError(concat("maximum length ", max_length));
   std::vector<Example> examples;

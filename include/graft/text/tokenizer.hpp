@@ -228,6 +228,14 @@ class Tokenizer {
     return special().pad != kNoToken ? special().pad : std::max(special().eos, 0);
   }
   std::int32_t unk_id() const { return special().unk; }
+  /// The token that hides another one: by its role, else by its usual names, since files often
+  /// name no roles.
+  std::int32_t mask_id() const {
+    if (special().mask != kNoToken) return special().mask;
+    for (const std::string_view name : {"[MASK]", "<mask>"})
+      if (const std::int32_t id = id_of(name); is_special(id)) return id;
+    return kNoToken;
+  }
   /// Tokens after which a generated answer is complete: eos, eot, and control tokens that are known
   /// by name to end a text or a turn, since files often name only one of them.
   std::vector<std::int32_t> end_ids() const {
@@ -248,6 +256,18 @@ class Tokenizer {
   bool adds_eos() const { return edge(false) != kNoToken && edge(false) == eos_id(); }
   /// Number of tokens that `add_special` adds to one text.
   Index added_length() const { return fixed_length(state_->parts.encoding_template.single); }
+
+  /// What `add_special` puts before and after the tokens of one text.
+  std::pair<std::vector<std::int32_t>, std::vector<std::int32_t>> frame() const {
+    std::pair<std::vector<std::int32_t>, std::vector<std::int32_t>> around;
+    bool behind = false;
+    for (const TemplatePiece& piece : state_->parts.encoding_template.single) {
+      auto& side = behind ? around.second : around.first;
+      side.insert(side.end(), piece.ids.begin(), piece.ids.end());
+      behind = behind || piece.kind == TemplatePiece::Kind::first;
+    }
+    return around;
+  }
 
   /// Jinja text of the model's chat template, empty if it has none.
   const std::string& chat_template() const { return state_->parts.chat_template; }

@@ -19,6 +19,10 @@ template <std::floating_point T>
 struct BasicDataset {
   Index rows = 0;
   std::function<models::BasicBatch<T>(std::span<const Index> picked)> batch;
+  /// The same for a training step, of rows that are changed at random, each time in another way;
+  /// `seed` is all that the change depends on. Empty: `batch`.
+  std::function<models::BasicBatch<T>(std::span<const Index> picked, std::uint64_t seed)>
+      training_batch;
   /// A number that another content would most likely not have: a run goes on from a checkpoint with
   /// the same data only.
   std::uint64_t fingerprint = 0;
@@ -43,6 +47,18 @@ class Fingerprint {
   std::uint64_t hash_ = 0xcbf29ce484222325ULL;
 };
 
+inline std::uint64_t fingerprint_of(const std::vector<text::Example>& examples) {
+  Fingerprint fingerprint;
+  for (const auto& example : examples) {
+    fingerprint.add(example.length());
+    for (const auto id : example.ids) fingerprint.add(id);
+    for (const auto label : example.labels) fingerprint.add(label);
+    fingerprint.add(example.label);
+    fingerprint.add(example.target);
+  }
+  return fingerprint.value();
+}
+
 }  // namespace detail
 
 /// A text batch as the input of a model.
@@ -62,17 +78,9 @@ models::BasicBatch<T> model_batch(text::TextBatch&& from) {
 /// Encoded texts as rows; padded with `pad_id` to the longest of a batch.
 template <std::floating_point T>
 BasicDataset<T> text_dataset(std::vector<text::Example> examples, std::int32_t pad_id) {
-  detail::Fingerprint fingerprint;
-  for (const auto& example : examples) {
-    fingerprint.add(example.length());
-    for (const auto id : example.ids) fingerprint.add(id);
-    for (const auto label : example.labels) fingerprint.add(label);
-    fingerprint.add(example.label);
-    fingerprint.add(example.target);
-  }
   BasicDataset<T> data;
   data.rows = static_cast<Index>(examples.size());
-  data.fingerprint = fingerprint.value();
+  data.fingerprint = detail::fingerprint_of(examples);
   data.batch = [shared = std::make_shared<const std::vector<text::Example>>(std::move(examples)),
                 pad_id](std::span<const Index> picked) {
     return model_batch<T>(text::make_batch(*shared, picked, {.pad_id = std::max(pad_id, 0)}));
@@ -93,12 +101,20 @@ BasicDataset<T> subset(const BasicDataset<T>& data, std::vector<Index> rows) {
   BasicDataset<T> part;
   part.rows = static_cast<Index>(rows.size());
   part.fingerprint = fingerprint.value();
-  part.batch = [all = data.batch, rows = std::move(rows)](std::span<const Index> picked) {
-    std::vector<Index> mapped;
-    mapped.reserve(picked.size());
-    for (const Index i : picked) mapped.push_back(rows.at(static_cast<std::size_t>(i)));
-    return all(mapped);
+  const auto mapped = [rows = std::move(rows)](std::span<const Index> picked) {
+    std::vector<Index> result;
+    result.reserve(picked.size());
+    for (const Index i : picked) result.push_back(rows.at(static_cast<std::size_t>(i)));
+    return result;
   };
+  part.batch = [all = data.batch, mapped](std::span<const Index> picked) {
+    return all(mapped(picked));
+  };
+  if (data.training_batch)
+    part.training_batch = [all = data.training_batch, mapped](std::span<const Index> picked,
+                                                              std::uint64_t seed) {
+      return all(mapped(picked), seed);
+    };
   return part;
 }
 

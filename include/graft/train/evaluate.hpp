@@ -17,23 +17,15 @@ namespace graft::inline v0_1 {
 
 namespace detail {
 
-/// The model as one that predicts tokens; null for others, also those with a classifier of rows.
-template <std::floating_point T>
-const models::BasicCausalModel<T>* language_model(const models::BasicModel<T>& model) {
-  const auto* causal = dynamic_cast<const models::BasicCausalModel<T>*>(&model);
-  return causal == nullptr || causal->classifies() ? nullptr : causal;
-}
-
 /// Predictions that the loss of a batch is the mean of.
 template <std::floating_point T>
 Index predictions(const models::BasicModel<T>& model, const models::BasicBatch<T>& batch) {
-  const auto* causal = language_model(model);
+  const bool tokens = model.predicts_tokens();
   std::vector<T> weights;
-  const auto labels = causal == nullptr ? batch.labels : causal->next_tokens(batch, weights);
+  const auto labels = tokens ? model.predicted_tokens(batch, weights) : batch.labels;
   const auto count = static_cast<Index>(labels.size()) -
                      std::count(labels.begin(), labels.end(), text::kIgnoredLabel);
-  return count > 0 || causal != nullptr ? count
-                                        : batch.batch;  // regression has targets instead of labels
+  return count > 0 || tokens ? count : batch.batch;  // regression has targets instead of labels
 }
 
 /// Outputs of the head with a true class: rows [count, classes] and their labels. Of a model with
@@ -77,13 +69,13 @@ Index right_rows(const BasicTensor<T>& logits, const models::BasicBatch<T>& batc
 
 /// Loss and accuracy over all rows, without dropout, with the adapters that are active. Batches
 /// follow the order of the rows. Nothing if `stop` became true in between.
-/// @param losses  takes the loss of every predicted token, in their order (language models only)
+/// @param losses  takes the loss of every predicted token, in their order (of models that predict
+/// tokens)
 template <std::floating_point T>
 std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const BasicDataset<T>& data,
                                    Index batch_size, const std::function<bool()>& stop = {},
                                    std::vector<T>* losses = nullptr) {
   if (batch_size < 1) throw ValueError(concat("evaluate: batch size ", batch_size));
-  const auto* causal = detail::language_model(model);
   Evaluation result;
   double total = 0;
   Index right = 0;
@@ -94,10 +86,10 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
     std::iota(rows.begin(), rows.end(), first);
     const auto batch = data.batch(rows);
     BasicTape<T> tape({.gradients = false, .training = false});
-    if (causal != nullptr) {
+    if (model.predicts_tokens()) {
       std::vector<unsigned char> correct;
       std::vector<T> own;
-      causal->token_loss(tape, batch, &correct, &own);
+      model.token_loss(tape, batch, &correct, &own);
       for (const T loss : own) total += static_cast<double>(loss);
       for (const unsigned char c : correct) right += c;
       result.count += static_cast<Index>(own.size());
@@ -117,9 +109,9 @@ std::optional<Evaluation> evaluate(const models::BasicModel<T>& model, const Bas
   return result;
 }
 
-/// Output of the head for every row, [rows, classes], or for every token that has a label where the
-/// model has one output a token; without dropout, with the adapters that are active. Nothing if
-/// `stop` became true in between.
+/// Output of the head for every row, [rows, classes], for every token that has a label where the
+/// model has one output a token, or for every token that is to be predicted; without dropout, with
+/// the adapters that are active. Nothing if `stop` became true in between.
 template <std::floating_point T>
 std::optional<BasicTensor<T>> predict(const models::BasicModel<T>& model,
                                       const BasicDataset<T>& data, Index batch_size,
@@ -134,10 +126,11 @@ std::optional<BasicTensor<T>> predict(const models::BasicModel<T>& model,
     std::iota(rows.begin(), rows.end(), first);
     BasicTape<T> tape({.gradients = false, .training = false});
     const auto batch = data.batch(rows);
-    const auto y = model.logits(tape, batch).value();
-    if (y.rank() < 3 && y.rows() != std::ssize(rows))
+    const bool tokens = model.predicts_tokens();
+    const auto y = (tokens ? model.token_logits(tape, batch) : model.logits(tape, batch)).value();
+    if (!tokens && y.rank() < 3 && y.rows() != std::ssize(rows))
       throw ShapeError(concat("predict: ", y.rows(), " outputs for ", rows.size(), " rows"));
-    const auto outputs = detail::labelled_outputs(y, batch).first;
+    const auto outputs = tokens ? y : detail::labelled_outputs(y, batch).first;
     classes = y.cols();
     all.insert(all.end(), outputs.begin(), outputs.end());
   }

@@ -90,7 +90,8 @@ std::vector<BasicParameterGroup<T>> parameter_groups(const BasicAdapterModel<T>&
 /// procedures come through the adapters.
 ///
 /// A step is a function of settings, data, step number and the state before it: rows are drawn
-/// epoch by epoch from the seed, and dropout from the seed and the number of the batch. So a run
+/// epoch by epoch from the seed, dropout and random changes of rows from the seed and the number of
+/// the batch. So a run
 /// that goes on from a checkpoint ends with the bits of an unbroken one, and results do not depend
 /// on the number of threads.
 template <std::floating_point T>
@@ -218,7 +219,10 @@ class BasicTrainer {
     std::vector<models::BasicBatch<T>> batches;
     Index predictions = 0, tokens = 0;
     for (Index part = 0; part < config_.accumulation; ++part) {
-      batches.push_back(data_.batch(draw(step_ * config_.accumulation + part)));
+      const Index number = step_ * config_.accumulation + part;
+      const auto rows = draw(number);
+      batches.push_back(data_.training_batch ? data_.training_batch(rows, seed_of(number))
+                                             : data_.batch(rows));
       predictions += detail::predictions(*model_, batches.back());
       tokens += size_of(batches.back());
     }
@@ -243,10 +247,9 @@ class BasicTrainer {
 
     StepReport report;
     for (std::size_t part = 0; part < batches.size(); ++part) {
-      const auto number = static_cast<std::uint64_t>(step_ * config_.accumulation) + part;
       const double share = share_of(part);
       if (share == 0) continue;
-      BasicTape<T> tape({.seed = text::detail::mix_seeds(config_.seed, number),
+      BasicTape<T> tape({.seed = seed_of(step_ * config_.accumulation + static_cast<Index>(part)),
                          .bf16_saved = config_.bf16_saved});
       auto loss = adapters_->training_loss(tape, model_->passes(tape, batches[part]));
       report.loss += share * static_cast<double>(loss.item());
@@ -288,6 +291,10 @@ class BasicTrainer {
         std::count(batch.mask.begin(), batch.mask.end(), static_cast<unsigned char>(1)));
   }
 
+  /// Seed of what is random in batch number k.
+  std::uint64_t seed_of(Index k) const {
+    return text::detail::mix_seeds(config_.seed, static_cast<std::uint64_t>(k));
+  }
   /// Rows of batch number k: epoch after epoch, each in an order of its own.
   std::vector<Index> draw(Index k) {
     std::vector<Index> picked;

@@ -27,7 +27,7 @@ TEST_CASE("CPT starts as its examples in front of the text") {
 TEST_CASE("CPT counts the outputs of the examples, less the further back they are") {
   prompts::Setup<double> setup(config());
   std::vector<double> weights;
-  const auto labels = setup.model.next_tokens(setup.batch(), weights);
+  const auto labels = setup.model.predicted_tokens(setup.batch(), weights);
   REQUIRE(labels.size() == 20);
   // Token 3 (the first output) is predicted at position 2, token 8 at 4; then come the labels.
   CHECK(std::vector<std::int64_t>(labels.begin(), labels.begin() + 10) ==

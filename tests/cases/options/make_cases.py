@@ -88,6 +88,13 @@ CASES = {
     "roberta": lambda: hf.RobertaForSequenceClassification(hf.RobertaConfig(
         **{**ENCODER, "pad_token_id": 1, "max_position_embeddings": 20, "num_labels": 3})),
     "vit_uneven": lambda: vit(image_size=10, num_labels=3),
+    "bert_masked": lambda: hf.BertForMaskedLM(hf.BertConfig(**ENCODER, hidden_act="gelu_new")),
+    "bert_masked_untied": lambda: hf.BertForMaskedLM(hf.BertConfig(**ENCODER, tie_word_embeddings=False)),
+    "roberta_masked": lambda: hf.RobertaForMaskedLM(hf.RobertaConfig(
+        **{**ENCODER, "pad_token_id": 1, "max_position_embeddings": 20, "hidden_act": "relu", "layer_norm_eps": 1e-5})),
+    "distilbert_masked": lambda: hf.DistilBertForMaskedLM(hf.DistilBertConfig(
+        vocab_size=31, dim=16, hidden_dim=20, n_layers=1, n_heads=2, max_position_embeddings=16, dropout=0.0,
+        attention_dropout=0.0, activation="relu")),
 }
 LORA = dict(r=2, lora_alpha=3)
 # Case: base, adapter. Paddings of roberta are on the left.
@@ -101,6 +108,12 @@ ADAPTERS = {
     "roberta_prompt": ("roberta", peft.PromptTuningConfig(num_virtual_tokens=3, task_type="SEQ_CLS")),
     "roberta_positions": ("roberta", peft.LoraConfig(
         target_modules=["position_embeddings", "value"], task_type="SEQ_CLS", **LORA)),
+    "bert_masked_lora": ("bert_masked", peft.LoraConfig(target_modules="all-linear", **LORA)),
+    "bert_masked_decoder": ("bert_masked_untied", peft.LoraConfig(target_modules=["query", "decoder"], **LORA)),
+    "roberta_masked_head": ("roberta_masked", peft.LoraConfig(
+        target_modules=["value"], modules_to_save=["lm_head.dense", "lm_head.layer_norm"], **LORA)),
+    "distilbert_masked_lora": ("distilbert_masked", peft.LoraConfig(
+        target_modules=["q_lin", "vocab_transform"], bias="all", **LORA)),
 }
 
 
@@ -123,7 +136,7 @@ def batch(model, generator, rows=2, tokens=9):
         return {"pixel_values": pixels, "labels": torch.randint(0, config.num_labels, (rows,), generator=generator)}
     ids = torch.randint(3, config.vocab_size, (rows, tokens), generator=generator)
     mask = torch.ones_like(ids)
-    if isinstance(model, hf.RobertaForSequenceClassification):
+    if model.config.model_type == "roberta":
         mask[1, :2] = 0
     else:
         mask[1, tokens - 2:] = 0
@@ -136,6 +149,10 @@ def batch(model, generator, rows=2, tokens=9):
             labels = (labels > 0).float()
     else:
         labels = ids.masked_fill(mask == 0, -100)
+    if type(model).__name__.endswith("ForMaskedLM"):
+        chosen = (torch.rand(ids.shape, generator=generator) < 0.4) & (mask == 1)
+        labels = labels.masked_fill(~chosen, -100)
+        inputs["input_ids"] = inputs["input_ids"].masked_fill(chosen, 4)
     return {**inputs, "labels": labels}
 
 
@@ -179,7 +196,7 @@ def make_adapter(name, base, config, generator, steps=6, lr=1e-2):
     trained = {n: p for n, p in model.named_parameters() if n in keys}
     # The bias of keys adds the same to all scores of a query: its gradient is rounding alone.
     tensors.update({"grad." + keys[n]: p.grad.clone() for n, p in trained.items()
-                    if p.grad is not None and not n.endswith("key.bias")})
+                    if p.grad is not None and not n.endswith(("key.bias", "k_lin.bias"))})
     optimizer = torch.optim.AdamW(trained.values(), lr=lr)
     optimizer.zero_grad()
     losses = []

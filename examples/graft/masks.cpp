@@ -1,0 +1,72 @@
+#include "masks.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "graft/text/masked.hpp"
+#include "graft/train/evaluate.hpp"
+
+namespace cli {
+
+using graft::concat;
+using graft::Index;
+
+std::vector<double> softmax(const float* z, Index count) {
+  const double highest = *std::max_element(z, z + count);
+  std::vector<double> p;
+  for (Index c = 0; c < count; ++c) p.push_back(std::exp(static_cast<double>(z[c]) - highest));
+  const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+  for (double& v : p) v /= sum;
+  return p;
+}
+
+std::vector<std::vector<std::vector<Guess>>> guess_masks(const graft::models::Model& model,
+                                                         const graft::text::Tokenizer& tokenizer,
+                                                         const std::vector<std::string>& texts,
+                                                         Index top, Index max_tokens,
+                                                         Index batch_size) {
+  const auto mask = graft::text::masking_of(tokenizer, model.info().vocabulary).mask_id;
+  std::vector<graft::text::Example> examples;
+  std::vector<std::size_t> counts;
+  for (const auto& text : texts) {
+    auto encoding = tokenizer.encode_single(text);
+    if (std::ssize(encoding.ids) > max_tokens)
+      throw graft::ValueError(concat("text ", examples.size() + 1, ": ", encoding.ids.size(),
+                                     " tokens; at most ", max_tokens, " fit"));
+    graft::text::Example example;
+    for (const auto id : encoding.ids)
+      example.labels.push_back(id == mask ? id : graft::text::kIgnoredLabel);
+    example.ids = std::move(encoding.ids);
+    example.token_types = std::move(encoding.type_ids);
+    const auto count = std::count(example.ids.begin(), example.ids.end(), mask);
+    if (count == 0)
+      throw graft::ValueError(concat("text ", examples.size() + 1, ": no ", tokenizer.token(mask),
+                                     " to guess in '", text, "'"));
+    counts.push_back(static_cast<std::size_t>(count));
+    examples.push_back(std::move(example));
+  }
+  const auto logits = graft::predict(
+      model, graft::text_dataset<float>(std::move(examples), tokenizer.pad_id()), batch_size);
+  std::vector<std::vector<std::vector<Guess>>> result;
+  Index row = 0;
+  for (const auto count : counts) {
+    result.emplace_back(count);
+    for (auto& guesses : result.back()) {
+      const auto p = softmax(logits->data() + row++ * logits->cols(), logits->cols());
+      std::vector<std::int32_t> order(p.size());
+      std::iota(order.begin(), order.end(), 0);
+      const auto best = order.begin() + std::min<Index>(top, std::ssize(order));
+      const auto likelier = [&](std::int32_t a, std::int32_t b) {
+        const double of_a = p[static_cast<std::size_t>(a)], of_b = p[static_cast<std::size_t>(b)];
+        return of_a != of_b ? of_a > of_b : a < b;
+      };
+      std::partial_sort(order.begin(), best, order.end(), likelier);
+      for (auto id = order.begin(); id != best; ++id)
+        guesses.push_back({tokenizer.decode({&*id, 1}), p[static_cast<std::size_t>(*id)]});
+    }
+  }
+  return result;
+}
+
+}  // namespace cli
