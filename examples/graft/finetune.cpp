@@ -57,10 +57,15 @@ bool may_change(const std::string& key) {
                                               "memory-limit",  "profile"};
   return std::find(kFree.begin(), kFree.end(), key) != kFree.end();
 }
+/// Those that change results where values are kept in bf16: what is recomputed begins with them.
+bool recomputes(const std::string& key) {
+  return key == "activation-checkpointing" || key == "memory-limit";
+}
 
 void expect_same_settings(const Json& before, const Json& now) {
+  const bool rounded = now.value("activation-storage", "") == "bf16";
   for (const auto& [key, value] : now.items()) {
-    if (may_change(key)) continue;
+    if (may_change(key) && !(rounded && recomputes(key))) continue;
     const Json then = before.contains(key) ? before.at(key) : Json();
     const bool same = then.is_number() && value.is_number()
                           ? then.get<double>() == value.get<double>()
@@ -201,14 +206,21 @@ class Run {
     const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
     const double limit = s_.memory_limit * 1048576;
     const Index blocks = model->config().layers;
-    while (limit > 0 && step.recomputed_blocks < blocks && need(s_.task.batch_size) > limit)
+    if (limit > 0 && model->stack.runs_blocks())
+      throw graft::ValueError(
+          "--memory-limit: the adapter"
+          " runs the blocks of the model itself, none is recomputed");
+    double least = need(s_.task.batch_size);
+    while (limit > 0 && step.recomputed_blocks < blocks && need(s_.task.batch_size) > limit) {
       ++step.recomputed_blocks;
+      least = std::min(least, need(s_.task.batch_size));
+    }
     const double whole = need(s_.task.batch_size), free = available_mib() * 1048576;
     if (limit > 0 && whole > limit)
-      throw graft::ValueError(concat("--memory-limit ", s_.memory_limit, ": with all ", blocks,
-                                     " blocks recomputed, training on batches of ",
-                                     s_.task.batch_size, " x ", step.tokens, " tokens takes about ",
-                                     mib_text(whole)));
+      throw graft::ValueError(concat("--memory-limit ", s_.memory_limit,
+                                     ": training on batches of ", s_.task.batch_size, " x ",
+                                     step.tokens, " tokens takes about ", mib_text(least),
+                                     " with its blocks recomputed"));
     model->recomputed_blocks = step.recomputed_blocks;
     tell(concat("memory     about ", mib_text(whole), " more in training, for batches of ",
                 s_.task.batch_size, " x ", step.tokens, " tokens",
@@ -222,7 +234,7 @@ class Run {
         concat("--batch-size ", s_.task.batch_size, ": a step on rows of ", step.tokens,
                " tokens takes about ", mib_text(whole), ", and ", mib_text(free), " are free; ",
                fits > 0 ? concat("--batch-size ", fits, " fits") : "no batch fits",
-               step.recomputed_blocks == blocks ? "" : ", --activation-checkpointing takes less",
+               step.recomputed_blocks > 0 ? "" : ", --activation-checkpointing takes less",
                "; --ignore-memory starts all the same"));
   }
 

@@ -34,6 +34,24 @@ TEST_CASE("A quantised layer computes what a dense one with the decoded weight c
   CHECK(checks::relative_error(a, b) < 1e-5);
 }
 
+TEST_CASE(
+    "A layer in blocks of 256 values computes what the decoded weight does, in both directions") {
+  const Index rows = GENERATE(30, 150), out = 70, in = 768;
+  const auto e = encode(Format::tq2_0, out, in);
+  const QuantizedLinear layer(Format::tq2_0, e.blocks.data(), out, in);
+  const graft::DenseLinear dense(e.decoded);
+  const auto x = checks::random_tensor<float>({rows, in}, 7),
+             dy = checks::random_tensor<float>({rows, out}, 8);
+  auto y = graft::Tensor::empty({rows, out}), expected = graft::Tensor::empty({rows, out});
+  layer.forward(x.matrix(), y.matrix());
+  dense.forward(x.matrix(), expected.matrix());
+  CHECK(checks::relative_error(y, expected) < 1e-5);
+  auto a = graft::Tensor::zeros({rows, in}), b = graft::Tensor::zeros({rows, in});
+  layer.backward_input(dy.matrix(), a.matrix());
+  dense.backward_input(dy.matrix(), b.matrix());
+  CHECK(checks::relative_error(a, b) < 1e-5);
+}
+
 TEST_CASE("LoRA's term runs inside the product of a quantised layer, both ways") {
   const auto e = encode(Format::q4_1, 24, 64);
   const graft::AnyLinear layer(QuantizedLinear(Format::q4_1, e.blocks.data(), 24, 64));

@@ -21,8 +21,15 @@ TEST_CASE("A panel holds the bits of the rows that it was decoded from") {
         const Index row_bytes = graft::quant::row_bytes(format, columns) + gap;
         // The last row ends where the memory does: nothing behind it may be read.
         std::vector<std::uint8_t> bytes(static_cast<std::size_t>(32 * row_bytes - gap));
-        // No f16 is infinite or NaN.
-        for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random() & 0xBB);
+        for (auto& byte : bytes) byte = static_cast<std::uint8_t>(random());
+        // No scale or minimum is infinite or NaN.
+        const Index block_bytes = graft::quant::format_info(format).block_bytes;
+        for (Index r = 0; r < 32; ++r)
+          for (Index b = 0; b < blocks; ++b)
+            for (const Index high : {1, 3}) {
+              if (high == 3 && format != Format::q4_1) continue;
+              bytes[static_cast<std::size_t>(r * row_bytes + b * block_bytes + high)] &= 0xBB;
+            }
         const Index first = 32 * static_cast<Index>(random() % static_cast<unsigned>(blocks));
         const Index count = columns - first;
         std::vector<float> panel(static_cast<std::size_t>(32 * count));

@@ -22,14 +22,16 @@ inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) 
   if (tiles)
     q.inner_rows = round_up(q.inner_rows, 32);
   else if (blocks > 1)
-    q.inner_rows = round_up(q.inner_rows, 14);  // whole register tiles
+    q.inner_rows = round_up(q.inner_rows, 14);  // whole register tiles of the widest vectors
+  if (const Index rest = q.m % q.inner_rows; blocks > 1 && !tiles && rest > 0 && rest < 14)
+    q.inner_rows += 14;  // no task of a few rows
   // With tiles even packed panels serve many rows: a row of them is done with before the next one
   // has come from memory.
   Index inner_blocks = tiles ? std::max<Index>(1, 256 / q.inner_rows) : 1;
   Index tasks = 16;
   // Panels from one place that a decoder along the columns may start at to the next.
   const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
-  const Index step = decoded_rows ? q.b.decode_step / kPanel : 1;
+  const Index step = decoded_rows ? std::max<Index>(1, q.b.decode_step / kPanel) : 1;
   if (!ready && !q.in_place) {
     // Panels that a task fills serve as many rows as possible: rows are cut only where the columns
     // alone are too few tasks.

@@ -430,7 +430,7 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
           continue;
         }
         constexpr Index stride = graft::kernels::detail::kDecodeStride;
-        const bool whole = b.decode_panel != nullptr && rows == kPanel;
+        const bool whole = b.decode_panel != nullptr && rows == kPanel && k % kPanel == 0;
         for (Index l = 0; l < k; l += kStep) {
           const Index count = std::min(kStep, k - l);
           for (Index r = 0; r < rows; ++r) {
