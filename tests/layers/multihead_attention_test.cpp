@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 
 #include "adapters/method_checks.hpp"
+#include "graft/adapters/low_rank/lora_method.hpp"
+#include "graft/compose/adapter_model.hpp"
 
 using graft::BasicPackedAttention;
 using graft::BasicTape;
@@ -101,4 +103,27 @@ TEST_CASE("Both projections of packed attention are meant by the path of the mod
   CHECK(layer.in_proj.path() == "mha");
   CHECK(layer.out_proj.path() == "mha.base_layer.out_proj");
   CHECK(layer.out_proj.target_path == "mha");
+}
+
+TEST_CASE(
+    "The option bias of an adapter means the output projection alone: in_proj_bias is no bias") {
+  const auto registry =
+      graft::MethodRegistry<double>().add(graft::MethodList<graft::LoRAMethod<double>>{});
+  for (const char* mode : {"lora_only", "all"}) {
+    INFO(mode);
+    auto layer = make(8, 2);
+    graft::BasicSiteTable<double> table;
+    table.linear = {&layer.in_proj, &layer.out_proj};
+    graft::BasicAdapterModel<double> model(table, registry);
+    const auto& set = model.add(
+        "default", graft::LoRAConfig{.rank = 2, .target_modules = {"mha"}, .bias = mode}, 1);
+    CHECK(set.trainable_elements() == 2 * (8 + 24) + 2 * (8 + 8) + 8);
+    std::size_t biases = 0;
+    for (const auto& [key, tensor] : set.tensors())
+      if (key.ends_with("bias")) {
+        ++biases;
+        CHECK(key == "base_model.model.mha.base_layer.out_proj.base_layer.bias");
+      }
+    CHECK(biases == 1);
+  }
 }

@@ -865,7 +865,8 @@ class BasicAdapterModel {
     const auto own = [&](const auto* site) { return !site->chain_of(set.name()).empty(); };
     for (auto* site : table_->linear) {
       const bool adapted = own(site);
-      if (!site->base().bias() || (*mode != "all" && !adapted) || inside(site->path(), whole))
+      if (!site->base().bias() || !site->plain_bias || (*mode != "all" && !adapted) ||
+          inside(site->path(), whole))
         continue;
       BasicParameter<T> bias(site->base().bias().clone());
       site->biases.list.emplace_back(set.name(), bias);

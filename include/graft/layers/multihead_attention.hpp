@@ -16,8 +16,9 @@ namespace graft::inline v0_1 {
 ///
 /// Two linear sites: the packed projection [3 dim, dim] (rows of query, key, value one after the
 /// other) has the path of the module; the output projection is meant together with it and has its
-/// tensors below "base_layer.out_proj", as Hugging Face PEFT names them. Not movable: sites keep
-/// their addresses.
+/// tensors below "base_layer.out_proj", as Hugging Face PEFT names them. An adapter with bias =
+/// "all" or "…_only" trains the bias of the output projection alone, as there: the other's name is
+/// in_proj_bias. Not movable: sites keep their addresses.
 template <std::floating_point T>
 class BasicPackedAttention {
  public:
@@ -36,6 +37,7 @@ class BasicPackedAttention {
                               in_proj.out_features(), ", ", dim, "] and [", out_proj.out_features(),
                               ", ", out_proj.in_features(), "] for ", heads, " heads"));
     out_proj.target_path = path;
+    in_proj.plain_bias = false;
   }
   BasicPackedAttention(const BasicPackedAttention&) = delete;
   BasicPackedAttention& operator=(const BasicPackedAttention&) = delete;

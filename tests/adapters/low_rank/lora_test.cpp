@@ -56,6 +56,14 @@ TEST_CASE("an init that rewrites the weight is refused where that cannot be") {
   CHECK_THROWS_WITH(LoRA(config, layer), Catch::Contains("unheard-of") && Catch::Contains("pissa"));
 }
 
+TEST_CASE("MiCA trains A alone") {
+  LoRAConfig config{.rank = 4};
+  config.init_lora_weights = "mica";
+  CHECK(checks::trained<LoRA>(config, 10, 12) == 4 * 12);
+  const auto layer = checks::random_layer<float>(10, 12, 1);
+  CHECK_FALSE(LoRA(config, layer).b().trainable());
+}
+
 TEST_CASE("gradients of LoRA agree with differences, with rsLoRA, a bias and odd sizes too") {
   CHECK(checks::gradient_error<BasicLoRA<double>>({.rank = 4, .alpha = 8}) < 1e-8);
   CHECK(checks::gradient_error<BasicLoRA<double>>({.rank = 3, .alpha = 5, .use_rslora = true}, 7,

@@ -35,6 +35,19 @@ TEST_CASE("TinyLoRA's update stays between the leading singular vectors") {
     }
 }
 
+TEST_CASE("TinyLoRA draws the same projections in double precision as in single") {
+  const graft::TinyLoRAConfig config{.rank = 3, .vector_length = 4};
+  const auto f =
+      checks::make<TinyLoRA>(config, checks::site_of(checks::random_layer<float>(6, 9, 1)))
+          .tensors();
+  const auto d = checks::make<BasicTinyLoRA<double>>(
+                     config, checks::site_of(checks::random_layer<double>(6, 9, 1)))
+                     .tensors();
+  REQUIRE(f[3].name == "tinylora_P");
+  for (Index i = 0; i < f[3].parameter.size(); ++i)
+    CHECK(d[3].parameter.value()[i] == static_cast<double>(f[3].parameter.value()[i]));
+}
+
 TEST_CASE("TinyLoRA ties the vectors of neighbouring layers") {
   graft::TorchGenerator generator(1);
   graft::SharedParameters<double> shared;

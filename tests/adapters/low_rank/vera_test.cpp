@@ -26,6 +26,16 @@ TEST_CASE("VeRA draws its projections from the key as torch does") {
   CHECK_FALSE(list[2].parameter.trainable());
 }
 
+TEST_CASE("VeRA draws the same projections in double precision as in single") {
+  const auto small = checks::random_layer<float>(5, 7, 1);
+  const auto large = checks::random_layer<double>(5, 7, 1);
+  const auto f = checks::make<graft::VeRA>({.rank = 3}, checks::site_of(small)).tensors();
+  const auto d = checks::make<BasicVeRA<double>>({.rank = 3}, checks::site_of(large)).tensors();
+  for (std::size_t t : {2, 3})
+    for (Index i = 0; i < f[t].parameter.size(); ++i)
+      CHECK(d[t].parameter.value()[i] == static_cast<double>(f[t].parameter.value()[i]));
+}
+
 TEST_CASE("VeRA cuts the projections of the largest layer to the size of each") {
   const auto small = checks::random_layer<double>(4, 6, 1),
              large = checks::random_layer<double>(9, 8, 2);

@@ -19,12 +19,12 @@ namespace graft::inline v0_1 {
 /// A: [rank, in], B: [out, rank], optional b_B: [out]; trained: rank · (in + out) (+ out) elements.
 /// The low-rank term is added inside the base's own product where the base can do that. Identity at
 /// the start for the inits that say so (B = 0, or B A = 0, or the base loses what the factors
-/// hold). Merges: W + s B A. A grouped convolution keeps its groups in B [out, rank / groups]: the
-/// outputs of a group see the ranks of that group; such an update crosses the groups of the base
-/// and does not merge. Matrices of E experts stacked in one parameter share A [rank E, in] (expert
-/// by expert) and B [out, rank E] (rank by rank). Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3;
-/// rsLoRA: Kalajdzievski 2023 (arXiv:2312.03732), s = alpha / √rank. Tensors: lora_A.weight,
-/// lora_B.weight, lora_B.bias, as in Hugging Face PEFT.
+/// hold). With the init "mica" A alone is trained. Merges: W + s B A. A grouped convolution keeps
+/// its groups in B [out, rank / groups]: the outputs of a group see the ranks of that group; such
+/// an update crosses the groups of the base and does not merge. Matrices of E experts stacked in
+/// one parameter share A [rank E, in] (expert by expert) and B [out, rank E] (rank by rank).
+/// Source: Hu et al. 2021 (arXiv:2106.09685), eq. 3; rsLoRA: Kalajdzievski 2023 (arXiv:2312.03732),
+/// s = alpha / √rank. Tensors: lora_A.weight, lora_B.weight, lora_B.bias, as in Hugging Face PEFT.
 template <std::floating_point T>
 class BasicLoRA {
  public:
@@ -53,7 +53,8 @@ class BasicLoRA {
       if (!context.shared.contains(key + "A")) {
         auto factors = initial_factors(config, site, context);
         a_ = context.shared.get(key + "A", [&] { return factors.a; });
-        b_ = context.shared.get(key + "B", [&] { return factors.b; });
+        b_ = context.shared.get(
+            key + "B", [&] { return factors.b; }, config.trains_b());
       } else {
         a_ = context.shared.get(key + "A", [] { return BasicTensor<T>{}; });
         b_ = context.shared.get(key + "B", [] { return BasicTensor<T>{}; });
@@ -62,7 +63,7 @@ class BasicLoRA {
     }
     auto factors = initial_factors(config, site, context);
     a_ = BasicParameter<T>(factors.a);
-    b_ = BasicParameter<T>(factors.b);
+    b_ = BasicParameter<T>(factors.b, config.trains_b());
     if (conv_.groups > 1) {
       const Index out = site.out_features, width = rank_ / conv_.groups;
       for (Index o = 0; o < out; ++o)

@@ -106,9 +106,13 @@ struct LoRAConfig {
     ask(given(kasa_config), "kasa_config");
     ask(given(arrow_config), "arrow_config");
     ask(given(monteclora_config), "monteclora_config");
-    const auto* init = init_lora_weights.get_if<std::string>();
-    ask(init != nullptr && *init == "mica", "init_lora_weights 'mica'");
+    ask(!trains_b(), "init_lora_weights 'mica'");
     return list;
+  }
+  /// MiCA trains A alone, whether its B was made here or read.
+  bool trains_b() const {
+    const auto* init = init_lora_weights.get_if<std::string>();
+    return init == nullptr || *init != "mica";
   }
   double scaling() const {
     return use_rslora ? alpha / std::sqrt(static_cast<double>(rank))

@@ -41,9 +41,10 @@ class LoRATiedHead final : public LinearPart<T> {
 /// LoRA on an embedding: y = E[ids] + s · A[:, ids]ᵀ Bᵀ, s = alpha / rank.
 ///
 /// A: [rank, vocabulary], B: [dim, rank]; trained: rank · (vocabulary + dim). A = 0 and B ~ N(0, 1)
-/// at the start. Dropout does not apply (PEFT stores it and ignores it). The column of the padding
-/// id takes part in the value but gets no gradient, as in PEFT. Source: Hu et al. 2021, applied to
-/// the one-hot input. Tensors: lora_embedding_A, lora_embedding_B.
+/// at the start; the init "mica" trains A alone. Dropout does not apply (PEFT stores it and ignores
+/// it). The column of the padding id takes part in the value but gets no gradient, as in PEFT.
+/// Source: Hu et al. 2021, applied to the one-hot input. Tensors: lora_embedding_A,
+/// lora_embedding_B.
 template <std::floating_point T>
 class BasicLoRAEmbedding {
  public:
@@ -83,7 +84,7 @@ class BasicLoRAEmbedding {
       }
     }
     a_ = BasicParameter<T>(a);
-    b_ = BasicParameter<T>(b);
+    b_ = BasicParameter<T>(b, config.trains_b());
   }
 
   BasicVar<T> apply(const BasicEmbeddingView<T>& base, BasicTape<T>& tape,

@@ -91,8 +91,10 @@ struct TinyLoRACore {
     a = BasicParameter<T>(right, false);
     b = BasicParameter<T>(left, false);
     TorchGenerator generator(config.projection_seed + static_cast<std::uint64_t>(number));
-    p = BasicParameter<T>(normal_tensor<T>(generator, {config.vector_length, rank, rank},
-                                           1 / std::sqrt(static_cast<double>(rank))),
+    // Files need not hold them, so both precisions have the same.
+    p = BasicParameter<T>(normal_tensor<float>(generator, {config.vector_length, rank, rank},
+                                               1 / std::sqrt(static_cast<double>(rank)))
+                              .template cast<T>(),
                           false);
   }
   /// R, [rank, rank].

@@ -100,7 +100,8 @@ Shape largest_site(const LinearSiteInfo<T>& site) {
 }
 
 /// The two frozen projections that all layers of VeRA share: a [rows_a, in], b [out, rank], drawn
-/// one after the other as U(±√(6 / columns)) from a key.
+/// one after the other as U(±√(6 / columns)) from a key, in single precision whatever T is: files
+/// need not hold them.
 template <std::floating_point T>
 struct SharedProjections {
   SharedProjections(const char* prefix, Index rows_a, Index rank, std::uint64_t key,
@@ -109,7 +110,7 @@ struct SharedProjections {
     TorchGenerator generator(key);
     const Shape size = largest_site(site);
     const auto make = [&](Index rows, Index cols) {
-      return kaiming_uniform_tensor<T>(generator, {rows, cols}, cols, 0);
+      return kaiming_uniform_tensor<float>(generator, {rows, cols}, cols, 0).template cast<T>();
     };
     a = shared.get(
         names[0], [&] { return make(rows_a, size[1]); }, false);

@@ -128,6 +128,9 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   std::string target_path;
   /// An older path of the module. A configuration that means the site by it has its tensors there.
   std::string older_path;
+  /// False if the name of the bias in files is not "bias" (in_proj_bias of packed attention): the
+  /// option `bias` of adapters does not mean it then.
+  bool plain_bias = true;
   ConvGeometry conv;
   ExpertGeometry expert;
   SiteBiases<T> biases;
