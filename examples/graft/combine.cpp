@@ -25,7 +25,7 @@ int combine(const CombineSettings& s) {
         concat("--weights: ", s.weights.size(), " weights for ", s.adapters.size(), " adapters"));
   if (fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
-  const auto model = load_model(s.model);
+  const auto model = load_model(s.model, adapter_folder(s.adapters.front()));
   graft::AdapterModel adapters(model->sites(), methods());
   load_adapters(adapters, s.adapters, s.model);
   const auto names = adapters.names();

@@ -232,7 +232,7 @@ int convert(const ConvertSettings& s) {
     return 0;
   }
   if (s.model.empty()) throw graft::ValueError("--model is needed");
-  const auto model = load_model(s.model);
+  const auto model = load_model(s.model, s.input);
   if (s.to_lora || s.choice.rank > 0 || s.choice.energy > 0) {
     to_lora(s, *model);
   } else if (fs::is_directory(s.input)) {

@@ -139,6 +139,18 @@ class Run {
         throw graft::ValueError("--mask-rate: goes with --task masked-language");
       choice_.unused.push_back("mask-rate");
     }
+    if (o.name == "language" || o.name == kMaskedLanguage)
+      for (const char* option : {"held-out-data", "test-data"})
+        if (given(command_, option))
+          throw graft::ValueError(concat("--", option,
+                                         ": goes with labelled tasks; --held-out keeps "
+                                         "a share of --data for evaluation"));
+    if (o.activation_checkpointing) {
+      auto* decoder = dynamic_cast<graft::models::CausalModel*>(&model);
+      if (decoder == nullptr)
+        throw graft::ValueError("--activation-checkpointing: decoders alone recompute blocks");
+      decoder->recomputed_blocks = model.info().layers;
+    }
     for (const auto& line : task_->lines()) tell(line);
     set_compute(model);
 
@@ -206,12 +218,13 @@ class Run {
     const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
     const double limit = s_.memory_limit * 1048576;
     const Index blocks = model->config().layers;
-    if (limit > 0 && model->stack.runs_blocks())
-      throw graft::ValueError(
-          "--memory-limit: the adapter"
-          " runs the blocks of the model itself, none is recomputed");
+    if (limit > 0 && model->stack.runs_blocks() && need(s_.task.batch_size) > limit)
+      throw graft::ValueError(concat("--memory-limit ", s_.memory_limit, ": training takes about ",
+                                     mib_text(need(s_.task.batch_size)),
+                                     ", and the adapter runs the blocks of the model itself, so "
+                                     "that none is recomputed"));
     double least = need(s_.task.batch_size);
-    while (limit > 0 && step.recomputed_blocks < blocks && need(s_.task.batch_size) > limit) {
+    while (limit > 0 && step.recomputed_blocks < blocks - 1 && need(s_.task.batch_size) > limit) {
       ++step.recomputed_blocks;
       least = std::min(least, need(s_.task.batch_size));
     }
@@ -225,7 +238,8 @@ class Run {
     tell(concat("memory     about ", mib_text(whole), " more in training, for batches of ",
                 s_.task.batch_size, " x ", step.tokens, " tokens",
                 step.recomputed_blocks > 0
-                    ? concat("; ", step.recomputed_blocks, " of ", blocks, " blocks recomputed")
+                    ? concat("; ", std::min(step.recomputed_blocks, blocks - 1), " of ", blocks,
+                             " blocks recomputed")
                     : ""));
     if (free <= 0 || whole <= free || s_.ignore_memory) return;
     Index fits = s_.task.batch_size - 1;

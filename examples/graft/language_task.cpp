@@ -12,7 +12,6 @@ class LanguageTask final : public TokenTask {
   explicit LanguageTask(const TaskOptions& options)
       : TokenTask(options), model_(load_causal(options.model)) {
     expect_tokenizer_of(*model_, tokenizer_, o_.model);
-    if (o_.activation_checkpointing) model_->recomputed_blocks = model_->info().layers;
     auto data = load_data(o_.data, tokenizer_);
     for (const auto& example : data.examples)
       if (model_->max_positions > 0 && example.length() > model_->max_positions)

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <numeric>
 
 #include "graft/text/masked.hpp"
@@ -46,24 +47,34 @@ std::vector<std::vector<std::vector<Guess>>> guess_masks(const graft::models::Mo
     counts.push_back(static_cast<std::size_t>(count));
     examples.push_back(std::move(example));
   }
-  const auto logits = graft::predict(
-      model, graft::text_dataset<float>(std::move(examples), tokenizer.pad_id()), batch_size);
+  // Logits are as wide as the vocabulary: those of a batch at a time.
   std::vector<std::vector<std::vector<Guess>>> result;
-  Index row = 0;
-  for (const auto count : counts) {
-    result.emplace_back(count);
-    for (auto& guesses : result.back()) {
-      const auto p = softmax(logits->data() + row++ * logits->cols(), logits->cols());
-      std::vector<std::int32_t> order(p.size());
-      std::iota(order.begin(), order.end(), 0);
-      const auto best = order.begin() + std::min<Index>(top, std::ssize(order));
-      const auto likelier = [&](std::int32_t a, std::int32_t b) {
-        const double of_a = p[static_cast<std::size_t>(a)], of_b = p[static_cast<std::size_t>(b)];
-        return of_a != of_b ? of_a > of_b : a < b;
-      };
-      std::partial_sort(order.begin(), best, order.end(), likelier);
-      for (auto id = order.begin(); id != best; ++id)
-        guesses.push_back({tokenizer.decode({&*id, 1}), p[static_cast<std::size_t>(*id)]});
+  const auto step = static_cast<std::size_t>(batch_size);
+  for (std::size_t first = 0; first < examples.size(); first += step) {
+    const std::size_t last = std::min(first + step, examples.size());
+    const auto at = [&](std::size_t i) { return examples.begin() + static_cast<Index>(i); };
+    const auto logits =
+        graft::predict(model,
+                       graft::text_dataset<float>(
+                           {std::make_move_iterator(at(first)), std::make_move_iterator(at(last))},
+                           tokenizer.pad_id()),
+                       batch_size);
+    Index row = 0;
+    for (std::size_t text = first; text < last; ++text) {
+      result.emplace_back(counts[text]);
+      for (auto& guesses : result.back()) {
+        const auto p = softmax(logits->data() + row++ * logits->cols(), logits->cols());
+        std::vector<std::int32_t> order(p.size());
+        std::iota(order.begin(), order.end(), 0);
+        const auto best = order.begin() + std::min<Index>(top, std::ssize(order));
+        const auto likelier = [&](std::int32_t a, std::int32_t b) {
+          const double of_a = p[static_cast<std::size_t>(a)], of_b = p[static_cast<std::size_t>(b)];
+          return of_a != of_b ? of_a > of_b : a < b;
+        };
+        std::partial_sort(order.begin(), best, order.end(), likelier);
+        for (auto id = order.begin(); id != best; ++id)
+          guesses.push_back({tokenizer.decode({&*id, 1}), p[static_cast<std::size_t>(*id)]});
+      }
     }
   }
   return result;

@@ -429,7 +429,8 @@ int merge(const MergeSettings& s) {
     throw graft::ValueError("--output: a model with a head for labels is written as a folder");
   Classifier opened;
   if (labels) opened = load_with_head(s.model, *labels, 0);
-  const auto model = labels ? std::move(opened.model) : load_model(s.model);
+  const auto model =
+      labels ? std::move(opened.model) : load_model(s.model, adapter_folder(s.adapters.front()));
   graft::AdapterModel adapters(model->sites(), methods());
   load_adapters(adapters, s.adapters, s.model);
   Merged merged = merge_adapters(*model, adapters);

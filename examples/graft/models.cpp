@@ -18,10 +18,27 @@ void expect_there(const std::filesystem::path& path) {
     throw graft::IoError(path.string() + ": no such file or folder");
 }
 
+/// True if an adapter was trained on an encoder below its head: its names have no "bert." in front.
+bool is_of_bare_encoder(const std::filesystem::path& path, const std::filesystem::path& adapter) {
+  const auto file = adapter / "adapter_model.safetensors";
+  if (!std::filesystem::exists(path / "config.json") || !std::filesystem::exists(file))
+    return false;
+  const graft::models::detail::FolderConfig config(path);
+  if (config.architecture == nullptr || config.architecture->family != graft::models::Family::bert)
+    return false;
+  for (const auto& view : graft::io::SafetensorsFile::open(file).tensors())
+    for (const char* part : {"encoder.", "embeddings.", "transformer."})
+      if (view.name.starts_with(concat("base_model.model.", part))) return true;
+  return false;
+}
+
 }  // namespace
 
-std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path) {
+std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path,
+                                                 const std::filesystem::path& adapter) {
   expect_there(path);
+  if (is_of_bare_encoder(path, adapter))
+    return graft::models::load_encoder<float>(path, {.task = graft::models::Task::embedding});
   return graft::models::load<float>(path);
 }
 

@@ -26,7 +26,10 @@ std::string method_type(const std::string& name);
 /// Prints which tuners of Hugging Face PEFT there are, and what each can do.
 int show_parity(bool json);
 
-std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path);
+/// @param adapter  a folder with one that is for the model; tells whether it is for an encoder
+/// alone
+std::unique_ptr<graft::models::Model> load_model(const std::filesystem::path& path,
+                                                 const std::filesystem::path& adapter = {});
 /// The same, for commands that need a language model. @throws ValueError for another kind
 std::unique_ptr<graft::models::CausalModel> load_causal(const std::filesystem::path& path);
 graft::text::Tokenizer load_tokenizer(const std::filesystem::path& path);

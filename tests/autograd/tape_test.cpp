@@ -125,24 +125,6 @@ TEST_CASE("buffers are freed while the backward pass runs: its peak does not gro
   CHECK(peak(40) <= peak(4) + 4096);
 }
 
-TEST_CASE("a checkpoint wants a gradient only where its input or a parameter inside does") {
-  const graft::Parameter trained(graft::Tensor::ones({1, 3})),
-      frozen(graft::Tensor::ones({1, 3}), false);
-  for (const bool input : {false, true}) {
-    for (const bool parameter : {false, true}) {
-      graft::Tape tape;
-      const auto start = graft::Tensor::ones({2, 3});
-      const auto x = input ? tape.leaf(start) : tape.constant(start);
-      const auto y = checkpoint(
-          [&](const graft::Var& v) {
-            return add(v, v.tape().parameter(parameter ? trained : frozen));
-          },
-          x);
-      CHECK(y.requires_grad() == (input || parameter));
-    }
-  }
-}
-
 TEST_CASE("a checkpoint gives the bits of the plain computation and keeps less") {
   const Parameter w(Tensor::full({48, 48}, 0.03F));
   const auto f = [&](const Var& x) {

@@ -59,3 +59,41 @@ TEST_CASE("The predicted memory of a step is what its tensors take at most") {
   CHECK(measured / predicted > 0.9);
   CHECK(measured / predicted < 1.1);
 }
+
+TEST_CASE("Blocks below all that is trained keep nothing, recomputed or not") {
+  const auto peak = [](Index recomputed) {
+    graft::models::LlamaConfig config;
+    config.vocabulary = 64;
+    config.hidden_size = 64;
+    config.intermediate_size = 192;
+    config.layers = 8;
+    config.heads = 4;
+    config.kv_heads = 2;
+    config.head_dim = 16;
+    config.rope.dim = 16;
+    graft::models::Llama model(
+        config, graft::models::ZeroWeights<float>([](const std::string&) { return false; }));
+    model.recomputed_blocks = recomputed;
+    const auto base = MemoryPool::global().stats().bytes_in_use;
+    graft::MethodRegistry<float> registry;
+    registry.add(graft::MethodList<graft::LoRAMethod<float>>{});
+    graft::AdapterModel adapters(model.sites(), registry);
+    auto options = registry.at("LORA").defaults;
+    options["target_modules"] = graft::ConfigValue(std::string("all-linear"));
+    options["layers_to_transform"] = graft::ConfigValue(graft::ConfigValue::List{Index{7}});
+    graft::TorchGenerator generator(0);
+    adapters.add("default", options, generator);
+    graft::models::Batch batch;
+    batch.batch = 2;
+    batch.seq_len = 128;
+    for (Index i = 0; i < 256; ++i) batch.ids.push_back(static_cast<std::int32_t>(i % 61));
+    batch.labels.assign(batch.ids.begin(), batch.ids.end());
+    MemoryPool::global().reset_peak();
+    graft::Tape tape;
+    tape.backward(model.loss(tape, batch));
+    return static_cast<double>(MemoryPool::global().stats().peak_bytes_in_use - base);
+  };
+  const double kept = peak(0);
+  CHECK(peak(3) < 1.05 * kept);
+  CHECK(peak(8) < 1.05 * kept);
+}

@@ -9,7 +9,7 @@ namespace graft::inline v0_1 {
 /// f(x) without keeping what f computes inside: the backward pass runs f once more (Chen et al.
 /// 2016). Random operations inside f repeat their pattern. f must be a pure function of x and of
 /// parameters; it must own what it uses or outlive the backward pass. Costs one more forward pass
-/// of f, keeps only x; nothing where neither x nor a parameter in f wants a gradient.
+/// of f, keeps only x, and the result wants a gradient whatever f and x do.
 template <std::floating_point T, class F>
 BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
   auto& tape = x.tape();
@@ -18,7 +18,6 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
   const auto calls = tape.random_calls();
   const auto context = tape.shared_context();
   BasicTensor<T> y;
-  bool wanted = x.requires_grad();
   {
     options.gradients = false;
     BasicTape<T> inner(options);
@@ -26,10 +25,9 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
     inner.set_context(context);
     y = f(inner.constant(x.value())).value();
     tape.set_random_calls(inner.random_calls());
-    wanted = wanted || inner.met_trainable();
   }
   options.gradients = true;
-  return tape.record(std::move(y), wanted,
+  return tape.record(std::move(y), true,
                      [f = std::move(f), options, calls, context, kept = x.saved(),
                       gx = x.grad_ref()](const BasicTensor<T>& dy) {
                        BasicTape<T> inner(options);

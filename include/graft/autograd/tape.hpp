@@ -277,7 +277,6 @@ class BasicTape {
   }
   /// A parameter; its gradient gathers in the parameter itself, over several backward passes.
   Var parameter(const BasicParameter<T>& parameter) {
-    met_trainable_ = met_trainable_ || parameter.trainable();
     if (!options_.gradients || !parameter.trainable()) return constant(parameter.value());
     auto* slot = make_slot(parameter.shape(), &parameter.mutable_grad());
     return {this, parameter.value(), slot};
@@ -379,8 +378,6 @@ class BasicTape {
   const Options& options() const { return options_; }
   bool training() const { return options_.training; }
   bool gradients() const { return options_.gradients; }
-  /// True if a parameter that is trained was asked for, with or without gradients.
-  bool met_trainable() const { return met_trainable_; }
   /// A number that is different for each call and a function of the seed and the number of calls
   /// before it.
   std::uint64_t next_random_key() {
@@ -447,7 +444,6 @@ class BasicTape {
   std::byte* cursor_ = nullptr;
   std::byte* limit_ = nullptr;
   std::uint64_t random_calls_ = 0;
-  bool met_trainable_ = false;
   std::shared_ptr<const void> context_;
 };
 

@@ -85,9 +85,6 @@ class BasicCausalModel : public BasicModel<T> {
   }
   BasicVar<T> loss_of(const BasicVar<T>& logits, const BasicBatch<T>& batch) const override {
     if (classifies()) return classification_loss(logits, batch, classifier_.problem);
-    if (batch.labels.size() != batch.ids.size())
-      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
-                              batch.ids.size(), " tokens"));
     std::vector<T> weights;
     const auto labels = predicted_tokens(batch, weights);
     return cross_entropy(reshape(logits, {logits.rows(), logits.cols()}),
@@ -98,9 +95,6 @@ class BasicCausalModel : public BasicModel<T> {
                          std::vector<unsigned char>* correct,
                          std::vector<T>* losses) const override {
     expect_language_model("loss of tokens");
-    if (batch.labels.size() != batch.ids.size())
-      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
-                              batch.ids.size(), " tokens"));
     const auto h = hidden(tape, batch);
     std::vector<T> weights;
     const auto labels = predicted_tokens(batch, weights);
@@ -115,6 +109,9 @@ class BasicCausalModel : public BasicModel<T> {
   /// Each position predicts the token after it.
   std::vector<std::int64_t> predicted_tokens(const BasicBatch<T>& batch,
                                              std::vector<T>& weights) const override {
+    if (batch.labels.size() != batch.ids.size())
+      throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
+                              batch.ids.size(), " tokens"));
     const auto virtual_tokens =
         prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
     const Index extra = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
@@ -157,8 +154,9 @@ class BasicCausalModel : public BasicModel<T> {
   BasicLinearSite<T> head;
   Index max_positions = 0;  ///< 0: no limit known
   T logit_cap = 0;          ///< > 0: logits become cap · tanh(logits / cap)
-  /// The first so many blocks are computed again in the backward pass instead of keeping their
-  /// activations. The first, since their turn comes when those of the others have been let go.
+  /// So many blocks are computed again in the backward pass instead of keeping their activations:
+  /// the first of those whose input wants a gradient, since their turn comes when those of the
+  /// others have been let go. Below them nothing is kept but by the first block that is trained.
   Index recomputed_blocks = 0;
 
  protected:
@@ -185,12 +183,15 @@ class BasicCausalModel : public BasicModel<T> {
   BasicVar<T> run_stack(BasicVar<T> x, const std::vector<std::unique_ptr<Block>>& list,
                         const DecoderPass<T>& pass, const Run& run) const {
     if (stack.runs_blocks()) return stack.run(x, functions_of(list, pass, run));
+    Index left = recomputed_blocks;
     for (std::size_t l = 0; l < list.size(); ++l) {
       x = stack.enter(static_cast<Index>(l), x);
       const auto one = [run, pass, block = list[l].get()](const BasicVar<T>& in) {
         return run(*block, in, pass);
       };
-      x = static_cast<Index>(l) < recomputed_blocks ? checkpoint(one, x) : one(x);
+      const bool again = left > 0 && x.requires_grad();
+      if (again) --left;
+      x = again ? checkpoint(one, x) : one(x);
       stack.leave(static_cast<Index>(l), x);
     }
     return x;

@@ -74,8 +74,9 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
                           "are"));
   rope.original_positions =
       positive_or(p, "original_max_position_embeddings", rope.original_positions);
-  if ((yarn || longrope || rope.type == "llama3") && !(rope.original_positions > 0))
+  if (rope.type != "linear" && !(rope.original_positions > 0))
     p.fail("neither original_max_position_embeddings nor max_position_embeddings is there");
+  if (yarn && !(rope.theta > 1)) p.fail(concat("yarn with a rope_theta of ", rope.theta));
   rope.factor =
       positive_or(p, "factor", yarn || longrope ? rope.max_positions / rope.original_positions : 1);
   if (!(rope.factor > 0)) p.fail(concat("a factor of ", rope.factor));
@@ -336,7 +337,9 @@ inline T5Config t5_config(const io::JsonView& json, const HeadConfig* head = nul
   config.max_distance = static_cast<Index>(json.integer_or("relative_attention_max_distance", 128));
   config.start_token = static_cast<std::int32_t>(json.integer_or("decoder_start_token_id", 0));
   config.padding_id = static_cast<std::int32_t>(json.integer_or("pad_token_id", 0));
-  config.end_token = static_cast<std::int32_t>(json.integer_or("eos_token_id", 1));
+  // Classifiers go by it; elsewhere it may be a list.
+  if (const auto end = json.find("eos_token_id"); !end || !end->is_array())
+    config.end_token = static_cast<std::int32_t>(json.integer_or("eos_token_id", 1));
   config.norm_eps = json.number_or("layer_norm_epsilon", 1e-6);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);
   config.scale_output = json.boolean_or("scale_decoder_outputs", config.tied_head);

@@ -50,10 +50,10 @@ inline double step_bytes(const LlamaConfig& model, const StepSizes& step) {
   const double work = 4 * n * ((step.bf16_saved ? 3 : 2) * f + 2 * h);
   const double logits = 4 * std::min(d(step.head_rows), n) * d(model.vocabulary);
   const double always = 12 * d(step.trained) + 12 * n * h;
-  const double again = d(std::min(step.recomputed_blocks, model.layers));
+  const double again = d(std::min(step.recomputed_blocks, model.layers - 1));
   const double inputs = n * again * element * h,
                kept = inputs + n * (d(model.layers) - again) * block;
-  const double recomputing = again > 0 ? inputs + n * block + work : 0;
+  const double recomputing = again > 0 ? inputs + 2 * n * block + work : 0;
   return always + std::max(kept + std::max(logits, work), recomputing);
 }
 

@@ -62,7 +62,8 @@ class BasicT5 final : public BasicModel<T> {
   BasicT5(const T5Config& config, const BasicWeights<T>& weights) : config_(config) {
     if (config.heads <= 0 || config.head_dim <= 0)
       throw ValueError(concat("t5: ", config.heads, " heads"));
-    if (config.classes > 0 && config.task == Task::embedding)
+    if (config.classes > 0 && config.task != Task::sequence_classification &&
+        config.task != Task::token_classification)
       throw ValueError("t5: a classifier of texts or tokens has a head");
     const Index d = config.hidden_size;
     const std::string root = config.classes > 0 ? "transformer." : "";

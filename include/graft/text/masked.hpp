@@ -59,9 +59,10 @@ inline std::vector<LinedText> texts_of(const std::filesystem::path& path,
     return texts;
   }
   Index line = 0;
-  for (std::size_t at = 0; at < text.size();) {
+  for (std::size_t at = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; at < text.size();) {
     const std::size_t end = std::min(text.find('\n', at), text.size());
-    add(++line, text.substr(at, end - at));
+    const bool carriage_return = end > at && text[end - 1] == '\r';
+    add(++line, text.substr(at, end - at - (carriage_return ? 1 : 0)));
     at = end + 1;
   }
   return texts;

@@ -147,10 +147,13 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
   constexpr int kSums = R == 1 ? 4 : R <= 3 ? 2 : 1;
   Floats c[R][2] = {};
   if constexpr (kSums == 1) {
-    if (t.a_k == 1 && t.b_k == kPanel)
-      panel_steps<R>(c, t.a, t.a_row, t.b, t.k, t.prefetch, t.prefetch_step);
-    else
-      tile_steps<R>(c, t.a, t.a_row, t.a_k, t.b, t.b_k, t.k, t.prefetch, t.prefetch_step);
+    // Of smaller tiles there are few, and each costs time to compile.
+    bool done = false;
+    if constexpr (R >= 10) {
+      done = t.a_k == 1 && t.b_k == kPanel;
+      if (done) panel_steps<R>(c, t.a, t.a_row, t.b, t.k, t.prefetch, t.prefetch_step);
+    }
+    if (!done) tile_steps<R>(c, t.a, t.a_row, t.a_k, t.b, t.b_k, t.k, t.prefetch, t.prefetch_step);
   } else {
     Floats sums[kSums][R][2] = {};
     const float* a = t.a;
