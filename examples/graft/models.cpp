@@ -2,6 +2,7 @@
 #include <optional>
 
 #include "files.hpp"
+#include "graft/io/safetensors.hpp"
 #include "graft/models/load.hpp"
 #include "labels.hpp"
 #include "session.hpp"
@@ -26,7 +27,8 @@ bool is_of_bare_encoder(const std::filesystem::path& path, const std::filesystem
   const graft::models::detail::FolderConfig config(path);
   if (config.architecture == nullptr || config.architecture->family != graft::models::Family::bert)
     return false;
-  for (const auto& view : graft::io::SafetensorsFile::open(file).tensors())
+  const auto tensors = graft::io::SafetensorsFile::open(file);
+  for (const auto& view : tensors.tensors())
     for (const char* part : {"encoder.", "embeddings.", "transformer."})
       if (view.name.starts_with(concat("base_model.model.", part))) return true;
   return false;
