@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert | vit | t5]"""
+"""Writes a tiny random model with a tokenizer as a Hugging Face folder. Usage: tiny_model.py FOLDER [llama | bert | vit | t5] [LAYERS]"""
 import array
 import json
 import pathlib
@@ -8,7 +8,8 @@ import shutil
 import struct
 import sys
 
-HIDDEN, INNER, HEADS, KEY_HEADS, LAYERS = 48, 96, 4, 2, 2
+HIDDEN, INNER, HEADS, KEY_HEADS = 48, 96, 4, 2
+LAYERS = int(sys.argv[3]) if len(sys.argv) > 3 else 2
 
 
 def copy_tokenizer(folder, name):

@@ -34,14 +34,15 @@ cmp adapter/adapter_model.safetensors again/adapter_model.safetensors ||
   fail "the same seed gave another adapter on one thread"
 
 # A limit of memory costs time alone: blocks are recomputed, and one that cannot be kept is refused.
+python3 "${GRAFT_SOURCE_DIR:?}/tests/tiny_model.py" deep llama 8
 predicted() { sed -n 's/.*about \([0-9]*\) MiB more in training.*/\1/p' "$1"; }
-"$graft" finetune --model model --data text.txt --output plain --rank 4 --steps 2 --batch-size 8 \
+"$graft" finetune --model deep --data text.txt --output plain --rank 4 --steps 2 --batch-size 8 \
   --sequence-length 256 --held-out 0.1 --seed 3 >plain.log 2>&1
-"$graft" finetune --model model --data text.txt --output limited --rank 4 --steps 2 --batch-size 8 \
+"$graft" finetune --model deep --data text.txt --output limited --rank 4 --steps 2 --batch-size 8 \
   --sequence-length 256 --held-out 0.1 --seed 3 --memory-limit $(($(predicted plain.log) - 1)) >limited.log 2>&1
 grep -q 'of [0-9]* blocks recomputed' limited.log || fail "the limit recomputed nothing: $(cat limited.log)"
 cmp plain/adapter_model.safetensors limited/adapter_model.safetensors || fail "recomputed blocks changed the adapter"
-expect 2 'blocks recomputed' "$graft" finetune --model model --data text.txt --output none --memory-limit 0.01
+expect 2 'blocks recomputed' "$graft" finetune --model deep --data text.txt --output none --memory-limit 0.01
 
 # The adapter twice with weights that cancel is the frozen model; as a LoRA again it is itself.
 "$graft" combine --model model --adapter one=adapter,two=again --weights 1,-1 --output nothing >/dev/null
