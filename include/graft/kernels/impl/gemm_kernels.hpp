@@ -138,10 +138,13 @@ GRAFT_SIMD_INLINE void tile_store(Floats (&c)[R][2], const Tile& t) noexcept {
 
 template <int R>
 GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
-  GRAFT_UNROLL
-  for (int i = 0; i < R; ++i) {
-    __builtin_prefetch(t.c + i * t.ldc, 1, 3);
-    __builtin_prefetch(t.c + i * t.ldc + kTileCols - 1, 1, 3);
+  constexpr bool kLarge = R >= 10;
+  if constexpr (kLarge) {
+    GRAFT_UNROLL
+    for (int i = 0; i < R; ++i) {
+      __builtin_prefetch(t.c + i * t.ldc, 1, 3);
+      __builtin_prefetch(t.c + i * t.ldc + kTileCols - 1, 1, 3);
+    }
   }
   // With few rows, several sums per element hide the latency of an addition.
   constexpr int kSums = R == 1 ? 4 : R <= 3 ? 2 : 1;
@@ -149,7 +152,7 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
   if constexpr (kSums == 1) {
     // Of smaller tiles there are few, and each costs time to compile.
     bool done = false;
-    if constexpr (R >= 10) {
+    if constexpr (kLarge) {
       done = t.a_k == 1 && t.b_k == kPanel;
       if (done) panel_steps<R>(c, t.a, t.a_row, t.b, t.k, t.prefetch, t.prefetch_step);
     }
