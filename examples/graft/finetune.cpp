@@ -1,5 +1,7 @@
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <chrono>
+#include <limits>
 #include <optional>
 #include <span>
 
@@ -208,7 +210,6 @@ class Run {
     step.trained = trainable_;
     if (const auto r = choice_.config.find("r"); r != choice_.config.end())
       if (const auto* rank = r->second.get_if<Index>()) step.rank = 7 * *rank;
-    step.recomputed_blocks = model->recomputed_blocks;
     step.bf16_saved = s_.storage == "bf16";
     // What the pool keeps ready comes on top.
     const auto need = [&](Index batch) {
@@ -216,30 +217,33 @@ class Run {
       return 1.15 * graft::models::step_bytes(model->config(), step);
     };
     const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
-    const double limit = s_.memory_limit * 1048576;
-    const Index blocks = model->config().layers;
-    if (limit > 0 && model->stack.runs_blocks() && need(s_.task.batch_size) > limit)
+    const double limit =
+        s_.memory_limit > 0 ? s_.memory_limit * 1048576 : std::numeric_limits<double>::infinity();
+    // As a rule the input of the first block wants no gradient, and it is not recomputed.
+    const Index blocks = model->config().layers, most = blocks - 1;
+    step.recomputed_blocks = std::min(model->recomputed_blocks, most);
+    double whole = need(s_.task.batch_size), least = whole;
+    if (whole > limit && model->stack.runs_blocks())
       throw graft::ValueError(concat("--memory-limit ", s_.memory_limit, ": training takes about ",
-                                     mib_text(need(s_.task.batch_size)),
+                                     mib_text(whole),
                                      ", and the adapter runs the blocks of the model itself, so "
                                      "that none is recomputed"));
-    double least = need(s_.task.batch_size);
-    while (limit > 0 && step.recomputed_blocks < blocks - 1 && need(s_.task.batch_size) > limit) {
+    while (whole > limit && step.recomputed_blocks < most) {
       ++step.recomputed_blocks;
-      least = std::min(least, need(s_.task.batch_size));
+      whole = need(s_.task.batch_size);
+      least = std::min(least, whole);
     }
-    const double whole = need(s_.task.batch_size), free = available_mib() * 1048576;
-    if (limit > 0 && whole > limit)
+    if (whole > limit)
       throw graft::ValueError(concat("--memory-limit ", s_.memory_limit,
                                      ": training on batches of ", s_.task.batch_size, " x ",
                                      step.tokens, " tokens takes about ", mib_text(least),
                                      " with its blocks recomputed"));
-    model->recomputed_blocks = step.recomputed_blocks;
+    model->recomputed_blocks = std::max(model->recomputed_blocks, step.recomputed_blocks);
+    const double free = available_mib() * 1048576;
     tell(concat("memory     about ", mib_text(whole), " more in training, for batches of ",
                 s_.task.batch_size, " x ", step.tokens, " tokens",
                 step.recomputed_blocks > 0
-                    ? concat("; ", std::min(step.recomputed_blocks, blocks - 1), " of ", blocks,
-                             " blocks recomputed")
+                    ? concat("; ", step.recomputed_blocks, " of ", blocks, " blocks recomputed")
                     : ""));
     if (free <= 0 || whole <= free || s_.ignore_memory) return;
     Index fits = s_.task.batch_size - 1;

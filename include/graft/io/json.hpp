@@ -16,6 +16,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 #include "graft/io/mapped_file.hpp"
+#include "graft/io/utf8.hpp"
 
 namespace graft::inline v0_1::io {
 
@@ -248,8 +249,7 @@ class JsonView {
 inline void for_each_json_line(std::string_view text, std::string_view source,
                                const std::function<void(const JsonView&, Index)>& visit,
                                JsonLimits limits = {}) {
-  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
-  if (text.starts_with(kByteOrderMark)) text.remove_prefix(kByteOrderMark.size());
+  text = without_byte_order_mark(text);
   for (Index line = 1; !text.empty(); ++line) {
     const std::size_t end = std::min(text.find('\n'), text.size());
     const std::string_view content = text.substr(0, end);

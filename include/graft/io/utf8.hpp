@@ -5,6 +5,11 @@
 
 namespace graft::inline v0_1::io {
 
+/// `text` without the byte order mark that some programs put at its start.
+inline std::string_view without_byte_order_mark(std::string_view text) {
+  return text.starts_with("\xEF\xBB\xBF") ? text.substr(3) : text;
+}
+
 /// True if the text is well-formed UTF-8: no overlong forms, surrogates, or values above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
   const auto byte = [&](std::size_t i) -> unsigned { return static_cast<unsigned char>(text[i]); };

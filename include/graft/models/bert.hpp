@@ -196,15 +196,7 @@ class BasicBert final : public BasicModel<T> {
   std::vector<std::int64_t> predicted_tokens(const BasicBatch<T>& batch,
                                              std::vector<T>&) const override {
     expect_masked_language("predicted tokens", batch);
-    const auto virtual_tokens =
-        prompt_.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
-    const Index tokens =
-        batch.seq_len + *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
-    std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
-    for (Index b = 0; b < batch.batch; ++b)
-      std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
-                  labels.begin() + (b + 1) * tokens - batch.seq_len);
-    return labels;
+    return this->labels_behind(prompt_, batch);
   }
   BasicVar<T> token_loss(BasicTape<T>& tape, const BasicBatch<T>& batch,
                          std::vector<unsigned char>* correct,

@@ -112,14 +112,8 @@ class BasicCausalModel : public BasicModel<T> {
     if (batch.labels.size() != batch.ids.size())
       throw ShapeError(concat("causal loss: ", batch.labels.size(), " labels for ",
                               batch.ids.size(), " tokens"));
-    const auto virtual_tokens =
-        prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
-    const Index extra = *std::max_element(virtual_tokens.begin(), virtual_tokens.end());
-    const Index tokens = extra + batch.seq_len;
-    std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
-    for (Index b = 0; b < batch.batch; ++b)
-      std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
-                  labels.begin() + b * tokens + extra);
+    auto labels = this->labels_behind(prompt, batch);
+    const Index tokens = std::ssize(labels) / batch.batch;
     prompt.change_labels(batch.batch, labels, weights, batch.row_adapters,
                          static_cast<bool>(batch.visual));
     for (Index b = 0; b < batch.batch; ++b) {

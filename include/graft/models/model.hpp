@@ -68,6 +68,19 @@ class BasicModel {
   }
 
  protected:
+  /// The labels of a batch, [batch, virtual tokens of `prompt` first], kIgnoredLabel at these.
+  static std::vector<std::int64_t> labels_behind(const BasicPromptSite<T>& prompt,
+                                                 const BasicBatch<T>& batch) {
+    const auto counts =
+        prompt.virtual_tokens(batch.row_adapters, batch.batch, static_cast<bool>(batch.visual));
+    const Index extra = *std::max_element(counts.begin(), counts.end());
+    const Index tokens = extra + batch.seq_len;
+    std::vector<std::int64_t> labels(static_cast<std::size_t>(batch.batch * tokens), kIgnoredLabel);
+    for (Index b = 0; b < batch.batch; ++b)
+      std::copy_n(batch.labels.begin() + b * batch.seq_len, batch.seq_len,
+                  labels.begin() + b * tokens + extra);
+    return labels;
+  }
   /// Positions that have a token to predict, virtual ones counted.
   std::vector<Index> predicting_positions(const BasicBatch<T>& batch) const {
     std::vector<T> weights;

@@ -46,6 +46,16 @@ inline float half_e8m0(std::uint8_t exponent) {
 #define GRAFT_FOREACH_FILE "graft/quant/impl/decode_blocks.hpp"
 #include "graft/kernels/impl/foreach_isa.hpp"
 
+/// function<walk> of the instruction set `isa`; the walk is a type of that set's namespace.
+#if GRAFT_X86
+#define GRAFT_QUANT_PICK(function, ...)                                                 \
+  (isa >= kernels::Isa::avx512 ? &detail::avx512::function<detail::avx512::__VA_ARGS__> \
+   : isa == kernels::Isa::avx2 ? &detail::avx2::function<detail::avx2::__VA_ARGS__>     \
+                               : &detail::baseline::function<detail::baseline::__VA_ARGS__>)
+#else
+#define GRAFT_QUANT_PICK(function, ...) (&detail::baseline::function<detail::baseline::__VA_ARGS__>)
+#endif
+
 #if GRAFT_X86
 #define GRAFT_QUANT_DECODERS(function) \
   { &baseline::function, &avx2::function, &avx512::function }

@@ -18,6 +18,7 @@
 #include "graft/base/types.hpp"
 #include "graft/io/json.hpp"
 #include "graft/io/mapped_file.hpp"
+#include "graft/io/utf8.hpp"
 #include "graft/text/batch.hpp"
 #include "graft/text/chat_template.hpp"
 #include "graft/text/sampling.hpp"
@@ -55,8 +56,21 @@ struct LanguageData {
 
 namespace detail {
 
+/// body(line, begin, next) for each line, without its end; it begins at `begin` of the text, the
+/// one behind it at `next`.
+template <class Body>
+void for_each_line(std::string_view text, const Body& body) {
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    std::string_view line = text.substr(at, end - at);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    body(line, at, end + 1);
+    at = end + 1;
+  }
+}
+
 inline std::vector<std::string_view> documents_of(std::string_view text, DocumentUnit unit) {
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  text = io::without_byte_order_mark(text);
   std::vector<std::string_view> documents;
   const auto keep = [&](std::string_view document) {
     if (document.find_first_not_of(" \t\r\n") != document.npos) documents.push_back(document);
@@ -66,19 +80,15 @@ inline std::vector<std::string_view> documents_of(std::string_view text, Documen
     return documents;
   }
   std::size_t begin = 0;
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    std::string_view line = text.substr(at, end - at);
-    if (line.ends_with('\r')) line.remove_suffix(1);
+  for_each_line(text, [&](std::string_view line, std::size_t at, std::size_t next) {
     const bool blank = line.find_first_not_of(" \t") == line.npos;
     if (unit == DocumentUnit::line) {
       keep(line);
     } else if (blank) {
       keep(text.substr(begin, at - begin));
-      begin = end + 1;
+      begin = next;
     }
-    at = end + 1;
-  }
+  });
   if (unit == DocumentUnit::blank_line && begin < text.size()) keep(text.substr(begin));
   return documents;
 }

@@ -59,12 +59,10 @@ inline std::vector<LinedText> texts_of(const std::filesystem::path& path,
     return texts;
   }
   Index line = 0;
-  for (std::size_t at = text.starts_with("\xEF\xBB\xBF") ? 3 : 0; at < text.size();) {
-    const std::size_t end = std::min(text.find('\n', at), text.size());
-    const bool carriage_return = end > at && text[end - 1] == '\r';
-    add(++line, text.substr(at, end - at - (carriage_return ? 1 : 0)));
-    at = end + 1;
-  }
+  for_each_line(io::without_byte_order_mark(text),
+                [&](std::string_view content, std::size_t, std::size_t) {
+                  add(++line, std::string(content));
+                });
   return texts;
 }
 

@@ -52,7 +52,7 @@ inline Table parse_table(std::string_view text, std::string_view source, TableFo
                          bool header = true) {
   Table table;
   table.source = source;
-  if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  text = io::without_byte_order_mark(text);
   const char separator = format == TableFormat::csv ? ',' : '\t';
   Index line = 1;
   std::size_t at = 0;

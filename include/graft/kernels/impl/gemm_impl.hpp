@@ -19,12 +19,13 @@ namespace detail {
 inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) noexcept {
   const Index blocks = ceil_div(q.m, tiles ? 64 : 70), panels = ceil_div(q.n, kPanel);
   q.inner_rows = std::max<Index>(1, ceil_div(q.m, blocks));
-  if (tiles)
+  if (tiles) {
     q.inner_rows = round_up(q.inner_rows, 32);
-  else if (blocks > 1)
+  } else if (blocks > 1) {
     q.inner_rows = round_up(q.inner_rows, 14);  // whole register tiles of the widest vectors
-  if (const Index rest = q.m % q.inner_rows; blocks > 1 && !tiles && rest > 0 && rest < 14)
-    q.inner_rows += 14;  // no task of a few rows
+    const Index rest = q.m % q.inner_rows;
+    if (rest > 0 && rest < 14) q.inner_rows += 14;  // no task of a few rows
+  }
   // With tiles even packed panels serve many rows: a row of them is done with before the next one
   // has come from memory.
   Index inner_blocks = tiles ? std::max<Index>(1, 256 / q.inner_rows) : 1;

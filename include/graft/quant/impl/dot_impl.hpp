@@ -11,38 +11,27 @@
 
 namespace graft::inline v0_1::quant {
 
-#if GRAFT_X86
-#define GRAFT_QUANT_DOT(walk)                                                     \
-  return isa >= kernels::Isa::avx512 ? &detail::avx512::dot<detail::avx512::walk> \
-         : isa == kernels::Isa::avx2 ? &detail::avx2::dot<detail::avx2::walk>     \
-                                     : &detail::baseline::dot<detail::baseline::walk>
-#else
-#define GRAFT_QUANT_DOT(walk) return &detail::baseline::dot<detail::baseline::walk>
-#endif
-
 GRAFT_KERNEL kernels::DotRows row_dot(Format format, Index columns) {
   [[maybe_unused]] const kernels::Isa isa = kernels::vector_isa();
   if (columns % 32 != 0) return nullptr;
   switch (format) {
     case Format::f16:
-      GRAFT_QUANT_DOT(DotF16);
+      return GRAFT_QUANT_PICK(dot, DotF16);
     case Format::bf16:
-      GRAFT_QUANT_DOT(DotBf16);
+      return GRAFT_QUANT_PICK(dot, DotBf16);
     case Format::q4_0:
-      GRAFT_QUANT_DOT(DotQ40);
+      return GRAFT_QUANT_PICK(dot, DotQ40);
     case Format::q4_1:
-      GRAFT_QUANT_DOT(DotQ41);
+      return GRAFT_QUANT_PICK(dot, DotQ41);
     case Format::q8_0:
-      GRAFT_QUANT_DOT(DotQ80);
+      return GRAFT_QUANT_PICK(dot, DotQ80);
     case Format::q4_k:
-      GRAFT_QUANT_DOT(DotQ4K);
+      return GRAFT_QUANT_PICK(dot, DotQ4K);
     case Format::q6_k:
-      GRAFT_QUANT_DOT(DotQ6K);
+      return GRAFT_QUANT_PICK(dot, DotQ6K);
     default:
       return nullptr;
   }
 }
-
-#undef GRAFT_QUANT_DOT
 
 }  // namespace graft::inline v0_1::quant

@@ -9,15 +9,6 @@
 
 namespace graft::inline v0_1::quant {
 
-#if GRAFT_X86
-#define GRAFT_INT8_DOT(...)                                                                   \
-  return isa >= kernels::Isa::avx512 ? &detail::avx512::dot_int8<detail::avx512::__VA_ARGS__> \
-         : isa == kernels::Isa::avx2 ? &detail::avx2::dot_int8<detail::avx2::__VA_ARGS__>     \
-                                     : &detail::baseline::dot_int8<detail::baseline::__VA_ARGS__>
-#else
-#define GRAFT_INT8_DOT(...) return &detail::baseline::dot_int8<detail::baseline::__VA_ARGS__>
-#endif
-
 GRAFT_KERNEL kernels::DotInt8Rows int8_dot(Format format, Index columns) {
   [[maybe_unused]] kernels::Isa isa = kernels::vector_isa();
 #if GRAFT_X86
@@ -27,26 +18,24 @@ GRAFT_KERNEL kernels::DotInt8Rows int8_dot(Format format, Index columns) {
   if (columns % format_info(format).block_elements != 0) return nullptr;
   switch (format) {
     case Format::q4_0:
-      GRAFT_INT8_DOT(Int8Nibbles<18, 2, 8, false>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8Nibbles<18, 2, 8, false>);
     case Format::q4_1:
-      GRAFT_INT8_DOT(Int8Nibbles<20, 4, 0, false>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8Nibbles<20, 4, 0, false>);
     case Format::q5_0:
-      GRAFT_INT8_DOT(Int8Nibbles<22, 6, 16, true>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8Nibbles<22, 6, 16, true>);
     case Format::q5_1:
-      GRAFT_INT8_DOT(Int8Nibbles<24, 8, 0, true>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8Nibbles<24, 8, 0, true>);
     case Format::q8_0:
-      GRAFT_INT8_DOT(Int8Bytes);
+      return GRAFT_QUANT_PICK(dot_int8, Int8Bytes);
     case Format::q4_k:
-      GRAFT_INT8_DOT(Int8SuperBlock<144, false>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8SuperBlock<144, false>);
     case Format::q5_k:
-      GRAFT_INT8_DOT(Int8SuperBlock<176, true>);
+      return GRAFT_QUANT_PICK(dot_int8, Int8SuperBlock<176, true>);
     case Format::q6_k:
-      GRAFT_INT8_DOT(Int8SixBits);
+      return GRAFT_QUANT_PICK(dot_int8, Int8SixBits);
     default:
       return nullptr;
   }
 }
-
-#undef GRAFT_INT8_DOT
 
 }  // namespace graft::inline v0_1::quant

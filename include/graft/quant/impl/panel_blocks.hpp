@@ -37,46 +37,41 @@ GRAFT_SIMD_INLINE Floats load_halves(const std::uint8_t* at, Index row_bytes) no
 
 // Blocks of kLanes rows: what their values share, and the value of a code.
 
-struct PanelQ40 {
-  static constexpr Index kBytes = 18, kCodes = 2;
-  static constexpr int kBits = 4;
+struct PanelScale {
   Floats d;
   GRAFT_SIMD_INLINE void read(const std::uint8_t* block, Index row_bytes) noexcept {
     d = load_halves(block, row_bytes);
   }
+};
+
+struct PanelQ40 : PanelScale {
+  static constexpr Index kBytes = 18, kCodes = 2;
+  static constexpr int kBits = 4;
   GRAFT_SIMD_INLINE Floats value(Ints code) const noexcept { return d * to_floats(code - 8); }
 };
 
-struct PanelQ41 {
+struct PanelQ41 : PanelScale {
   static constexpr Index kBytes = 20, kCodes = 4;
   static constexpr int kBits = 4;
-  Floats d, m;
+  Floats m;
   GRAFT_SIMD_INLINE void read(const std::uint8_t* block, Index row_bytes) noexcept {
-    d = load_halves(block, row_bytes);
+    PanelScale::read(block, row_bytes);
     m = load_halves(block + 2, row_bytes);
   }
   GRAFT_SIMD_INLINE Floats value(Ints code) const noexcept { return d * to_floats(code) + m; }
 };
 
-struct PanelIq4Nl {
+struct PanelIq4Nl : PanelScale {
   static constexpr Index kBytes = 18, kCodes = 2;
   static constexpr int kBits = 4;
-  Floats d;
-  GRAFT_SIMD_INLINE void read(const std::uint8_t* block, Index row_bytes) noexcept {
-    d = load_halves(block, row_bytes);
-  }
   GRAFT_SIMD_INLINE Floats value(Ints code) const noexcept {
     return d * lookup16(kIq4Values, code);
   }
 };
 
-struct PanelQ80 {
+struct PanelQ80 : PanelScale {
   static constexpr Index kBytes = 34, kCodes = 2;
   static constexpr int kBits = 8;
-  Floats d;
-  GRAFT_SIMD_INLINE void read(const std::uint8_t* block, Index row_bytes) noexcept {
-    d = load_halves(block, row_bytes);
-  }
   GRAFT_SIMD_INLINE Floats value(Ints code) const noexcept { return d * to_floats(code); }
 };
 
