@@ -9,6 +9,7 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -418,6 +419,9 @@ class Bench:
                 processes[name, policy] = subprocess.Popen(
                     command, env={**env, **({"OMP_WAIT_POLICY": policy} if policy else {})}, stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        # Threads of OpenMP that wait actively spin for minutes after a product: all but the process that is asked stand still.
+        for process in processes.values():
+            process.send_signal(signal.SIGSTOP)
         for model, shape in shapes:
             for m in lengths:
                 self.note(f"{kind} {model} {shape[0]}x{shape[1]} M={m}")
@@ -425,6 +429,7 @@ class Bench:
                     order = list(processes)
                     for key in order[turn % len(order):] + order[:turn % len(order)]:
                         process = processes[key]
+                        process.send_signal(signal.SIGCONT)
                         try:
                             process.stdin.write(f"{m} {shape[0]} {shape[1]}\n")
                             process.stdin.flush()
@@ -433,9 +438,11 @@ class Bench:
                             missing[key[0]] = last_line(process.stderr.read())
                             del processes[key]
                             continue
+                        process.send_signal(signal.SIGSTOP)
                         times[key][model, shape, m].append(best)
                         errors[key[0]] = max(errors[key[0]], error)
         for process in processes.values():
+            process.send_signal(signal.SIGCONT)
             process.stdin.close()
             process.wait()
         rows = []
