@@ -53,9 +53,11 @@ inline int default_threads() {
 
 /// Fixed set of threads for loops of independent tasks.
 ///
-/// Tasks are handed out one by one through an atomic counter, so a thread that the system takes
-/// away costs one task and not a fixed share. Idle workers spin for about 30 us, then park. A loop
-/// does not wait for workers that have not joined it. The calling thread always takes part.
+/// Each thread has a run of neighbouring tasks of its own, the same one in every loop of as many
+/// tasks, so that what a task reads is still in the caches of the core that read it last time. A
+/// thread that is through with its own takes those of others, one by one, so a thread that the
+/// system takes away costs one task and not a share. Idle workers spin for about 30 us, then park.
+/// A loop does not wait for workers that have not joined it. The calling thread always takes part.
 class ThreadPool {
  public:
   /// A pool that runs loops on `threads` threads, the caller included. Workers start at the first
@@ -106,8 +108,12 @@ class ThreadPool {
     using Function = std::remove_reference_t<F>;
     call_ = [](void* function, Index task) { (*static_cast<Function*>(function))(task); };
     context_ = const_cast<void*>(static_cast<const void*>(std::addressof(f)));
-    tasks_ = tasks;
-    next_.store(0, std::memory_order_relaxed);
+    const Index count = threads();
+    for (Index thread = 0; thread < count; ++thread) {
+      Share& share = shares_[static_cast<std::size_t>(thread)];
+      share.next.store(tasks * thread / count, std::memory_order_relaxed);
+      share.end = tasks * (thread + 1) / count;
+    }
     failed_.store(false, std::memory_order_relaxed);
     const std::uint64_t epoch =
         (gate_.load(std::memory_order_relaxed) & ~(kOpen | kJoined)) + kEpoch;
@@ -118,7 +124,7 @@ class ThreadPool {
       }
       park_.notify_all();
     }
-    run_tasks();
+    run_tasks(0);
     gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
     wait_for_joined();
     if (failed_.load(std::memory_order_relaxed)) {
@@ -145,10 +151,12 @@ class ThreadPool {
   void start() {
     const std::uint64_t gate = gate_.load(std::memory_order_relaxed);
     stopping_.store(false, std::memory_order_relaxed);
-    const auto count = static_cast<std::size_t>(threads() - 1);
-    workers_.reserve(count);
+    const auto count = static_cast<std::size_t>(threads());
+    if (shares_.size() != count) shares_ = std::vector<Share>(count);
+    workers_.reserve(count - 1);
     running_ = true;
-    while (workers_.size() < count) workers_.emplace_back([this, gate] { work(gate); });
+    while (workers_.size() + 1 < count)
+      workers_.emplace_back([this, gate, thread = workers_.size() + 1] { work(thread, gate); });
   }
 
   void stop() {
@@ -162,18 +170,21 @@ class ThreadPool {
     running_ = false;
   }
 
-  // Takes tasks until none is left.
-  void run_tasks() noexcept {
+  // Takes tasks until none is left: first those of `thread`, then those of the threads after it.
+  void run_tasks(std::size_t thread) noexcept {
     bool& inside = detail::inside_parallel_task();
     inside = true;
-    for (;;) {
-      const Index task = next_.fetch_add(1, std::memory_order_relaxed);
-      if (task >= tasks_) break;
-      try {
-        call_(context_, task);
-      } catch (...) {
-        if (!failed_.exchange(true, std::memory_order_acq_rel)) error_ = std::current_exception();
-        next_.store(tasks_, std::memory_order_relaxed);
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+      Share& share = shares_[(thread + i) % shares_.size()];
+      while (share.next.load(std::memory_order_relaxed) < share.end) {
+        const Index task = share.next.fetch_add(1, std::memory_order_relaxed);
+        if (task >= share.end) break;
+        try {
+          call_(context_, task);
+        } catch (...) {
+          if (!failed_.exchange(true, std::memory_order_acq_rel)) error_ = std::current_exception();
+          for (Share& rest : shares_) rest.next.store(rest.end, std::memory_order_relaxed);
+        }
       }
     }
     inside = false;
@@ -215,7 +226,7 @@ class ThreadPool {
     return !stopping_.load(std::memory_order_relaxed);
   }
 
-  void work(std::uint64_t seen) {
+  void work(std::size_t thread, std::uint64_t seen) {
     while (wait_for_loop(seen)) {
       std::uint64_t gate = gate_.load(std::memory_order_acquire);
       // Joining and reading whether the loop is still open is one step, so a late worker never sees
@@ -225,7 +236,7 @@ class ThreadPool {
                                          std::memory_order_acquire))
           continue;
         seen = gate;
-        run_tasks();
+        run_tasks(thread);
         gate_.fetch_sub(1, std::memory_order_acq_rel);
         break;
       }
@@ -241,13 +252,17 @@ class ThreadPool {
 
   void (*call_)(void*, Index) = nullptr;
   void* context_ = nullptr;
-  Index tasks_ = 0;
+  // Tasks that a thread takes first.
+  struct alignas(64) Share {
+    std::atomic<Index> next{0};
+    Index end = 0;
+  };
+  std::vector<Share> shares_;
   std::exception_ptr error_;
 
   alignas(64) std::atomic<std::uint64_t> gate_{0};
   std::atomic<int> sleepers_{0};
   std::atomic<bool> stopping_{false};
-  alignas(64) std::atomic<Index> next_{0};
   std::atomic<bool> failed_{false};
 };
 
