@@ -33,11 +33,12 @@ inline void plan_blocks(Product& q, bool ready, Index most, bool tiles = false) 
   // Panels from one place that a decoder along the columns may start at to the next.
   const bool decoded_rows = q.b.decode != nullptr && q.b.form == RightOperand::Form::k_rows;
   const Index step = decoded_rows ? std::max<Index>(1, q.b.decode_step / kPanel) : 1;
-  if (!ready && !q.in_place) {
-    // Panels that a task fills serve as many rows as possible: rows are cut only where the columns
-    // alone are too few tasks.
+  const bool far = ready && !tiles && q.n * q.k > (1 << 20);
+  if (far || (!ready && !q.in_place)) {
+    // Panels that a task fills, or that come from memory, serve as many rows as possible: rows are
+    // cut only where the columns alone are too few tasks.
     tasks = 3 * ThreadPool::global().threads();
-    const Index groups = ceil_div(panels, std::max<Index>(2, step));
+    const Index groups = ceil_div(panels, far ? 4 : std::max<Index>(2, step));
     inner_blocks = std::max(std::min<Index>(2, blocks), ceil_div(blocks, ceil_div(tasks, groups)));
   }
   q.row_block = q.inner_rows * std::min(inner_blocks, blocks);

@@ -623,8 +623,11 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
       for (Index j = 0; j < kPanel; ++j)
         low_rank[r * kPanel + j] = j < tail ? q.p[r * q.ldp + col0 + cols - tail + j] : 0.0f;
   }
-  // 4 KiB apart, all rows of A fall into the same set of a cache: fewer rows a tile then.
-  const int limit = kMaxTileRows > 8 && q.a_row % 1024 == 0 ? 8 : kMaxTileRows;
+  // 4 KiB apart, all rows of A fall into the same set of the first-level cache: no more rows a tile
+  // then than that holds.
+  const int limit = q.a_row % 1024 == 0
+                        ? std::min(kMaxTileRows, graft::kernels::detail::rows_in_cache_set())
+                        : kMaxTileRows;
   const bool ready = q.b.form == RightOperand::Form::panels && !q.round;
   const Index padded_n = graft::kernels::detail::round_up(q.n, kPanel);
 
@@ -677,7 +680,7 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
             t.prefetch = panel;
             t.prefetch_step = 0;
             // The first two tiles fetch the panel after this one into the second-level cache.
-            if (ready && sub == 0 && number < 2) {
+            if (ready && r0 == 0 && sub == 0 && number < 2) {
               t.prefetch = next + number * depth * kPanel / 2;
               t.prefetch_step = tile_rows == inner ? kPanel : kPanel / 2;
             } else if (stride != kPanel && sub == 0 && number < 2) {

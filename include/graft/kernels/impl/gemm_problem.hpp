@@ -1,6 +1,9 @@
 #pragma once
 
 #include <algorithm>
+#if __has_include(<unistd.h>)
+#include <unistd.h>
+#endif
 
 #include "graft/base/aligned_buffer.hpp"
 #include "graft/base/thread_pool.hpp"
@@ -34,6 +37,16 @@ constexpr Index round_up(Index a, Index b) noexcept { return ceil_div(a, b) * b;
 constexpr Index block_depth(Index k, Index limit) noexcept {
   if (k <= limit) return k;
   return round_up(ceil_div(k, ceil_div(k, limit)), kDecodeStep);
+}
+
+/// Rows of a tile that the first-level cache holds if all fall into one of its sets: 8 or 12.
+inline int rows_in_cache_set() noexcept {
+#if defined(_SC_LEVEL1_DCACHE_ASSOC)
+  static const int rows = ::sysconf(_SC_LEVEL1_DCACHE_ASSOC) >= 12 ? 12 : 8;
+  return rows;
+#else
+  return 8;
+#endif
 }
 
 /// Where the right operand B (k × n) of a product comes from.
