@@ -56,7 +56,7 @@ inline int default_threads() {
 /// Each thread has a run of neighbouring tasks of its own, the same one in every loop of as many
 /// tasks, so that what a task reads is still in the caches of the core that read it last time. A
 /// thread that is through with its own takes those of others, one by one, so a thread that the
-/// system takes away costs one task and not a share. Idle workers spin for about 30 us, then park.
+/// system takes away costs one task and not a share. Idle workers spin for about 200 us, then park.
 /// A loop does not wait for workers that have not joined it. The calling thread always takes part.
 class ThreadPool {
  public:
@@ -141,7 +141,8 @@ class ThreadPool {
   static constexpr std::uint64_t kJoined = 0xffff;
   static constexpr std::uint64_t kOpen = 0x10000;
   static constexpr std::uint64_t kEpoch = 0x20000;
-  static constexpr std::int64_t kSpin = 30'000;  // nanoseconds
+  static constexpr std::int64_t kSpin =
+      200'000;  // nanoseconds: few gaps between the loops of a step are longer
 
   template <class F>
   static void run_inline(Index tasks, F& f) {
