@@ -75,6 +75,32 @@ TEST_CASE("Workers that have gone to sleep wake up for the next loop") {
   }
 }
 
+TEST_CASE("Threads that are in time take the same tasks in every loop") {
+  ThreadPool pool(2);
+  for (int round = 0; round < 500; ++round) {
+    std::atomic<int> arrived{0};
+    std::thread::id first;
+    // Both threads must take part, see above.
+    pool.parallel_for(2, [&](Index task) {
+      if (task == 0) first = std::this_thread::get_id();
+      ++arrived;
+      while (arrived.load() < 2) std::this_thread::yield();
+    });
+    REQUIRE(first == std::this_thread::get_id());
+  }
+}
+
+TEST_CASE("A thread that is through takes the tasks of one that is not") {
+  ThreadPool pool(2);
+  std::atomic<int> calls{0};
+  // The task that comes first waits for all others, those of its own thread among them.
+  pool.parallel_for(10, [&](Index) {
+    if (calls++ > 0) return;
+    while (calls.load() < 10) std::this_thread::yield();
+  });
+  CHECK(calls.load() == 10);
+}
+
 TEST_CASE("A loop inside a task runs in the thread of the task") {
   ThreadPool pool(3);
   std::atomic<int> inner{0};
