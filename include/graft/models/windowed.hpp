@@ -11,7 +11,9 @@ namespace graft::inline v0_1::models {
 
 /// Loss of one sequence and its gradients, computed `windows[0]`, `windows[1]`, … tokens at a time
 /// (`BasicWindowedSequence`): the same as `model.loss` and a backward pass, up to rounding. Virtual
-/// tokens of prompts belong to the first window. Auxiliary losses of adapters are left out.
+/// tokens of prompts belong to the first window. Auxiliary losses of adapters are left out. How
+/// many tokens a window may have beside inference: `CoServingSchedule`. Source: Miao et al. 2024,
+/// arXiv:2402.18789.
 /// @throws ValueError for a model that classifies rows or recomputes its blocks, several sequences,
 /// a mask, or windows that do not sum to the tokens
 template <std::floating_point T>
