@@ -81,7 +81,7 @@ void run_average(Checker& check, const Case& c) {
   // A client of FedProx.
   const WideParameter local(clients[0][0]);
   local.mutable_grad() = tensor_of<double>(file, "in.local_grad");
-  graft::add_proximal_gradient<double>({local}, {global}, config.at("fedprox_mu"));
+  graft::add_proximal_gradient<double>({local}, {global}, config.value("fedprox_mu", 0.0));
   compare(check, file, "fedprox_grad", local.grad());
 }
 

@@ -87,7 +87,8 @@ class ConfigValue {
 };
 
 /// Which modules a method goes to: a list of name suffixes, one regular expression that must match
-/// the whole path, or the word "all-linear". Empty: the defaults of the architecture.
+/// the whole path, or the word "all-linear" (no convolutions, no heads). Empty: the defaults of the
+/// architecture.
 struct TargetModules {
   std::vector<std::string> names;
   std::string pattern;

@@ -246,7 +246,9 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
                                                                                  : "";
     const std::string& older = site->older_path;
     if (!older.empty() && (filter.excludes(site->path()) || filter.excludes(older))) return "";
-    if (filter.wants(site->target_path.empty() ? site->path() : site->target_path, true))
+    // As in PEFT, "all-linear" does not mean convolutions.
+    if (filter.wants(site->target_path.empty() ? site->path() : site->target_path,
+                     site->conv.kernel.empty()))
       return site->path();
     return !older.empty() && filter.by_names() && filter.wants(older, true) ? older : "";
   };

@@ -79,6 +79,10 @@ TEST_CASE("masks leave out the smallest of all, heads the least important") {
   const auto both = graft::prune_masks(std::vector{a, b}, 0.5);
   CHECK(both[0] == Mask{1, 1, 0, 1});
   CHECK(both[1] == Mask{0, 0});
+  // Half an entry too much is rounded to the even number.
+  const auto five = graft::BasicTensor<double>::from({1.0, 2.0, 3.0, 4.0, 5.0}, {1, 5});
+  CHECK(graft::prune_masks(std::vector{five}, 0.1)[0] == Mask{1, 1, 1, 1, 1});
+  CHECK(graft::prune_masks(std::vector{five}, 0.3)[0] == Mask{0, 0, 1, 1, 1});
   graft::DSEEConfig config;
   config.head_prune_ratio = 0.5;
   CHECK(graft::dsee_removed_heads(a.reshape({4}), config) == Mask{0, 2});

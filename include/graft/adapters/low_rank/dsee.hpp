@@ -129,7 +129,7 @@ std::vector<std::int64_t> largest_places(const BasicTensor<T>& w, Index count) {
 }
 
 /// 1 for what stays of the weights, 0 for the round(ratio · n) smallest |w| of all of them
-/// together; of equal ones the last go first.
+/// together (half to even); of equal ones the last go first.
 template <std::floating_point T>
 std::vector<std::vector<std::int64_t>> prune_masks(const std::vector<BasicTensor<T>>& weights,
                                                    double ratio) {
@@ -138,7 +138,7 @@ std::vector<std::vector<std::int64_t>> prune_masks(const std::vector<BasicTensor
   auto all = BasicTensor<T>::empty({n});
   T* at = all.data();
   for (const auto& w : weights) at = std::copy(w.begin(), w.end(), at);
-  const Index dropped = static_cast<Index>(std::lround(ratio * static_cast<double>(n)));
+  const Index dropped = static_cast<Index>(std::nearbyint(ratio * static_cast<double>(n)));
   std::vector<std::int64_t> whole(static_cast<std::size_t>(n), 0);
   for (const auto place : largest_places(all, n - dropped))
     whole[static_cast<std::size_t>(place)] = 1;
