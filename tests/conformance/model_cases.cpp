@@ -284,7 +284,8 @@ void quantise_base(graft::models::Model& model, const Json& format) {
           values,
           {.book = type == "nf4" ? graft::quant::CodeBook::nf4 : graft::quant::CodeBook::fp4,
            .block = format.value("blocksize", Index{64}),
-           .double_quantised = format.value("double_quant", false)}));
+           .double_quantised = format.value("double_quant", false),
+           .scale_group = format.value("nested_blocksize", Index{256})}));
     else if (type == "int8_rowwise")
       decoded = graft::quant::decode_int8(graft::quant::encode_int8(values, w.rows(), w.cols()));
     else

@@ -16,6 +16,7 @@ namespace {
 using graft::Shape;
 using graft::selection::Places;
 using Matrix = BasicTensor<double>;
+const std::vector<double> kBetas = {0.9, 0.999};  ///< of a case that names none
 
 Matrix matrix(const SafetensorsFile& file, const std::string& name) {
   auto m = tensor_of<double>(file, name);
@@ -56,7 +57,7 @@ std::vector<double> at(const Matrix& m, const Places& where) {
 
 void run_selection(Checker& check, const Case& c) {
   const auto file = tensors_of(c);
-  const double density = config_of(c).at("density");
+  const double density = config_of(c).value("density", graft::StaticMaskConfig{}.density);
   const auto names = named(file, "in.", ".weight");
   for (const char* criterion : {"random", "magnitude", "smallest_magnitude", "snip", "fisher"}) {
     std::vector<Matrix> scores;
@@ -98,13 +99,14 @@ void run_masked_training(Checker& check, const Case& c) {
   const auto where = places(file, "in.indices");
   const Index k = static_cast<Index>(where.size());
   const graft::BasicParameter<double> values(Matrix::zeros({k}));
-  const double decay = config.at("weight_decay"), rate = config.at("learning_rate");
+  const double decay = config.value("weight_decay", 0.0), rate = config.at("learning_rate");
   const bool of_delta = config.value("weight_decay_on", "delta") == "delta";
+  const auto betas = config.value("betas", kBetas);
   graft::BasicAdamW<double> optimizer(std::vector<graft::BasicParameter<double>>{values},
                                       {.learning_rate = rate,
-                                       .beta1 = config.at("betas").at(0),
-                                       .beta2 = config.at("betas").at(1),
-                                       .eps = config.at("eps"),
+                                       .beta1 = betas.at(0),
+                                       .beta2 = betas.at(1),
+                                       .eps = config.value("eps", 1e-8),
                                        .weight_decay = of_delta ? decay : 0});
   for (Index t = 0; t < gradients.dim(0); ++t) {
     const auto g = at(part(gradients, t), where);
@@ -345,15 +347,16 @@ void run_lt_sft(Checker& check, const Case& c) {
   const auto chosen =
       graft::selection::most_moved(before, tuned, config.at("num_tunable_weights").get<Index>());
   const double l1 = config.value("l1_regularisation", 0.1);
+  const auto betas = config.value("betas", kBetas);
   for (std::size_t i = 0; i < names.size(); ++i) {
     equal(check, names[i], chosen[i], places(file, concat("out.", names[i], ".indices")));
     const auto k = static_cast<Index>(chosen[i].size());
     const graft::BasicParameter<double> values(Matrix::zeros({k}));
     graft::BasicAdamW<double> optimizer(std::vector<graft::BasicParameter<double>>{values},
                                         {.learning_rate = config.at("learning_rate"),
-                                         .beta1 = config.at("betas").at(0),
-                                         .beta2 = config.at("betas").at(1),
-                                         .eps = config.at("eps"),
+                                         .beta1 = betas.at(0),
+                                         .beta2 = betas.at(1),
+                                         .eps = config.value("eps", 1e-8),
                                          .weight_decay = 0});
     const auto gradients = matrix(file, concat("in.", names[i], ".grad"));
     for (Index t = 0; t < gradients.dim(0); ++t) {
@@ -605,7 +608,7 @@ void run_noah_evolution(Checker& check, const Case& c) {
                 graft::noah::mutate(chosen.at(0), values_of(matrix(file, "in.mutate_uniform")),
                                     whole_numbers(file, "in.mutate_choice"),
                                     config.at("choices").get<std::vector<Index>>(),
-                                    config.at("mutation_probability")));
+                                    config.value("mutation_probability", 0.2)));
   equal_numbers(check, file, "out.crossed",
                 graft::noah::cross(chosen, whole_numbers(file, "in.crossover_pick")));
   check.add("choices", 0, 0, check.tolerance());

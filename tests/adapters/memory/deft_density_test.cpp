@@ -56,6 +56,11 @@ TEST_CASE("A watched layer computes what it computed and gives its penalty once"
   CHECK_FALSE(watch.auxiliary_loss(tape));
   tape.backward(loss);
   CHECK(x.grad());
+  const graft::DensityWatch<double> metric(config, 0);
+  metric.apply(graft::BasicLinearView<double>(base, {}), x);
+  CHECK_FALSE(metric.auxiliary_loss(tape));
+  CHECK(metric.last_penalty() == Approx(watch.last_penalty()));
+  CHECK(metric.last_density() == watch.last_density());
   config.epsilon = 0;
   CHECK_THROWS_WITH(config.validate(), Catch::Contains("epsilon 0"));
 }

@@ -163,6 +163,20 @@ TEST_CASE("jitter moves the router while training only") {
   CHECK(checks::relative_error(train(1), train(2)) > 1e-6);
   CHECK(checks::relative_error(train(1), train(1)) == 0);
   CHECK(checks::relative_error(block.output(x), block.output(x)) == 0);
+
+  // Given factors: ones are no jitter, others are the same in every pass.
+  const auto give = [&](const graft::BasicTensor<double>& factors) {
+    for (const auto& placed : model.at("a").parts())
+      if (auto* router = dynamic_cast<graft::MixLoRARouter<double>*>(placed.part.get()))
+        router->set_jitter(factors);
+  };
+  give(graft::BasicTensor<double>::ones({5, 6}));
+  CHECK(checks::relative_error(train(1), block.output(x)) == 0);
+  give(checks::random_tensor<double>({5, 6}, 21));
+  CHECK(checks::relative_error(train(1), train(2)) == 0);
+  CHECK(checks::relative_error(train(1), block.output(x)) > 1e-6);
+  give(graft::BasicTensor<double>::ones({4, 6}));
+  CHECK_THROWS_WITH(train(1), Catch::Contains("24 factors"));
   CHECK_THROWS_WITH((graft::MixLoRAConfig{.routing_strategy = "switch"}.validate()),
                     Catch::Contains("switch"));
 }

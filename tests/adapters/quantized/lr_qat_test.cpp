@@ -67,9 +67,20 @@ TEST_CASE("Every down-cast of LR-QAT keeps the weight to its precision") {
   }
 }
 
+TEST_CASE("Without a down-cast LR-QAT keeps as many bits before the point as its integers have") {
+  const auto layer = checks::random_layer<double>(6, 10, 3);
+  for (const auto& [bits, name] :
+       {std::pair<Index, const char*>{2, "Q2.6"}, {3, "Q3.5"}, {4, "Q4.4"}, {8, "Q8.0"}}) {
+    CAPTURE(bits);
+    const graft::BasicLRQAT<double> method({.rank = 2, .bits = bits}, layer);
+    const graft::BasicLRQAT<double> named({.rank = 2, .bits = bits, .downcast = name}, layer);
+    CHECK(method.fixed_point() == named.fixed_point());
+  }
+}
+
 TEST_CASE("LR-QAT refuses unknown down-casts and groups that do not divide the inputs") {
   const auto layer = checks::random_layer<float>(4, 10, 1);
-  for (const char* name : {"Q4.5", "q4.4", "int8", ""})
+  for (const char* name : {"Q4.5", "q4.4", "int8"})
     CHECK_THROWS_WITH(LRQAT({.downcast = name}, layer), Catch::Contains("downcast"));
   CHECK_THROWS_WITH(LRQAT({.group_size = 4}, layer), Catch::Contains("group_size 4"));
   CHECK_THROWS_WITH(LRQAT({.ratios = {}}, layer), Catch::Contains("ratios"));

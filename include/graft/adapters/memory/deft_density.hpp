@@ -90,17 +90,19 @@ class DensityWatch final : public LinearPart<T> {
     seen_ = x;
     return linear(base, x);
   }
-  /// Of the last forward pass, once.
+  /// Of the last forward pass, once; none with λ = 0, when only the numbers below are taken.
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const override {
     const auto x = std::exchange(seen_, BasicVar<T>{});
-    if (!x || &x.tape() != &tape || share_ == 0) return {};
+    if (!x || &x.tape() != &tape) return {};
     std::vector<unsigned char> tokens;
     if (config_.exclude_padding)
       if (const auto* context = tape.template context<ForwardContext>())
         tokens = context->token_mask;
-    const auto penalty = density_penalty(x, config_.epsilon, tokens);
+    const auto penalty =
+        density_penalty(share_ == 0 ? tape.constant(x.value()) : x, config_.epsilon, tokens);
     penalty_ = static_cast<double>(penalty.item());
     density_ = activation_density(x.value(), config_.density_threshold, tokens);
+    if (share_ == 0) return {};
     return scale(penalty, static_cast<T>(share_));
   }
   /// What the last loss was made of: the penalty of this network alone, and the density.

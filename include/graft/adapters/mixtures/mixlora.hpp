@@ -100,6 +100,9 @@ class MixLoRABlock {
     return list;
   }
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const { return pending_.take(tape); }
+  /// Factors of the router's input in the next passes in training, in place of random ones:
+  /// [tokens, d]. An empty tensor: random ones again.
+  void set_jitter(BasicTensor<T> factors) { given_jitter_ = std::move(factors); }
 
   /// A frozen layer in front: its output, kept for the experts.
   BasicVar<T> first(Role role, const BasicVar<T>& x, const BasicVar<T>& y) const {
@@ -185,7 +188,14 @@ class MixLoRABlock {
                           : activation(activation_, x);
   }
   BasicVar<T> jittered(const BasicVar<T>& u) const {
-    if (config_.jitter_noise == 0 || !u.tape().training()) return u;
+    if (!u.tape().training()) return u;
+    if (given_jitter_) {
+      if (given_jitter_.size() != u.size())
+        throw ShapeError(concat("MixLoRA: ", given_jitter_.size(), " factors of jitter for ",
+                                u.rows(), " tokens of width ", u.cols()));
+      return mul(u, u.tape().constant(given_jitter_.reshape(u.shape())));
+    }
+    if (config_.jitter_noise == 0) return u;
     auto noise = BasicTensor<T>::empty(u.shape());
     TorchGenerator generator(u.tape().next_random_key());
     generator.uniform(noise.data(), noise.size(), 1 - config_.jitter_noise,
@@ -205,6 +215,7 @@ class MixLoRABlock {
   T coefficient_;
   ExpertRouter<T> router_;
   std::optional<LoRAExperts<T>> experts_[3];
+  BasicTensor<T> given_jitter_;
   mutable BasicVar<T> input_, gate_, up_;
   detail::PendingLoss<T> pending_;
 };
@@ -240,6 +251,7 @@ class MixLoRARouter final : public AdapterPart<T> {
   BasicVar<T> auxiliary_loss(BasicTape<T>& tape) const override {
     return block_->auxiliary_loss(tape);
   }
+  void set_jitter(BasicTensor<T> factors) { block_->set_jitter(std::move(factors)); }
 
  private:
   std::shared_ptr<MixLoRABlock<T>> block_;

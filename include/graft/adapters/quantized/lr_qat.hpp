@@ -21,9 +21,9 @@ struct LRQATConfig {
   Index rank = 32;
   double alpha = 1;
   Index bits = 4;
-  std::string downcast = "Q4.4";  ///< "Qm.n" with m + n = 8; "int", "bf16" or "none"
-  Index group_size = 0;           ///< inputs that share a scale; 0: the row
-  double p = 2;                   ///< of the error that the first scale minimises
+  std::string downcast;  ///< "Qm.n" with m + n = 8 (empty: m = bits); "int", "bf16" or "none"
+  Index group_size = 0;  ///< inputs that share a scale; 0: the row
+  double p = 2;          ///< of the error that the first scale minimises
   std::vector<double> ratios = {0.5, 0.55, 0.6, 0.65, 0.7, 0.75,
                                 0.8, 0.85, 0.9, 0.95, 1.0};  ///< scales that are tried
   TargetModules target_modules = {};
@@ -55,6 +55,7 @@ struct LRQATConfig {
   }
   /// n of "Qm.n". @throws ValueError for anything else
   int fraction_bits() const {
+    if (downcast.empty()) return static_cast<int>(8 - bits);
     if (downcast.size() == 4 && downcast[0] == 'Q' && downcast[2] == '.') {
       const int whole = downcast[1] - '0', fraction = downcast[3] - '0';
       if (whole >= 1 && fraction >= 0 && whole + fraction == 8) return fraction;
@@ -153,7 +154,7 @@ class BasicLRQAT {
   BasicLRQAT(const LRQATConfig& config, const L& base, std::uint64_t seed = 0)
       : BasicLRQAT(config, site_info(base), StandaloneInit<T>(seed).context()) {}
 
-  static LRQATConfig example() { return {.rank = 2, .bits = 3, .downcast = "Q3.5"}; }
+  static LRQATConfig example() { return {.rank = 2, .bits = 3}; }
 
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
