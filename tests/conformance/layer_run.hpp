@@ -99,6 +99,32 @@ inline std::set<std::string> zero_gradients(const SafetensorsFile& file,
   return keys;
 }
 
+/// The keys that a case lists as `trainable` are those of the trained tensors, each by one of its
+/// names.
+template <class T>
+void check_trainable(Checker& check, const Case& c, const graft::AdapterSet<T>& set) {
+  if (!c.json.contains("trainable")) return;
+  std::set<std::string> listed;
+  for (const auto& key : c.json.at("trainable")) listed.insert(key.get<std::string>());
+  const auto tensors = set.tensors();
+  for (const auto& key : listed) {
+    const auto it = std::find_if(tensors.begin(), tensors.end(),
+                                 [&](const auto& entry) { return entry.key == key; });
+    check.require(it != tensors.end() && it->tensor.parameter && it->tensor.parameter.trainable(),
+                  concat(key, " is not trained"));
+  }
+  for (const auto& parameter : set.parameters())
+    check.require(
+        std::any_of(tensors.begin(), tensors.end(),
+                    [&](const auto& entry) {
+                      return entry.tensor.parameter == parameter && listed.contains(entry.key);
+                    }),
+        concat(std::find_if(tensors.begin(), tensors.end(),
+                            [&](const auto& entry) { return entry.tensor.parameter == parameter; })
+                   ->key,
+               " is trained, and not in the case"));
+}
+
 /// Compares every tensor "<prefix><key>" of the file with a gradient. Gradients that are zero in
 /// exact arithmetic (`vanishing`) are compared with the size of the others.
 template <class T>
@@ -387,6 +413,7 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
   graft::BasicAdapterModel<T> model(toy.sites(), methods<T>());
   model.load("default", c.folder);
   set_unsaved(model, file);
+  check_trainable(check, c, model.at("default"));
   if (steps.before) steps.before(model, file);
   if (steps.prepare) steps.prepare(model);
   const bool training = steps.training || c.json.value("mode", "eval") == "train";
