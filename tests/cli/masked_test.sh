@@ -117,7 +117,8 @@ def read(path):
     size = struct.unpack("<Q", raw[:8])[0]
     return json.loads(raw[8:8 + size]), raw[8 + size:]
 header, data = read("below/adapter_model.safetensors")
-bare = {key.replace("base_model.model.bert.", "base_model.model."): value for key, value in header.items()}
+bare = {key.replace("base_model.model.bert.", "base_model.model."): value for key, value in header.items()
+        if key != "__metadata__"}
 assert len(bare) == 8 and all(".model.encoder." in key for key in bare), bare
 for part, shape in (("A", [16, 48]), ("B", [48, 16])):
     bare[f"base_model.model.pooler.dense.lora_{part}.weight"] = {

@@ -258,7 +258,6 @@ Result run_model_case(const Case& c) {
     }
   if (!report.ok()) check.fail("checkpoint", report.text());
   for (const auto& placed : set.parts()) placed.part->after_load();
-  check_trainable(check, c, set);
   check_saved_biases(check, adapters, checkpoint);
   // A case may have batches of its own.
   const auto& source = file.find("batch0.input_ids") != nullptr ? file : inputs;
@@ -279,6 +278,7 @@ Result run_model_case(const Case& c) {
   check.add("loss", error, error / std::abs(want), std::max(1e-5, check.tolerance()));
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.");
+  check_trainable(check, c, set);
   check_merged_model(check, *model, adapters, batches[0]);
   if (c.json.contains("training")) check_training(check, c, *model, adapters, batches, file);
   return check.result();
