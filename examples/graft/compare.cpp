@@ -55,10 +55,12 @@ class Comparison {
         compare(table_.back());
       } catch (const graft::Error& error) {
         table_.back().problem = error.what();
-        say(concat(name, ": ", error.what()));
+        if (!s_.json) say(concat(name, ": ", error.what()));
       }
       write();
     }
+    if (std::all_of(table_.begin(), table_.end(), [](const auto& m) { return m.first.empty(); }))
+      throw graft::ValueError(concat("no method could be compared: ", table_.front().problem));
     if (s_.json) {
       Json list = Json::array();
       for (const auto& m : table_) list.push_back(as_json(m));
@@ -185,11 +187,16 @@ class Comparison {
       if (was_interrupted() || result.code == 130)
         throw Exit{130, "interrupted; the same command goes on from here"};
       if (result.code != 0) {
+        const std::string prefix = "graft: ";
+        const auto problem =
+            result.last_line.substr(result.last_line.starts_with(prefix) ? prefix.size() : 0);
+        // What a changed file or option may mend is tried again.
+        if (result.code == 2) throw graft::ValueError(problem);
         fs::create_directories(place);
         graft::io::write_file_atomically(
             place / "failed.json",
-            graft::io::json_text({{"code", result.code}, {"problem", result.last_line}}) + "\n");
-        throw graft::ValueError(result.last_line);
+            graft::io::json_text({{"code", result.code}, {"problem", problem}}) + "\n");
+        throw graft::ValueError(problem);
       }
     }
     return graft::io::read_json(place / "result.json");
@@ -234,16 +241,22 @@ class Comparison {
     m.over_frozen = m.step_ms / std::max(frozen_ms, 1e-9);
     const auto steps = static_cast<Index>(60000 * s_.budget / std::max(m.step_ms, 1e-3));
 
-    std::string chosen = rates.front();
+    std::string chosen, problem;
     const Measures measures = measures_of(s_.task);
     std::optional<double> best;
     for (const auto& rate : rates) {
-      const Json result = train(m, 1, rate, steps);
-      const double value = value_of(result.at("held_out"), measures.first);
+      double value = 0;
+      try {
+        value = value_of(train(m, 1, rate, steps).at("held_out"), measures.first);
+      } catch (const graft::Error& error) {  // one that is too high makes others no worse
+        problem = error.what();
+        continue;
+      }
       if (best && (measures.first.lower_is_better ? value >= *best : value <= *best)) continue;
       best = value;
       chosen = rate;
     }
+    if (!best) throw graft::ValueError(problem);
     for (Index seed = 1; seed <= s_.seeds; ++seed) {
       const Json result = train(m, seed, chosen, steps);
       const Json& judged = result.at(result.contains("test") ? "test" : "held_out");

@@ -62,9 +62,7 @@ int embed(const EmbedSettings& s) {
         concat("--output: '", s.output, "' is no .safetensors, .csv or .jsonl file"));
   const auto tokenizer = load_tokenizer(s.model);
   // An adapter that was trained below a head finds its places there.
-  std::optional<Labels> labels;
-  for (const auto& from : s.adapters)
-    if (auto found = load_labels(adapter_folder(from))) labels = std::move(found);
+  const auto labels = labels_of_adapters(s.adapters);
   const auto encoder = load_encoder(s.model, labels);
   expect_tokenizer_of(*encoder.model, tokenizer, s.model);
   if (s.length_given && s.sequence_length > encoder.max_tokens)
@@ -78,7 +76,7 @@ int embed(const EmbedSettings& s) {
   const auto texts = read_texts(s.data, s.columns);
   const auto rows = graft::text_dataset<float>(
       encode_texts(texts, tokenizer, std::min(s.sequence_length, encoder.max_tokens),
-                   !s.columns.pair_column.empty()),
+                   !s.columns.pair_column.empty(), s.data),
       tokenizer.pad_id());
   if (rows.rows == 0) throw graft::IoError(s.data + ": no texts");
   graft::Tensor vectors;
@@ -90,6 +88,7 @@ int embed(const EmbedSettings& s) {
     if (!vectors) vectors = graft::Tensor::empty({rows.rows, part.cols()});
     std::copy(part.begin(), part.end(), vectors.begin() + first * part.cols());
   }
+  expect_finite(vectors, *encoder.model, adapters);
   if (extension != ".safetensors") {
     write_output(s.output, as_text(vectors, extension == ".jsonl"));
     return 0;

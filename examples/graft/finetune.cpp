@@ -208,8 +208,13 @@ class Run {
     for (Index i = 0; i < rows.rows; ++i)
       step.tokens = std::max(step.tokens, rows.batch(std::span(&i, 1)).seq_len);
     step.trained = trainable_;
+    const auto& set = adapters_->at(kAdapter);
+    const Index blocks = model->config().layers;
+    step.first_trained = graft::models::first_trained_block(set, model->sites());
+    const Index trained = std::max<Index>(1, blocks - step.first_trained);
     if (const auto r = choice_.config.find("r"); r != choice_.config.end())
-      if (const auto* rank = r->second.get_if<Index>()) step.rank = 7 * *rank;
+      if (const auto* rank = r->second.get_if<Index>())
+        step.rank = (*rank * std::ssize(set.parts()) + trained - 1) / trained;
     step.bf16_saved = s_.storage == "bf16";
     // What the pool keeps ready comes on top.
     const auto need = [&](Index batch) {
@@ -219,8 +224,8 @@ class Run {
     const auto mib_text = [](double bytes) { return format_number(bytes / 1048576, "%.0f MiB"); };
     const double limit =
         s_.memory_limit > 0 ? s_.memory_limit * 1048576 : std::numeric_limits<double>::infinity();
-    // As a rule the input of the first block wants no gradient, and it is not recomputed.
-    const Index blocks = model->config().layers, most = blocks - 1;
+    // As a rule the input of the first trained block wants no gradient: it is not recomputed.
+    const Index most = trained - 1;
     step.recomputed_blocks = std::min(model->recomputed_blocks, most);
     double whole = need(s_.task.batch_size), least = whole;
     if (whole > limit && model->stack.runs_blocks())

@@ -67,6 +67,13 @@ std::optional<Labels> load_labels(const fs::path& folder) {
   return labels;
 }
 
+std::optional<Labels> labels_of_adapters(const std::vector<std::string>& adapters) {
+  std::optional<Labels> labels;
+  for (const auto& from : adapters)
+    if (auto found = load_labels(adapter_folder(from))) labels = std::move(found);
+  return labels;
+}
+
 namespace {
 
 constexpr std::pair<std::string_view, std::string_view> kHeads[] = {
@@ -93,9 +100,10 @@ Classifier load_with_head(const fs::path& path, const Labels& labels, std::uint6
   return load_classifier(path, classes, seed);
 }
 
-std::string task_of_architecture(const std::string& name, const std::string& otherwise) {
-  for (const auto& [task, suffix] : kHeads)
-    if (name.ends_with(suffix)) return std::string(task);
+std::string task_of_model(const graft::io::JsonView& config, const std::string& otherwise) {
+  for (const auto& name : config.strings_or("architectures", {}))
+    for (const auto& [task, suffix] : kHeads)
+      if (name.ends_with(suffix)) return std::string(task);
   return otherwise;
 }
 

@@ -30,6 +30,8 @@ struct Labels {
 void save_labels(const std::filesystem::path& folder, const Labels& labels);
 /// Nothing if the folder has no labels.json.
 std::optional<Labels> load_labels(const std::filesystem::path& folder);
+/// Those of the last of some adapters that has any. @param adapters  FOLDER or NAME=FOLDER
+std::optional<Labels> labels_of_adapters(const std::vector<std::string>& adapters);
 
 /// A model with a head that is trained.
 struct Classifier {
@@ -56,8 +58,9 @@ std::string drawn_line(const Classifier& opened);
 /// The one of these that a task needs.
 Classifier load_with_head(const std::filesystem::path& path, const Labels& labels,
                           std::uint64_t seed);
-/// "BertForTokenClassification" -> "token-classification"; `otherwise` for an unknown suffix.
-std::string task_of_architecture(const std::string& name, const std::string& otherwise);
+/// What config.json says the head of a model is for: BertForTokenClassification is for
+/// "token-classification". `otherwise`: it has no head, or one of another kind.
+std::string task_of_model(const graft::io::JsonView& config, const std::string& otherwise);
 /// bert, "regression" -> "BertForSequenceClassification"
 std::string architecture_of_task(const graft::models::Architecture& model, const std::string& task);
 

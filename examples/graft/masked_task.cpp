@@ -1,4 +1,3 @@
-#include "graft/train/masked_dataset.hpp"
 #include "labels.hpp"
 #include "masks.hpp"
 #include "token_task.hpp"
@@ -15,19 +14,10 @@ class MaskedTask final : public TokenTask {
   explicit MaskedTask(const TaskOptions& options)
       : TokenTask(options), opened_(load_masked(options.model, options.seed)) {
     expect_tokenizer_of(*opened_.model, tokenizer_, o_.model);
-    if (!(o_.mask_rate > 0 && o_.mask_rate < 1))
-      throw graft::ValueError(concat("--mask-rate: ", format_number(o_.mask_rate, "%g"),
-                                     "; expected a number between 0 and 1"));
-    const auto masking =
-        graft::text::masking_of(tokenizer_, opened_.model->info().vocabulary, o_.mask_rate);
-    if (o_.data.sequence_length > opened_.max_tokens)
-      throw graft::ValueError(concat("--sequence-length: ", o_.data.sequence_length,
-                                     ", and the model has ", opened_.max_tokens, " positions"));
-    auto data = load_data();
-    const auto line = concat(data_line(o_.data, data), ", ", percent(o_.mask_rate), " to guess");
-    take(model_line(o_.model, opened_.model->info(), describe_model(o_.model)), line,
-         graft::masked_dataset<float>(std::move(data.examples), masking, tokenizer_.pad_id(),
-                                      o_.seed));
+    const auto texts =
+        masked_rows(opened_, tokenizer_, o_.data, o_.labelled, o_.mask_rate, o_.seed);
+    take(model_line(o_.model, opened_.model->info(), describe_model(o_.model)), texts.line,
+         texts.rows);
     if (const auto drawn = drawn_line(opened_); !drawn.empty()) say_more(drawn);
   }
 
@@ -49,17 +39,6 @@ class MaskedTask final : public TokenTask {
   }
 
  private:
-  graft::text::LanguageData load_data() const {
-    if (!std::filesystem::exists(o_.data.data))
-      throw graft::IoError(o_.data.data + ": no such data file");
-    graft::text::MaskedDataOptions options;
-    options.sequence_length = o_.data.sequence_length;
-    options.packing = !o_.data.no_packing;
-    options.unit = document_unit(o_.data.documents);
-    options.text_column = o_.labelled.text_column;
-    options.header = !o_.labelled.no_header;
-    return graft::text::load_masked_data(o_.data.data, tokenizer_, options);
-  }
   std::string sample(const Stop&) override {
     constexpr Index kGuesses = 5;
     const auto guesses = guess_masks(*opened_.model, tokenizer_, {o_.sample_prompt}, kGuesses,

@@ -7,11 +7,36 @@
 
 #include "graft/text/masked.hpp"
 #include "graft/train/evaluate.hpp"
+#include "graft/train/masked_dataset.hpp"
 
 namespace cli {
 
 using graft::concat;
 using graft::Index;
+
+MaskedRows masked_rows(const Classifier& opened, const graft::text::Tokenizer& tokenizer,
+                       const DataOptions& data, const LabelledOptions& columns, double rate,
+                       std::uint64_t seed) {
+  if (!(rate > 0 && rate < 1))
+    throw graft::ValueError(
+        concat("--mask-rate: ", format_number(rate, "%g"), "; expected a number between 0 and 1"));
+  const auto masking = graft::text::masking_of(tokenizer, opened.model->info().vocabulary, rate);
+  if (data.sequence_length > opened.max_tokens)
+    throw graft::ValueError(concat("--sequence-length: ", data.sequence_length,
+                                   ", and the model has ", opened.max_tokens, " positions"));
+  if (!std::filesystem::exists(data.data)) throw graft::IoError(data.data + ": no such data file");
+  graft::text::MaskedDataOptions options;
+  options.sequence_length = data.sequence_length;
+  options.packing = !data.no_packing;
+  options.unit = document_unit(data.documents);
+  options.text_column = columns.text_column;
+  options.header = !columns.no_header;
+  auto texts = graft::text::load_masked_data(data.data, tokenizer, options);
+  auto line = concat(data_line(data, texts), ", ", percent(rate), " to guess");
+  return {
+      graft::masked_dataset<float>(std::move(texts.examples), masking, tokenizer.pad_id(), seed),
+      std::move(line)};
+}
 
 std::vector<double> softmax(const float* z, Index count) {
   const double highest = *std::max_element(z, z + count);

@@ -5,9 +5,24 @@
 
 #include "graft/models/model.hpp"
 #include "graft/text/tokenizer.hpp"
+#include "graft/train/dataset.hpp"
+#include "labels.hpp"
 
-/// Guesses of masked language models.
+/// Texts for masked language models, and what these guess.
 namespace cli {
+
+/// Texts whose tokens are hidden, and a line about them.
+struct MaskedRows {
+  graft::Dataset rows;
+  std::string line;
+};
+/// @param rate  share of the tokens to guess; which ones are hidden where a model is judged depends
+/// on the seed and the number of the row
+/// @throws ValueError for a rate outside of (0, 1), rows longer than the model's positions, a
+/// tokenizer without a mask token
+MaskedRows masked_rows(const Classifier& opened, const graft::text::Tokenizer& tokenizer,
+                       const DataOptions& data, const LabelledOptions& columns, double rate,
+                       std::uint64_t seed);
 
 struct Guess {
   std::string token;

@@ -47,8 +47,7 @@ void add_linear(Weights& weights, const graft::models::Model& model,
   weights[name + ".weight"] = file_weight(site);
   if (!site.base().bias()) return;
   weights[name + ".bias"] = site.base().bias();
-  if (const auto second = model.second_bias_name(site.path()); !second.empty())
-    weights[second] = site.base().bias();
+  if (!site.second_bias.empty()) weights[site.second_bias] = site.base().bias();
 }
 void add_norm(Weights& weights, const graft::models::Model& model,
               const graft::BasicNormSite<float>& site) {
@@ -422,9 +421,7 @@ int merge(const MergeSettings& s) {
         concat("--dtype: ", s.dtype, " is for GGUF files; a folder takes f32, f16 or bf16"));
   if (!to_gguf && fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
-  std::optional<Labels> labels;
-  for (const auto& from : s.adapters)
-    if (auto found = load_labels(adapter_folder(from))) labels = std::move(found);
+  const auto labels = labels_of_adapters(s.adapters);
   if (labels && to_gguf)
     throw graft::ValueError("--output: a model with a head for labels is written as a folder");
   Classifier opened;

@@ -1,5 +1,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -32,8 +33,10 @@ struct PredictSettings {
 
 /// Classes of an adapter, or of the model where there is none.
 Labels labels_of(const PredictSettings& s) {
-  if (!s.adapter.empty())
+  if (!s.adapter.empty()) {
+    if (!fs::is_directory(s.adapter)) throw graft::IoError(s.adapter + ": no such adapter folder");
     if (auto labels = load_labels(s.adapter)) return *labels;
+  }
   const auto path = fs::path(s.model) / "config.json";
   if (fs::is_regular_file(s.model))
     throw graft::ValueError(concat("the classes are not known: ",
@@ -43,8 +46,7 @@ Labels labels_of(const PredictSettings& s) {
   const graft::io::JsonView json(document, path.string());
   Labels labels;
   labels.sequence_length = 1 << 20;
-  for (const auto& name : json.strings_or("architectures", {}))
-    labels.task = task_of_architecture(name, labels.task);
+  labels.task = task_of_model(json, labels.task);
   if (labels.task == kMaskedLanguage) return labels;
   const auto names = json.find("id2label");
   if (!names)
@@ -97,7 +99,9 @@ class Prediction {
     if (!s_.adapter.empty()) load_adapters(*adapters_, {s_.adapter}, s_.model);
   }
   graft::Tensor outputs(const graft::Dataset& rows) const {
-    return *graft::predict(*opened_.model, rows, s_.batch_size);
+    auto y = *graft::predict(*opened_.model, rows, s_.batch_size);
+    expect_finite(y, *opened_.model, *adapters_);
+    return y;
   }
   graft::text::Tokenizer tokenizer() const {
     auto loaded = load_tokenizer(s_.model);
@@ -132,21 +136,23 @@ class Prediction {
     take();
     const auto words = tokenizer();
     const auto texts = read_texts(s_.data, columns_);
+    std::vector<std::int64_t> truth;
+    std::vector<float> targets;
+    if (s_.label_given) {
+      const auto known = load_labelled(s_.data, columns_, labels_.names, regression);
+      for (const auto& row : known.rows) {
+        truth.push_back(row.label);
+        targets.push_back(row.target);
+      }
+    }
     auto examples =
-        encode_texts(texts, words, labels_.sequence_length, !columns_.pair_column.empty());
+        encode_texts(texts, words, labels_.sequence_length, !columns_.pair_column.empty(), s_.data);
     const auto y = outputs(graft::text_dataset<float>(std::move(examples), words.pad_id()));
     std::string out = s_.json ? "" : regression ? "value,text\n" : "label,probability,text\n";
     for (std::size_t i = 0; i < texts.size(); ++i)
       out += line(y.data() + static_cast<Index>(i) * y.cols(), &texts[i].first);
     write_output(s_.output, out);
     if (!s_.label_given) return;
-    const auto known = load_labelled(s_.data, columns_, labels_.names, regression);
-    std::vector<std::int64_t> truth;
-    std::vector<float> targets;
-    for (const auto& row : known.rows) {
-      truth.push_back(row.label);
-      targets.push_back(row.target);
-    }
     if (!regression) return compare_with(y, truth);
     const auto score = graft::regression_score(targets, {y.data(), targets.size()});
     std::fprintf(stderr, "%s: mean squared error %.4f, correlation %.4f (%td rows)\n",
@@ -162,6 +168,9 @@ class Prediction {
     for (auto& [text, pair] : read_texts(s_.data, columns_)) texts.push_back(std::move(text));
     const auto guesses =
         guess_masks(*opened_.model, words, texts, s_.top, labels_.sequence_length, s_.batch_size);
+    for (const auto& text : guesses)
+      for (const auto& mask : text)
+        if (!std::isfinite(mask.front().probability)) fail_not_finite(*opened_.model, *adapters_);
     std::string out = s_.json ? "" : "mask,token,probability,text\n";
     for (std::size_t i = 0; i < texts.size(); ++i) {
       Json object{{"text", texts[i]}, {"masks", Json::array()}};

@@ -2,13 +2,16 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <map>
 #include <optional>
 
 #include "graft/io/gguf.hpp"
 #include "graft/io/safetensors.hpp"
+#include "graft/models/architecture.hpp"
 #include "graft/text/load_tokenizer.hpp"
+#include "graft/train/not_finite.hpp"
 
 namespace cli {
 
@@ -117,14 +120,67 @@ fs::path adapter_folder(const std::string& from) {
 
 namespace {
 
-/// Warns if the adapter in a folder was trained on a model of another name than that at `base`.
-void compare_base(const fs::path& folder, const fs::path& base) {
+/// What an adapter says of the model that it was trained on.
+struct AdapterBase {
+  std::string name;  ///< last part of its path; empty: not known
+  std::string type;  ///< its class, where the folder names one that is known
+};
+AdapterBase base_of(const fs::path& folder) {
   const auto config = graft::read_config_file(folder / "adapter_config.json");
-  const auto it = config.find("base_model_name_or_path");
-  const auto* name = it == config.end() ? nullptr : it->second.get_if<std::string>();
-  if (name == nullptr || name->empty() || last_name(*name) == last_name(base)) return;
-  std::fprintf(stderr, "graft: warning: %s was trained on '%s', not on '%s'\n", folder.c_str(),
-               name->c_str(), last_name(base).c_str());
+  AdapterBase base;
+  const auto text = [](const graft::ConfigValue::Map& map, const char* key) {
+    const auto it = map.find(key);
+    const auto* value = it == map.end() ? nullptr : it->second.get_if<std::string>();
+    return value == nullptr ? std::string() : *value;
+  };
+  if (const auto path = text(config, "base_model_name_or_path"); !path.empty())
+    base.name = last_name(path);
+  const auto it = config.find("auto_mapping");
+  const auto* mapping = it == config.end() ? nullptr : it->second.get_if<graft::ConfigValue::Map>();
+  if (mapping == nullptr) return base;
+  const auto name = text(*mapping, "base_model_class");
+  for (const auto& one : graft::models::kArchitectures)
+    if (name.starts_with(one.name)) base.type = one.type;
+  return base;
+}
+
+/// "bert, 6 layers of width 384"
+std::string sizes_of(const graft::ModelInfo& info) {
+  return concat(info.architecture, ", ", info.layers, " layers of width ", info.hidden_size);
+}
+
+/// Whether what is missing is there under the names that it has in a model without a head.
+bool is_of_body(const graft::LoadReport& report, const graft::ModelInfo& info) {
+  const auto* architecture = graft::models::find_architecture(info.architecture);
+  const std::string whole = "base_model.model.";
+  return architecture != nullptr &&
+         std::any_of(report.unexpected.begin(), report.unexpected.end(), [&](const auto& key) {
+           const auto name = concat(whole, architecture->body, ".", key.substr(whole.size()));
+           return key.starts_with(whole) && std::find(report.missing.begin(), report.missing.end(),
+                                                      name) != report.missing.end();
+         });
+}
+
+void warn_of_base(const fs::path& folder, const AdapterBase& trained, const fs::path& base,
+                  const graft::ModelInfo& info) {
+  const auto warn = [&](const std::string& then, const std::string& now) {
+    std::fprintf(stderr, "graft: warning: %s was trained on '%s', not on '%s'\n", folder.c_str(),
+                 then.c_str(), now.c_str());
+  };
+  if (!trained.name.empty() && trained.name != last_name(base)) warn(trained.name, last_name(base));
+  if (!trained.type.empty() && trained.type != info.architecture &&
+      graft::models::find_architecture(info.architecture) != nullptr)
+    warn(trained.type, info.architecture);
+}
+
+void expect_finite_values(const graft::AdapterSet<float>& set, const fs::path& folder) {
+  for (const auto& [key, tensor] : set.tensors()) {
+    if (!tensor.parameter) continue;
+    const auto& value = tensor.parameter.value();
+    if (std::any_of(value.begin(), value.end(), [](float v) { return !std::isfinite(v); }))
+      throw graft::ValueError(concat((folder / "adapter_model.safetensors").string(), ": '", key,
+                                     "' has values that are not finite"));
+  }
 }
 
 }  // namespace
@@ -139,11 +195,54 @@ void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& f
     const fs::path folder = adapter_folder(from);
     if (!fs::is_directory(folder))
       throw graft::IoError(folder.string() + ": no such adapter folder");
-    model.load(name, folder);
-    compare_base(folder, base);
+    const auto trained = base_of(folder);
+    const auto both = [&] {
+      return concat(
+          "; the adapter was trained on ",
+          trained.name.empty() ? "a model that it does not name" : concat("'", trained.name, "'"),
+          ", this model is '", last_name(base), "' (", sizes_of(model.sites().info), ")");
+    };
+    graft::LoadReport report;
+    try {
+      model.load(name, folder, false, &report);
+    } catch (const graft::ValueError& error) {
+      if (trained.name.empty() || trained.name == last_name(base)) throw;
+      throw graft::ValueError(error.what() + both());
+    }
+    // Adapters of encoders without a head may change the pooler, on which nothing runs there.
+    const auto pooler = std::erase_if(report.unexpected, [](const std::string& key) {
+      return key.starts_with("base_model.model.pooler.");
+    });
+    if (pooler > 0)
+      std::fprintf(stderr, "graft: warning: %s: %zu tensors of the pooler are left out\n",
+                   folder.c_str(), pooler);
+    if (!report.ok()) {
+      const bool bare = is_of_body(report, model.sites().info);
+      model.remove(name);
+      throw graft::ValueError(
+          concat((folder / "adapter_model.safetensors").string(), ": ", report.text(),
+                 bare ? "; it was trained on the model without a head: graft merge and graft embed "
+                        "take it"
+                      : "",
+                 both()));
+    }
+    expect_finite_values(model.at(name), folder);
+    warn_of_base(folder, trained, base, model.sites().info);
     names.push_back(name);
   }
   model.activate(names);
+}
+
+void fail_not_finite(const graft::models::Model& model, const graft::AdapterModel& adapters) {
+  const auto tensor = graft::first_not_finite(model, adapters);
+  throw Exit{1, concat("what the model gives is not finite; ",
+                       tensor.empty() ? "all weights are: an activation overflowed" : tensor)};
+}
+
+void expect_finite(const graft::Tensor& outputs, const graft::models::Model& model,
+                   const graft::AdapterModel& adapters) {
+  if (!std::all_of(outputs.begin(), outputs.end(), [](float v) { return std::isfinite(v); }))
+    fail_not_finite(model, adapters);
 }
 
 }  // namespace cli

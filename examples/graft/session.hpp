@@ -62,8 +62,16 @@ std::string data_line(const DataOptions& options, const graft::text::LanguageDat
 /// The folder in FOLDER or NAME=FOLDER.
 std::filesystem::path adapter_folder(const std::string& from);
 /// Loads adapters given as FOLDER or NAME=FOLDER and activates them all. Warns of those that were
-/// trained on a model of another name than that at `base`.
+/// trained on a model of another name than that at `base`, or of another architecture.
+/// @throws ValueError for one that does not fit, or has a value that is not finite
 void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& folders,
                    const std::filesystem::path& base);
+
+/// @throws Exit that names the tensor of a model or of its active adapters that is not finite
+[[noreturn]] void fail_not_finite(const graft::models::Model& model,
+                                  const graft::AdapterModel& adapters);
+/// The same if an output of the model is not finite.
+void expect_finite(const graft::Tensor& outputs, const graft::models::Model& model,
+                   const graft::AdapterModel& adapters);
 
 }  // namespace cli

@@ -15,6 +15,11 @@ class TextTask final : public LabelledTask {
       : LabelledTask(options), regression_(regression), tokenizer_(load_tokenizer(options.model)) {
     auto data = read(o_.data.data);
     labels_.names = data.label_names;
+    const auto same = [&](const auto& row) { return row.target == data.rows.front().target; };
+    if (regression && std::all_of(data.rows.begin(), data.rows.end(), same))
+      throw graft::ValueError(
+          concat(o_.data.data, ": all ", data.rows.size(), " rows have the target ",
+                 format_number(data.rows.front().target, "%g"), "; regression needs at least two"));
     auto opened = load_classifier(o_.model, regression ? 1 : std::ssize(labels_.names), o_.seed);
     labels_.sequence_length = std::min(o_.data.sequence_length, opened.max_tokens);
     expect_tokenizer_of(*opened.model, tokenizer_, o_.model);

@@ -58,8 +58,11 @@ void expect_tokenizer_of(const graft::models::Model& model, const graft::text::T
     throw graft::ValueError(concat(path.string(), ": the tokenizer has ", tokenizer.vocab_size(),
                                    " tokens, the model ", known, ": it belongs to another model"));
   if (10 * tokenizer.vocab_size() < 9 * known)
-    std::fprintf(stderr, "graft: warning: %s: the tokenizer has %td tokens, the model %td\n",
-                 path.c_str(), tokenizer.vocab_size(), known);
+    std::fprintf(
+        stderr,
+        "graft: warning: %s: the tokenizer has %td tokens, the model %td: it may belong to "
+        "another model\n",
+        path.c_str(), tokenizer.vocab_size(), known);
 }
 
 Texts read_texts(const std::string& path, const LabelledOptions& columns) {
@@ -80,7 +83,8 @@ Texts read_texts(const std::string& path, const LabelledOptions& columns) {
 
 std::vector<graft::text::Example> encode_texts(const Texts& texts,
                                                const graft::text::Tokenizer& tokenizer,
-                                               Index max_length, bool pairs) {
+                                               Index max_length, bool pairs,
+                                               const std::string& source) {
   graft::text::LabelledData data;
   data.has_pairs = pairs;
   for (const auto& [text, pair] : texts) {
@@ -89,7 +93,12 @@ std::vector<graft::text::Example> encode_texts(const Texts& texts,
     row.pair = pair;
     data.rows.push_back(std::move(row));
   }
-  return graft::text::encode_labelled(data, tokenizer, max_length);
+  Index cut = 0;
+  auto examples = graft::text::encode_labelled(data, tokenizer, max_length, &cut);
+  if (cut > 0)
+    std::fprintf(stderr, "graft: warning: %s: %td of %td texts cut to %td tokens\n", source.c_str(),
+                 cut, std::ssize(texts), max_length);
+  return examples;
 }
 
 std::string csv_field(const std::string& text) {

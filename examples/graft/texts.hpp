@@ -29,10 +29,12 @@ void expect_tokenizer_of(const graft::models::Model& model, const graft::text::T
 std::vector<std::pair<std::string, std::string>> read_texts(const std::string& path,
                                                             const LabelledOptions& columns);
 
-/// As examples of at most `max_length` tokens.
+/// As examples of at most `max_length` tokens; warns of texts that are cut to them.
+/// @param source  where they are from, for messages
 std::vector<graft::text::Example> encode_texts(
     const std::vector<std::pair<std::string, std::string>>& texts,
-    const graft::text::Tokenizer& tokenizer, graft::Index max_length, bool pairs);
+    const graft::text::Tokenizer& tokenizer, graft::Index max_length, bool pairs,
+    const std::string& source);
 
 /// A field of comma-separated values, in quotes where it needs them.
 std::string csv_field(const std::string& text);

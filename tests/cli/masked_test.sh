@@ -71,6 +71,29 @@ guesses = [g for line in open("merged.jsonl") for mask in json.loads(line)["mask
 assert [g["token"] for g in guesses] == [r["token"] for r in rows]
 assert all(abs(g["probability"] - float(r["probability"])) < 2e-4 for g, r in zip(guesses, rows))
 PYTHON
+  # The rows that were held out, hidden as finetune hid them, give what it measured, before and after; so does the
+  # merged folder.
+  judge="evaluate --documents line --no-packing --sequence-length 24 --held-out 0.2 --seed 3 --mask-rate 0.3 --json"
+  "$graft" $judge --model model --adapter one --data lines.txt --batch-size 5 --losses >judged.json
+  "$graft" $judge --model model --adapter one --data lines.csv --text-column said >column.json
+  "$graft" $judge --model merged --data lines.txt >merged.json
+  "$graft" ${judge% --json} --model model --adapter one --data lines.txt --mask-rate 0.6 >judged.txt
+  python3 - <<'PYTHON'
+import json
+tuned, judged, column, merged = (json.load(open(f"{name}.json")) for name in ("one", "judged", "column", "merged"))
+def near(a, b):
+    assert abs(a - b) < 1e-4 * abs(b), (a, b)
+assert judged["rows"] == 32 and 0 < judged["base"]["tokens"] < 200, judged
+near(judged["base"]["perplexity"], tuned["perplexity_before"])
+for found in (judged["adapted"], column["adapted"], merged["base"]):
+    near(found["loss"], tuned["held_out"]["loss"])
+    assert found["token_accuracy"] == tuned["held_out"]["accuracy"], found
+assert len(judged["adapted"]["losses"]) == judged["adapted"]["tokens"] == column["adapted"]["tokens"]
+near(sum(judged["adapted"]["losses"]) / judged["adapted"]["tokens"], tuned["held_out"]["loss"])
+PYTHON
+  grep -q "160 sequences.*60.0 % to guess" judged.txt || { cat judged.txt; fail "no word on the data"; }
+  grep -q "^head       begins at random" judged.txt || { cat judged.txt; fail "no word on the head that was drawn"; }
+  grep -q "^adapted    perplexity.*token accuracy" judged.txt || { cat judged.txt; fail "no perplexity"; }
   # A model with a head keeps it; nothing but the adapter is stored.
   "$graft" $run --data lines.txt --steps 2 --model merged --output again >again.json
   check again/adapter_config.json 'not d.get("modules_to_save")'
@@ -83,6 +106,44 @@ PYTHON
 a, b = ([[float(v) for v in line.split(",")] for line in open(name)] for name in ("vectors.csv", "merged.csv"))
 assert all(abs(x - y) < 1e-4 for r, s in zip(a, b) for x, y in zip(r, s))
 PYTHON
+
+  # An adapter that was trained on the encoder alone (AutoModel in PEFT: no name of a head in front, and the pooler)
+  # is merged into the masked language model, and runs below its head.
+  "$graft" $run --data lines.txt --steps 8 --model merged --target-modules query,value --output below >/dev/null
+  python3 - <<'PYTHON'
+import json, pathlib, struct
+def read(path):
+    raw = pathlib.Path(path).read_bytes()
+    size = struct.unpack("<Q", raw[:8])[0]
+    return json.loads(raw[8:8 + size]), raw[8 + size:]
+header, data = read("below/adapter_model.safetensors")
+bare = {key.replace("base_model.model.bert.", "base_model.model."): value for key, value in header.items()
+        if key != "__metadata__"}
+assert len(bare) == 8 and all(".model.encoder." in key for key in bare), bare
+for part, shape in (("A", [16, 48]), ("B", [48, 16])):
+    bare[f"base_model.model.pooler.dense.lora_{part}.weight"] = {
+        "dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data) + 4 * 16 * 48]}
+    data += bytes(4 * 16 * 48)
+text = json.dumps(bare).encode()
+pathlib.Path("bare").mkdir()
+pathlib.Path("bare/adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
+pathlib.Path("bare/adapter_config.json").write_bytes(pathlib.Path("below/adapter_config.json").read_bytes())
+PYTHON
+  for name in below bare; do
+    "$graft" embed --model merged --adapter $name --data lines.txt --output $name.csv 2>$name.log
+    "$graft" merge --model merged --adapter $name --output of_$name >/dev/null 2>>$name.log
+  done
+  cmp below.csv bare.csv || fail "other vectors below the head"
+  cmp -s below.csv merged.csv && fail "the adapter changes no vector"
+  grep -q "2 tensors of the pooler are left out" bare.log || { cat bare.log; fail "no word on the pooler"; }
+  cmp of_below/model.safetensors of_bare/model.safetensors || fail "another model"
+  check of_bare/config.json 'd["architectures"] == ["BertForMaskedLM"]'
+  "$graft" predict --model merged --adapter below --data new.txt --output below.csv
+  "$graft" predict --model of_bare --data new.txt --output bare.csv
+  cut -d, -f1,2,4 below.csv >one.csv
+  cut -d, -f1,2,4 bare.csv | cmp - one.csv || fail "the merged model guesses other tokens"
+  expect 2 "trained on the model without a head: graft merge and graft embed take it" "$graft" predict --model merged \
+    --adapter bare --data new.txt
 
   expect 2 "mask-rate: 1; expected" "$graft" $run --data lines.txt --output none --mask-rate 1
   expect 2 "mask-rate: 0; expected" "$graft" $run --data lines.txt --output none --mask-rate 0
@@ -99,6 +160,14 @@ PYTHON
   sed -i 's/"\[MASK\]"/"[HIDE]"/g' without/tokenizer.json
   expect 2 "the tokenizer has no mask token" "$graft" $run --data lines.txt --output none --model without
   expect 2 "and the model has 64 positions" "$graft" $run --data lines.txt --output none --sequence-length 65
+  expect 2 "architecture bert is no language model" "$graft" evaluate --model model --data lines.txt
+  expect 2 "mask-rate.*go with masked language models" "$graft" evaluate --model decoder --data lines.txt --mask-rate 0.2
+  expect 2 "mask-rate: 2; expected" "$graft" evaluate --model merged --data lines.txt --sequence-length 24 --mask-rate 2
+  printf 'text,label\nthe sun,a\nthe rain,b\nthe sun,a\nthe rain,b\n' >labelled.csv
+  "$graft" finetune --task classification --model model --data labelled.csv --sequence-length 16 --held-out 0.5 \
+    --output labels --json >/dev/null
+  expect 2 "the head is for classification; graft predict with --label-column judges it" "$graft" evaluate \
+    --model model --adapter labels --data lines.txt
   [ ! -e none ] || fail "a refused command left a folder behind"
 }
 echo "ok"

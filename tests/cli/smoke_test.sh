@@ -42,6 +42,10 @@ predicted() { sed -n 's/.*about \([0-9]*\) MiB more in training.*/\1/p' "$1"; }
   --sequence-length 256 --held-out 0.1 --seed 3 --memory-limit $(($(predicted plain.log) - 1)) >limited.log 2>&1
 grep -q 'of [0-9]* blocks recomputed' limited.log || fail "the limit recomputed nothing: $(cat limited.log)"
 cmp plain/adapter_model.safetensors limited/adapter_model.safetensors || fail "recomputed blocks changed the adapter"
+# Blocks below the first that is trained keep nothing, and less is predicted.
+"$graft" finetune --model deep --data text.txt --output late --rank 4 --steps 1 --batch-size 8 --layers 6-7 \
+  --sequence-length 256 --held-out 0.1 --seed 3 >late.log 2>&1
+[ $((2 * $(predicted late.log))) -lt "$(predicted plain.log)" ] || fail "as much for two blocks: $(cat late.log)"
 expect 2 'blocks recomputed' "$graft" finetune --model deep --data text.txt --output none --memory-limit 0.01
 
 # The adapter twice with weights that cancel is the frozen model; as a LoRA again it is itself.

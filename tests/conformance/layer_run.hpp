@@ -99,6 +99,33 @@ inline std::set<std::string> zero_gradients(const SafetensorsFile& file,
   return keys;
 }
 
+/// The keys that a case lists as `trainable` are those of the trained tensors to which the pass
+/// that was compared gave gradients, each by one of its names.
+template <class T>
+void check_trainable(Checker& check, const Case& c, const graft::AdapterSet<T>& set) {
+  if (!c.json.contains("trainable")) return;
+  std::set<std::string> listed;
+  for (const auto& key : c.json.at("trainable")) listed.insert(key.get<std::string>());
+  const auto tensors = set.tensors();
+  for (const auto& key : listed) {
+    const auto it = std::find_if(tensors.begin(), tensors.end(),
+                                 [&](const auto& entry) { return entry.key == key; });
+    check.require(it != tensors.end() && it->tensor.parameter && it->tensor.parameter.trainable(),
+                  concat(key, " is not trained"));
+  }
+  for (const auto& parameter : set.parameters())
+    check.require(
+        !parameter.grad() || std::any_of(tensors.begin(), tensors.end(),
+                                         [&](const auto& entry) {
+                                           return entry.tensor.parameter == parameter &&
+                                                  listed.contains(entry.key);
+                                         }),
+        concat(std::find_if(tensors.begin(), tensors.end(),
+                            [&](const auto& entry) { return entry.tensor.parameter == parameter; })
+                   ->key,
+               " is trained, and not in the case"));
+}
+
 /// Compares every tensor "<prefix><key>" of the file with a gradient. Gradients that are zero in
 /// exact arithmetic (`vanishing`) are compared with the size of the others.
 template <class T>
@@ -396,6 +423,7 @@ void run_layer(Checker& check, const Case& c, const LayerSteps<T>& steps = {}) {
     return;
   }
   check_gradients(check, toy, model, file, in, training, {"default"}, c.json, context);
+  check_trainable(check, c, model.at("default"));
   if (steps.after)
     steps.after(model, file);
   else if (!steps.before)

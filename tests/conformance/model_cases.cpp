@@ -180,6 +180,18 @@ void check_merged_model(Checker& check, const graft::models::Model& model, Adapt
                 "unmerged, the logits have other bits");
 }
 
+/// Biases that PEFT stores are in a file of graft's too, under all of their names.
+void check_saved_biases(Checker& check, const AdapterModel& adapters,
+                        const SafetensorsFile& checkpoint) {
+  const ScratchFolder scratch;
+  adapters.save("default", scratch.path);
+  const auto saved = SafetensorsFile::open(scratch.path / "adapter_model.safetensors");
+  for (const auto& view : checkpoint.tensors())
+    if (view.name.ends_with(".bias") && view.name.find(".modules_to_save.") == view.name.npos &&
+        view.name.find(".original_module.") == view.name.npos)
+      check.require(saved.find(view.name) != nullptr, concat(view.name, " is not saved"));
+}
+
 fs::path model_folder(const Case& c) {
   // Model cases lie side by side: <folder of models>/<arch>/base.
   return c.folder.parent_path();
@@ -246,6 +258,7 @@ Result run_model_case(const Case& c) {
     }
   if (!report.ok()) check.fail("checkpoint", report.text());
   for (const auto& placed : set.parts()) placed.part->after_load();
+  check_saved_biases(check, adapters, checkpoint);
   // A case may have batches of its own.
   const auto& source = file.find("batch0.input_ids") != nullptr ? file : inputs;
   std::vector<Batch> batches = {batch_of(source, "batch0."), batch_of(source, "batch1.")};
@@ -265,6 +278,7 @@ Result run_model_case(const Case& c) {
   check.add("loss", error, error / std::abs(want), std::max(1e-5, check.tolerance()));
   tape.backward(loss);
   compare_gradients(check, gradients_of(adapters, {"default"}), file, "grad.");
+  check_trainable(check, c, set);
   check_merged_model(check, *model, adapters, batches[0]);
   if (c.json.contains("training")) check_training(check, c, *model, adapters, batches, file);
   return check.result();

@@ -94,6 +94,27 @@ TEST_CASE("The predicted memory of a step is what its tensors take at most") {
   CHECK(measured / predicted < 1.1);
 }
 
+TEST_CASE("The predicted memory knows the first block that is trained") {
+  const Index layers = 12, first = GENERATE(0, 5, 10, 11), recomputed = GENERATE(0, 3, 12);
+  const bool bf16 = GENERATE(false, true);
+  CAPTURE(first, recomputed, bf16);
+  graft::ConfigValue::List trained;
+  for (Index l = first; l < layers; ++l) trained.emplace_back(l);
+  Setup setup(64, layers, recomputed, 4, 256, trained);
+  const auto& set = setup.adapters.at("default");
+  REQUIRE(graft::models::first_trained_block(set, setup.model.sites()) == first);
+  const double measured = setup.peak(bf16);
+  const double predicted = graft::models::step_bytes(setup.config, {.batch = 4,
+                                                                    .tokens = 256,
+                                                                    .trained = setup.trained,
+                                                                    .rank = 7 * 4,
+                                                                    .first_trained = first,
+                                                                    .recomputed_blocks = recomputed,
+                                                                    .bf16_saved = bf16});
+  CHECK(measured / predicted > 0.9);
+  CHECK(measured / predicted < 1.1);
+}
+
 TEST_CASE("Blocks below all that is trained keep nothing, recomputed or not") {
   const auto peak = [](Index recomputed) {
     return Setup(64, 8, recomputed, 2, 128, {Index{7}}).peak(false);

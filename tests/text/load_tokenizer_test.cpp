@@ -73,6 +73,16 @@ TEST_CASE("Settings of the folder reach vocabularies and SentencePiece models") 
   CHECK(load_tokenizer(t5.path()).adds_eos());
 }
 
+TEST_CASE("Without an unknown token a vocabulary spells what it can, as in transformers") {
+  const Folder bert("bert");
+  bert.write("vocab.txt", "[CLS]\n[SEP]\nthe\nsun\n##s\n");
+  const auto tokenizer = load_tokenizer(bert.path());
+  CHECK(tokenizer.unk_id() == graft::text::kNoToken);
+  CHECK(tokenizer.encode("The suns") == std::vector<std::int32_t>{0, 2, 3, 4, 1});
+  CHECK_THROWS_WITH(tokenizer.encode("the moon"),
+                    Catch::Contains("lacks 'moon' and the unknown token '[UNK]'"));
+}
+
 TEST_CASE("A tokenizer.json is preferred to what else a folder holds") {
   const Folder folder("order");
   folder.copy(kCases / "bert" / "vocab.txt");
@@ -89,7 +99,8 @@ TEST_CASE("Nothing to load, or the wrong kind of file, is an error that says wha
   CHECK_THROWS_WITH(load_tokenizer(folder.path() / "weights.bin"), Contains("expected .gguf"));
   CHECK_THROWS_WITH(load_tokenizer(folder.path() / "no.json"), Contains("no.json"));
   folder.write("vocab.txt", "a\nb\n");
-  CHECK_THROWS_WITH(load_tokenizer(folder.path()), Contains("[UNK]"));
+  CHECK_THROWS_WITH(load_tokenizer(folder.path()),
+                    Contains("[CLS]") && Contains("that the model does not know"));
   folder.write("vocab.txt", "a\n\xFF\n");
   CHECK_THROWS_WITH(load_tokenizer(folder.path()), Contains("vocab.txt:2"));
   folder.write("tokenizer.json", "{}");

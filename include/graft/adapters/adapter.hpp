@@ -44,7 +44,8 @@ struct AdapterTensor {
   BasicParameter<T> parameter;         ///< the tensor, if it is one of numbers …
   std::shared_ptr<IndexTensor> index;  ///< … or of integers
   bool saved = true;
-  bool alias = false;  ///< second name of a tensor that is listed too: read, not written
+  bool alias = false;    ///< second name of a tensor that is listed too: read, not written …
+  bool written = false;  ///< … unless files have both names
   Scope scope = Scope::site;
   Shape file_shape;        ///< shape in files where it differs (same elements); a scalar shape: no
                            ///< difference

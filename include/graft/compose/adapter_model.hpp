@@ -228,7 +228,7 @@ class BasicAdapterModel {
     std::vector<std::vector<std::byte>> converted;
     converted.reserve(tensors.size());
     for (const auto& [key, tensor] : tensors) {
-      if (!tensor.saved || tensor.alias) continue;
+      if (!tensor.saved || (tensor.alias && !tensor.written)) continue;
       const Shape shape = tensor.index                   ? tensor.index->shape
                           : tensor.file_shape.rank() > 0 ? tensor.file_shape
                                                          : tensor.parameter.shape();
@@ -872,6 +872,12 @@ class BasicAdapterModel {
       site->biases.list.emplace_back(set.name(), bias);
       AdapterTensor<T> tensor;
       tensor.parameter = bias;
+      if (*mode == "all" && !site->second_bias.empty()) {
+        // In front, so that of two that differ (a head that is not tied) the layer's own is taken.
+        auto second = tensor;
+        second.alias = second.written = true;
+        set.add_tensor("base_model.model." + site->second_bias, second);
+      }
       set.add_tensor("base_model.model." + site->path() +
                          (adapted && set.info().in_peft ? ".base_layer.bias" : ".bias"),
                      tensor);

@@ -129,6 +129,7 @@ class BasicBert final : public BasicModel<T> {
       pooler_ = head(paths.dense, d);
       head_norm_ = norm_site(weights, paths.norm);
       classifier_ = {paths.decoder, decoder(weights, paths)};
+      if (paths.bias != paths.decoder) classifier_.second_bias = paths.bias + ".bias";
     }
     list_sites();
   }
@@ -209,11 +210,6 @@ class BasicBert final : public BasicModel<T> {
   BasicVar<T> token_logits(BasicTape<T>& tape, const BasicBatch<T>& batch) const override {
     const auto rows = this->predicting_positions(batch);
     return logits_of_rows(before_decoder(hidden(tape, batch)), classifier_, rows);
-  }
-  std::string second_bias_name(const std::string& path) const override {
-    const auto paths = masked_head_paths(config_.model_type);
-    return predicts_tokens() && path == paths.decoder && path != paths.bias ? paths.bias + ".bias"
-                                                                            : "";
   }
   /// Sentence vectors: hidden states pooled over the real tokens. [batch, hidden]
   BasicTensor<T> embed(const BasicBatch<T>& batch, Pooling pooling = Pooling::mean,

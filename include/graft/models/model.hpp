@@ -31,8 +31,6 @@ class BasicModel {
 
   /// The name in files of a module that adapters know by `path`.
   virtual std::string file_name(const std::string& path) const { return path; }
-  /// Another name in files of the bias of the module at `path`; empty: it has one name.
-  virtual std::string second_bias_name(const std::string&) const { return ""; }
 
   /// What the head gives: a causal model [batch, tokens (virtual ones first), vocabulary], a
   /// classifier [batch, classes] …

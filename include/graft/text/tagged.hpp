@@ -98,12 +98,16 @@ inline std::vector<NamedTags> parse_tagged_lines(std::string_view text, std::str
 /// Reads tagged texts: JSON lines (.jsonl, .ndjson, .json) with a list of words and one of tags in
 /// each object, or any other file as CoNLL columns (a word a line, its tag in the last column, an
 /// empty line between texts, "-DOCSTART-" lines skipped).
-/// Errors: IoError with file and line: a word without a tag, lists of different lengths, a tag
-/// outside of `tag_names`, no texts, all words with one tag.
+/// Errors: IoError for comma-separated values; with file and line: a word without a tag, lists of
+/// different lengths, a tag outside of `tag_names`, no texts, all words with one tag.
 inline TaggedData load_tagged_data(const std::filesystem::path& path,
                                    const TaggedDataOptions& options = {}) {
   const std::string text = io::read_file(path), source = path.string(),
                     extension = path.extension().string();
+  if (extension == ".csv")
+    throw IoError(concat(source,
+                         ": comma-separated values hold no lists of words; expected JSON lines "
+                         "with lists of words and tags, or CoNLL columns"));
   const bool lines = extension == ".jsonl" || extension == ".ndjson" || extension == ".json";
   auto rows = lines ? detail::parse_tagged_lines(text, source, options)
                     : detail::parse_columns(text, source, options.tagged);

@@ -13,9 +13,11 @@
 namespace graft::inline v0_1::text {
 
 /// The parts of a BERT tokenizer from its `vocab.txt`, one token a line, the line number is the id.
-/// Special tokens are those with BERT's names: [PAD], [UNK], [CLS], [SEP], [MASK].
+/// Special tokens are those with BERT's names: [PAD], [UNK], [CLS], [SEP], [MASK]. Without [UNK] a
+/// text with a word that cannot be spelled is an error, as in transformers.
 /// @param source  name of the file, for messages
-/// Errors: IoError that names the file and the line, or the special token that is missing.
+/// Errors: IoError that names the file and the line, or [CLS] or [SEP] if it is missing.
+/// Deviation: transformers gives special tokens that are missing ids behind the vocabulary.
 inline TokenizerParts tokenizer_parts_from_vocab_txt(std::string_view text, std::string_view source,
                                                      normalizers::Bert normalizer = {}) {
   TokenizerParts parts;
@@ -34,7 +36,10 @@ inline TokenizerParts tokenizer_parts_from_vocab_txt(std::string_view text, std:
   }
   const auto special = [&](std::string_view name, bool needed) {
     const std::int32_t id = parts.vocabulary.find(name);
-    if (id == kNoToken && needed) throw IoError(concat(source, ": token '", name, "' is missing"));
+    if (id == kNoToken && needed)
+      throw IoError(concat(source, ": token '", name,
+                           "' is missing, which begins or ends every text; an id of its own behind "
+                           "the vocabulary would be one that the model does not know"));
     if (id != kNoToken) {
       AddedToken token;
       token.content = name;
@@ -45,7 +50,7 @@ inline TokenizerParts tokenizer_parts_from_vocab_txt(std::string_view text, std:
     return id;
   };
   parts.special.pad = special("[PAD]", false);
-  parts.special.unk = special("[UNK]", true);
+  parts.special.unk = special("[UNK]", false);
   parts.special.cls = special("[CLS]", true);
   parts.special.sep = special("[SEP]", true);
   parts.special.mask = special("[MASK]", false);

@@ -22,14 +22,9 @@
 #include "graft/train/dataset.hpp"
 #include "graft/train/evaluate.hpp"
 #include "graft/train/metrics.hpp"
+#include "graft/train/not_finite.hpp"
 
 namespace graft::inline v0_1 {
-
-/// A loss, a gradient or a parameter that is not a finite number.
-class NotFiniteError : public Error {
- public:
-  using Error::Error;
-};
 
 /// Settings of a training run. One step takes batch_size · accumulation rows.
 struct TrainConfig {
@@ -79,7 +74,7 @@ std::vector<BasicParameterGroup<T>> parameter_groups(const BasicAdapterModel<T>&
   fast.learning_rate_ratio = lora_plus_ratio;
   for (const auto& name : adapters.active())
     for (const auto& [key, tensor] : adapters.at(name).tensors()) {
-      if (!tensor.parameter || !tensor.parameter.trainable()) continue;
+      if (!tensor.parameter || !tensor.parameter.trainable() || tensor.alias) continue;
       const bool is_fast = tensor.group == "lora_B" || tensor.group == "embedding";
       (is_fast ? fast : plain).parameters.push_back(tensor.parameter);
     }
@@ -310,33 +305,12 @@ class BasicTrainer {
   }
 
   [[noreturn]] void fail(const char* what, double value) const {
-    throw NotFiniteError(
-        concat("step ", step_ + 1, ": the ", what, " is ", value, "; ", first_bad_tensor()));
-  }
-  static bool bad(const BasicTensor<T>& t) {
-    return t && std::any_of(t.begin(), t.end(), [](T v) { return !std::isfinite(v); });
-  }
-  std::string first_bad_tensor() const {
-    for (const auto& name : adapters_->active()) {
-      const auto tensors = adapters_->at(name).tensors();
-      for (const auto& [key, tensor] : tensors)
-        if (tensor.parameter && bad(tensor.parameter.value()))
-          return concat("first tensor that is not finite: ", key);
-      for (const auto& [key, tensor] : tensors)
-        if (tensor.parameter && bad(tensor.parameter.grad()))
-          return concat("first gradient that is not finite: of ", key);
-    }
-    const auto& sites = model_->sites();
-    for (const auto* site : sites.embedding)
-      if (bad(site->table().dense()))
-        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
-    for (const auto* site : sites.linear)
-      if (bad(site->base().dense_weight()) || bad(site->base().bias()))
-        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
-    for (const auto* site : sites.norm)
-      if (bad(site->norm().weight) || bad(site->norm().bias))
-        return concat("first tensor that is not finite: frozen ", site->path(), ".weight");
-    return "all weights are finite: an activation overflowed (a smaller learning rate may help)";
+    const auto tensor = first_not_finite(*model_, *adapters_);
+    throw NotFiniteError(concat(
+        "step ", step_ + 1, ": the ", what, " is ", std::isnan(value) ? "nan" : "infinite", "; ",
+        tensor.empty() ? "all weights are finite: an activation overflowed (a smaller "
+                         "learning rate, or smaller numbers in the data, may help)"
+                       : tensor));
   }
 
   static io::Json write_step(const StepReport& r) {

@@ -114,6 +114,9 @@ ADAPTERS = {
         target_modules=["value"], modules_to_save=["lm_head.dense", "lm_head.layer_norm"], **LORA)),
     "distilbert_masked_lora": ("distilbert_masked", peft.LoraConfig(
         target_modules=["q_lin", "vocab_transform"], bias="all", **LORA)),
+    "bert_masked_bias": ("bert_masked", peft.LoraConfig(target_modules=["query", "decoder"], bias="all", **LORA)),
+    "bert_masked_untied_bias": ("bert_masked_untied", peft.LoraConfig(target_modules=["query"], bias="all", **LORA)),
+    "roberta_masked_bias": ("roberta_masked", peft.LoraConfig(target_modules=["value"], bias="all", **LORA)),
 }
 
 

@@ -131,6 +131,9 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
   /// False if the name of the bias in files is not "bias" (in_proj_bias of packed attention): the
   /// option `bias` of adapters does not mean it then.
   bool plain_bias = true;
+  /// Another name in files of the bias (masked language models: that of the head around the
+  /// decoder); empty: it has one.
+  std::string second_bias;
   ConvGeometry conv;
   ExpertGeometry expert;
   SiteBiases<T> biases;
