@@ -52,10 +52,18 @@ if(GRAFT_BARKEEP_DIR AND EXISTS "${GRAFT_BARKEEP_DIR}/barkeep/barkeep.h")
   target_compile_definitions(graft_developer INTERFACE GRAFT_HAVE_BARKEEP)
 endif()
 
-# graft_program(NAME SOURCE...): a target and a program bin/NAME.
+# graft_program(NAME SOURCE...): a target and a program bin/NAME. What adapts or opens models is linked with the methods
+# and models that are compiled once.
 function(graft_program name)
   add_executable(${name} ${ARGN})
   target_link_libraries(${name} PRIVATE graft_developer)
+  foreach(source IN LISTS ARGN)
+    file(STRINGS ${source} _includes REGEX "^#include \"graft/(compose/(adapter_model|methods)|models/load)\\.hpp\"")
+    if(_includes AND TARGET graft_methods_float)
+      target_link_libraries(${name} PRIVATE graft_methods_float)
+      break()
+    endif()
+  endforeach()
 endfunction()
 
 include(cmake/methods.cmake)

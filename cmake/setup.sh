@@ -8,6 +8,8 @@ export GRAFT_MODEL_CACHE
 GRAFT_BUILD_PACKAGES="cmake ninja-build g++ ccache pkg-config libeigen3-dev nlohmann-json3-dev libcli11-dev
   libpcre2-dev libicu-dev"
 GRAFT_FETCH_PACKAGES="python3 python3-pip ca-certificates"
+GRAFT_TEST_PACKAGES="$GRAFT_BUILD_PACKAGES $GRAFT_FETCH_PACKAGES catch2 libbenchmark-dev libxtensor-dev gnuplot-nox
+  bible-kjv clang-16 libclang-rt-16-dev"
 
 graft_say() { printf '%s\n' "$*"; }
 graft_fail() {

@@ -8,10 +8,11 @@ cd "$(dirname "$0")/.."
 . cmake/setup.sh
 
 # shellcheck disable=SC2086 # words are meant to split
-graft_install $GRAFT_BUILD_PACKAGES $GRAFT_FETCH_PACKAGES catch2 libbenchmark-dev libxtensor-dev gnuplot-nox \
-  bible-kjv clang-16 libclang-rt-16-dev
-graft_fetch_model || graft_say "Going on without the model: tests that need it say that they are skipped."
-graft_fetch_minilm || graft_say "Going on without the sentence encoder: tests that need it say that they are skipped."
+graft_install $GRAFT_TEST_PACKAGES
+{ # While the tests are built.
+  graft_fetch_model || graft_say "Going on without the model: tests that need it say that they are skipped."
+  graft_fetch_minilm || graft_say "Going on without the sentence encoder: tests that need it say that they are skipped."
+} &
 graft_fetch_barkeep || graft_say "Going on without barkeep: progress is printed as plain lines."
 
 cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_BENCH=ON -DGRAFT_BARKEEP_DIR="$GRAFT_BARKEEP_DIR" \
@@ -19,6 +20,7 @@ cmake --preset release -DGRAFT_BUILD_TESTS=ON -DGRAFT_BUILD_BENCH=ON -DGRAFT_BAR
 cmake --build --preset release
 cmake --preset asan
 cmake --build --preset asan --target unit_tests
+wait
 failed=0
 ctest --preset release -j "$(nproc)" "$@" || failed=1
 ctest --preset asan -L unit -j "$(nproc)" --timeout 900 "$@" || failed=1

@@ -22,7 +22,7 @@ Tensor random_tensor(const graft::Shape& shape, unsigned seed, float scale = 1) 
 }
 
 /// One linear layer, one norm behind it, and adapters with values that are no identity.
-struct Bench {
+struct CombineBench {
   graft::LinearSite layer{"block.proj",
                           graft::DenseLinear(random_tensor({9, 14}, 1), random_tensor({9}, 2))};
   graft::SiteTable table;
@@ -34,7 +34,7 @@ struct Bench {
   graft::AdapterModel model{table, registry};
   Tensor x = random_tensor({6, 14}, 3);
 
-  Bench() {
+  CombineBench() {
     table.linear = {&layer};
     table.info.architecture = "toy";
   }
@@ -84,7 +84,7 @@ double distance(const Tensor& a, const Tensor& b) {
 }  // namespace
 
 TEST_CASE("The exact combination is the weighted sum of what the adapters do") {
-  Bench bench;
+  CombineBench bench;
   bench.add_three();
   SECTION("of LoRAs of other ranks, with rsLoRA and a bias") {
     const auto wanted = bench.expected({"rs", "biased"}, {0.7F, -1.3F});
@@ -107,7 +107,7 @@ TEST_CASE("The exact combination is the weighted sum of what the adapters do") {
 }
 
 TEST_CASE("PEFT's combinations refuse what they would get wrong") {
-  Bench bench;
+  CombineBench bench;
   bench.add_three();
   const auto combine = [&](std::vector<std::string> names, const std::string& type,
                            double density = -1) {
@@ -133,7 +133,7 @@ TEST_CASE("PEFT's combinations refuse what they would get wrong") {
 }
 
 TEST_CASE("Task arithmetic merges any methods, negation takes away, unmerging restores the bits") {
-  Bench bench;
+  CombineBench bench;
   bench.add_three();
   bench.add("ia3", {{"peft_type", "IA3"}, {"feedforward_modules", graft::ConfigValue::List{}}}, 60);
   const auto base = bench.run({});
@@ -148,7 +148,7 @@ TEST_CASE("Task arithmetic merges any methods, negation takes away, unmerging re
 }
 
 TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its energy") {
-  Bench bench;
+  CombineBench bench;
   bench.add_three();
   const auto wanted = bench.run({"loha"});
   graft::convert_to_lora(bench.model, "loha", "whole");
@@ -160,7 +160,7 @@ TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its 
 }
 
 TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
-  Bench bench;
+  CombineBench bench;
   bench.add_three();
   const auto dy = random_tensor({6, 9}, 70);
   const std::vector<std::string> names{"rs", "__base__", "loha", "rs", "dora", "__base__"};

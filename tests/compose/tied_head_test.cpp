@@ -16,7 +16,7 @@
 #include "io/temporary_folder.hpp"
 
 using graft::Index;
-using Tensor = graft::BasicTensor<double>;
+using Wide = graft::BasicTensor<double>;
 
 namespace {
 
@@ -27,7 +27,7 @@ void redraw(const graft::AdapterSet<double>& set) {
     p.assign(checks::random_tensor<double>(p.shape(), ++seed, 0.3));
 }
 
-double difference(const Tensor& a, const Tensor& b) {
+double difference(const Wide& a, const Wide& b) {
   double most = 0;
   for (Index i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
   return most;
@@ -67,7 +67,7 @@ graft::models::T5Config t5() {
 }
 
 /// Logits of a model for a few tokens.
-Tensor logits(const graft::models::BasicModel<double>& model) {
+Wide logits(const graft::models::BasicModel<double>& model) {
   graft::models::BasicBatch<double> batch;
   batch.batch = 1;
   batch.seq_len = 3;

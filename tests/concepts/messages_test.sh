@@ -8,8 +8,11 @@ trap 'rm -rf "$folder"' EXIT
 eigen=$(sed -n 's/^Eigen3_DIR:PATH=//p' "${GRAFT_BUILD_DIR:?}/CMakeCache.txt")
 eigen=${eigen%/share/eigen3/cmake}/include/eigen3
 failed=0
+tried="<>"
 for compiler in "${CXX:-c++}" g++ clang++-16; do
-  command -v "$compiler" >/dev/null 2>&1 || continue
+  version=$("$compiler" --version 2>/dev/null | sed -n '1s/^[^ ]* //p')
+  case "$tried" in *"<$version>"*) continue ;; esac # g++ under another name, or missing
+  tried="$tried<$version>"
   for file in "$GRAFT_SOURCE_DIR"/tests/concepts/mistakes/*.cpp; do
     expected=$(sed -n '1s/^.*Expected: //p' "$file")
     name=$(basename "$file" .cpp)

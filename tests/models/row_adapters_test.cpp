@@ -12,14 +12,14 @@
 // absolute.
 
 using graft::Index;
-using Tensor = graft::BasicTensor<double>;
+using Wide = graft::BasicTensor<double>;
 
 namespace {
 
 class Weights final : public graft::models::BasicWeights<double> {
  public:
   bool has(const std::string&) const override { return true; }
-  Tensor tensor(const std::string& name, const graft::Shape& shape) const override {
+  Wide tensor(const std::string& name, const graft::Shape& shape) const override {
     unsigned seed = 5;
     for (const char c : name) seed = seed * 31 + static_cast<unsigned char>(c);
     return checks::random_tensor<double>(shape, seed, 0.4);

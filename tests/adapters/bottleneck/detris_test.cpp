@@ -10,7 +10,7 @@ using graft::Index;
 using DETRIS = graft::BasicDETRIS<double>;
 using Tensor = graft::BasicTensor<double>;
 
-graft::DETRISConfig config(const char* variant = "vision") {
+graft::DETRISConfig detris_config(const char* variant = "vision") {
   return {.adapter_dim = 16,
           .special_tokens = 2,
           .text_dim = 3,
@@ -43,7 +43,7 @@ graft::BasicParameter<double> tensor_of(const DETRIS& adapter, const std::string
 TEST_CASE("DETRIS differentiates, through the statistics of the batch and the text too") {
   for (const char* variant : {"vision", "text"}) {
     graft::StandaloneInit<double> init(3);
-    const DETRIS adapter(config(variant), 6, 6, init.context());
+    const DETRIS adapter(detris_config(variant), 6, 6, init.context());
     // r = 16, e = 4: bottleneck, branches, attention.
     const bool vision = variant == std::string("vision");
     CHECK(graft::trainable_elements(adapter.tensors()) ==
@@ -70,7 +70,7 @@ TEST_CASE("DETRIS differentiates, through the statistics of the batch and the te
 
 TEST_CASE("special tokens of DETRIS see neither patches nor text, patches see both") {
   graft::StandaloneInit<double> init(3);
-  const DETRIS adapter(config(), 6, 6, init.context());
+  const DETRIS adapter(detris_config(), 6, 6, init.context());
   checks::randomize(adapter, 0.5);
   auto x = checks::random_tensor<double>({22, 6}, 4);
   adapter.set_text(checks::random_tensor<double>({2, 4, 3}, 5));
@@ -89,7 +89,7 @@ TEST_CASE("special tokens of DETRIS see neither patches nor text, patches see bo
 
 TEST_CASE("the norms of DETRIS take the batch while training and then what they followed") {
   graft::StandaloneInit<double> init(3);
-  DETRIS adapter(config("text"), 6, 6, init.context());
+  DETRIS adapter(detris_config("text"), 6, 6, init.context());
   checks::randomize(adapter, 0.5);
   const auto mean = tensor_of(adapter, "aligner.branch1.0.bn.running_mean"),
              variance = tensor_of(adapter, "aligner.branch1.0.bn.running_var");
@@ -116,7 +116,7 @@ TEST_CASE("the norms of DETRIS take the batch while training and then what they 
 
 TEST_CASE("DETRIS takes the width of the text from a file and says what it lacks") {
   graft::StandaloneInit<double> init(3);
-  DETRIS adapter(config(), 6, 6, init.context());
+  DETRIS adapter(detris_config(), 6, 6, init.context());
   const auto x = checks::random_tensor<double>({22, 6}, 4);
   CHECK_THROWS_WITH(run(adapter, x), Catch::Contains("no text features"));
   adapter.set_text(checks::random_tensor<double>({2, 4, 5}, 5));

@@ -20,7 +20,7 @@ graft::HiddenSiteInfo<double> site() {
   info.model.layers = 2;
   return info;
 }
-graft::PHAConfig config() {
+graft::PHAConfig pha_config() {
   return {.adapter_dim = 3,
           .embedding_dim = 4,
           .hypernetwork_bottleneck = 5,
@@ -42,7 +42,7 @@ void say_tasks(graft::BasicTape<double>& tape, std::vector<std::int64_t> tasks,
 
 TEST_CASE("each row of a batch runs the plain adapter that PHA exports for its task") {
   graft::StandaloneInit<double> init(3);
-  const graft::BasicPHA<double> adapter(config(), site(), init.context());
+  const graft::BasicPHA<double> adapter(pha_config(), site(), init.context());
   checks::randomize(adapter);
   const std::vector<std::int64_t> tasks{2, 0, 2};
   const auto x = checks::random_tensor<double>({6, kWidth}, 4);
@@ -67,7 +67,7 @@ TEST_CASE("each row of a batch runs the plain adapter that PHA exports for its t
 
 TEST_CASE("PHA's adapter and both of its losses differentiate") {
   for (const bool include : {false, true}) {
-    auto c = config();
+    auto c = pha_config();
     c.include_positive = include;
     graft::StandaloneInit<double> init(3);
     const graft::BasicPHA<double> adapter(c, site(), init.context());
@@ -97,7 +97,7 @@ TEST_CASE("PHA's adapter and both of its losses differentiate") {
 }
 
 TEST_CASE("PHA's losses have their values, and rows alone in their task count as zero") {
-  const auto c = config();
+  const auto c = pha_config();
   graft::StandaloneInit<double> init(3);
   graft::PHARetriever<double> retriever(c, kWidth, 2, nullptr, init.context());
   graft::BasicTape<double> tape;
@@ -151,7 +151,7 @@ TEST_CASE("PHA's losses have their values, and rows alone in their task count as
 
 TEST_CASE("PHA asks for the tasks of the rows and for sizes that make sense") {
   graft::StandaloneInit<double> init(3);
-  const graft::BasicPHA<double> adapter(config(), site(), init.context());
+  const graft::BasicPHA<double> adapter(pha_config(), site(), init.context());
   graft::BasicTape<double> tape;
   const auto x = tape.constant(Tensor::zeros({2, kWidth}));
   CHECK_THROWS_WITH(adapter.apply(x, x, x), Catch::Contains("task_ids"));

@@ -5,12 +5,12 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicASLoRA<double>;
+using ASLoRA = graft::BasicASLoRA<double>;
 using Type = graft::ASLoRAType<double>;
 
 TEST_CASE("ASLoRA on one layer is LoRA: identity, gradients, merge, count") {
-  CHECK(checks::change_at_init<Method>({}) < 1e-12);
-  CHECK(checks::gradient_error<Method>({.rank = 3}) < 1e-7);
+  CHECK(checks::change_at_init<ASLoRA>({}) < 1e-12);
+  CHECK(checks::gradient_error<ASLoRA>({.rank = 3}) < 1e-7);
   CHECK(checks::merge_error<graft::ASLoRA>({.rank = 3}) < 1e-5);
   CHECK(checks::trained<graft::ASLoRA>({.rank = 3}, 10, 12) == 3 * 22);
   const graft::ASLoRAConfig wrong{.pairs = "all"};
@@ -22,7 +22,7 @@ TEST_CASE("layers of a type share A, and B within their group") {
   graft::TorchGenerator generator(3);
   graft::SharedParameters<double> shared;
   graft::InitContext<double> context{generator, shared};
-  std::vector<Method> layers;
+  std::vector<ASLoRA> layers;
   for (int k = 0; k < 3; ++k) {
     auto site = checks::site_of(layer, graft::concat("layers.", k, ".proj"));
     site.all_sites.clear();

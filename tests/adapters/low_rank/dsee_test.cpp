@@ -5,7 +5,7 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicDSEE<double>;
+using DSEE = graft::BasicDSEE<double>;
 
 TEST_CASE("DSEE begins as the identity, has right gradients and merges") {
   graft::DSEEConfig config;
@@ -13,13 +13,13 @@ TEST_CASE("DSEE begins as the identity, has right gradients and merges") {
   config.num_sparse = 7;
   for (const char* support : {"decomposed", "magnitude", "random"}) {
     config.support = support;
-    CHECK(checks::change_at_init<Method>(config) < 1e-12);
+    CHECK(checks::change_at_init<DSEE>(config) < 1e-12);
   }
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::gradient_error<DSEE>(config) < 1e-7);
   CHECK(checks::merge_error<graft::DSEE>(config) < 1e-5);
   CHECK(checks::trained<graft::DSEE>(config, 10, 12) == 3 * 22 + 7);
   config.num_sparse = 0;
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::gradient_error<DSEE>(config) < 1e-7);
   config.num_sparse = 121;
   CHECK_THROWS_WITH(checks::trained<graft::DSEE>(config, 10, 12),
                     Catch::Contains("num_sparse 121"));
@@ -32,11 +32,11 @@ TEST_CASE("a pruned layer works without the smallest weights, also merged") {
   config.rank = 3;
   config.num_sparse = 5;
   config.prune_ratio = 0.4;
-  CHECK(checks::change_at_init<Method>(config) > 0.01);
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::change_at_init<DSEE>(config) > 0.01);
+  CHECK(checks::gradient_error<DSEE>(config) < 1e-7);
   CHECK(checks::merge_error<graft::DSEE>(config) < 1e-5);
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  const auto method = checks::make<Method>(config, checks::site_of(layer));
+  const auto method = checks::make<DSEE>(config, checks::site_of(layer));
   Index zeros = 0;
   const auto merged = merge_linear(layer, method);
   for (const double w : merged.dense_weight()) zeros += w == 0 ? 1 : 0;

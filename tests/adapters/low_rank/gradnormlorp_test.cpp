@@ -5,11 +5,11 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicGradNormLoRP<double>;
+using GradNormLoRP = graft::BasicGradNormLoRP<double>;
 
 TEST_CASE("GradNormLoRP begins as the layer, has right gradients, merges and trains all of it") {
-  CHECK(checks::change_at_init<Method>({}) == 0);
-  CHECK(checks::gradient_error<Method>({}) < 1e-7);
+  CHECK(checks::change_at_init<GradNormLoRP>({}) == 0);
+  CHECK(checks::gradient_error<GradNormLoRP>({}) < 1e-7);
   CHECK(checks::merge_error<graft::GradNormLoRP>({}) < 1e-5);
   CHECK(checks::trained<graft::GradNormLoRP>({}, 10, 12) == 130);
   CHECK_THROWS_WITH(checks::trained<graft::GradNormLoRP>({.rank = 11}, 10, 12),
@@ -21,7 +21,7 @@ TEST_CASE("the exact gradient of a direction is perpendicular to it") {
   const auto x = checks::random_tensor<double>({4, 6}, 2);
   const auto largest = [&](bool exact) {
     const auto method =
-        checks::make<Method>({.rank = 2, .exact_gradient = exact}, checks::site_of(layer));
+        checks::make<GradNormLoRP>({.rank = 2, .exact_gradient = exact}, checks::site_of(layer));
     graft::BasicTape<double> tape;
     tape.backward(sum(square(method.apply(layer, tape.constant(x)))));
     const auto &v = method.direction().value(), &g = method.direction().grad();

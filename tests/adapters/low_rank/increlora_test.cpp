@@ -5,13 +5,13 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicIncreLoRA<double>;
+using IncreLoRA = graft::BasicIncreLoRA<double>;
 
 TEST_CASE("IncreLoRA begins as the identity, has right gradients, counts and merges") {
   graft::IncreLoRAConfig config;
   config.init_rank = 3;
-  CHECK(checks::change_at_init<Method>(config) < 1e-12);
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::change_at_init<IncreLoRA>(config) < 1e-12);
+  CHECK(checks::gradient_error<IncreLoRA>(config) < 1e-7);
   CHECK(checks::merge_error<graft::IncreLoRA>(config) < 1e-5);
   CHECK(checks::trained<graft::IncreLoRA>(config, 10, 12) == 3 * 23);
   config.score = "max";
@@ -24,7 +24,7 @@ TEST_CASE("a reserve waits: its vectors learn in advance or not, its values only
     graft::IncreLoRAConfig config;
     config.init_rank = 2;
     config.advance_learn = advance;
-    auto method = checks::make<Method>(config, checks::site_of(layer));
+    auto method = checks::make<IncreLoRA>(config, checks::site_of(layer));
     checks::randomize(method);
     const auto x = checks::random_tensor<double>({4, 6}, 2);
     const auto before = checks::output(method, layer, x);
@@ -51,13 +51,13 @@ TEST_CASE("the orthogonality of IncreLoRA is a mean over the components of all l
   graft::TorchGenerator generator(3);
   graft::SharedParameters<double> shared;
   graft::InitContext<double> context{generator, shared};
-  const Method a(config, checks::site_of(layer, "a"), context);
+  const IncreLoRA a(config, checks::site_of(layer, "a"), context);
   const auto loss = [&] {
     graft::BasicTape<double> tape;
     return a.auxiliary_loss(tape).item();
   };
   const double alone = loss();
-  Method b(config, checks::site_of(layer, "b"), context);
+  IncreLoRA b(config, checks::site_of(layer, "b"), context);
   CHECK(loss() == Approx(alone / 2));
   b.add_reserve(checks::random_tensor<double>({2, 6}, 3), checks::random_tensor<double>({5, 2}, 4));
   CHECK(loss() == Approx(alone / 4));
@@ -102,7 +102,7 @@ TEST_CASE("a run of IncreLoRA grows, trains what grew and can go on from its sta
   graft::InitContext<double> context{generator, shared};
   std::vector<graft::PlacedPart<double>> parts{
       {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
-  auto& method = *graft::method_of<Method>(parts[0].part.get());
+  auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
   method.components().front().e.value().fill(0.1);
   const auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
   const auto x = checks::random_tensor<double>({4, 6}, 2);
@@ -137,7 +137,7 @@ TEST_CASE("a run of IncreLoRA grows, trains what grew and can go on from its sta
 
 TEST_CASE("components that a file has in the same size stay the parameters that they were") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  auto method = checks::make<Method>({.init_rank = 2}, checks::site_of(layer));
+  auto method = checks::make<IncreLoRA>({.init_rank = 2}, checks::site_of(layer));
   const auto first = method.components()[0].a;
   const graft::Shape shapes[] = {{2, 6}, {1, 6}, {1, 6}};
   method.before_load([&](std::string_view name) -> const graft::Shape* {

@@ -11,7 +11,7 @@ using graft::LoRAConfig;
 
 namespace {
 
-LoRAConfig config_of(bool entropy = false) {
+LoRAConfig monteclora_config(bool entropy = false) {
   LoRAConfig config{.rank = 3, .alpha = 6};
   config.monteclora_config = ConfigValue::Map{{"num_samples", 4},
                                               {"sample_scaler", 0.5},
@@ -23,11 +23,12 @@ LoRAConfig config_of(bool entropy = false) {
 }  // namespace
 
 TEST_CASE("MonteCLoRA is LoRA outside of training and random in it") {
-  CHECK(checks::change_at_init<BasicMonteCLoRA<double>>(config_of()) == 0);
-  CHECK(checks::merge_error<BasicMonteCLoRA<float>>(config_of()) < 1e-5);
-  CHECK(checks::trained<BasicMonteCLoRA<float>>(config_of()) == 3 * (10 + 12 + 1) + 4);
+  CHECK(checks::change_at_init<BasicMonteCLoRA<double>>(monteclora_config()) == 0);
+  CHECK(checks::merge_error<BasicMonteCLoRA<float>>(monteclora_config()) < 1e-5);
+  CHECK(checks::trained<BasicMonteCLoRA<float>>(monteclora_config()) == 3 * (10 + 12 + 1) + 4);
   const auto layer = checks::random_layer<double>(10, 12, 1);
-  const auto method = checks::make<BasicMonteCLoRA<double>>(config_of(), checks::site_of(layer));
+  const auto method =
+      checks::make<BasicMonteCLoRA<double>>(monteclora_config(), checks::site_of(layer));
   checks::randomize(method);
   const auto x = checks::random_tensor<double>({5, 12}, 2);
   const auto run = [&](std::uint64_t seed) {
@@ -39,11 +40,11 @@ TEST_CASE("MonteCLoRA is LoRA outside of training and random in it") {
 }
 
 TEST_CASE("gradients of MonteCLoRA and of its loss agree with differences") {
-  CHECK(checks::gradient_error<BasicMonteCLoRA<double>>(config_of()) < 1e-7);
+  CHECK(checks::gradient_error<BasicMonteCLoRA<double>>(monteclora_config()) < 1e-7);
   const auto layer = checks::random_layer<double>(10, 12, 1);
   for (const bool entropy : {false, true}) {
     const auto method =
-        checks::make<BasicMonteCLoRA<double>>(config_of(entropy), checks::site_of(layer));
+        checks::make<BasicMonteCLoRA<double>>(monteclora_config(entropy), checks::site_of(layer));
     checks::randomize(method);
     std::vector<graft::BasicParameter<double>> parameters;
     for (const auto& t : method.tensors())

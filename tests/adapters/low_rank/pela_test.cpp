@@ -4,11 +4,11 @@
 
 #include "adapters/method_checks.hpp"
 
-using Method = graft::BasicPELA<double>;
+using PELA = graft::BasicPELA<double>;
 
 TEST_CASE("PELA has right gradients, merges, and as many elements as its rank says") {
   const graft::PELAConfig config{.compress_ratio = 2};
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::gradient_error<PELA>(config) < 1e-7);
   CHECK(checks::merge_error<graft::PELA>(config) < 1e-5);
   CHECK(config.rank(12, 10) == 2);
   CHECK(graft::PELAConfig().rank(768, 3072) == 204);
@@ -16,9 +16,9 @@ TEST_CASE("PELA has right gradients, merges, and as many elements as its rank sa
 }
 
 TEST_CASE("PELA of full rank is the layer, below it the best product of its rank") {
-  CHECK(checks::change_at_init<Method>({.compress_ratio = 0.1}) < 1e-12);
+  CHECK(checks::change_at_init<PELA>({.compress_ratio = 0.1}) < 1e-12);
   const auto layer = checks::random_layer<double>(10, 12, 1);
-  const auto method = checks::make<Method>({.compress_ratio = 2}, checks::site_of(layer));
+  const auto method = checks::make<PELA>({.compress_ratio = 2}, checks::site_of(layer));
   const auto d = graft::svd(layer.dense_weight());
   const auto found = graft::detail::product(method.second().value(), method.first().value());
   double error = 0, rest = 0;
@@ -31,7 +31,7 @@ TEST_CASE("PELA of full rank is the layer, below it the best product of its rank
 TEST_CASE("the losses of PELA have the gradients of their functions") {
   const auto layer = checks::random_layer<double>(10, 12, 1);
   const graft::PELAConfig config{.compress_ratio = 2, .feature_weight = 0.7, .bound_weight = 0.3};
-  const auto method = checks::make<Method>(config, checks::site_of(layer));
+  const auto method = checks::make<PELA>(config, checks::site_of(layer));
   const auto x = checks::random_tensor<double>({3, 12}, 2);
   const auto teacher = checks::base_output(layer, x);
   std::vector<graft::BasicParameter<double>> parameters;

@@ -4,19 +4,19 @@
 
 #include "adapters/method_checks.hpp"
 
-using Method = graft::BasicPSEC<double>;
+using PSEC = graft::BasicPSEC<double>;
 
 TEST_CASE("a skill in training is LoRA with its own scale; the others rest") {
   const graft::PSECConfig config{.rank = 3, .alpha = 2, .skills = 3, .active_skill = 1};
-  CHECK(checks::change_at_init<Method>(config) < 1e-12);
-  CHECK(checks::gradient_error<Method>(config) < 1e-7);
+  CHECK(checks::change_at_init<PSEC>(config) < 1e-12);
+  CHECK(checks::gradient_error<PSEC>(config) < 1e-7);
   CHECK(checks::merge_error<graft::PSEC>(config) < 1e-5);
   CHECK(checks::trained<graft::PSEC>(config, 10, 12) == 3 * 22);
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  const auto method = checks::make<Method>(config, checks::site_of(layer));
+  const auto method = checks::make<PSEC>(config, checks::site_of(layer));
   const double bound = 2 / std::sqrt(6.0);
   for (const double a : method.a(1).value()) CHECK(std::abs(a) <= bound);
-  CHECK_THROWS_AS(checks::make<Method>({.skills = 2, .active_skill = 2}, checks::site_of(layer)),
+  CHECK_THROWS_AS(checks::make<PSEC>({.skills = 2, .active_skill = 2}, checks::site_of(layer)),
                   graft::ValueError);
 }
 
@@ -24,7 +24,7 @@ TEST_CASE("skills are mixed row by row by a network of the context") {
   graft::PSECConfig config{
       .rank = 2, .alpha = 1.5, .skills = 3, .phase = 2, .context_features = 4, .hidden = {5}};
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  const auto method = checks::make<Method>(config, checks::site_of(layer));
+  const auto method = checks::make<PSEC>(config, checks::site_of(layer));
   CHECK(graft::trainable_elements(method.tensors()) == 4 * 5 + 5 + 5 * 3 + 3);
   const auto x = checks::random_tensor<double>({6, 6}, 2);
   CHECK_THROWS_WITH(checks::output(method, layer, x), Catch::Contains("set_context"));

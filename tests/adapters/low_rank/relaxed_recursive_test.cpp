@@ -5,7 +5,7 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicRelaxedRecursive<double>;
+using RelaxedRecursive = graft::BasicRelaxedRecursive<double>;
 
 namespace {
 
@@ -24,7 +24,7 @@ std::shared_ptr<graft::RecursiveLayer<double>> block(bool trained) {
 
 TEST_CASE("a depth with factors of full rank is the original layer, on a looped block") {
   const auto layer = checks::random_layer<double>(5, 6, 1, false);
-  Method method(5);
+  RelaxedRecursive method(5);
   const auto shared = block(false);
   method.loop(shared, layer.dense_weight());
   const auto x = checks::random_tensor<double>({4, 6}, 2);
@@ -33,7 +33,7 @@ TEST_CASE("a depth with factors of full rank is the original layer, on a looped 
   CHECK(checks::relative_error(checks::output(method, layer, x), expected) < 1e-12);
   CHECK(graft::trainable_elements(method.tensors()) == 5 * 11);
   // Without factors it is the block.
-  Method bare(0);
+  RelaxedRecursive bare(0);
   bare.loop(shared, {});
   CHECK(checks::relative_error(checks::output(bare, layer, x),
                                checks::base_output(shared->frozen, x)) < 1e-12);
@@ -43,7 +43,7 @@ TEST_CASE("a depth with factors of full rank is the original layer, on a looped 
 TEST_CASE("gradients of a depth are right, with the block frozen and trained; it merges") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
   for (const bool trained : {false, true}) {
-    Method method(2);
+    RelaxedRecursive method(2);
     method.loop(block(trained), layer.dense_weight());
     CHECK(graft::trainable_elements(method.tensors()) == 2 * 11 + (trained ? 35 : 0));
     const auto x = checks::random_tensor<double>({4, 6}, 2);

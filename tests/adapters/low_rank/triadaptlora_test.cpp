@@ -5,7 +5,7 @@
 #include "adapters/method_checks.hpp"
 
 using graft::Index;
-using Method = graft::BasicTriAdaptLoRA<double>;
+using TriAdaptLoRA = graft::BasicTriAdaptLoRA<double>;
 
 namespace {
 
@@ -21,8 +21,8 @@ graft::TriAdaptLoRAConfig blocks_of(std::initializer_list<Index> sizes) {
 
 TEST_CASE("TriAdaptLoRA begins as the identity, has right gradients, counts and merges") {
   for (const auto& config : {blocks_of({3}), blocks_of({1, 4}), blocks_of({2, 1, 3})}) {
-    CHECK(checks::change_at_init<Method>(config) < 1e-12);
-    CHECK(checks::gradient_error<Method>(config) < 1e-7);
+    CHECK(checks::change_at_init<TriAdaptLoRA>(config) < 1e-12);
+    CHECK(checks::gradient_error<TriAdaptLoRA>(config) < 1e-7);
     CHECK(checks::merge_error<graft::TriAdaptLoRA>(config) < 1e-5);
   }
   CHECK(checks::trained<graft::TriAdaptLoRA>(blocks_of({1, 4}), 10, 12) ==
@@ -32,7 +32,7 @@ TEST_CASE("TriAdaptLoRA begins as the identity, has right gradients, counts and 
 
 TEST_CASE("the core is a lower and an upper triangle of blocks, and growth leaves it as it was") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  auto method = checks::make<Method>(blocks_of({1, 2}), checks::site_of(layer));
+  auto method = checks::make<TriAdaptLoRA>(blocks_of({1, 2}), checks::site_of(layer));
   checks::randomize(method);
   graft::BasicTape<double> tape;
   const auto before = method.core(tape).value();
@@ -66,7 +66,7 @@ TEST_CASE("a run lets modules grow up to the reference rank and trains what grew
   for (Index t = 1; t <= 6; ++t) {
     const graft::StepInfo info{t, 6, 0.1};
     for (auto& placed : parts) {
-      auto* method = graft::method_of<Method>(placed.part.get());
+      auto* method = graft::method_of<TriAdaptLoRA>(placed.part.get());
       graft::BasicTape<double> tape;
       tape.backward(sum(square(method->apply(layer, tape.constant(x)))));
       // The optimiser of the run knows the first block.
@@ -76,12 +76,12 @@ TEST_CASE("a run lets modules grow up to the reference rank and trains what grew
       }
     }
     procedure->after_step(info);
-    auto* first = graft::method_of<Method>(parts[0].part.get());
+    auto* first = graft::method_of<TriAdaptLoRA>(parts[0].part.get());
     if (!grown && first->block_sizes().size() > 1)
       grown = first->named(1)[0].second.value().clone();
   }
-  auto* first = graft::method_of<Method>(parts[0].part.get());
-  const Index total = first->rank() + graft::method_of<Method>(parts[1].part.get())->rank();
+  auto* first = graft::method_of<TriAdaptLoRA>(parts[0].part.get());
+  const Index total = first->rank() + graft::method_of<TriAdaptLoRA>(parts[1].part.get())->rank();
   CHECK(total >= 8);
   CHECK(total < 12);
   REQUIRE(grown);
@@ -100,7 +100,7 @@ TEST_CASE("a run lets modules grow up to the reference rank and trains what grew
 
 TEST_CASE("blocks that a file has in the same size stay the parameters that they were") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  auto method = checks::make<Method>(blocks_of({1, 2}), checks::site_of(layer));
+  auto method = checks::make<TriAdaptLoRA>(blocks_of({1, 2}), checks::site_of(layer));
   const auto first = method.named(0)[0].second;
   const graft::Shape shapes[] = {{1, 6}, {3, 6}, {2, 6}};
   method.before_load([&](std::string_view name) -> const graft::Shape* {

@@ -7,9 +7,6 @@ using graft::MEFTConfig;
 
 namespace {
 
-template <class T>
-using Setup = memory::OnLlama<T>;
-
 MEFTConfig config_of(Index variant) {
   MEFTConfig config;
   config.variant = variant;
@@ -23,13 +20,13 @@ MEFTConfig config_of(Index variant) {
 /// Worst difference between gradients that go back over the inverse and those of a whole graph.
 template <class T>
 double inverse_error(MEFTConfig config, Index layers, double scale) {
-  Setup<T> reversible(config, layers);
+  memory::OnLlama<T> reversible(config, layers);
   config.num_rev_layers = 0;
-  Setup<T> plain(config, layers);
+  memory::OnLlama<T> plain(config, layers);
   memory::randomize(reversible.set(), scale);
   memory::randomize(plain.set(), scale);
-  CHECK(checks::relative_error(reversible.logits(Setup<T>::batch()),
-                               plain.logits(Setup<T>::batch())) == 0);
+  CHECK(checks::relative_error(reversible.logits(memory::OnLlama<T>::batch()),
+                               plain.logits(memory::OnLlama<T>::batch())) == 0);
   const auto a = reversible.gradients(), b = plain.gradients();
   double worst = 0;
   for (std::size_t i = 0; i < a.size(); ++i)
@@ -47,7 +44,7 @@ TEST_CASE("Two streams have the gradients of their function, over the inverse or
     // Single precision too, where rounding would grow a hundredfold a block.
     CHECK(inverse_error<float>(config, 4, 0.3) < 1e-4);
     config.num_rev_layers = 2;
-    Setup<double> setup(config);
+    memory::OnLlama<double> setup(config);
     CHECK(setup.set().trainable_elements() ==
           3 * (2 * (2 * 3 * 12 + 3 + 12) + (variant == 2 ? 2 * 12 : 0)));
     memory::randomize(setup.set());
@@ -59,11 +56,11 @@ TEST_CASE("A stream without its adapter goes on from the two states before") {
   // h of the last stream: F(h_n) + λ h_{n-1}, so that λ near 0 is the model itself.
   auto config = config_of(1);
   config.x1_factor = 1e-12;
-  Setup<double> setup(config, 2);
+  memory::OnLlama<double> setup(config, 2);
   for (const auto& [key, tensor] : setup.set().tensors())
     if (key.find("adapter_up") != std::string::npos)
       tensor.parameter.assign(graft::BasicTensor<double>::zeros(tensor.parameter.shape()));
-  const auto b = Setup<double>::batch();
+  const auto b = memory::OnLlama<double>::batch();
   (void)setup.logits(b);
   const auto [one, two] = setup.part<graft::MEFTStack<double>>().last_streams();
   const auto off = setup.adapters.disabled();
@@ -77,10 +74,10 @@ TEST_CASE("A stream without its adapter goes on from the two states before") {
 TEST_CASE("MEFT refuses what has no inverse") {
   auto config = config_of(1);
   config.x1_factor = 0;
-  CHECK_THROWS_WITH(Setup<double>(config), Catch::Contains("x1_factor 0"));
+  CHECK_THROWS_WITH(memory::OnLlama<double>(config), Catch::Contains("x1_factor 0"));
   config = config_of(1);
   config.variant = 4;
-  CHECK_THROWS_WITH(Setup<double>(config), Catch::Contains("variant 4"));
-  Setup<double> setup(config_of(3));
+  CHECK_THROWS_WITH(memory::OnLlama<double>(config), Catch::Contains("variant 4"));
+  memory::OnLlama<double> setup(config_of(3));
   CHECK_THROWS_AS(setup.adapters.merge(), graft::ValueError);
 }

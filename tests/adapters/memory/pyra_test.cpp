@@ -22,11 +22,11 @@ graft::models::VitConfig vit() {
   return c;
 }
 
-struct Setup {
+struct PyraSetup {
   graft::models::BasicVit<double> model{vit(), memory::weights<double>(true)};
   graft::BasicAdapterModel<double> adapters{model.sites(), graft::all_methods<double>()};
 
-  explicit Setup(std::vector<Index> schedule) {
+  explicit PyraSetup(std::vector<Index> schedule) {
     adapters.add("a", PYRAConfig{.merge_schedule = std::move(schedule)}, 1);
   }
   graft::AdapterSet<double>& set() { return adapters.at("a"); }
@@ -51,9 +51,9 @@ struct Setup {
 }  // namespace
 
 TEST_CASE("Merged tokens are fewer, stand for all, and have gradients") {
-  Setup setup({2, 0, 3});
+  PyraSetup setup({2, 0, 3});
   CHECK(setup.set().trainable_elements() == 2 + 3 + 2 * 3 * 8);
-  const auto h = setup.hidden(Setup::batch());
+  const auto h = setup.hidden(PyraSetup::batch());
   CHECK(h.shape() == graft::Shape{2, 5, 8});
   for (const Index layer : {0, 1, 2}) {
     const auto& merged = setup.stack().last_merged(layer);
@@ -68,7 +68,7 @@ TEST_CASE("Merged tokens are fewer, stand for all, and have gradients") {
   memory::randomize(setup.set());
   CHECK(graft::gradient_check(
             [&](graft::BasicTape<double>& tape) {
-              const auto y = setup.model.hidden(tape, Setup::batch());
+              const auto y = setup.model.hidden(tape, PyraSetup::batch());
               return sum(mul(y, tape.constant(checks::random_tensor<double>(y.shape(), 5))));
             },
             setup.set().parameters(), 1e-5, 6)
@@ -97,7 +97,7 @@ TEST_CASE("Tokens that are the same are merged without a trace") {
   graft::models::BasicVit<double> model(vit(), Flat());
   graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
   adapters.add("a", PYRAConfig{.merge_schedule = {3, 1, 1}}, 1);
-  auto b = Setup::batch();
+  auto b = PyraSetup::batch();
   std::fill(b.pixels.begin(), b.pixels.end(), 0.7);
   const auto logits = [&] {
     graft::BasicTape<double> tape({.gradients = false, .training = false});
@@ -109,12 +109,12 @@ TEST_CASE("Tokens that are the same are merged without a trace") {
 }
 
 TEST_CASE("PYRA refuses what it cannot merge") {
-  CHECK_THROWS_WITH(Setup({1, 1}), Catch::Contains("schedule of 2 blocks"));
-  CHECK_THROWS_WITH(Setup({1, -1, 0}), Catch::Contains("-1"));
-  Setup much({5, 0, 0});
-  CHECK_THROWS_WITH(much.hidden(Setup::batch()), Catch::Contains("at most 4"));
-  Setup setup({1, 0, 0});
-  auto b = Setup::batch();
+  CHECK_THROWS_WITH(PyraSetup({1, 1}), Catch::Contains("schedule of 2 blocks"));
+  CHECK_THROWS_WITH(PyraSetup({1, -1, 0}), Catch::Contains("-1"));
+  PyraSetup much({5, 0, 0});
+  CHECK_THROWS_WITH(much.hidden(PyraSetup::batch()), Catch::Contains("at most 4"));
+  PyraSetup setup({1, 0, 0});
+  auto b = PyraSetup::batch();
   b.row_adapters = {"a", "__base__"};
   CHECK_THROWS_WITH(setup.hidden(b), Catch::Contains("batch of their own"));
   CHECK_THROWS_AS(setup.adapters.merge(), graft::ValueError);

@@ -7,13 +7,13 @@ using graft::Index;
 
 namespace {
 
-struct Setup {
+struct SherlSetup {
   graft::SHERLConfig config{.mapping_size = 6, .num_states = 4};
   graft::StandaloneInit<double> init{3};
   graft::BasicSHERL<double> network{config, 8, init.context()};
   std::vector<BasicTensor<double>> h;
 
-  Setup() {
+  SherlSetup() {
     for (unsigned i = 0; i < 4; ++i) h.push_back(checks::random_tensor<double>({5, 8}, 10 + i));
     checks::randomize(network, 0.5);
   }
@@ -27,7 +27,7 @@ struct Setup {
 }  // namespace
 
 TEST_CASE("SHERL's gradients are those of its function") {
-  const Setup s;
+  const SherlSetup s;
   std::vector<graft::BasicParameter<double>> parameters;
   Index count = 0;
   for (const auto& t : s.network.tensors()) {
@@ -49,7 +49,7 @@ TEST_CASE("SHERL's gradients are those of its function") {
 }
 
 TEST_CASE("Copies of a shallow state share its weight") {
-  Setup s;
+  SherlSetup s;
   const auto tensors = s.network.tensors();
   // The same reader for the first three states, and a positive score for every token.
   for (std::size_t i = 1; i < 3; ++i)

@@ -7,14 +7,14 @@ using graft::Index;
 
 namespace {
 
-struct Setup {
+struct UniptSetup {
   graft::UniPTConfig config{.mapping_size = 6, .embed_size = 5, .num_states = 3};
   graft::StandaloneInit<double> init{3};
   graft::BasicUniPT<double> network{config, 8, init.context()};
   std::vector<BasicTensor<double>> h;
   std::vector<unsigned char> mask{1, 1, 1, 0, 1, 1, 0, 0};
 
-  Setup() {
+  UniptSetup() {
     for (unsigned i = 0; i < 3; ++i) h.push_back(checks::random_tensor<double>({2, 4, 8}, 10 + i));
     checks::randomize(network, 0.5);
   }
@@ -28,7 +28,7 @@ struct Setup {
 }  // namespace
 
 TEST_CASE("UniPT's gradients are those of its function and its states get none") {
-  const Setup s;
+  const UniptSetup s;
   std::vector<graft::BasicParameter<double>> parameters;
   Index count = 0;
   for (const auto& t : s.network.tensors()) {
@@ -52,7 +52,7 @@ TEST_CASE("UniPT's gradients are those of its function and its states get none")
 }
 
 TEST_CASE("Masked tokens change nothing of what real tokens get, and the weights sum to one") {
-  Setup s;
+  UniptSetup s;
   graft::BasicTape<double> tape({.gradients = false});
   const auto before = s.run(tape);
   CHECK(before.confidence.shape() == graft::Shape{2, 2});

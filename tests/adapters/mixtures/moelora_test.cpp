@@ -10,7 +10,7 @@ using graft::Index;
 
 namespace {
 
-using M = graft::BasicMoELoRA<double>;
+using MoELoRA = graft::BasicMoELoRA<double>;
 
 double contrast(const std::vector<double>& outputs, Index width,
                 const std::vector<std::int32_t>& group) {
@@ -25,9 +25,9 @@ double contrast(const std::vector<double>& outputs, Index width,
 
 TEST_CASE("MoELoRA begins as the identity, counts, differentiates and does not merge") {
   const graft::MoELoRAConfig config{.num_experts = 4, .rank = 3};
-  CHECK(checks::change_at_init<M>(config) == 0);
+  CHECK(checks::change_at_init<MoELoRA>(config) == 0);
   CHECK(checks::trained<graft::MoELoRA>(config) == 4 * (3 * 22 + 12));
-  CHECK(checks::gradient_error<M>(config) < 1e-6);
+  CHECK(checks::gradient_error<MoELoRA>(config) < 1e-6);
   CHECK_THROWS_WITH(checks::merge_error<graft::MoELoRA>(config), Catch::Contains("token"));
 }
 
@@ -50,7 +50,7 @@ TEST_CASE("the losses of MoELoRA differentiate, and begin without the contrast")
                                     .temperature = 0.7,
                                     .contrastive_loss_coef = 2,
                                     .router_aux_loss_coef = 0.5};
-  const auto method = checks::make<M>(config, checks::site_of(layer));
+  const auto method = checks::make<MoELoRA>(config, checks::site_of(layer));
   std::vector<graft::BasicParameter<double>> parameters{
       graft::BasicParameter<double>(checks::random_tensor<double>({8, 12}, 4))};
   for (auto& t : method.tensors()) parameters.push_back(t.parameter);
@@ -72,7 +72,7 @@ TEST_CASE("the losses of MoELoRA differentiate, and begin without the contrast")
   // Some tokens only, in the same loss.
   auto few = config;
   few.contrastive_tokens = 4;
-  const auto other = checks::make<M>(few, checks::site_of(layer));
+  const auto other = checks::make<MoELoRA>(few, checks::site_of(layer));
   checks::randomize(other);
   BasicTape<double> tape;
   other.apply(layer, tape.parameter(parameters[0]));

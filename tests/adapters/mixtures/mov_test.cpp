@@ -9,20 +9,21 @@ using graft::Index;
 
 namespace {
 
-using M = graft::BasicMoV<double>;
+using MoV = graft::BasicMoV<double>;
 
-M made(const graft::MoVConfig& config, Index width, Index heads, M::Side side = M::Side::output) {
+MoV made(const graft::MoVConfig& config, Index width, Index heads,
+         MoV::Side side = MoV::Side::output) {
   graft::StandaloneInit<double> init(7);
-  return M(config, width, heads, init.context(), side);
+  return MoV(config, width, heads, init.context(), side);
 }
 
 }  // namespace
 
 TEST_CASE("MoV begins as the identity, counts, differentiates and does not merge") {
   const graft::MoVConfig config{.num_experts = 3};
-  CHECK(checks::change_at_init<M>(config) < 1e-15);
+  CHECK(checks::change_at_init<MoV>(config) < 1e-15);
   CHECK(checks::trained<graft::MoV>(config) == 2 * 3 * 10 + 3);
-  CHECK(checks::gradient_error<M>(config) < 1e-7);
+  CHECK(checks::gradient_error<MoV>(config) < 1e-7);
   CHECK_THROWS_WITH(checks::merge_error<graft::MoV>(config), Catch::Contains("token"));
   CHECK(graft::trainable_elements(made(config, 12, 3).tensors()) == 3 * 12 + 3 * 4 + 3);
   CHECK_THROWS_WITH(made(config, 10, 3), Catch::Contains("3 heads"));
@@ -59,7 +60,7 @@ TEST_CASE("heads share a router and have vectors of their own") {
 TEST_CASE("one vector is an IA3, at the input or at the output of a layer") {
   const auto layer = checks::random_layer<double>(10, 12, 1);
   const auto x = checks::random_tensor<double>({4, 12}, 2);
-  const auto mov = made({.num_experts = 1}, 12, 0, M::Side::input);
+  const auto mov = made({.num_experts = 1}, 12, 0, MoV::Side::input);
   checks::randomize(mov);
   const auto v = mov.tensors()[0].parameter.value();
   auto scaled = x.clone();

@@ -10,13 +10,13 @@ using graft::Index;
 
 namespace {
 
-using M = graft::BasicPerft<double>;
+using Perft = graft::BasicPerft<double>;
 
-M made(const graft::PerftConfig& config, Index width = 6) {
+Perft made(const graft::PerftConfig& config, Index width = 6) {
   graft::StandaloneInit<double> init(7);
-  return M(config, width, 1, init.context());
+  return Perft(config, width, 1, init.context());
 }
-BasicTensor<double> run(const M& method, const BasicTensor<double>& u,
+BasicTensor<double> run(const Perft& method, const BasicTensor<double>& u,
                         const BasicTensor<double>& output) {
   BasicTape<double> tape({.gradients = false, .training = false});
   return method.apply(tape.constant(u), tape.constant(output)).value().clone();

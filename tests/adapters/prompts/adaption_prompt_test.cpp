@@ -5,7 +5,7 @@
 
 namespace {
 
-graft::AdaptionPromptConfig config(graft::Index layers = 1) {
+graft::AdaptionPromptConfig adaption_config(graft::Index layers = 1) {
   graft::AdaptionPromptConfig c;
   c.adapter_len = 3;
   c.adapter_layers = layers;
@@ -15,23 +15,24 @@ graft::AdaptionPromptConfig config(graft::Index layers = 1) {
 }  // namespace
 
 TEST_CASE("Adaption prompts: count, gradients, generation, files") {
-  prompts::Setup<double> setup(config(2));
+  prompts::Setup<double> setup(adaption_config(2));
   CHECK(setup.set().trainable_elements() == 2 * (3 * prompts::kWidth + 1));
   CHECK(setup.gradient_error() < 1e-6);
   CHECK(*setup.set().config().at("target_modules").get_if<std::string>() == "self_attn");
   CHECK(setup.expect_same_after_saving().size() == 4);
-  prompts::Setup<float> single(config(2));
+  prompts::Setup<float> single(adaption_config(2));
   single.expect_cached_generation();
 }
 
 TEST_CASE("Adaption prompts are the identity at the start, and sit in the last layers") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(adaption_config());
   REQUIRE(setup.set().parts().size() == 1);
   CHECK(setup.set().parts()[0].path == "model.layers.1.self_attn");
   const auto with = setup.logits({1, 2, 3});
   setup.adapters.activate({});
   CHECK(checks::relative_error(with, setup.logits({1, 2, 3})) == 0);
-  CHECK_THROWS_WITH(setup.adapters.add("q", config(3)), Catch::Contains("the model has 2"));
+  CHECK_THROWS_WITH(setup.adapters.add("q", adaption_config(3)),
+                    Catch::Contains("the model has 2"));
   CHECK_THROWS_WITH(setup.adapters.add("q", graft::AdaptionPromptConfig{}),
                     Catch::Contains("adapter_len 0"));
 }

@@ -4,7 +4,7 @@
 
 namespace {
 
-graft::CptConfig config() {
+graft::CptConfig cpt_config() {
   graft::CptConfig c;
   c.cpt_token_ids = {5, 17, 9, 3, 4, 8};
   c.cpt_tokens_type_mask = {1, 2, 3, 4, 6, 8};
@@ -16,7 +16,7 @@ graft::CptConfig config() {
 }  // namespace
 
 TEST_CASE("CPT starts as its examples in front of the text") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(cpt_config());
   CHECK(setup.set().trainable_elements() == 6 * prompts::kWidth);
   const auto with = setup.logits({7, 2});
   CHECK(setup.expect_same_after_saving() == std::vector<std::string>{"prompt_embeddings"});
@@ -25,7 +25,7 @@ TEST_CASE("CPT starts as its examples in front of the text") {
 }
 
 TEST_CASE("CPT counts the outputs of the examples, less the further back they are") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(cpt_config());
   std::vector<double> weights;
   const auto labels = setup.model.predicted_tokens(setup.batch(), weights);
   REQUIRE(labels.size() == 20);
@@ -40,7 +40,7 @@ TEST_CASE("CPT counts the outputs of the examples, less the further back they ar
 }
 
 TEST_CASE("Changes of CPT stay within their limits, and outputs do not learn") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(cpt_config());
   setup.randomize();
   setup.set().procedure()->before_step({});
   const auto delta = setup.set().parameters().at(0);
@@ -62,7 +62,7 @@ TEST_CASE("Changes of CPT stay within their limits, and outputs do not learn") {
 }
 
 TEST_CASE("Inside of its limits the gradient of CPT is that of the loss") {
-  auto c = config();
+  auto c = cpt_config();
   c.cpt_tokens_type_mask = {1, 2, 3, 1, 2, 4};
   c.opt_projection_epsilon = c.opt_projection_format_epsilon = 1000;
   prompts::Setup<double> setup(c);
@@ -85,7 +85,7 @@ TEST_CASE("Inside of its limits the gradient of CPT is that of the loss") {
 
 TEST_CASE("CPT refuses lists of different lengths") {
   prompts::Setup<double> setup;
-  auto c = config();
+  auto c = cpt_config();
   c.cpt_mask = {1};
   CHECK_THROWS_WITH(setup.adapters.add("p", c), Catch::Contains("a mask of 1"));
 }

@@ -9,7 +9,7 @@ using prompts::kWidth;
 
 namespace {
 
-graft::E2vptConfig config(bool shared) {
+graft::E2vptConfig e2vpt_config(bool shared) {
   return {
       .num_tokens = 2, .num_key_value_tokens = 3, .num_segments = 6, .shared_key_value = shared};
 }
@@ -25,7 +25,7 @@ graft::MaskedPrompts<T>& masked(graft::AdapterSet<T>& set) {
 
 TEST_CASE("E2VPT: counts and gradients") {
   for (const bool shared : {true, false}) {
-    prompts::ImageSetup<double> setup(config(shared));
+    prompts::ImageSetup<double> setup(e2vpt_config(shared));
     CHECK(setup.set().trainable_elements() ==
           kLayers * (2 * kWidth + (shared ? 1 : 2) * 3 * kWidth));
     CHECK(setup.gradient_error() < 1e-6);
@@ -35,7 +35,7 @@ TEST_CASE("E2VPT: counts and gradients") {
 }
 
 TEST_CASE("Scores of segments are the gradients of their masks; pruned entries have none") {
-  prompts::ImageSetup<double> setup(config(true));
+  prompts::ImageSetup<double> setup(e2vpt_config(true));
   setup.randomize();
   auto& part = masked(setup.set());
   const auto loss = [&] {
@@ -82,7 +82,7 @@ TEST_CASE("Pruning keeps a token and four segments; rewinding gives the first va
   CHECK(std::count(some.token.begin(), some.token.end(), 1.0F) == 3);
   CHECK(std::count(some.segment.begin(), some.segment.end(), 0.0F) == 2 * 6 + 3 * 2);
 
-  prompts::ImageSetup<float> setup(config(true));
+  prompts::ImageSetup<float> setup(e2vpt_config(true));
   const auto before = setup.logits();
   auto& part = masked(setup.set());
   for (const auto& t : part.tensors())

@@ -4,7 +4,7 @@
 
 namespace {
 
-graft::MultitaskPromptTuningConfig config(graft::Index tasks = 3) {
+graft::MultitaskPromptTuningConfig multitask_config(graft::Index tasks = 3) {
   graft::MultitaskPromptTuningConfig c;
   c.base.prompt.num_virtual_tokens = 3;
   c.num_tasks = tasks;
@@ -15,16 +15,16 @@ graft::MultitaskPromptTuningConfig config(graft::Index tasks = 3) {
 }  // namespace
 
 TEST_CASE("Multitask prompt tuning: count, gradients, generation, files") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(multitask_config());
   CHECK(setup.set().trainable_elements() == 3 * 12 + 3 * 2 * (3 + 12));
   CHECK(setup.gradient_error() < 1e-6);
   CHECK(setup.expect_same_after_saving().size() == 3);
-  prompts::Setup<float> single(config(1));
+  prompts::Setup<float> single(multitask_config(1));
   single.expect_cached_generation();
 }
 
 TEST_CASE("Multitask prompt tuning needs the task of each row, and refuses one that there is not") {
-  prompts::Setup<double> setup(config(2));
+  prompts::Setup<double> setup(multitask_config(2));
   auto batch = setup.batch();
   graft::BasicTape<double> tape;
   batch.task_ids = {0};
@@ -34,12 +34,12 @@ TEST_CASE("Multitask prompt tuning needs the task of each row, and refuses one t
 }
 
 TEST_CASE("A target task starts from the average or one of the source's tasks") {
-  prompts::Setup<double> setup(config(3));
+  prompts::Setup<double> setup(multitask_config(3));
   setup.randomize();
   const auto folder = std::filesystem::temp_directory_path() /
                       graft::concat("graft_multitask_", std::random_device{}());
   setup.adapters.save("p", folder);
-  auto c = config(1);
+  auto c = multitask_config(1);
   c.prompt_tuning_init_state_dict_path = (folder / "adapter_model.safetensors").string();
   const auto source = setup.set().parameters();
   const auto& rows = source[2].value();

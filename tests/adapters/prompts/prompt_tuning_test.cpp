@@ -6,7 +6,7 @@ using graft::PromptTuningConfig;
 
 namespace {
 
-PromptTuningConfig config(graft::Index tokens = 3) {
+PromptTuningConfig prompt_tuning_config(graft::Index tokens = 3) {
   PromptTuningConfig c;
   c.prompt.num_virtual_tokens = tokens;
   return c;
@@ -15,20 +15,20 @@ PromptTuningConfig config(graft::Index tokens = 3) {
 }  // namespace
 
 TEST_CASE("Prompt tuning: count, gradients, generation, configuration") {
-  prompts::Setup<double> setup(config());
+  prompts::Setup<double> setup(prompt_tuning_config());
   CHECK(setup.set().trainable_elements() == 3 * prompts::kWidth);
   CHECK(setup.gradient_error() < 1e-6);
   CHECK_THROWS_WITH(setup.adapters.merge(), Catch::Contains("cannot be folded"));
   const auto saved = setup.set().config();
   CHECK(*saved.at("token_dim").get_if<std::int64_t>() == prompts::kWidth);
   CHECK(*saved.at("num_transformer_submodules").get_if<std::int64_t>() == 1);
-  prompts::Setup<float> single(config());
+  prompts::Setup<float> single(prompt_tuning_config());
   single.expect_cached_generation();
 }
 
 TEST_CASE("Virtual tokens that are words of the vocabulary change nothing but the positions") {
   prompts::Setup<double> setup;
-  auto c = config(4);
+  auto c = prompt_tuning_config(4);
   c.prompt_tuning_init = "TEXT";
   c.prompt_tuning_init_text = "some words";
   CHECK_THROWS_WITH(setup.adapters.add("p", c), Catch::Contains("needs a tokenizer"));
@@ -47,7 +47,7 @@ TEST_CASE("Virtual tokens that are words of the vocabulary change nothing but th
 
 TEST_CASE("A start from the vocabulary takes its rows; draws follow torch's order") {
   prompts::Setup<double> setup;
-  auto c = config(5);
+  auto c = prompt_tuning_config(5);
   c.prompt_tuning_init = "SAMPLE_VOCAB";
   setup.adapters.add("p", c, 3);
   graft::TorchGenerator generator(3);
@@ -65,10 +65,10 @@ TEST_CASE("Prompt tuning refuses what it cannot be made from") {
   prompts::Setup<double> setup;
   CHECK_THROWS_WITH(setup.adapters.add("p", PromptTuningConfig{}),
                     Catch::Contains("num_virtual_tokens is missing"));
-  auto c = config();
+  auto c = prompt_tuning_config();
   c.prompt_tuning_init = "NOTHING";
   CHECK_THROWS_WITH(setup.adapters.add("p", c), Catch::Contains("NOTHING"));
-  c = config();
+  c = prompt_tuning_config();
   c.prompt.token_dim = 7;
   CHECK_THROWS_WITH(setup.adapters.add("p", c), Catch::Contains("token_dim 7"));
 }
