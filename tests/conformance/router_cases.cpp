@@ -2,6 +2,7 @@
 // several layers, and the procedures that choose experts.
 #include "graft/adapters/mixtures/esft.hpp"
 #include "graft/adapters/mixtures/mbc.hpp"
+#include "graft/adapters/mixtures/mixlora.hpp"
 #include "graft/adapters/mixtures/mola.hpp"
 #include "graft/adapters/mixtures/mov.hpp"
 #include "graft/adapters/mixtures/perft.hpp"
