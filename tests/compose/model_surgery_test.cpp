@@ -59,3 +59,28 @@ TEST_CASE("MOS: orthogonal features and means have the smallest loss; its gradie
   const auto score = graft::surgery_ensemble(Wide::zeros({1, 2}), first, 3);
   CHECK(score[0] == Approx(0.5 + 1 / (1 + std::exp(-3.0))));
 }
+
+TEST_CASE("MOS: normalised logits do not see how long the logits are, and have a gradient") {
+  const std::vector<Index> sizes{2, 1};
+  const auto of = [&](const Wide& logits) {
+    graft::BasicTape<double> tape;
+    return graft::normalised_logits(tape.constant(logits), std::span(sizes), 0.5).value();
+  };
+  const auto one = of(Wide::from({3, 4, -1}, {1, 3}));  // lengths 5 and 1
+  CHECK(one[0] == Approx(3 / 3.0 / 0.5));
+  CHECK(one[2] == Approx(-1 / 3.0 / 0.5));
+  CHECK(of(Wide::from({30, 40, -10}, {1, 3}))[1] == Approx(one[1]));
+  const Parameter o(Wide::from({0.3, -1, 2, 0.7, 0.2, -0.4}, {2, 3}));
+  const auto weights = Wide::from({1, 2, -1, 0.5, 3, 1}, {2, 3});
+  const auto error = graft::gradient_check(
+      [&](graft::BasicTape<double>& tape) {
+        return sum(mul(graft::normalised_logits(tape.parameter(o), std::span(sizes)),
+                       tape.constant(weights)));
+      },
+      {o});
+  CHECK(error.relative_error < 1e-7);
+  CHECK_THROWS_AS(of(Wide::ones({1, 4})), graft::ShapeError);
+  graft::BasicTape<double> tape;
+  CHECK_THROWS_AS(graft::normalised_logits(tape.constant(Wide::ones({1, 3})), std::span(sizes), 0),
+                  graft::ValueError);
+}

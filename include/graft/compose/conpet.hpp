@@ -13,9 +13,9 @@
 /// ConPET: continual training whose cost does not grow with the number of tasks. Static: one
 /// adapter and replay within a fixed number of batches (`replay_batches`). Dynamic: an adapter and
 /// a classifier for each task, of which a small selector (any adapter and a linear layer to one
-/// logit a task, trained with cross-entropy on the numbers of tasks) picks k for each sample; what
-/// frozen adapters say about stored samples is kept (`LogitCache`). Source: Song et al. 2023,
-/// arXiv:2309.14763.
+/// logit a task, trained with cross-entropy on the numbers of tasks, times 0.1 beside other losses)
+/// picks k for each sample; what frozen adapters say about stored samples is kept (`LogitCache`).
+/// Source: Song et al. 2023, arXiv:2309.14763.
 namespace graft::inline v0_1 {
 
 struct ConpetConfig {

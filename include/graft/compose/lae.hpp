@@ -7,8 +7,8 @@
 
 /// Learning, accumulation, ensemble: any adapter in two copies. Task t trains the online copy on
 /// the task's own classes (`cross_entropy_of_classes`; from the second task on the copy is frozen
-/// for the first epochs while new rows of the head learn), the offline copy follows, and at test
-/// both are asked. Source: Gao et al. 2023, arXiv:2303.10070.
+/// for the first epochs, 3 of 5, while new rows of the head learn), the offline copy follows, and
+/// at test both are asked. Source: Gao et al. 2023, arXiv:2303.10070.
 namespace graft::inline v0_1 {
 
 /// The offline copy of an adapter: equal to the online one after the first task, then

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -12,7 +13,8 @@
 /// test a loop without training finds the adapter of a sample. Training: cross-entropy over the
 /// task's classes (`cross_entropy_of_classes`) + 0.1 `orthogonality_loss` from the second task on,
 /// `pull_to_mean` after each step of the optimiser; a new adapter starts from the last one. After a
-/// task the classifier is trained on samples of the class Gaussians (`sample_class`). Source: Sun
+/// task the classifier is trained on samples of the class Gaussians (`sample_class`), on its logits
+/// or `normalised_logits`. Source: Sun
 /// et al. 2024, arXiv:2412.09441.
 namespace graft::inline v0_1 {
 
@@ -65,6 +67,32 @@ BasicVar<T> orthogonality_loss(const BasicVar<T>& features, const BasicTensor<T>
   std::iota(own.begin(), own.end(), std::int64_t{0});
   return cross_entropy(
       scale(matmul(z, z, Transpose::no, Transpose::yes), static_cast<T>(1 / temperature)), own);
+}
+
+/// Logits over their length and a temperature, for training the classifier on samples
+/// (`sample_class`): o / (τ (mean over the tasks of ‖o of its classes‖ + 10⁻⁷)). task_sizes:
+/// classes of each task in order, all of the logits. As in the program of Zhang et al. 2023 (SLCA,
+/// arXiv:2303.05118), which the classifier alignment of MOS follows. @throws ShapeError unless the
+/// tasks have the classes of the logits
+template <std::floating_point T>
+BasicVar<T> normalised_logits(const BasicVar<T>& logits, std::span<const Index> task_sizes,
+                              double temperature = 0.1) {
+  if (!(temperature > 0)) throw ValueError(concat("MOS: temperature ", temperature));
+  if (task_sizes.empty() ||
+      std::accumulate(task_sizes.begin(), task_sizes.end(), Index{0}) != logits.cols() ||
+      std::any_of(task_sizes.begin(), task_sizes.end(), [](Index n) { return n < 1; }))
+    throw ShapeError(concat("normalised_logits: ", task_sizes.size(), " tasks for logits ",
+                            logits.shape().text(), ", expected at least one class each and all"));
+  BasicVar<T> length;
+  Index first = 0;
+  for (const Index classes : task_sizes) {
+    const auto own = norm_last(slice(logits, -1, first, classes));
+    length = length ? add(length, own) : own;
+    first += classes;
+  }
+  const auto mean =
+      add_scalar(scale(length, T{1} / static_cast<T>(task_sizes.size())), static_cast<T>(1e-7));
+  return scale(div(logits, mean), static_cast<T>(1 / temperature));
 }
 
 /// The adapter that was found for a sample, and after how many rounds.

@@ -141,11 +141,11 @@ inline double e2m1_value(std::uint8_t code) {
   return (code & 8U) != 0 ? -size : size;
 }
 
-/// Codes of 2 or 4 bits in bytes, the first in the highest bits; the last byte is filled with
+/// Codes of 1, 2 or 4 bits in bytes, the first in the highest bits; the last byte is filled with
 /// zeros. @throws ValueError for other numbers of bits
 inline std::vector<std::uint8_t> pack_codes(std::span<const std::uint8_t> codes, Index bits) {
-  if (bits != 2 && bits != 4)
-    throw ValueError(concat("pack_codes: ", bits, " bits, expected 2 or 4"));
+  if (bits != 1 && bits != 2 && bits != 4)
+    throw ValueError(concat("pack_codes: ", bits, " bits, expected 1, 2 or 4"));
   const auto each = static_cast<std::size_t>(8 / bits);
   std::vector<std::uint8_t> bytes((codes.size() + each - 1) / each, 0);
   for (std::size_t i = 0; i < codes.size(); ++i) {
@@ -157,8 +157,8 @@ inline std::vector<std::uint8_t> pack_codes(std::span<const std::uint8_t> codes,
 /// The first `count` codes. @throws ValueError for another number of bits or too few bytes
 inline std::vector<std::uint8_t> unpack_codes(std::span<const std::uint8_t> bytes, Index bits,
                                               Index count) {
-  if (bits != 2 && bits != 4)
-    throw ValueError(concat("unpack_codes: ", bits, " bits, expected 2 or 4"));
+  if (bits != 1 && bits != 2 && bits != 4)
+    throw ValueError(concat("unpack_codes: ", bits, " bits, expected 1, 2 or 4"));
   const auto each = static_cast<std::size_t>(8 / bits);
   if (count < 0 || static_cast<std::size_t>(count) > bytes.size() * each)
     throw ValueError(concat("unpack_codes: ", count, " codes in ", bytes.size(), " bytes"));

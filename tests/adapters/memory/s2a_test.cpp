@@ -10,7 +10,7 @@ using A = graft::kernels::Activation;
 TEST_CASE("Codes of a tensor err by half a step at most and take half a byte an element") {
   const auto g = checks::random_tensor<double>({9, 37}, 1);
   for (const bool half : {true, false})
-    for (const Index bits : {2, 4, 8}) {
+    for (const Index bits : {1, 2, 4, 8}) {
       CAPTURE(half, bits);
       const graft::DerivativeCodes<double> codes(
           g, {.bits = bits, .group_size = 64, .half_ranges = half});
@@ -64,11 +64,13 @@ TEST_CASE("Functions with codes compute what they compute without, and nearly it
           [&](const auto& x) {
             return layer_norm(x, x.tape().constant(weight), x.tape().constant(bias), 1e-5);
           });
-  // One bit would do for ReLU: 0 and 1 are the ends of the range.
-  graft::BasicTape<double> tape;
-  const auto x = tape.leaf(input);
-  tape.backward(coded_activation(A::relu, x, options), dy);
-  for (Index i = 0; i < input.size(); ++i) CHECK(x.grad()[i] == (input[i] > 0 ? dy[i] : 0));
+  // One bit does for ReLU: 0 and 1 are the ends of the range.
+  for (const Index bits : {1, 4}) {
+    graft::BasicTape<double> tape;
+    const auto x = tape.leaf(input);
+    tape.backward(coded_activation(A::relu, x, {.bits = bits, .group_size = 64}), dy);
+    for (Index i = 0; i < input.size(); ++i) CHECK(x.grad()[i] == (input[i] > 0 ? dy[i] : 0));
+  }
 }
 
 TEST_CASE("S2A's side module starts as the identity and has the gradients of its function") {

@@ -62,6 +62,39 @@ TEST_CASE("gradients of Poly agree with differences, with given draws in trainin
             .relative_error < 1e-8);
 }
 
+TEST_CASE("What one task of Poly sees is a LoRA, and a new task starts from the mean of all") {
+  const auto layer = checks::random_layer<double>(10, 12, 1);
+  const auto poly = checks::make<BasicPoly<double>>(kConfig, checks::site_of(layer));
+  checks::randomize(poly);
+  const auto list = poly.tensors();
+  const auto &a = list[0].parameter.value(), &b = list[1].parameter.value(),
+             &z = list[2].parameter.value();
+  const auto x = checks::random_tensor<double>({1, 3, 12}, 2);
+  const auto skill = graft::task_skill(a, b, z, 2);
+  graft::BasicTape<double> tape({.gradients = false, .training = false});
+  tape.set_context(tasks({2}));
+  const auto whole = poly.apply(layer, tape.constant(x)).value();
+  const auto low = matmul(tape.constant(x), tape.parameter(skill.a), graft::Transpose::no,
+                          graft::Transpose::yes);
+  const auto update =
+      matmul(low, tape.parameter(skill.b), graft::Transpose::no, graft::Transpose::yes).value();
+  auto sum = checks::base_output(layer, x).clone();
+  for (Index i = 0; i < sum.size(); ++i) sum[i] += skill.scaling * update[i];
+  CHECK(checks::relative_error(sum, whole) < 1e-12);
+
+  const auto start = graft::mean_task_logits(z);
+  CHECK(start.shape() == graft::Shape{1, 8});
+  CHECK(start[5] == Approx((z(0, 5) + z(1, 5) + z(2, 5)) / 3));
+  // Equal logits weigh all skills alike.
+  const auto even = graft::task_skill(a, b, graft::BasicTensor<double>::zeros({1, 8}), 0),
+             mean = graft::mean_skill(a, b);
+  CHECK(checks::relative_error(even.a.value(), mean.a.value()) < 1e-11);
+  CHECK(checks::relative_error(even.b.value(), mean.b.value()) < 1e-11);
+  CHECK_THROWS_WITH(graft::task_skill(a, b, z, 3), Catch::Contains("task 3 of 3"));
+  CHECK_THROWS_AS(graft::task_skill(a, b, start.reshape({2, 4}), 0), graft::ShapeError);
+  CHECK_THROWS_AS(graft::mean_skill(b, a), graft::ShapeError);
+}
+
 TEST_CASE("Poly refuses splits that do not divide the layer") {
   const auto layer = checks::random_layer<float>(10, 12, 1);
   auto config = kConfig;

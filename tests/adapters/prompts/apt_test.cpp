@@ -1,5 +1,6 @@
 #include "graft/adapters/prompts/apt.hpp"
 
+#include "adapters/method_checks.hpp"
 #include "adapters/prompts/tiny_vit.hpp"
 
 using prompts::kLayers;
@@ -25,4 +26,32 @@ TEST_CASE("APT with a scaling of zero is the base") {
   setup.adapters.activate({});
   CHECK(checks::relative_error(with, setup.logits({1, 2, 3})) == 0);
   CHECK_THROWS_WITH(setup.adapters.add("q", graft::AptConfig{.r = 0}), Catch::Contains("r 0"));
+}
+
+TEST_CASE("APT with a learned scaling starts as the base and learns it") {
+  graft::StandaloneInit<double> init(1);
+  const graft::BasicApt<double> apt({.num_virtual_tokens = 5, .r = 2, .learn_scale = true}, 6,
+                                    init.context());
+  CHECK(graft::trainable_elements(apt.tensors()) == 5 * 6 + 2 * 6 * 2 + 1);
+  std::vector<graft::BasicParameter<double>> parameters{
+      graft::BasicParameter<double>(checks::random_tensor<double>({7, 6}, 2)),
+      graft::BasicParameter<double>(checks::random_tensor<double>({7, 6}, 3))};
+  for (const auto& t : apt.tensors()) parameters.push_back(t.parameter);
+  const auto run = [&](graft::BasicTape<double>& tape) {
+    return apt.apply(tape.parameter(parameters[0]), tape.parameter(parameters[1]), {});
+  };
+  {
+    graft::BasicTape<double> tape;
+    CHECK(checks::relative_error(run(tape).value(), parameters[1].value()) == 0);
+  }
+  unsigned seed = 11;
+  for (const auto& t : apt.tensors())
+    t.parameter.assign(checks::random_tensor<double>(t.parameter.shape(), seed++));
+  const auto weights = checks::random_tensor<double>({7, 6}, 4);
+  CHECK(graft::gradient_check(
+            [&](graft::BasicTape<double>& tape) {
+              return sum(mul(run(tape), tape.constant(weights)));
+            },
+            parameters)
+            .relative_error < 1e-7);
 }

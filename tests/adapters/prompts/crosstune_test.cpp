@@ -44,3 +44,14 @@ TEST_CASE("CrossTune: classes in another order have their scores in that order")
     CHECK(z(b, 1) == Approx(y(b, 0)));
   }
 }
+
+TEST_CASE("CrossTune keeps the synthetic examples whose label is likeliest and likely enough") {
+  const auto p = graft::BasicTensor<double>::from(
+      std::vector<double>{0.6, 0.3, 0.1, 0.6, 0.3, 0.1, 0.4, 0.3, 0.3, 0, 0.5, 0.5}, {4, 3});
+  const std::vector<std::int64_t> labels{0, 1, 0, 2};
+  CHECK(graft::kept_examples(p, std::span(labels)) == std::vector<graft::Index>{0, 3});
+  CHECK(graft::kept_examples(p, std::span(labels), 0.2) == std::vector<graft::Index>{0, 2, 3});
+  const std::vector<std::int64_t> wrong{0, 1, 3, 2};
+  CHECK_THROWS_WITH(graft::kept_examples(p, std::span(wrong)), Catch::Contains("label 3 of 3"));
+  CHECK_THROWS_AS(graft::kept_examples(p, std::span(wrong).first(2)), graft::ShapeError);
+}

@@ -30,12 +30,13 @@ struct DerivativeCodeOptions {
 template <std::floating_point T>
 class DerivativeCodes {
  public:
-  /// @throws ValueError for other bits than 2, 4 or 8 or groups of less than one.
+  /// @throws ValueError for other bits than 1, 2, 4 or 8 or groups of less than one.
   DerivativeCodes(const BasicTensor<T>& g, const DerivativeCodeOptions& options)
       : options_(options), shape_(g.shape()) {
-    if ((options.bits != 2 && options.bits != 4 && options.bits != 8) || options.group_size < 1)
+    if ((options.bits != 1 && options.bits != 2 && options.bits != 4 && options.bits != 8) ||
+        options.group_size < 1)
       throw ValueError(
-          concat("S2A: ", options.bits, " bits (2, 4 or 8) in groups of ", options.group_size));
+          concat("S2A: ", options.bits, " bits (1, 2, 4 or 8) in groups of ", options.group_size));
     const T top = static_cast<T>((1 << options.bits) - 1);
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(g.size()));
     for (Index first = 0; first < g.size(); first += options.group_size) {
@@ -118,7 +119,8 @@ BasicTensor<T> activation_derivative(kernels::Activation kind, const BasicTensor
   return g;
 }
 
-/// y = φ(x), dx = dy ⊙ codes of φ'(x): x is not kept.
+/// y = φ(x), dx = dy ⊙ codes of φ'(x): x is not kept. The derivative of ReLU is 0 or 1, which one
+/// bit holds exactly.
 template <std::floating_point T>
 BasicVar<T> coded_activation(kernels::Activation kind, const BasicVar<T>& x,
                              const DerivativeCodeOptions& options = {}) {

@@ -14,7 +14,8 @@ namespace graft::inline v0_1 {
 /// x: [batch, tokens, d]; M₁: [d, k], M₂: [k, k], M₃: [k, o], stored so; score: [batch, tokens,
 /// tokens], a number a pair of tokens (or of blocks, for their mean inputs). Trained, 2 (d k + k² +
 /// k o), by regression on scores that were computed, apart from the model. For one's own training
-/// code. Source: Wang et al. 2025 (arXiv:2501.09767). Tensors: predictor_query.i,
+/// code. Source: Wang et al. 2025 (arXiv:2501.09767). Deviation: neurons that nobody uses are not
+/// pruned. Tensors: predictor_query.i,
 /// predictor_key.i.
 template <std::floating_point T>
 class BasicLeMoPredictor {

@@ -16,9 +16,9 @@ namespace graft::inline v0_1 {
 struct MEFTConfig {
   Index variant = 1;  ///< 1, 2 or 3: which functions the two streams go through
   Index adapter_dim = 8;
-  double x1_factor = 0.1;  ///< λ; 1 for variant 2 in the paper
-  double x2_factor = 1;    ///< β; 0.1 for variants 2 and 3 in the paper
-  std::string non_linearity = "gelu";
+  double x1_factor = 0.1;              ///< λ; 1 for variant 2 in the paper
+  double x2_factor = 1;                ///< β; 0.1 for variants 2 and 3 in the paper
+  std::string non_linearity = "gelu";  ///< φ; the paper: that of the model
   bool layer_norm = false;  ///< in front of the free-standing adapter of variants 1 and 2
   /// Blocks, from the first on, that keep nothing for the backward pass; none given: all. The
   /// results are the same.

@@ -66,7 +66,8 @@ struct S2AConfig {
 /// be merged. Together with biases (BitFit) and prompts, whose gradients need no inputs of layers,
 /// and with functions that keep codes of their derivatives (`coded_activation`, `coded_softmax`,
 /// `coded_layer_norm`: for one's own blocks), it is S2A. Source: Jin et al. 2025
-/// (arXiv:2503.08154) Tensors: side_down.{weight, bias}, side_up.{weight, bias}.
+/// (arXiv:2503.08154). Deviation: windows go along the sequence, in images too; the paper has
+/// squares of 2 x 2 there. Tensors: side_down.{weight, bias}, side_up.{weight, bias}.
 template <std::floating_point T>
 class BasicS2ASide {
  public:

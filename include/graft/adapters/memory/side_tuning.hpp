@@ -10,8 +10,6 @@
 
 namespace graft::inline v0_1 {
 
-namespace detail {}  // namespace detail
-
 /// Configuration of side tuning.
 struct SideTuningConfig {
   Index side_hidden = 64;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
+#include "graft/base/rng.hpp"
 #include "graft/tensor/decompositions.hpp"
 #include "graft/tensor/tensor.hpp"
 
@@ -135,6 +137,62 @@ BasicTensor<T> cluster_means(const BasicTensor<T>& theta, const std::vector<Inde
     }
   }
   return means;
+}
+
+/// At most k clusters of the rows of x: of `restarts` runs the one with the smallest sum of squared
+/// distances of rows to the mean of their cluster. A run starts with k-means++: a random row, then
+/// rows drawn with their squared distance to the nearest centre so far; fewer than k where no row
+/// is away from all of them. Arthur and Vassilvitskii 2007. @throws ValueError for counts below one
+template <std::floating_point T>
+std::vector<Index> best_clusters(const BasicTensor<T>& x, Index k, TorchGenerator& generator,
+                                 Index restarts = 10) {
+  const Index rows = x.rows(), cols = x.cols();
+  if (k < 1 || restarts < 1 || rows < 1)
+    throw ValueError(concat("MBC: ", k, " clusters of ", rows, " rows, ", restarts,
+                            " restarts, expected at least 1"));
+  const auto squared = [&](const BasicTensor<T>& other, Index j, Index i) {
+    double sum = 0;
+    for (Index c = 0; c < cols; ++c) {
+      const double e = static_cast<double>(x(i, c)) - static_cast<double>(other(j, c));
+      sum += e * e;
+    }
+    return sum;
+  };
+  std::vector<Index> best;
+  double least = std::numeric_limits<double>::infinity();
+  for (Index run = 0; run < restarts; ++run) {
+    std::vector<Index> centres{static_cast<Index>(generator.uniform() * static_cast<double>(rows))};
+    std::vector<double> away(static_cast<std::size_t>(rows),
+                             std::numeric_limits<double>::infinity());
+    while (std::ssize(centres) < k) {
+      double total = 0;
+      for (Index i = 0; i < rows; ++i) {
+        double& d = away[static_cast<std::size_t>(i)];
+        d = std::min(d, squared(x, centres.back(), i));
+        total += d;
+      }
+      if (!(total > 0)) break;
+      double left = generator.uniform() * total;
+      Index next = -1;
+      for (Index i = 0; i < rows && (next < 0 || left >= 0); ++i) {
+        const double d = away[static_cast<std::size_t>(i)];
+        if (!(d > 0)) continue;
+        next = i;
+        left -= d;
+      }
+      centres.push_back(next);
+    }
+    auto label = clusters(x, centres);
+    const auto means = cluster_means(x, label, std::ssize(centres));
+    double inertia = 0;
+    for (Index i = 0; i < rows; ++i)
+      inertia += squared(means, label[static_cast<std::size_t>(i)], i);
+    if (inertia < least) {
+      least = inertia;
+      best = std::move(label);
+    }
+  }
+  return best;
 }
 
 }  // namespace graft::inline v0_1::mbc

@@ -22,7 +22,7 @@ struct MixLoRAConfig {
   Index top_k = 2;
   Index rank = 16;
   std::optional<double> alpha = {};  ///< none: 2 r
-  double dropout = 0;                ///< on the inputs of low-rank products, while training
+  double dropout = 0;       ///< on inputs of low-rank products, while training; the original: 0.05
   double jitter_noise = 0;  ///< j: the router's input times uniform [1 − j, 1 + j), while training
   double router_aux_loss_coef = 1e-2;  ///< of the balance loss, averaged over the blocks
   double router_init_range = 0.02;

@@ -34,7 +34,7 @@ struct MoLAConfig {
   Index top_k = 2;
   Index rank = 8;
   double alpha = 16;
-  double dropout = 0;                  ///< on the input of the experts, while training
+  double dropout = 0;  ///< on the input of the experts, while training; the original: 0.05
   double router_aux_loss_coef = 1e-3;  ///< of the balance loss, averaged over all routers
   TargetModules target_modules = {};
   Selection select = {};

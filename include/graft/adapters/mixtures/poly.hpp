@@ -54,8 +54,9 @@ struct PolyConfig {
 /// A: [S, K, in / S, rank], B: [S, K, rank, out / S], logits Z: [tasks, S K]; trained: K rank (in +
 /// out) + tasks S K. Mixture of split s: w = z / (Σ_k z + 10⁻¹²) with z = σ(Z_t), while training
 /// z = σ(Z_t + ln u − ln(1 − u)), u uniform. The identity at the start (B = 0). Tasks come with the
-/// batch (ForwardContext::task_ids), one a row. Does not merge: the weight depends on the task.
-/// Source: Ponti et al. 2022 (arXiv:2202.13914), eq. 2 to 4; splits: Caccia et al. 2022
+/// batch (ForwardContext::task_ids), one a row. Does not merge: the weight depends on the task;
+/// what one task sees does (`task_skill`). A new task: `mean_task_logits` (MHR-z), `mean_skill`
+/// (MHR-µ). Source: Ponti et al. 2022 (arXiv:2202.13914), eq. 2 to 4; splits: Caccia et al. 2022
 /// (arXiv:2211.03831). Tensors: poly_lora_A, poly_lora_B, poly_router.module_logits.
 template <std::floating_point T>
 class BasicPoly {
@@ -177,25 +178,79 @@ class BasicPoly {
   BasicTensor<T> uniform_;
 };
 
-/// The skills of a Poly averaged into one LoRA, where a new task starts from (MHR-µ): the update
-/// is scaling · B A with scaling = 1 / rank. a: [S, K, in / S, rank], b: [S, K, rank, out / S].
+namespace detail {
+
+/// Σ_k w_sk of the skills of a Poly, split by split, as one LoRA with scaling 1 / rank; weights:
+/// [S · K].
 template <std::floating_point T>
-LowRankTerm<T> mean_skill(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+LowRankTerm<T> mixed_skills(const BasicTensor<T>& a, const BasicTensor<T>& b,
+                            const std::vector<double>& weights) {
   if (a.rank() != 4 || b.rank() != 4 || a.dim(0) != b.dim(0) || a.dim(1) != b.dim(1) ||
       a.dim(3) != b.dim(2))
-    throw ShapeError(concat("mean skill: factors ", a.shape().text(), " and ", b.shape().text()));
+    throw ShapeError(concat("Poly: factors ", a.shape().text(), " and ", b.shape().text()));
   const Index s = a.dim(0), k = a.dim(1), in = a.dim(2), r = a.dim(3), out = b.dim(3);
   auto low = BasicTensor<T>::zeros({r, s * in}), high = BasicTensor<T>::zeros({s * out, r});
-  const T share = T{1} / static_cast<T>(k);
   for (Index split = 0; split < s; ++split)
-    for (Index skill = 0; skill < k; ++skill)
+    for (Index skill = 0; skill < k; ++skill) {
+      const Index at = split * k + skill;
+      const T share = static_cast<T>(weights[static_cast<std::size_t>(at)]);
       for (Index j = 0; j < r; ++j) {
-        const T* from_a = a.data() + (split * k + skill) * in * r;
-        const T* from_b = b.data() + (split * k + skill) * r * out;
+        const T* from_a = a.data() + at * in * r;
+        const T* from_b = b.data() + at * r * out;
         for (Index i = 0; i < in; ++i) low(j, split * in + i) += share * from_a[i * r + j];
         for (Index o = 0; o < out; ++o) high(split * out + o, j) += share * from_b[j * out + o];
       }
+    }
   return {BasicParameter<T>(low), BasicParameter<T>(high), T{1} / static_cast<T>(r)};
+}
+
+}  // namespace detail
+
+/// The skills of a Poly averaged into one LoRA, where a new task starts from (MHR-µ): the update
+/// is scaling · B A with scaling = 1 / rank. a: [S, K, in / S, rank], b: [S, K, rank, out / S].
+/// @throws ShapeError for factors that do not fit
+template <std::floating_point T>
+LowRankTerm<T> mean_skill(const BasicTensor<T>& a, const BasicTensor<T>& b) {
+  const Index k = a.rank() == 4 ? a.dim(1) : 1, all = a.rank() == 4 ? a.dim(0) * k : 0;
+  return detail::mixed_skills(
+      a, b, std::vector<double>(static_cast<std::size_t>(all), 1 / static_cast<double>(k)));
+}
+
+/// What a Poly does to the rows of one task, as a LoRA: the skills with the weights of evaluation,
+/// σ(Z_t) over their sum in each split. Exact, so it merges for this task. logits: [tasks, S K].
+/// @throws ShapeError for tensors that do not fit, ValueError for a task that is not there
+template <std::floating_point T>
+LowRankTerm<T> task_skill(const BasicTensor<T>& a, const BasicTensor<T>& b,
+                          const BasicTensor<T>& logits, Index task) {
+  if (a.rank() != 4 || logits.rank() != 2 || logits.cols() != a.dim(0) * a.dim(1))
+    throw ShapeError(
+        concat("Poly: logits ", logits.shape().text(), " for factors ", a.shape().text()));
+  if (task < 0 || task >= logits.rows())
+    throw ValueError(concat("Poly: task ", task, " of ", logits.rows()));
+  const Index k = a.dim(1);
+  std::vector<double> weights;
+  for (Index first = 0; first < logits.cols(); first += k) {
+    double total = 1e-12;
+    for (Index i = first; i < first + k; ++i) {
+      weights.push_back(1 / (1 + std::exp(-static_cast<double>(logits(task, i)))));
+      total += weights.back();
+    }
+    for (Index i = first; i < first + k; ++i) weights[static_cast<std::size_t>(i)] /= total;
+  }
+  return detail::mixed_skills(a, b, weights);
+}
+
+/// Logits that a new task starts from, [1, S K]: the mean over the tasks. For MHR-z these are all
+/// that the new task trains (the optimiser's group "router"), the skills stay.
+template <std::floating_point T>
+BasicTensor<T> mean_task_logits(const BasicTensor<T>& logits) {
+  if (logits.rank() != 2 || logits.rows() < 1)
+    throw ShapeError(concat("Poly: logits ", logits.shape().text(), ", expected [tasks, S K]"));
+  auto mean = BasicTensor<T>::zeros({1, logits.cols()});
+  for (Index t = 0; t < logits.rows(); ++t)
+    for (Index i = 0; i < logits.cols(); ++i)
+      mean[i] += logits(t, i) / static_cast<T>(logits.rows());
+  return mean;
 }
 
 using Poly = BasicPoly<float>;

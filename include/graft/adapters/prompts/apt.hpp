@@ -15,6 +15,7 @@ struct AptConfig {
   Index num_virtual_tokens = 100;
   Index r = 4;
   double scaling = 1;
+  bool learn_scale = false;  ///< a trained factor, which begins at 0, in place of `scaling`
 
   static constexpr const char* kPeftType = "APT";
 
@@ -23,6 +24,7 @@ struct AptConfig {
     v("num_virtual_tokens", num_virtual_tokens);
     v("r", r);
     v("scaling", scaling);
+    v("learn_scale", learn_scale);
   }
   /// @throws ValueError for a size below 1.
   void validate() const {
@@ -35,9 +37,10 @@ struct AptConfig {
 /// Approximated prompt tuning: attention(u) + s · softmax(u K_Pᵀ / √d) P, K_P = P + P θ₁ θ₂, for
 /// each token by itself; u: what the attention reads, normalised where the model does so before it.
 ///
-/// P: [tokens, d], θ₁: [d, r], θ₂: [r, d]; trained: tokens · d + 2 d r an attention. Not the
-/// identity at the start; does not merge. No heads. Source: Wu et al. 2023, arXiv:2306.15706,
-/// section 3. Tensors: apt_prompt, apt_theta1, apt_theta2 at the end of the attention.
+/// P: [tokens, d], θ₁: [d, r], θ₂: [r, d]; trained: tokens · d + 2 d r an attention. With
+/// `learn_scale` s is trained too, from 0 on: the identity at the start, otherwise not; does not
+/// merge. No heads. Source: Wu et al. 2023, arXiv:2306.15706, section 3. Tensors: apt_prompt,
+/// apt_theta1, apt_theta2 and apt_scale at the end of the attention.
 template <std::floating_point T>
 class BasicApt {
  public:
@@ -48,7 +51,9 @@ class BasicApt {
       : scaling_(static_cast<T>(config.scaling)),
         prompt_(normal({config.num_virtual_tokens, width}, context)),
         theta1_(normal({width, config.r}, context)),
-        theta2_(BasicTensor<T>::zeros({config.r, width})) {}
+        theta2_(BasicTensor<T>::zeros({config.r, width})) {
+    if (config.learn_scale) scale_ = BasicParameter<T>(BasicTensor<T>::zeros({1}));
+  }
 
   BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output, const BasicVar<T>&) const {
     auto& tape = output.tape();
@@ -56,7 +61,8 @@ class BasicApt {
     const auto keys = add(p, matmul(matmul(p, tape.parameter(theta1_)), tape.parameter(theta2_)));
     const T by = static_cast<T>(1 / std::sqrt(static_cast<double>(p.cols())));
     const auto weights = softmax(scale(matmul(input, keys, Transpose::no, Transpose::yes), by));
-    return add(output, scale(matmul(weights, p), scaling_));
+    const auto delta = matmul(weights, p);
+    return add(output, scale_ ? mul(delta, tape.parameter(scale_)) : scale(delta, scaling_));
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(3);
@@ -66,6 +72,7 @@ class BasicApt {
     list[1].parameter = theta1_;
     list[2].name = "apt_theta2";
     list[2].parameter = theta2_;
+    if (scale_) list.push_back(detail::named("apt_scale", scale_));
     return list;
   }
 
@@ -75,7 +82,7 @@ class BasicApt {
                            : detail::normal_tensor<T>(context.generator, shape, 0.02);
   }
   T scaling_;
-  BasicParameter<T> prompt_, theta1_, theta2_;
+  BasicParameter<T> prompt_, theta1_, theta2_, scale_;
 };
 
 template <std::floating_point T>

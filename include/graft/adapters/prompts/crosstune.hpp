@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -122,5 +125,28 @@ class BasicCrosstune {
 };
 
 using Crosstune = BasicCrosstune<float>;
+
+/// The switch of CrossTune's data enhancement: numbers of the synthetic examples that are kept,
+/// those whose label a predictor trained on the real ones finds likeliest, with a probability of at
+/// least τ. probabilities: [examples, classes], labels: what the examples were made for.
+/// @throws ShapeError for another number of labels, ValueError for one that is no class
+template <std::floating_point T>
+std::vector<Index> kept_examples(const BasicTensor<T>& probabilities,
+                                 std::span<const std::int64_t> labels, double tau = 0.5) {
+  const Index classes = probabilities.cols();
+  if (std::ssize(labels) != probabilities.rows())
+    throw ShapeError(concat("kept_examples: ", labels.size(), " labels for probabilities ",
+                            probabilities.shape().text()));
+  std::vector<Index> kept;
+  for (Index i = 0; i < probabilities.rows(); ++i) {
+    const auto label = labels[static_cast<std::size_t>(i)];
+    if (label < 0 || label >= classes)
+      throw ValueError(concat("kept_examples: label ", label, " of ", classes, " classes"));
+    const T* p = probabilities.data() + i * classes;
+    if (p[label] >= *std::max_element(p, p + classes) && static_cast<double>(p[label]) >= tau)
+      kept.push_back(i);
+  }
+  return kept;
+}
 
 }  // namespace graft::inline v0_1

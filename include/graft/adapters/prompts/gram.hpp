@@ -38,7 +38,8 @@ struct GramConfig {
 /// 5). First order: g is a constant in both of its places. Second order: the product of the Hessian
 /// of L_support with a vector is a central difference of its gradients, exact to ten digits in
 /// double precision and to three in float. The result is an initial prompt. Source: Li et al. 2023,
-/// arXiv:2303.06571, section 3. Tensors: prompt_embeddings, gram.gate.
+/// arXiv:2303.06571, section 3. Deviation: φ has no low-rank form. Tensors: prompt_embeddings,
+/// gram.gate.
 template <std::floating_point T>
 class BasicGram {
  public:

@@ -178,8 +178,9 @@ class IaptStack final : public PromptStack<T> {
 /// block. Not the identity at the start; does not merge. The instruction is what the batch's
 /// `instruction_mask` says, without one the tokens before the first label, or all. Prompts take
 /// positions 0 … p − 1 and predict nothing. The coefficients are the optimiser's group
-/// "activation", trained with the rest. Source: Zhu et al. 2024, arXiv:2405.18203, section 3.
-/// Tensors: model.layers.N.iapt.{down, query, up, numerator, denominator}.
+/// "activation", trained with the rest (the paper: in turn, on another half of the data). Source:
+/// Zhu et al. 2024, arXiv:2405.18203, section 3. Tensors: model.layers.N.iapt.{down, query, up,
+/// numerator, denominator}.
 template <std::floating_point T>
 struct IaptMethod {
   using Scalar = T;

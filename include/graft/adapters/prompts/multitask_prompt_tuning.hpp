@@ -166,8 +166,10 @@ class BasicMultitaskPrompt final : public PromptPart<T> {
 ///
 /// Trained: tokens · dim + tasks · rank · (tokens + dim); for an encoder and a decoder 2 · tokens
 /// rows, the second half in front of the decoder's input. The batch says the task of each row
-/// (`task_ids`; not needed with one task). Not the identity at the start; does not merge. Source:
-/// Wang et al. 2023, arXiv:2303.02861. Tensors: prompt_embeddings, prefix_task_cols,
+/// (`task_ids`; not needed with one task). Not the identity at the start; does not merge. The
+/// distillation of a source stage is the trainer's: λ (`kl_divergence` of the teacher's logits and
+/// these, and `mse` of the hidden states) beside the loss, λ = 0.9. Source: Wang et al. 2023,
+/// arXiv:2303.02861. Tensors: prompt_embeddings, prefix_task_cols,
 /// prefix_task_rows.
 template <std::floating_point T>
 struct MultitaskPromptTuningMethod {

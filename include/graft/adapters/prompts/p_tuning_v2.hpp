@@ -39,10 +39,10 @@ using PrefixTuningMlpConfig = PrefixTableConfig<true>;
 ///
 /// Trained: tokens · 2 · layers · width; with the projection tokens · hidden + (hidden + 1) h + (h
 /// + 1) · 2 · layers · width. Not the identity at the start; does not merge. As PEFT's prefix
-/// tuning, but that the rows of E are as wide as the model and that files of PREFIX_TUNING_MLP hold
-/// the projection, so that training can go on. Sources: Liu et al. 2022, arXiv:2110.07602; Li and
-/// Liang 2021, arXiv:2101.00190. Tensors: prompt_embeddings, or prompt_encoder.{embedding.weight,
-/// transform.0, transform.2}.
+/// tuning, P and E from N(0, 1), but that the rows of E are as wide as the model and that files of
+/// PREFIX_TUNING_MLP hold the projection, so that training can go on. Sources: Liu et al. 2022,
+/// arXiv:2110.07602; Li and Liang 2021, arXiv:2101.00190. Tensors: prompt_embeddings, or
+/// prompt_encoder.{embedding.weight, transform.0, transform.2}.
 template <std::floating_point T, bool Mlp>
 struct PrefixTableMethod {
   using Scalar = T;

@@ -91,7 +91,8 @@ void name_tokenizer(PromptTuningConfig& config, Set& set) {
 /// Trained: tokens · dim (twice that for an encoder and a decoder: PEFT makes 2 · tokens rows then,
 /// and uses the first half, in front of the encoder). Not the identity at the start; does not
 /// merge. Virtual tokens take positions, are seen by all others, and have no labels. Source: Lester
-/// et al. 2021, arXiv:2104.08691. Tensor: prompt_embeddings.
+/// et al. 2021, arXiv:2104.08691. Deviation: the starts are those of PEFT; the paper draws
+/// uniformly in ±0.5, or words from the 5,000 most frequent. Tensor: prompt_embeddings.
 template <std::floating_point T>
 struct PromptTuningMethod {
   using Scalar = T;

@@ -16,7 +16,7 @@ struct VptConfig {
   bool deep = false;  ///< new tokens before every block
   Index project = 0;  ///< width of the trained tokens, which one layer brings to that of the model;
                       ///< 0: that of the model
-  double dropout = 0;  ///< of the tokens, while training
+  double dropout = 0;  ///< of the tokens, while training; the original: 0.1
 
   static constexpr const char* kPeftType = "VPT";
 

@@ -36,8 +36,8 @@ struct ReftConfig {
   ConfigValue positions = ConfigValue::Map{{"first", 5}, {"last", 5}};
   bool tied = true;                            ///< one edit for first and last tokens, or one each
   std::optional<std::string> activation = {};  ///< of what is computed from the state; none
-  double dropout = 0;                          ///< of the whole edited state, while training
-  bool orthonormal = false;                    ///< DiReFT: W2 has orthonormal rows
+  double dropout = 0;        ///< of the whole edited state, while training; the paper: 0.05
+  bool orthonormal = false;  ///< DiReFT: W2 has orthonormal rows
   std::string parametrisation = "retraction";  ///< of orthonormal rows: retraction, householder
   TargetModules target_modules = {};
   Selection select = {};
