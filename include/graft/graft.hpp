@@ -67,6 +67,7 @@
 #include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/frozen_factors.hpp"
 #include "graft/adapters/low_rank/glora.hpp"
+#include "graft/adapters/low_rank/glora_paths.hpp"
 #include "graft/adapters/low_rank/glora_supernet.hpp"
 #include "graft/adapters/low_rank/gradnormlorp.hpp"
 #include "graft/adapters/low_rank/gralora.hpp"

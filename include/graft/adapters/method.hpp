@@ -49,6 +49,8 @@ struct StepInfo {
   /// Mean loss of the step's batches with the adapters as they are now, without gradients; null
   /// where whoever runs the steps does not give it.
   std::function<double()> loss = {};
+  /// Before any schedule; 0 where whoever runs the steps does not give it.
+  double full_learning_rate = 0;
 };
 
 /// A part with the path of its site.

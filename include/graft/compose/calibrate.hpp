@@ -114,10 +114,12 @@ Calibration<T> covariances(BasicAdapterModel<T>& model, const ConfigValue::Map& 
                            const CalibrationData<T>& data) {
   ProbedSites<T> sites(model, map);
   std::map<std::string, CovarianceMean<T>> means;
-  for (auto& p : sites.list())
-    p.probe->see = [mean = &means[p.site->path()]](const BasicTensor<T>& x, const ForwardContext*) {
-      mean->add(x);
-    };
+  for (auto& p : sites.list()) {
+    const auto options = nested_config<CordaConfig>("corda_config", p.config.corda_config);
+    auto* mean =
+        &means.try_emplace(p.site->path(), options.normalisation == "largest").first->second;
+    p.probe->see = [mean](const BasicTensor<T>& x, const ForwardContext*) { mean->add(x); };
+  }
   for (Index i = 0; i < data.batches; ++i) run_without_gradients(data, i);
   Calibration<T> all;
   for (const auto& [path, mean] : means)

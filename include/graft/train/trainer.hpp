@@ -207,6 +207,7 @@ class BasicTrainer {
     const auto begin = Clock::now();
     const double rate = base_rate_ * learning_rate_ratio(config_.schedule, step_, config_.steps);
     StepInfo info{step_ + 1, config_.steps, rate};
+    info.full_learning_rate = base_rate_;
     const auto procedures = [&](auto&& call) {
       for (const auto& name : adapters_->active())
         if (auto* procedure = adapters_->at(name).procedure()) call(*procedure);

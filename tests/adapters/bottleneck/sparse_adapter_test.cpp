@@ -98,6 +98,11 @@ TEST_CASE("SparseAdapter grows to its sparsity and refuses what it does not know
   const graft::SparseAdapterConfig config{.sparsity = 0.5, .rounds = 3};
   CHECK(config.sparsity_after(2) == Approx(0.5));
   CHECK(config.sparsity_after(0) == Approx(1 - std::cbrt(0.5)));
+  const graft::SparseAdapterConfig even{.sparsity = 0.5, .rounds = 3, .schedule = "linear"};
+  CHECK(even.sparsity_after(2) == Approx(0.5));
+  CHECK(even.sparsity_after(0) == Approx(0.5 / 3));
+  CHECK_THROWS_WITH(graft::SparseAdapterConfig{.schedule = "cosine"}.validate(),
+                    Catch::Contains("exponential or linear"));
   CHECK_THROWS_WITH(graft::SparseAdapterConfig{.sparsity = 1}.validate(),
                     Catch::Contains("sparsity 1"));
   CHECK_THROWS_WITH(graft::SparseAdapterConfig{.score = "luck"}.validate(),

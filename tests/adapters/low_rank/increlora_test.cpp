@@ -135,6 +135,48 @@ TEST_CASE("a run of IncreLoRA grows, trains what grew and can go on from its sta
   CHECK(method.components().back().e.value()[0] == 0);
 }
 
+TEST_CASE("what grew in IncreLoRA can have a schedule of its own from its growth on") {
+  graft::IncreLoRAConfig config;
+  config.multi_lr = true;
+  config.multi_lr_warmup = 1;
+  config.warmup = 100;
+  const auto layer = checks::random_layer<double>(5, 6, 1);
+  graft::TorchGenerator generator(3);
+  graft::SharedParameters<double> shared;
+  graft::InitContext<double> context{generator, shared};
+  const std::vector<graft::PlacedPart<double>> parts{
+      {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto& method = *graft::method_of<Method>(parts[0].part.get());
+  auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
+  // Moves of the first reserve, which grows in step 1, under a constant gradient of one.
+  const auto move = [&](Index t) {
+    const graft::StepInfo info{
+        .step = t, .total_steps = 6, .learning_rate = 0.5, .full_learning_rate = 0.1};
+    procedure->before_step(info);
+    if (t == 1) {
+      procedure->after_backward(info);
+      return 0.0;
+    }
+    const auto& a = method.components()[1].a;
+    graft::BasicTape<double> tape;
+    tape.backward(sum(tape.parameter(a)));
+    const double before = a.value()[0];
+    procedure->after_backward(info);
+    return before - a.value()[0];
+  };
+  move(1);
+  CHECK(move(2) == Approx(0.1 / 2));  // the warm-up
+  CHECK(move(3) == Approx(0.1));
+  const auto state = procedure->state();
+  procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
+  procedure->set_state(state);
+  CHECK(procedure->state() == state);
+  CHECK(move(4) == Approx(0.1 * 3 / 4));
+  CHECK(move(6) == Approx(0.1 / 4));
+  config.multi_lr_warmup = -1;
+  CHECK_THROWS_WITH(config.validate(), Catch::Contains("multi_lr_warmup -1"));
+}
+
 TEST_CASE("components that a file has in the same size stay the parameters that they were") {
   const auto layer = checks::random_layer<double>(5, 6, 1);
   auto method = checks::make<IncreLoRA>({.init_rank = 2}, checks::site_of(layer));

@@ -25,7 +25,7 @@ TEST_CASE("LoRA leaves the layer as it is at the start for every init that promi
 }
 
 TEST_CASE("PiSSA and OLoRA move a part of the weight into the factors and change nothing in sum") {
-  for (const char* name : {"pissa", "olora"}) {
+  for (const char* name : {"pissa", "pissa_niter_2", "olora"}) {
     for (const auto& [out, in] : {std::pair<Index, Index>{10, 12}, {12, 10}}) {
       auto layer = checks::random_layer<double>(out, in, 1);
       const auto before = layer;
@@ -42,6 +42,26 @@ TEST_CASE("PiSSA and OLoRA move a part of the weight into the factors and change
       CHECK(checks::relative_error(layer.dense_weight(), before.dense_weight()) > 0.01);
     }
   }
+}
+
+TEST_CASE("PiSSA by power iterations comes near the exact one, and nearer with more of them") {
+  const auto factors = [](const char* name) {
+    auto layer = checks::random_layer<double>(30, 40, 1);
+    auto site = checks::site_of(layer);
+    site.replace_weight = [](const graft::BasicTensor<double>&) {};
+    LoRAConfig config{.rank = 4, .alpha = 4};
+    config.init_lora_weights = name;
+    const auto lora = checks::make<BasicLoRA<double>>(config, site);
+    return graft::detail::product(lora.b().value(), lora.a().value());
+  };
+  const auto exact = factors("pissa");
+  const double few = checks::relative_error(factors("pissa_niter_1"), exact),
+               many = checks::relative_error(factors("pissa_niter_60"), exact);
+  CHECK(few > 1e-3);
+  CHECK(many < 1e-3);
+  CHECK(many < few / 10);
+  for (const char* name : {"pissa_niter_", "pissa_niter_-1", "pissa_niter_4x"})
+    CHECK_THROWS_WITH(factors(name), Catch::Contains(name) && Catch::Contains("pissa_niter_N"));
 }
 
 TEST_CASE("an init that rewrites the weight is refused where that cannot be") {

@@ -6,6 +6,33 @@
 
 using graft::Index;
 
+TEST_CASE("QA-LoRA merges into the zero points of its base and leaves the integers") {
+  // ŵ = σ (q − z) in groups of 4.
+  const auto q = checks::random_tensor<double>({5, 12}, 1, 4),
+             zeros = checks::random_tensor<double>({5, 3}, 3);
+  auto scales = checks::random_tensor<double>({5, 3}, 2);
+  for (double& v : scales) v = std::abs(v) + 0.1;
+  const auto weight = [&](const graft::BasicTensor<double>& z) {
+    auto w = q.clone();
+    for (Index o = 0; o < 5; ++o)
+      for (Index i = 0; i < 12; ++i)
+        w(o, i) = scales(o, i / 4) * (std::round(q(o, i)) - z(o, i / 4));
+    return w;
+  };
+  const graft::BasicDenseLinear<double> layer(weight(zeros));
+  for (const std::string pooling : {"mean", "sum", "peft"}) {
+    graft::QALoRAConfig config{.rank = 2, .alpha = 3, .qalora_group_size = 4, .pooling = pooling};
+    const auto method = checks::make<graft::BasicQALoRA<double>>(config, checks::site_of(layer));
+    checks::randomize(method);
+    CHECK(checks::relative_error(weight(method.merged_zeros(scales, zeros)),
+                                 merge_linear(layer, method).dense_weight()) < 1e-12);
+    CHECK_THROWS_WITH(method.merged_zeros(zeros, q), Catch::Contains("[5, 3]"));
+    auto flat = scales.clone();
+    flat(1, 1) = 0;
+    CHECK_THROWS_WITH(method.merged_zeros(flat, zeros), Catch::Contains("scale 4"));
+  }
+}
+
 TEST_CASE("QA-LoRA reads a number for each group of inputs, in three units") {
   const auto layer = checks::random_layer<double>(5, 12, 1);
   for (const std::string pooling : {"mean", "sum", "peft"}) {

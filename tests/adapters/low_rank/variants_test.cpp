@@ -2,7 +2,6 @@
 
 #include "adapters/method_checks.hpp"
 #include "graft/adapters/low_rank/capaboost.hpp"
-#include "graft/adapters/low_rank/dylora.hpp"
 #include "graft/adapters/low_rank/flora.hpp"
 #include "graft/adapters/low_rank/glora_supernet.hpp"
 #include "graft/adapters/low_rank/mos.hpp"
@@ -96,28 +95,4 @@ TEST_CASE(
   const auto input = checks::random_tensor<double>({3, 6}, 4);
   CHECK(checks::relative_error(checks::base_output(merge_linear(layer, method), input),
                                checks::output(method, layer, input)) < 1e-12);
-}
-
-TEST_CASE("DyLoRA at a rank is LoRA of its first rows, and moves only what learns") {
-  graft::DyLoRAConfig config;
-  config.mode = "frozen";
-  const auto layer = checks::random_layer<double>(5, 9, 1);
-  const auto method = checks::make<graft::BasicDyLoRA<double>>(config, checks::site_of(layer));
-  checks::randomize(method);
-  method.set_rank(3);
-  graft::BasicTape<double> tape;
-  tape.backward(sum(method.apply(layer, tape.constant(checks::random_tensor<double>({4, 9}, 2)))));
-  const auto before = method.a().value().clone();
-  graft::RowAdamW<double> adam;
-  adam.step(method.a().value(), method.a().grad(), true, config.first_learning(3), 3, 0.1, 0.1);
-  for (graft::Index k = 0; k < 8; ++k) {
-    const bool same = method.a().value()(k, 0) == before(k, 0);
-    CHECK(same == (k != 2));
-  }
-  CHECK(checks::merge_error<graft::DyLoRA>({}) < 1e-5);
-  for (graft::Index step = 1; step < 50; ++step) {
-    CHECK(config.draw(step) >= 1);
-    CHECK(config.draw(step) <= 8);
-  }
-  CHECK_THROWS_AS(method.set_rank(9), graft::ValueError);
 }

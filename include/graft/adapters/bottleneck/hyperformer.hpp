@@ -60,6 +60,7 @@ class BasicHyperFormer {
                    const HiddenSiteInfo<T>& site, InitContext<T>& context)
       : r_(config.adapter_dim),
         d_(site.width),
+        tasks_(config.num_tasks),
         task_(config.task),
         layer_(site.layer),
         position_(site.role == HiddenRole::feed_forward ? 0 : 1),
@@ -92,7 +93,7 @@ class BasicHyperFormer {
   }
   BasicVar<T> apply(const BasicVar<T>&, const BasicVar<T>& output, const BasicVar<T>&) const {
     auto& tape = output.tape();
-    const auto in = embedding(tape);
+    const auto in = embedding(tape, task_);
     const auto generate = [&](const char* name, const Shape& shape) {
       return reshape(net_.affine(set_ + name, in), shape);
     };
@@ -108,19 +109,37 @@ class BasicHyperFormer {
   }
   std::vector<AdapterTensor<T>> tensors() const { return net_.tensors(); }
 
+  /// The plain adapter of a task at this site: D [r, d], b_D, U [d, r], b_U and γ, β of its norm.
+  /// @throws ValueError for a task that does not exist
+  std::vector<BasicTensor<T>> exported(Index task) const {
+    if (task < 0 || task >= tasks_)
+      throw ValueError(concat("HyperFormer: task ", task, " of ", tasks_));
+    BasicTape<T> tape({.gradients = false, .training = false});
+    const auto in = embedding(tape, task);
+    std::vector<BasicTensor<T>> list;
+    for (const auto& [name, shape] : {std::pair<const char*, Shape>{"down_weight", {r_, d_}},
+                                      {"down_bias", {r_}},
+                                      {"up_weight", {d_, r_}},
+                                      {"up_bias", {d_}},
+                                      {"norm_weight", {d_}},
+                                      {"norm_bias", {d_}}})
+      list.push_back(reshape(net_.affine(set_ + name, in), shape).value().clone());
+    return list;
+  }
+
  private:
-  BasicVar<T> embedding(BasicTape<T>& tape) const {
+  BasicVar<T> embedding(BasicTape<T>& tape, Index task) const {
     const auto row = [&](const char* name, Index i) {
       return slice(net_.var(tape, name), 0, i, 1);
     };
-    std::vector<BasicVar<T>> parts = {row("task_embeddings", task_),
+    std::vector<BasicVar<T>> parts = {row("task_embeddings", task),
                                       row("layer_embeddings", layer_)};
     if (with_position_) parts.push_back(row("position_embeddings", position_));
     const auto h = relu(net_.affine("projector.0", concat_along(1, parts)));
     return net_.norm("projector_norm", net_.affine("projector.2", h), 1e-6);
   }
 
-  Index r_, d_, task_, layer_, position_;
+  Index r_, d_, tasks_, task_, layer_, position_;
   bool with_position_;
   std::string activation_, set_;
   detail::SharedNetwork<T> net_;
@@ -134,9 +153,10 @@ class BasicHyperFormer {
 /// z, l, p: embeddings [t] of task, layer and position; HyperFormer has no p and one set of
 /// generators a position. Trained: (1 + k) (2 d r + r + 3 d) a set for I: [k], the projector and
 /// the embeddings, whatever the number of layers. Near the identity at the start (generators N(0,
-/// 0.01)). Not mergeable. Source: Karimi Mahabadi et al. 2021 (arXiv:2106.04489), section 2.
-/// Tensors: shared.hyper.{task, layer, position}_embeddings, projector.{0, 2}, projector_norm,
-/// {ffn., attention.}{down, up, norm}_{weight, bias}.{weight, bias}.
+/// 0.01)). Not mergeable; `exported` gives the plain adapter of a task. Source: Karimi Mahabadi et
+/// al. 2021 (arXiv:2106.04489), section 2. Tensors: shared.hyper.{task, layer,
+/// position}_embeddings, projector.{0, 2}, projector_norm, {ffn., attention.}{down, up,
+/// norm}_{weight, bias}.{weight, bias}.
 template <std::floating_point T, class ConfigType>
 struct HyperFormerMethod {
   using Scalar = T;

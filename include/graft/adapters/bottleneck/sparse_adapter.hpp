@@ -18,9 +18,10 @@ namespace graft::inline v0_1 {
 struct SparseAdapterConfig {
   Index adapter_dim = 64;
   std::string non_linearity = "swish";
-  double sparsity = 0.4;       ///< share of the elements of all D and U that goes
-  std::string score = "snip";  ///< random, magnitude, snip, grasp, synflow
-  Index rounds = 1;            ///< the share grows to `sparsity` in so many steps, exponentially
+  double sparsity = 0.4;                 ///< share of the elements of all D and U that goes
+  std::string score = "snip";            ///< random, magnitude, snip, grasp, synflow
+  Index rounds = 1;                      ///< the share grows to `sparsity` in so many steps
+  std::string schedule = "exponential";  ///< of the share that stays, or linear
   std::vector<std::string> placement = {"attention", "feed_forward"};
   TargetModules target_modules = {};  ///< linear layers instead, each with an adapter behind it
   Selection select = {};
@@ -34,12 +35,13 @@ struct SparseAdapterConfig {
     v("sparsity", sparsity);
     v("score", score);
     v("rounds", rounds);
+    optional_field(v, "schedule", schedule, std::string("exponential"));
     v("placement", placement);
     v("target_modules", target_modules);
     select.fields(v);
   }
   /// @throws ValueError for a width or number of rounds below one, a sparsity outside of [0, 1), an
-  /// unknown activation, score or place.
+  /// unknown activation, score, schedule or place.
   void validate() const {
     if (adapter_dim < 1 || rounds < 1)
       throw ValueError(concat("SparseAdapter: adapter_dim ", adapter_dim, ", rounds ", rounds,
@@ -50,12 +52,17 @@ struct SparseAdapterConfig {
     if (std::find(std::begin(kScores), std::end(kScores), score) == std::end(kScores))
       throw ValueError(concat("SparseAdapter: score '", score,
                               "', expected random, magnitude, snip, grasp or synflow"));
+    if (schedule != "exponential" && schedule != "linear")
+      throw ValueError(
+          concat("SparseAdapter: schedule '", schedule, "', expected exponential or linear"));
     detail::require_activation("SparseAdapter", non_linearity);
     detail::require_placement("SparseAdapter", placement);
   }
-  /// The share that is gone after round e of 0 … rounds − 1: 1 − (1 − sparsity)^((e + 1) / rounds).
+  /// The share that is gone after round e of 0 … rounds − 1: 1 − (1 − sparsity)^((e + 1) / rounds),
+  /// or with the linear schedule sparsity (e + 1) / rounds.
   double sparsity_after(Index round) const {
-    return 1 - std::pow(1 - sparsity, static_cast<double>(round + 1) / static_cast<double>(rounds));
+    const double part = static_cast<double>(round + 1) / static_cast<double>(rounds);
+    return schedule == "linear" ? sparsity * part : 1 - std::pow(1 - sparsity, part);
   }
 };
 

@@ -15,7 +15,7 @@ struct LoHaConfig {
   double rank_dropout = 0;            ///< of rows of ΔW
   double module_dropout = 0;          ///< of the whole ΔW
   bool use_effective_conv2d = false;  ///< convolutions with a core tensor over the kernel
-  bool init_weights = true;           ///< w2_b = 0; false: all random
+  ConfigValue init_weights = true;    ///< true: w2_b = 0; "lycoris": w2_a = 0; false: all random
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -32,11 +32,13 @@ struct LoHaConfig {
     v("target_modules", target_modules);
     select.fields(v);
   }
-  /// @throws ValueError for a rank below one or a dropout outside of [0, 1).
+  /// @throws ValueError for a rank below one, a dropout outside of [0, 1) or an unknown init.
   void validate() const {
     if (rank < 1) throw ValueError(concat("LoHa: rank ", rank, ", expected at least 1"));
     if (!(rank_dropout >= 0 && rank_dropout < 1) || !(module_dropout >= 0 && module_dropout <= 1))
       throw ValueError("LoHa: rank_dropout expected in [0, 1), module_dropout in [0, 1]");
+    if (init_weights.get_if<bool>() == nullptr && init_weights != ConfigValue("lycoris"))
+      throw ValueError("LoHa: init_weights expected true, false or \"lycoris\"");
   }
 };
 
@@ -45,7 +47,8 @@ struct LoHaConfig {
 /// w1_a, w2_a: [out, rank], w1_b, w2_b: [rank, in]; trained: 2 rank (in + out). A convolution with
 /// use_effective_conv2d has w_a: [rank, out], w_b: [rank, channels] and cores t: [rank, rank,
 /// kernel] instead, each product being Σ_pq t[p,q,·] w_b[q,i] w_a[p,o]. In a grouped convolution
-/// `in` is that of one group. The identity at the start; merges. The Hadamard product of two
+/// `in` is that of one group. The identity at the start but for init_weights false; merges. The
+/// init "lycoris" is that of LyCORIS, w2_a = 0 and all others normal. The Hadamard product of two
 /// matrices of rank r has rank r² and factors of that size, the products of all pairs of rows: x
 /// goes through them where that takes fewer operations than ΔW written out. Source: Hyeon-Woo et
 /// al. 2022 (arXiv:2108.06098), proposition 1; Yeh et al. 2024 (arXiv:2309.14859). Tensors:
@@ -74,8 +77,12 @@ class BasicLoHa {
     const auto draw = [&](const Shape& shape, Index fan_in) {
       return detail::drawn_factor<T>(context, shape, fan_in);
     };
+    if (config.init_weights == ConfigValue("lycoris")) {
+      draw_as_lycoris(context, out, in, kernel);
+      return;
+    }
     for (auto* half : {&first_, &second_}) {
-      const bool zero = half == &second_ && config.init_weights;
+      const bool zero = half == &second_ && config.init_weights == ConfigValue(true);
       const Shape b = {r, cores_ ? in / kernel : in};
       half->a = cores_ ? draw({r, out}, out) : draw({out, r}, r);
       half->b = zero ? BasicParameter<T>(BasicTensor<T>::zeros(b)) : draw(b, b[1]);
@@ -123,6 +130,20 @@ class BasicLoHa {
   struct Half {
     BasicParameter<T> a, b, t;
   };
+  /// w1_b, w2_b ~ N(0, 1), w1_a and the cores N(0, 0.1²), w2_a = 0.
+  void draw_as_lycoris(InitContext<T>& context, Index out, Index in, Index kernel) {
+    const Index r = config_.rank;
+    const auto draw = [&](const Shape& shape, double deviation) {
+      return BasicParameter<T>(deviation == 0 || context.loading
+                                   ? BasicTensor<T>::zeros(shape)
+                                   : detail::normal_tensor<T>(context.generator, shape, deviation));
+    };
+    for (auto* half : {&first_, &second_}) {
+      half->a = draw(cores_ ? Shape{r, out} : Shape{out, r}, half == &second_ ? 0.0 : 0.1);
+      half->b = draw({r, cores_ ? in / kernel : in}, 1);
+      if (cores_) half->t = draw({r, r, kernel}, 0.1);
+    }
+  }
   /// Operations of a step over n rows: with (B₁ A₁) ⊙ (B₂ A₂) as a product of rank r², 6 n r² (in +
   /// out); with ΔW written out 6 n in · out, and 12 r in · out to write it and go back.
   bool on_activations(Index n, Index in, Index out) const {

@@ -12,11 +12,13 @@ namespace graft::inline v0_1 {
 /// fields, `phm_rank` and other defaults.
 struct PHMConfig {
   Index phm_dim = 4;
-  std::string phm_rule = "full";  ///< "full" or "factorised": A_i = left_i right_i
-  bool shared_phm_rule = false;   ///< one A for all sites
-  std::string mode = "delta";     ///< "delta" adds to the layer, "replace" takes its place
-  double scaling = 1;             ///< of a delta
-  Index phm_rank = 0;             ///< rank of the content B_i; 0: full
+  std::string phm_rule = "full";      ///< "full" or "factorised": A_i = left_i right_i
+  bool shared_phm_rule = false;       ///< one A for all sites
+  std::string mode = "delta";         ///< "delta" adds to the layer, "replace" takes its place
+  double scaling = 1;                 ///< of a delta
+  Index phm_rank = 0;                 ///< rank of the content B_i; 0: full
+  bool learn_phm = true;              ///< false: the algebra A stays as it was drawn
+  std::string phm_c_init = "normal";  ///< of A, or uniform in ± the deviation of the normal one
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -29,16 +31,21 @@ struct PHMConfig {
     v("shared_phm_rule", shared_phm_rule);
     v("mode", mode);
     v("scaling", scaling);
+    optional_field(v, "learn_phm", learn_phm, true);
+    optional_field(v, "phm_c_init", phm_c_init, std::string("normal"));
     v("target_modules", target_modules);
     select.fields(v);
   }
-  /// @throws ValueError for sizes that cannot be, an unknown rule or mode.
+  /// @throws ValueError for sizes that cannot be, an unknown rule, init or mode.
   void validate() const {
     if (phm_dim < 1) throw ValueError(concat("PHM: phm_dim ", phm_dim, ", expected at least 1"));
     if (phm_rank < 0) throw ValueError(concat("PHM: phm_rank ", phm_rank, ", expected at least 1"));
     if (phm_rule != "full" && phm_rule != "factorised")
       throw ValueError(
           concat("PHM: phm_rule '", phm_rule, "', expected \"full\" or \"factorised\""));
+    if (phm_c_init != "normal" && phm_c_init != "uniform")
+      throw ValueError(
+          concat("PHM: phm_c_init '", phm_c_init, "', expected \"normal\" or \"uniform\""));
     if (mode != "delta" && mode != "replace")
       throw ValueError(concat("PHM: mode '", mode, "', expected \"delta\" or \"replace\""));
   }
@@ -69,11 +76,19 @@ namespace detail {
 template <std::floating_point T>
 class PHMRule {
  public:
-  PHMRule(Index n, bool factorised, bool shared, double std, InitContext<T>& context)
+  PHMRule(Index n, bool factorised, bool shared, double std, InitContext<T>& context,
+          bool learns = true, bool uniform = false)
       : shared_(shared) {
     const auto make = [&](const char* name, const Shape& shape, double s) {
-      const auto draw = [&] { return normal_values<T>(context, shape, s); };
-      return shared ? context.shared.get(name, draw) : BasicParameter<T>(draw());
+      const auto draw = [&] {
+        if (!uniform) return normal_values<T>(context, shape, s);
+        auto t = BasicTensor<T>::zeros(shape);
+        if (!context.loading) context.generator.uniform(t.data(), t.size(), -s, s);
+        return t;
+      };
+      auto p = shared ? context.shared.get(name, draw) : BasicParameter<T>(draw());
+      p.set_trainable(learns);
+      return p;
     };
     if (factorised) {
       left_ = make("phm_A_left", {n, n, 1}, 0.01);
@@ -105,12 +120,12 @@ class PHMRule {
 /// bias, the frozen layer unused. LPHM: B_i = S_i T_i.
 ///
 /// A: [n, n, n] (or left [n, n, 1] and right [n, 1, n]), B: [n, in/n, out/n], S: [n, in/n, k], T:
-/// [n, k, out/n]; trained: in out / n (k (in + out) with LPHM) + n³, and out for the bias. Not the
-/// identity at the start (A ~ N(0, 0.01²), LPHM N(0, 1e-4²), B Glorot-uniform with gain √2).
-/// Merges: W + s Hᵀ, or Hᵀ and the bias. H is never formed. Source: Zhang et al. 2021
-/// (arXiv:2102.08597), equation 2; Karimi Mahabadi et al. 2021 (arXiv:2106.04647), section 3.2.
-/// Tensors: phm_A, phm_A_left, phm_A_right (below "shared." if shared), phm_B or lphm_S, lphm_T,
-/// phm_bias.
+/// [n, k, out/n]; trained: in out / n (k (in + out) with LPHM) + n³ (none of it without
+/// `learn_phm`), and out for the bias. Not the identity at the start (A ~ N(0, 0.01²), LPHM N(0,
+/// 1e-4²), B Glorot-uniform with gain √2). Merges: W + s Hᵀ, or Hᵀ and the bias. H is never formed.
+/// Source: Zhang et al. 2021 (arXiv:2102.08597), equation 2; Karimi Mahabadi et al. 2021
+/// (arXiv:2106.04647), section 3.2. Tensors: phm_A, phm_A_left, phm_A_right (below "shared." if
+/// shared), phm_B or lphm_S, lphm_T, phm_bias.
 template <std::floating_point T, class ConfigType>
 class BasicPHM {
  public:
@@ -133,7 +148,8 @@ class BasicPHM {
   BasicPHM(const Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
       : scaling_(static_cast<T>(config.scaling)),
         rule_((config.validate(), config.phm_dim), config.phm_rule == "factorised",
-              config.shared_phm_rule, kLowRank ? 1e-4 : 1e-2, context) {
+              config.shared_phm_rule, kLowRank ? 1e-4 : 1e-2, context, config.learn_phm,
+              config.phm_c_init == "uniform") {
     const Index n = config.phm_dim, in = site.in_features, out = site.out_features;
     detail::require_division(Config::kPeftType, "phm_dim", n, in, site.path);
     detail::require_division(Config::kPeftType, "phm_dim", n, out, site.path);

@@ -14,40 +14,54 @@ namespace graft::inline v0_1 {
 /// read and kept, but not used.
 struct CordaConfig {
   std::string method = "ipm";  ///< ipm: the strongest directions are trained; kpm: the weakest
+  /// Of the inputs of a batch: by their largest element, as in PEFT, or none; not a field of
+  /// PEFT's.
+  std::string normalisation = "largest";
 
   template <class Visitor>
   void fields(Visitor& v) {
     v("corda_method", method);
+    optional_field(v, "normalisation", normalisation, std::string("largest"));
   }
   void validate() const {
     if (method != "ipm" && method != "kpm")
       throw ValueError(concat("CorDA: corda_method '", method, "', expected ipm or kpm"));
+    if (normalisation != "largest" && normalisation != "none")
+      throw ValueError(
+          concat("CorDA: normalisation '", normalisation, "', expected largest or none"));
   }
 };
 
-/// The mean over batches of XᵀX, each batch divided by its largest element first, as in PEFT.
+/// The mean over batches of XᵀX, each batch divided by its largest element first, as in PEFT, or
+/// not.
 template <std::floating_point T>
 class CovarianceMean {
  public:
-  /// x: [tokens, in]. @throws ValueError for values that are not finite
+  explicit CovarianceMean(bool normalise = true) : normalise_(normalise) {}
+  /// x: [tokens, in]. @throws ValueError where the largest element is zero or not finite
   void add(const BasicTensor<T>& x) {
     const Index in = x.cols(), n = x.rows();
     if (!sum_) sum_ = BasicTensor<T>::zeros({in, in});
-    const T top = std::abs(*std::max_element(x.begin(), x.end()));
+    const T top = normalise_ ? std::abs(*std::max_element(x.begin(), x.end())) : T{1};
     if (!std::isfinite(top) || top == 0)
       throw ValueError("CorDA: the inputs of a layer are not finite, or have no positive element");
     kernels::gemm(true, false, in, in, n, 1 / (top * top), x.data(), in, x.data(), in, T{1},
                   sum_.data(), in);
     ++batches_;
   }
+  /// @throws ValueError for a covariance that is not finite
   BasicTensor<T> value() const {
     auto mean = sum_.clone();
-    for (T& v : mean) v /= static_cast<T>(batches_);
+    for (T& v : mean) {
+      v /= static_cast<T>(batches_);
+      if (!std::isfinite(v)) throw ValueError("CorDA: the inputs of a layer are not finite");
+    }
     return mean;
   }
   bool empty() const { return batches_ == 0; }
 
  private:
+  bool normalise_;
   BasicTensor<T> sum_;
   Index batches_ = 0;
 };

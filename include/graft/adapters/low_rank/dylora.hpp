@@ -27,7 +27,10 @@ struct DyLoRAConfig {
   Index block_size = 1;
   Index eval_rank = 0;  ///< outside of training; 0: r
   double weight_decay = 0;
-  Index seed = 0;  ///< of the ranks that are drawn
+  Index seed = 0;                        ///< of the ranks that are drawn
+  std::string distribution = "uniform";  ///< of these ranks, or geometric
+  double geometric_p = 0.15;             ///< P(b + 1) / P(b) = 1 − p, block by block
+  bool per_layer = false;                ///< a rank for each layer in place of one for all
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -45,6 +48,9 @@ struct DyLoRAConfig {
     optional_field(v, "eval_rank", eval_rank, Index{0});
     optional_field(v, "weight_decay", weight_decay, 0.0);
     optional_field(v, "seed", seed, Index{0});
+    optional_field(v, "distribution", distribution, std::string("uniform"));
+    optional_field(v, "geometric_p", geometric_p, 0.15);
+    optional_field(v, "per_layer", per_layer, false);
     v("target_modules", target_modules);
     select.fields(v);
   }
@@ -59,6 +65,11 @@ struct DyLoRAConfig {
       throw ValueError(concat("DyLoRA: mode '", mode, "', expected truncate or frozen"));
     if (scale != "current" && scale != "fixed")
       throw ValueError(concat("DyLoRA: scale '", scale, "', expected current or fixed"));
+    if (distribution != "uniform" && distribution != "geometric")
+      throw ValueError(
+          concat("DyLoRA: distribution '", distribution, "', expected uniform or geometric"));
+    if (!(geometric_p > 0 && geometric_p < 1))
+      throw ValueError(concat("DyLoRA: geometric_p ", geometric_p, ", expected between 0 and 1"));
   }
   double scaling(Index in_use) const {
     return scale == "fixed" ? alpha / static_cast<double>(rank)
@@ -68,14 +79,20 @@ struct DyLoRAConfig {
   Index first_learning(Index in_use) const {
     return mode == "frozen" ? (in_use - 1) / block_size * block_size : 0;
   }
-  /// Rank of a step, uniform from r_min to r in whole blocks; one for the whole
-  /// model.
-  Index draw(Index step) const {
-    const Index first = (r_min + block_size - 1) / block_size, last = rank / block_size;
-    const auto z = splitmix64(static_cast<std::uint64_t>(seed) * 0x9e3779b97f4a7c15ULL +
-                              static_cast<std::uint64_t>(step) * kSplitMixStep);
-    return (first + static_cast<Index>(z % static_cast<std::uint64_t>(last - first + 1))) *
-           block_size;
+  /// Rank of a step from r_min to r in whole blocks, of one layer where each has its own.
+  Index draw(Index step, Index layer = 0) const {
+    const Index first = (r_min + block_size - 1) / block_size, last = rank / block_size,
+                count = last - first + 1;
+    auto z = splitmix64(static_cast<std::uint64_t>(seed) * 0x9e3779b97f4a7c15ULL +
+                        static_cast<std::uint64_t>(step) * kSplitMixStep);
+    if (layer > 0) z = splitmix64(z + static_cast<std::uint64_t>(layer) * kSplitMixStep);
+    if (distribution == "uniform")
+      return (first + static_cast<Index>(z % static_cast<std::uint64_t>(count))) * block_size;
+    // The inverse of the distribution function of a geometric distribution that is cut off.
+    const double u = static_cast<double>(z >> 11) * 0x1p-53, stays = 1 - geometric_p;
+    const double whole = 1 - std::pow(stays, static_cast<double>(count));
+    const auto j = static_cast<Index>(std::floor(std::log1p(-u * whole) / std::log(stays)));
+    return (first + std::min(j, count - 1)) * block_size;
   }
 };
 
@@ -135,7 +152,8 @@ class RowAdamW {
 /// step moves the rows and columns below b, or the last block alone (frozen).
 /// The identity at the start; merges at the rank in use. Source: Valipour et
 /// al. 2023 (arXiv:2210.07558), algorithm 1; scale alpha / b is that of its
-/// code. Tensors: lora_A.weight, lora_B.weight.
+/// code. The p of the geometric distribution is a choice of this library's.
+/// Tensors: lora_A.weight, lora_B.weight.
 template <std::floating_point T>
 class BasicDyLoRA {
  public:
@@ -183,6 +201,8 @@ class BasicDyLoRA {
       throw ValueError(concat("DyLoRA: rank ", rank, ", expected 1 to ", config_.rank));
     *in_use_ = rank;
   }
+  /// The rank in use.
+  Index rank() const { return *in_use_; }
   const BasicParameter<T>& a() const { return a_; }
   const BasicParameter<T>& b() const { return b_; }
 
@@ -200,20 +220,22 @@ class DyLoRAProcedure final : public Procedure<T> {
   DyLoRAProcedure(const DyLoRAConfig& config, std::vector<BasicDyLoRA<T>*> parts)
       : config_(config), parts_(std::move(parts)), adam_(2 * parts_.size()) {}
   void before_step(const StepInfo& info) override {
-    rank_ = config_.draw(info.step);
-    for (auto* part : parts_) part->set_rank(rank_);
+    for (std::size_t i = 0; i < parts_.size(); ++i)
+      parts_[i]->set_rank(config_.draw(info.step, config_.per_layer ? static_cast<Index>(i) : 0));
   }
   void after_backward(const StepInfo& info) override {
-    for (std::size_t i = 0; i < parts_.size(); ++i)
+    for (std::size_t i = 0; i < parts_.size(); ++i) {
+      const Index rank = parts_[i]->rank();
       for (const bool rows : {true, false}) {
         const auto& parameter = rows ? parts_[i]->a() : parts_[i]->b();
         if (!parameter.grad()) continue;
         adam_[2 * i + (rows ? 0 : 1)].step(parameter.value(), parameter.grad(), rows,
-                                           config_.first_learning(rank_), rank_, info.learning_rate,
+                                           config_.first_learning(rank), rank, info.learning_rate,
                                            config_.weight_decay);
         // Nothing is left for the optimiser of the run.
         parameter.zero_grad();
       }
+    }
     for (auto* part : parts_)
       part->set_rank(config_.eval_rank > 0 ? config_.eval_rank : config_.rank);
   }
@@ -233,7 +255,6 @@ class DyLoRAProcedure final : public Procedure<T> {
   DyLoRAConfig config_;
   std::vector<BasicDyLoRA<T>*> parts_;
   std::vector<RowAdamW<T>> adam_;
-  Index rank_ = 1;
 };
 
 template <std::floating_point T>

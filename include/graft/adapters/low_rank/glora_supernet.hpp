@@ -1,23 +1,30 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/adapters/effective_weight.hpp"
 #include "graft/adapters/initial_values.hpp"
+#include "graft/adapters/low_rank/glora_paths.hpp"
 #include "graft/adapters/method.hpp"
+#include "graft/base/splitmix.hpp"
 
 namespace graft::inline v0_1 {
 
 /// Configuration of GLoRA in its form as a supernet.
 struct GLoRASupernetConfig {
   Index rank = 4;
-  /// A, B: lora, vector, constant, none; C: lora, vector, none; D, E: vector, constant, none.
-  std::map<std::string, std::string> paths = {
+  /// Those of all layers but the ones in `layer_paths`, see glora::choices.
+  glora::Paths paths = {
       {"A", "lora"}, {"B", "lora"}, {"C", "lora"}, {"D", "vector"}, {"E", "vector"}};
+  std::map<std::string, glora::Paths> layer_paths = {};  ///< by the path of the site
+  bool supernet = false;   ///< each step trains paths of its own in every layer, drawn at random
+  std::uint64_t seed = 0;  ///< of what is drawn
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -27,20 +34,17 @@ struct GLoRASupernetConfig {
   void fields(Visitor& v) {
     v("r", rank);
     v("paths", paths);
+    optional_field(v, "layer_paths", layer_paths, {});
+    optional_field(v, "supernet", supernet, false);
+    optional_field(v, "seed", seed, 0);
     v("target_modules", target_modules);
     select.fields(v);
   }
   /// @throws ValueError for a rank below one, a missing tensor or an unknown path.
   void validate() const {
     if (rank < 1) throw ValueError(concat("GLoRA: r ", rank, ", expected at least 1"));
-    for (const char* name : {"A", "B", "C", "D", "E"}) {
-      const auto it = paths.find(name);
-      const std::string path = it == paths.end() ? "" : it->second, tensor = name;
-      const bool lora = tensor < "D", constant = tensor != "C";
-      if (path != "vector" && path != "none" && (path != "lora" || !lora) &&
-          (path != "constant" || !constant))
-        throw ValueError(concat("GLoRA: path '", path, "' of ", name, " is unknown"));
-    }
+    glora::check(paths);
+    for (const auto& [layer, own] : layer_paths) glora::check(own);
   }
 };
 
@@ -50,9 +54,11 @@ struct GLoRASupernetConfig {
 /// (constant) or nothing; C the same of [in, 1]; D, E: [out], their first element, or nothing. One
 /// storage for all paths: X_d [out, r] = 0, X_u [r, in] and C's [in, r] = 0, [r, 1] Xavier-uniform,
 /// D, E [out] = 0; trained: 2 r (in + out) + r (in + 1) + 2 out, of which a path reads its part.
-/// Without a bias b counts as zero and E + W C becomes one. The identity at the start; merges.
-/// Source: Chavan et al. 2023 (arXiv:2306.07967), eq. 6 to 10. Tensors: glora_A.Xd, glora_A.Xu, …,
-/// glora_D.X, glora_E.X.
+/// Without a bias b counts as zero and E + W C becomes one. With `supernet` each step draws the
+/// paths of every layer; glora::search finds the best ones, and `layer_paths` holds them. The
+/// identity at the start; merges. Deviation: an optimiser with momentum moves elements on that the
+/// paths of a step do not read. Source: Chavan et al. 2023 (arXiv:2306.07967), eq. 6 to 10.
+/// Tensors: glora_A.Xd, glora_A.Xu, …, glora_D.X, glora_E.X.
 template <std::floating_point T>
 class BasicGLoRASupernet {
  public:
@@ -71,7 +77,9 @@ class BasicGLoRASupernet {
 
   BasicGLoRASupernet(const GLoRASupernetConfig& config, const LinearSiteInfo<T>& site,
                      InitContext<T>& context)
-      : paths_((config.validate(), config.paths)) {
+      : paths_(std::make_shared<glora::Paths>((config.validate(), config.paths))) {
+    if (const auto own = config.layer_paths.find(site.path); own != config.layer_paths.end())
+      *paths_ = own->second;
     const Index r = config.rank, in = site.in_features, out = site.out_features;
     const auto zeros = [](const Shape& shape) {
       return BasicParameter<T>(BasicTensor<T>::zeros(shape));
@@ -131,9 +139,15 @@ class BasicGLoRASupernet {
     }
     return list;
   }
+  /// @throws ValueError for a missing tensor or an unknown path.
+  void set_paths(glora::Paths paths) const {
+    glora::check(paths);
+    *paths_ = std::move(paths);
+  }
+  const glora::Paths& paths() const { return *paths_; }
 
  private:
-  const std::string& path(const char* name) const { return paths_.at(name); }
+  const std::string& path(const char* name) const { return paths_->at(name); }
   static BasicVar<T> support(BasicTape<T>& tape, const std::string& path,
                              const BasicParameter<T>& down, const BasicParameter<T>& up) {
     const auto xd = tape.parameter(down);
@@ -147,8 +161,41 @@ class BasicGLoRASupernet {
     return path == "vector" ? v : slice(v, 0, 0, 1);
   }
 
-  std::map<std::string, std::string> paths_;
+  std::shared_ptr<glora::Paths> paths_;
   BasicParameter<T> ad_, au_, bd_, bu_, cd_, cu_, d_, e_;
+};
+
+/// The supernet in training: paths of its own for each step and layer, then those from before.
+template <std::floating_point T>
+class GLoRASupernetProcedure final : public Procedure<T> {
+ public:
+  GLoRASupernetProcedure(std::uint64_t seed, std::vector<BasicGLoRASupernet<T>*> parts)
+      : seed_(seed), parts_(std::move(parts)) {
+    for (const auto* part : parts_) fixed_.push_back(part->paths());
+  }
+  void before_step(const StepInfo& info) override {
+    TorchGenerator generator(
+        splitmix64(seed_ * kSplitMixStep + static_cast<std::uint64_t>(info.step)));
+    for (const auto* part : parts_) part->set_paths(glora::draw(generator));
+  }
+  void after_step(const StepInfo&) override {
+    for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i]->set_paths(fixed_[i]);
+  }
+
+ private:
+  std::uint64_t seed_;
+  std::vector<BasicGLoRASupernet<T>*> parts_;
+  std::vector<glora::Paths> fixed_;
+};
+
+template <std::floating_point T>
+struct GLoRASupernetMethod : LinearMethod<BasicGLoRASupernet<T>> {
+  static std::unique_ptr<Procedure<T>> procedure(const GLoRASupernetConfig& config,
+                                                 const std::vector<PlacedPart<T>>& parts) {
+    if (!config.supernet) return nullptr;
+    return std::make_unique<GLoRASupernetProcedure<T>>(config.seed,
+                                                       methods_of<BasicGLoRASupernet<T>>(parts));
+  }
 };
 
 using GLoRASupernet = BasicGLoRASupernet<float>;

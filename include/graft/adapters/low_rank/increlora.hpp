@@ -35,6 +35,8 @@ struct IncreLoRAConfig {
   std::string score = "sqrt";         ///< over √(out in), or mean: over out in
   double weight_decay = 0;            ///< of what grew
   Index seed = 0;                     ///< of what grew
+  bool multi_lr = false;      ///< a schedule of its own for what grew in a step, see growth_rate
+  Index multi_lr_warmup = 0;  ///< steps of its warm-up
   TargetModules target_modules = {};
   Selection select = {};
 
@@ -57,6 +59,8 @@ struct IncreLoRAConfig {
     v("score", score);
     optional_field(v, "weight_decay", weight_decay, 0.0);
     optional_field(v, "seed", seed, Index{0});
+    optional_field(v, "multi_lr", multi_lr, false);
+    optional_field(v, "multi_lr_warmup", multi_lr_warmup, Index{0});
     v("target_modules", target_modules);
     select.fields(v);
   }
@@ -66,8 +70,18 @@ struct IncreLoRAConfig {
       throw ValueError(concat("IncreLoRA: init_r ", init_rank, ", target_r ", target_rank,
                               ", incre_rank_num ", reserve(), ", top_h ", top, ", incre_interval ",
                               interval, ", expected at least 1"));
+    if (multi_lr_warmup < 0)
+      throw ValueError(
+          concat("IncreLoRA: multi_lr_warmup ", multi_lr_warmup, ", expected at least 0"));
     if (score != "sqrt" && score != "mean")
       throw ValueError(concat("IncreLoRA: score '", score, "', expected sqrt or mean"));
+  }
+  /// Share of the run's full learning rate, at step t (from 1) of T, of what grew in step `born`:
+  /// up over the warm-up, then linearly down to the end of the run, counted from the step after it.
+  double growth_rate(Index t, Index total, Index born) const {
+    const auto step = static_cast<double>(t - born - 1), up = static_cast<double>(multi_lr_warmup);
+    if (step < up) return (step + 1) / (up + 1);
+    return std::max(0.0, 1 - (step - up) / std::max(1.0, static_cast<double>(total - born) - up));
   }
   /// Components that a module keeps in reserve.
   Index reserve() const { return growth.value_or(std::max<Index>(1, target_rank / 2)); }
@@ -365,10 +379,16 @@ class IncreLoRAProcedure final : public Procedure<T> {
           std::find(decision.grown.begin(), decision.grown.end(), i) != decision.grown.end();
       const bool waits = parts_[i]->components_rank() > parts_[i]->rank();
       if (grows) parts_[i]->activate();
-      if (grows || (decision.first_reserve && !waits)) add_reserve(i);
+      if (grows || (decision.first_reserve && !waits)) add_reserve(i, info.step);
       if (decision.stops) parts_[i]->silence();
     }
-    grown_.step(info.learning_rate, config_.weight_decay);
+    grown_.step(
+        [&](Index born) {
+          return config_.multi_lr ? info.full_learning_rate *
+                                        config_.growth_rate(info.step, info.total_steps, born)
+                                  : info.learning_rate;
+        },
+        config_.weight_decay);
   }
   std::map<std::string, std::vector<double>> state() const override {
     detail::ProcedureState all;
@@ -382,7 +402,7 @@ class IncreLoRAProcedure final : public Procedure<T> {
   }
 
  private:
-  void add_reserve(std::size_t i) {
+  void add_reserve(std::size_t i, Index step) {
     auto& part = *parts_[i];
     const auto first = part.components().size();
     const Index q = config_.reserve();
@@ -392,7 +412,7 @@ class IncreLoRAProcedure final : public Procedure<T> {
     };
     part.add_reserve(draw(0, {q, part.in_features()}), draw(1, {part.out_features(), q}));
     for (const auto& [name, parameter] : part.named(first))
-      grown_.add(paths_[i] + "." + name, parameter);
+      grown_.add(paths_[i] + "." + name, parameter, step);
   }
 
   IncreLoRAConfig config_;

@@ -1,7 +1,11 @@
 #pragma once
 
+#include <charconv>
 #include <cmath>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "graft/adapters/adapter.hpp"
@@ -10,6 +14,7 @@
 #include "graft/adapters/low_rank/loftq.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/adapters/low_rank/lora_ga.hpp"
+#include "graft/adapters/randomized_svd.hpp"
 #include "graft/tensor/decompositions.hpp"
 
 namespace graft::inline v0_1 {
@@ -23,6 +28,21 @@ struct LowRankFactors {
   BasicTensor<T> bias;  ///< of b, [out], if the configuration has one
 };
 
+namespace detail {
+
+/// N of "pissa_niter_N"; empty for other words.
+inline std::optional<int> pissa_iterations(const std::string& name) {
+  static constexpr std::string_view kPrefix = "pissa_niter_";
+  if (!name.starts_with(kPrefix)) return {};
+  const char* const end = name.data() + name.size();
+  int n = 0;
+  const auto [stop, error] = std::from_chars(name.data() + kPrefix.size(), end, n);
+  if (error != std::errc() || stop != end || n < 0) return {};
+  return n;
+}
+
+}  // namespace detail
+
 /// Initial factors of LoRA by the name in `init_lora_weights`, with s the scaling:
 ///  - true: A kaiming-uniform with a = √5, that is U(±1/√in), B = 0 (Hu et al. 2021, the reference
 ///  code);
@@ -30,6 +50,7 @@ struct LowRankFactors {
 ///  - "orthogonal": A and B from rows 0, 2, … and 1, 3, … of a random orthogonal matrix, so that B
 ///  A = 0;
 ///  - "pissa": B √s = U_r √S_r, A √s = √S_r V_rᵀ of W, and W loses s B A (Meng et al. 2024);
+///  "pissa_niter_N": the same from a randomised decomposition with N power iterations;
 ///  - "olora": B = Q_r, A = R_r of W = Q R, and W loses Q_r R_r (Büyükakyüz 2024); PEFT does not
 ///  divide by s, so W loses s B A;
 ///  - "mica": A = 0, B = the left singular vectors of the rank smallest singular values;
@@ -128,7 +149,8 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
     std::copy_n(directions.data(), r * in, f.a.data());
     return f;
   }
-  if (name == "pissa" || name == "olora" || name == "loftq" || from_data) {
+  const std::optional<int> iterations = detail::pissa_iterations(name);
+  if (name == "pissa" || iterations || name == "olora" || name == "loftq" || from_data) {
     check();
     if (!site.replace_weight)
       throw ValueError(concat("LoRA: init '", name, "' rewrites the weight of ", site.path,
@@ -155,8 +177,8 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
       lora_ga_factors(w, statistics->gradient,
                       nested_config<LoRAGAConfig>("lora_ga_config", config.lora_ga_config), s, rng,
                       f.a, f.b);
-    } else if (name == "pissa") {
-      const auto d = svd(w);
+    } else if (name == "pissa" || iterations) {
+      const auto d = iterations ? randomized_svd(w, r, *iterations, rng) : svd(w);
       for (Index k = 0; k < r; ++k) {
         const T root = std::sqrt(d.s[k] / s);
         for (Index i = 0; i < in; ++i) f.a(k, i) = root * d.v(i, k);
@@ -175,8 +197,8 @@ LowRankFactors<T> initial_factors(const LoRAConfig& config, const LinearSiteInfo
   }
   throw ValueError(concat(
       "LoRA: init_lora_weights '", name,
-      "', expected true, false, gaussian, orthogonal, pissa, olora, mica, eva, corda, lora_ga "
-      "or loftq"));
+      "', expected true, false, gaussian, orthogonal, pissa, pissa_niter_N, olora, mica, eva, "
+      "corda, lora_ga or loftq"));
 }
 
 }  // namespace graft::inline v0_1

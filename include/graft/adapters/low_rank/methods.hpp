@@ -52,12 +52,11 @@ using LowRankMethods = MethodList<
     AdaMSSMethod<T>, LoRAFAMethod<T>, AsymmetricLoRAMethod<T>, LoRAXSMethod<T>, SLoRAMethod<T>,
     NystroemMethod<T, NLoRAConfig>, NystroemMethod<T, IntTuneConfig>, LinearMethod<BasicTAPS<T>>,
     LinearMethod<BasicSelectiveLoRA<T>>, LinearMethod<BasicFLoRA<T>>,
-    LinearMethod<BasicCapaBoost<T>>, LinearMethod<BasicGLoRASupernet<T>>,
-    LinearMethod<BasicMSPLoRA<T>>, LinearMethod<BasicQALoRA<T>>, LinearMethod<BasicMoS<T>>,
-    RoSAMethod<T>, DyLoRAMethod<T>, LinearMethod<BasicDEFT<T>>, HiPAMethod<T>,
-    GradNormLoRPMethod<T>, LinearMethod<BasicPortLLM<T>>, LinearMethod<BasicDSEE<T>>,
-    LinearMethod<BasicPSEC<T>>, LinearMethod<BasicMTLoRA<T>>, TriAdaptLoRAMethod<T>,
-    IncreLoRAMethod<T>, ASLoRAMethod<T>, PELAMethod<T>, RelaxedRecursiveMethod<T>, ISTMethod<T>,
-    LightPEFTMethod<T>>;
+    LinearMethod<BasicCapaBoost<T>>, GLoRASupernetMethod<T>, LinearMethod<BasicMSPLoRA<T>>,
+    LinearMethod<BasicQALoRA<T>>, LinearMethod<BasicMoS<T>>, RoSAMethod<T>, DyLoRAMethod<T>,
+    LinearMethod<BasicDEFT<T>>, HiPAMethod<T>, GradNormLoRPMethod<T>, LinearMethod<BasicPortLLM<T>>,
+    LinearMethod<BasicDSEE<T>>, LinearMethod<BasicPSEC<T>>, LinearMethod<BasicMTLoRA<T>>,
+    TriAdaptLoRAMethod<T>, IncreLoRAMethod<T>, ASLoRAMethod<T>, PELAMethod<T>,
+    RelaxedRecursiveMethod<T>, ISTMethod<T>, LightPEFTMethod<T>>;
 
 }  // namespace graft::inline v0_1

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -56,16 +57,22 @@ struct OwnAdamW {
 template <std::floating_point T>
 class GrownParameters {
  public:
-  void add(std::string name, BasicParameter<T> parameter) {
-    entries_.push_back({std::move(name), std::move(parameter), {}});
+  /// `born`: the step in which it was added.
+  void add(std::string name, BasicParameter<T> parameter, Index born = 1) {
+    entries_.push_back({std::move(name), std::move(parameter), {}, born});
   }
   void step(double rate, double decay) {
+    step([rate](Index) { return rate; }, decay);
+  }
+  /// With a rate for each `born`.
+  void step(const std::function<double(Index)>& rate, double decay) {
     for (auto& e : entries_)
-      if (e.parameter.trainable() && e.parameter.grad()) e.adam.step(e.parameter, rate, decay);
+      if (e.parameter.trainable() && e.parameter.grad())
+        e.adam.step(e.parameter, rate(e.born), decay);
   }
   void keep(ProcedureState& state) const {
     for (const auto& e : entries_) {
-      state["grown." + e.name] = {1};
+      state["grown." + e.name] = {static_cast<double>(e.born)};
       e.adam.keep(state, "adam." + e.name);
     }
   }
@@ -75,7 +82,7 @@ class GrownParameters {
     entries_.clear();
     for (const auto& [name, parameter] : all) {
       if (!state.contains("grown." + name)) continue;
-      add(name, parameter);
+      add(name, parameter, static_cast<Index>(kept_number(state, "grown." + name, 1)));
       entries_.back().adam.restore(state, "adam." + name, parameter.shape());
     }
   }
@@ -85,6 +92,7 @@ class GrownParameters {
     std::string name;
     BasicParameter<T> parameter;
     OwnAdamW<T> adam;
+    Index born = 1;
   };
   std::vector<Entry> entries_;
 };

@@ -52,10 +52,10 @@ struct QALoRAConfig {
 ///
 /// A: [r, in / g] ~ U(±1/√(in / g)), B: [out, r], zero; trained: r (in / g + out). The update has
 /// one value for the inputs of a group, so that it fits into the zero points of a base quantised in
-/// these groups: z ← z − (s / g) (B A) / σ for the mean. The identity at the start; merges into a
-/// dense weight. Source: Xu et al. 2023 (arXiv:2309.14717), algorithm 1; the mean is that of its
-/// code. Hugging Face PEFT's variant is LoRA with `use_qalora`. Tensors: lora_A.weight,
-/// lora_B.weight.
+/// these groups: z ← z − (s / g) (B A) / σ for the mean (`merged_zeros`). The identity at the
+/// start; merges into a dense weight. Source: Xu et al. 2023 (arXiv:2309.14717), algorithm 1; the
+/// mean is that of its code. Hugging Face PEFT's variant is LoRA with `use_qalora`. Tensors:
+/// lora_A.weight, lora_B.weight.
 template <std::floating_point T>
 class BasicQALoRA {
  public:
@@ -110,6 +110,22 @@ class BasicQALoRA {
     list[1].name = "lora_B.weight";
     list[1].parameter = b_;
     return list;
+  }
+
+  /// The zero points of a base ŵ = σ (q − z) with the update in them; q and σ stay. scales, zeros:
+  /// [out, in / g], the result too. @throws ShapeError for other sizes, ValueError for a scale of 0
+  BasicTensor<T> merged_zeros(const BasicTensor<T>& scales, const BasicTensor<T>& zeros) const {
+    const Shape expected{b_.shape()[0], a_.shape()[1]};
+    if (scales.shape() != expected || zeros.shape() != expected)
+      throw ShapeError(concat("QA-LoRA: scales ", scales.shape().text(), " and zeros ",
+                              zeros.shape().text(), ", expected ", expected.text()));
+    const auto update = detail::product(b_.value(), a_.value(), scaling_);
+    auto merged = zeros.clone();
+    for (Index i = 0; i < merged.size(); ++i) {
+      if (scales[i] == 0) throw ValueError(concat("QA-LoRA: scale ", i, " of the base is zero"));
+      merged[i] -= update[i] / scales[i];
+    }
+    return merged;
   }
 
  private:

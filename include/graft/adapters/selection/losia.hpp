@@ -21,7 +21,11 @@ namespace graft::inline v0_1 {
 /// of the training run.
 struct LoSiAConfig {
   std::optional<double> rank_factor = 0.125;  ///< share of the rows and of the columns
-  Index period = 50;                          ///< steps between relocations
+  /// The share of the rows of an output layer, which trains all its columns; none: as the others.
+  std::optional<double> output_factor = {};
+  Index period = 50;    ///< steps between relocations
+  double warmup = 0.1;  ///< share of a period in which the rate rises from 0 after a relocation
+  bool keep_adam_steps = false;  ///< Adam's count of steps goes on after a relocation
   double importance_beta1 = 0.85, importance_beta2 = 0.85;
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-6;
@@ -34,7 +38,10 @@ struct LoSiAConfig {
   template <class Visitor>
   void fields(Visitor& v) {
     v("rank_factor", rank_factor);
+    optional_field(v, "output_factor", output_factor, std::optional<double>{});
     v("period", period);
+    optional_field(v, "warmup", warmup, 0.1);
+    optional_field(v, "keep_adam_steps", keep_adam_steps, false);
     v("importance_beta1", importance_beta1);
     v("importance_beta2", importance_beta2);
     v("betas", betas);
@@ -43,12 +50,22 @@ struct LoSiAConfig {
     v("target_modules", target_modules);
     select.fields(v);
   }
-  /// @throws ValueError for a factor outside of (0, 1] or a period below one.
+  /// @throws ValueError for a factor outside of (0, 1], a warm-up outside of [0, 1] or a period
+  /// below one.
   void validate() const {
     if (rank_factor && !(*rank_factor > 0 && *rank_factor <= 1))
       throw ValueError(concat("LoSiA: rank_factor ", *rank_factor, ", expected (0, 1]"));
+    if (output_factor && !(*output_factor > 0 && *output_factor <= 1))
+      throw ValueError(concat("LoSiA: output_factor ", *output_factor, ", expected (0, 1]"));
+    if (!(warmup >= 0 && warmup <= 1))
+      throw ValueError(concat("LoSiA: warmup ", warmup, ", expected [0, 1]"));
     if (period < 1) throw ValueError(concat("LoSiA: period ", period));
     if (betas.size() != 2) throw ValueError("LoSiA: betas, expected two numbers");
+  }
+  /// Factor of the learning rate in the first, second, … step after a relocation.
+  double restart_factor(Index step) const {
+    return std::min(1.0, static_cast<double>(step) /
+                             std::max(1.0, std::round(warmup * static_cast<double>(period))));
   }
 };
 
@@ -140,20 +157,24 @@ class Importance {
   BasicTensor<T> mean_, deviation_;
 };
 
-/// AdamW on one block; moments and the number of steps restart with every relocation.
+/// AdamW on one block; moments and the number of steps restart with every relocation, after which
+/// the rate rises again.
 template <std::floating_point T>
 struct BlockAdam {
   std::vector<T> m1, m2;
   Index steps = 0;
-  void restart() {
+  std::optional<Index> since_restart = {};  ///< steps; none: there was no relocation
+  void restart(bool keep_steps = false) {
     m1.clear();
     m2.clear();
-    steps = 0;
+    if (!keep_steps) steps = 0;
+    since_restart = 0;
   }
   void step(T* value, const T* gradient, Index count, double rate, const LoSiAConfig& config) {
     m1.resize(static_cast<std::size_t>(count), 0);
     m2.resize(static_cast<std::size_t>(count), 0);
     ++steps;
+    if (since_restart) rate *= config.restart_factor(++*since_restart);
     const double b1 = config.betas[0], b2 = config.betas[1], t = static_cast<double>(steps);
     for (Index i = 0; i < count; ++i) {
       const auto at = static_cast<std::size_t>(i);
@@ -174,7 +195,8 @@ struct BlockAdam {
 /// LoSiA: y = base(x) with the block W[ρ, γ] replaced by a trained one.
 ///
 /// ρ: ⌊p out⌋ rows, γ: ⌊p in⌋ columns, random at the start; block: their product, from the frozen
-/// values; trained: |ρ| |γ|. The identity at the start; merges. Its gradient is (dy[:, ρ])ᵀ x[:,
+/// values; trained: |ρ| |γ|. With `output_factor` p_o output layers have ⌊p_o out⌋ rows and all
+/// columns. The identity at the start; merges. Its gradient is (dy[:, ρ])ᵀ x[:,
 /// γ], and only x[:, γ] is kept (LoSiA-Pro). A relocation writes the block into the weight of the
 /// layer, as the method edits weights in place: after training with relocations save the merged
 /// model, the file of the adapter holds the last block alone. Source: Wang et al. 2025
@@ -199,12 +221,16 @@ class BasicLoSiA {
     rows_->type = columns_->type = IndexTensor::Type::i32;
     if (!config.rank_factor && !context.loading)
       throw ValueError("LoSiA: rank_factor is null, but no checkpoint gives the sizes");
-    const double p = config.rank_factor.value_or(0.125);
-    const auto count = [p](Index n) {
+    const auto& heads = site.model.output_layers;
+    const bool output =
+        config.output_factor && std::find(heads.begin(), heads.end(), path_) != heads.end();
+    const double p_rows = output ? *config.output_factor : config.rank_factor.value_or(0.125),
+                 p_columns = output ? 1.0 : config.rank_factor.value_or(0.125);
+    const auto count = [](Index n, double p) {
       return std::max<Index>(1, static_cast<Index>(std::floor(p * static_cast<double>(n))));
     };
-    const auto draw = [&](Index n) {
-      selection::Places list(static_cast<std::size_t>(count(n)));
+    const auto draw = [&](Index n, double p) {
+      selection::Places list(static_cast<std::size_t>(count(n, p)));
       std::iota(list.begin(), list.end(), std::int64_t{0});
       if (context.loading) return list;
       auto order = context.generator.randperm(n);
@@ -212,8 +238,8 @@ class BasicLoSiA {
       std::sort(list.begin(), list.end());
       return list;
     };
-    block_ = BasicParameter<T>(BasicTensor<T>::zeros({count(out_), count(in_)}));
-    auto rows = draw(out_), columns = draw(in_);
+    block_ = BasicParameter<T>(BasicTensor<T>::zeros({count(out_, p_rows), count(in_, p_columns)}));
+    auto rows = draw(out_, p_rows), columns = draw(in_, p_columns);
     place({std::move(rows), std::move(columns)}, !context.loading);
   }
   /// For a layer of one's own, which must outlive this; values are drawn from `seed`.
@@ -324,7 +350,8 @@ class BasicLoSiA {
 };
 
 /// LoSiA in training: the optimiser of the blocks; one site after the other records the importance
-/// of its entries for a period and is relocated at its end.
+/// of its entries for a period and is relocated at its end. Its rate then rises from 0 to that of
+/// the run again.
 template <std::floating_point T>
 class LoSiAProcedure final : public Procedure<T> {
  public:
@@ -365,7 +392,7 @@ class LoSiAProcedure final : public Procedure<T> {
     if ((t + 1) % config_.period != 0) return;
     const Shape shape = parts_[group]->block().shape();
     parts_[group]->relocate(selection::localise(importance_.score(), shape[0], shape[1]));
-    adam_[group].restart();
+    adam_[group].restart(config_.keep_adam_steps);
     recording_ = false;
   }
   std::map<std::string, std::vector<double>> state() const override {
@@ -376,6 +403,8 @@ class LoSiAProcedure final : public Procedure<T> {
       all[name + ".m1"].assign(adam_[i].m1.begin(), adam_[i].m1.end());
       all[name + ".m2"].assign(adam_[i].m2.begin(), adam_[i].m2.end());
       all[name + ".steps"] = {static_cast<double>(adam_[i].steps)};
+      if (adam_[i].since_restart)
+        all[name + ".since"] = {static_cast<double>(*adam_[i].since_restart)};
     }
     if (recording_) {
       importance_.keep(all, "importance");
@@ -397,6 +426,9 @@ class LoSiAProcedure final : public Procedure<T> {
       adam_[i].m1 = moment(name + ".m1");
       adam_[i].m2 = moment(name + ".m2");
       adam_[i].steps = static_cast<Index>(detail::kept_number(all, name + ".steps", 0));
+      adam_[i].since_restart.reset();
+      if (const double since = detail::kept_number(all, name + ".since", -1); since >= 0)
+        adam_[i].since_restart = static_cast<Index>(since);
     }
     recording_ = all.contains("recording");
     if (!recording_) return;

@@ -135,6 +135,31 @@ std::vector<SPTChoice> spt_allocation(const std::vector<BasicTensor<T>>& sensiti
   return choices;
 }
 
+/// Elements that an allocation trains.
+inline Index spt_trained(const std::vector<SPTChoice>& choices) {
+  Index sum = 0;
+  for (const auto& choice : choices) sum += choice.trained;
+  return sum;
+}
+
+/// The tau whose allocation trains most of what a budget allows: modules in place of single
+/// elements make the count of an allocation differ from its tau. Of equal counts the smallest tau;
+/// 0 if nothing fits. The count is no monotone function of tau, so `candidates` are all tried.
+template <std::floating_point T>
+Index spt_budget_tau(const std::vector<BasicTensor<T>>& sensitivities, Index budget,
+                     const std::vector<Index>& candidates, Index rank, double alpha, double beta,
+                     const std::string& structured_type = "lora") {
+  Index tau = 0, most = 0;
+  for (const Index candidate : candidates) {
+    const Index count =
+        spt_trained(spt_allocation(sensitivities, candidate, rank, alpha, beta, structured_type));
+    if (count > budget || count < most || (count == most && candidate >= tau)) continue;
+    most = count;
+    tau = candidate;
+  }
+  return tau;
+}
+
 /// Places of sparse modules by their sensitivity in the first steps.
 template <std::floating_point T>
 class SPTProcedure final : public Procedure<T> {
