@@ -146,7 +146,7 @@ TEST_CASE("what grew in IncreLoRA can have a schedule of its own from its growth
   graft::InitContext<double> context{generator, shared};
   const std::vector<graft::PlacedPart<double>> parts{
       {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
-  const auto& method = *graft::method_of<Method>(parts[0].part.get());
+  const auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
   auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
   // Moves of the first reserve, which grows in step 1, under a constant gradient of one.
   const auto move = [&](Index t) {
