@@ -429,29 +429,31 @@ class Bench:
         # Threads of OpenMP that wait actively spin for minutes after a product: all but the process that is asked stand still.
         for process in processes.values():
             process.send_signal(signal.SIGSTOP)
-        for model, shape in shapes:
-            for m in lengths:
-                self.note(f"{kind} {model} {shape[0]}x{shape[1]} M={m}")
-                for turn in range(self.rounds):
-                    order = list(processes)
-                    for key in order[turn % len(order):] + order[:turn % len(order)]:
-                        process = processes[key]
-                        process.send_signal(signal.SIGCONT)
-                        try:
-                            process.stdin.write(f"{m} {shape[0]} {shape[1]}\n")
-                            process.stdin.flush()
-                            best, _, error = map(float, process.stdout.readline().split())
-                        except (ValueError, BrokenPipeError, OSError):
-                            missing[key[0]] = last_line(process.stderr.read())
-                            del processes[key]
-                            continue
-                        process.send_signal(signal.SIGSTOP)
-                        times[key][model, shape, m].append(best)
-                        errors[key[0]] = max(errors[key[0]], error)
-        for process in processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.stdin.close()
-            process.wait()
+        try:
+            for model, shape in shapes:
+                for m in lengths:
+                    self.note(f"{kind} {model} {shape[0]}x{shape[1]} M={m}")
+                    for turn in range(self.rounds):
+                        order = list(processes)
+                        for key in order[turn % len(order):] + order[:turn % len(order)]:
+                            process = processes[key]
+                            process.send_signal(signal.SIGCONT)
+                            try:
+                                process.stdin.write(f"{m} {shape[0]} {shape[1]}\n")
+                                process.stdin.flush()
+                                best, _, error = map(float, process.stdout.readline().split())
+                            except (ValueError, BrokenPipeError, OSError):
+                                missing[key[0]] = last_line(process.stderr.read())
+                                del processes[key]
+                                continue
+                            process.send_signal(signal.SIGSTOP)
+                            times[key][model, shape, m].append(best)
+                            errors[key[0]] = max(errors[key[0]], error)
+        finally:
+            for process in processes.values():
+                process.send_signal(signal.SIGCONT)
+                process.stdin.close()
+                process.wait()
         rows = []
         for name in commands:
             if name == "graft" or name in missing:

@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 # shellcheck disable=SC2086 # words are meant to split
 graft_install $GRAFT_TEST_PACKAGES
+trap wait EXIT
 { # While the tests are built.
   graft_fetch_model || graft_say "Going on without the model: tests that need it say that they are skipped."
   graft_fetch_minilm || graft_say "Going on without the sentence encoder: tests that need it say that they are skipped."

@@ -250,6 +250,7 @@ class Comparison {
         value = value_of(train(m, 1, rate, steps).at("held_out"), measures.first);
       } catch (const graft::Error& error) {  // one that is too high makes others no worse
         problem = error.what();
+        if (!s_.json) say(concat(name, ", learning rate ", rate, ": ", problem));
         continue;
       }
       if (best && (measures.first.lower_is_better ? value >= *best : value <= *best)) continue;
@@ -274,7 +275,10 @@ class Comparison {
   }
 
   static double value_of(const Json& result, const Measure& measure) {
-    return result.at(measure.key).get<double>();
+    const Json& value = result.at(measure.key);
+    if (!value.is_number())
+      throw graft::ValueError(concat("held-out or test data: ", measure.key, " is not finite"));
+    return value.get<double>();
   }
 
   bool has_own_rates(const std::string& name) const {

@@ -34,8 +34,10 @@ struct PredictSettings {
 /// Classes of an adapter, or of the model where there is none.
 Labels labels_of(const PredictSettings& s) {
   if (!s.adapter.empty()) {
-    if (!fs::is_directory(s.adapter)) throw graft::IoError(s.adapter + ": no such adapter folder");
-    if (auto labels = load_labels(s.adapter)) return *labels;
+    const auto folder = adapter_folder(s.adapter);
+    if (!fs::is_directory(folder))
+      throw graft::IoError(folder.string() + ": no such adapter folder");
+    if (auto labels = load_labels(folder)) return *labels;
   }
   const auto path = fs::path(s.model) / "config.json";
   if (fs::is_regular_file(s.model))

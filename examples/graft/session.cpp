@@ -139,8 +139,13 @@ AdapterBase base_of(const fs::path& folder) {
   const auto* mapping = it == config.end() ? nullptr : it->second.get_if<graft::ConfigValue::Map>();
   if (mapping == nullptr) return base;
   const auto name = text(*mapping, "base_model_class");
-  for (const auto& one : graft::models::kArchitectures)
-    if (name.starts_with(one.name)) base.type = one.type;
+  for (const auto& one : graft::models::kArchitectures) {
+    const std::string_view rest = name.starts_with(one.name)
+                                      ? std::string_view(name).substr(one.name.size())
+                                      : std::string_view();
+    if (rest.starts_with("For") || rest.starts_with("Model") || rest.starts_with("LMHead"))
+      base.type = one.type;
+  }
   return base;
 }
 
@@ -155,9 +160,10 @@ bool is_of_body(const graft::LoadReport& report, const graft::ModelInfo& info) {
   const std::string whole = "base_model.model.";
   return architecture != nullptr &&
          std::any_of(report.unexpected.begin(), report.unexpected.end(), [&](const auto& key) {
+           if (!key.starts_with(whole)) return false;
            const auto name = concat(whole, architecture->body, ".", key.substr(whole.size()));
-           return key.starts_with(whole) && std::find(report.missing.begin(), report.missing.end(),
-                                                      name) != report.missing.end();
+           return std::find(report.missing.begin(), report.missing.end(), name) !=
+                  report.missing.end();
          });
 }
 
@@ -175,9 +181,7 @@ void warn_of_base(const fs::path& folder, const AdapterBase& trained, const fs::
 
 void expect_finite_values(const graft::AdapterSet<float>& set, const fs::path& folder) {
   for (const auto& [key, tensor] : set.tensors()) {
-    if (!tensor.parameter) continue;
-    const auto& value = tensor.parameter.value();
-    if (std::any_of(value.begin(), value.end(), [](float v) { return !std::isfinite(v); }))
+    if (tensor.parameter && graft::has_fault(tensor.parameter.value()))
       throw graft::ValueError(concat((folder / "adapter_model.safetensors").string(), ": '", key,
                                      "' has values that are not finite"));
   }
@@ -235,8 +239,11 @@ void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& f
 
 void fail_not_finite(const graft::models::Model& model, const graft::AdapterModel& adapters) {
   const auto tensor = graft::first_not_finite(model, adapters);
-  throw Exit{1, concat("what the model gives is not finite; ",
-                       tensor.empty() ? "all weights are: an activation overflowed" : tensor)};
+  throw Exit{1,
+             concat("what the model gives is not finite; ",
+                    tensor.empty()
+                        ? "no layer or adapter has a weight that is not: an activation overflowed"
+                        : tensor)};
 }
 
 void expect_finite(const graft::Tensor& outputs, const graft::models::Model& model,

@@ -34,6 +34,22 @@ tune="finetune --model model --sequence-length 16 --batch-size 2 --held-out 0.5 
   expect 2 "the adapter was $both" "$graft" merge --model deeper --adapter texts --output none
   expect 2 "match none of .*trained on 'model', this model is 'decoder' (llama, 2 layers" "$graft" generate \
     --model decoder --adapter texts --prompt the
+  # A file of something else.
+  cp -r texts foreign
+  python3 - <<'PYTHON'
+import json, struct
+path = "foreign/adapter_model.safetensors"
+raw = open(path, "rb").read()
+size = struct.unpack("<Q", raw[:8])[0]
+header = json.loads(raw[8:8 + size])
+key = next(k for k in header if "lora_B" in k)
+header["lora_B"] = header.pop(key)
+text = json.dumps(header).encode()
+text += b" " * (-len(text) % 8)
+open(path, "wb").write(struct.pack("<Q", len(text)) + text + raw[8 + size:])
+PYTHON
+  expect 2 "foreign/adapter_model.safetensors: .*1 unexpected: lora_B" "$graft" predict --model model --adapter foreign \
+    --data texts.csv
   # Shapes fit, names do not: a warning, also for the class that PEFT notes.
   cp -r model twin && cp -r texts noted
   expect 0 "warning: texts was trained on 'model', not on 'twin'" "$graft" predict --model twin --adapter texts \
@@ -113,5 +129,7 @@ PYTHON
   cp texts.csv mended.csv
   expect 0 "^| lora | " "$graft" $compare --data mended.csv --output table
   expect 0 "^| lora | " "$graft" $compare --data texts.csv --output rates --learning-rates 1e38,1e-3
+  expect 0 "^| lora | " "$graft" $compare --task masked-language --data lines.txt --output perplexities \
+    --learning-rates 1e38,1e-3
 }
 echo "ok"

@@ -147,6 +147,18 @@ TEST_CASE("Task arithmetic merges any methods, negation takes away, unmerging re
   CHECK(std::equal(base.begin(), base.end(), after.begin()));
 }
 
+TEST_CASE("A bias with two names in files is combined once") {
+  CombineBench bench;
+  bench.layer.second_bias = "bias";
+  const graft::ConfigValue::Map config{{"peft_type", "LORA"}, {"r", 2}, {"bias", "all"}};
+  bench.add("a", config, 10);
+  const auto change = [&](const std::string& name) {
+    return bench.layer.biases.of(name).value()[0] - bench.layer.base().bias()[0];
+  };
+  graft::add_weighted_adapter(bench.model, {"a"}, {0.5}, "half", {});
+  CHECK(change("half") == Approx(0.5F * change("a")));
+}
+
 TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its energy") {
   CombineBench bench;
   bench.add_three();

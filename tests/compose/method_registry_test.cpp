@@ -5,6 +5,7 @@
 #include "adapters/method_checks.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/full_method.hpp"
 
 namespace {
 
@@ -23,12 +24,13 @@ struct Layers {
     table.linear = {&patches, &layer, &head};
     table.info.output_layers = {"head"};
     registry.add(graft::MethodList<graft::LoRAMethod<double>>{});
+    registry.add(graft::FullMethods<double>{});
   }
-  std::vector<std::string> adapted(graft::ConfigValue targets) {
+  std::vector<std::string> adapted(graft::ConfigValue targets, const char* method = "LORA") {
     graft::TorchGenerator generator(1);
     std::vector<std::string> paths;
     for (const auto& placed :
-         model.add("default", {{"peft_type", "LORA"}, {"target_modules", targets}}, generator)
+         model.add("default", {{"peft_type", method}, {"target_modules", targets}}, generator)
              .parts())
       paths.push_back(placed.path);
     return paths;
@@ -39,6 +41,7 @@ struct Layers {
 
 TEST_CASE("all-linear means neither heads nor convolutions, as in PEFT") {
   CHECK(Layers().adapted("all-linear") == std::vector<std::string>{"layer"});
+  CHECK(Layers().adapted("all-linear", "FULL") == std::vector<std::string>{"layer"});
 }
 
 TEST_CASE("a name means a convolution as well") {

@@ -81,6 +81,9 @@ TEST_CASE("MOS: normalised logits do not see how long the logits are, and have a
   CHECK(error.relative_error < 1e-7);
   CHECK_THROWS_AS(of(Wide::ones({1, 4})), graft::ShapeError);
   graft::BasicTape<double> tape;
+  const auto zeros = tape.leaf(Wide::from({0, 0, 2}, {1, 3}));  // a task without a length
+  tape.backward(sum(graft::normalised_logits(zeros, std::span(sizes))));
+  for (const double g : zeros.grad()) CHECK(std::isfinite(g));
   CHECK_THROWS_AS(graft::normalised_logits(tape.constant(Wide::ones({1, 3})), std::span(sizes), 0),
                   graft::ValueError);
 }

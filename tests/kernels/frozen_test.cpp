@@ -225,6 +225,27 @@ TEST_CASE("Frozen products give the same bits for any number of threads") {
   });
 }
 
+TEST_CASE(
+    "Packed weights beyond a cache serve all rows, with the same bits for any number of threads") {
+  const Weight w(1100, 1000, 23);
+  const kernels::PackedWeights packed(w.dense(), true), words(w.dense(), true, Compute::bf16);
+  for_each_isa([&](const char* name) {
+    INFO(name);
+    for (const Index m : {75, 150}) {
+      for (const bool backward : {false, true}) {
+        const Problem problem(w, backward, m, 3, true, false, 2, 0);
+        const auto results = with_threads([&] { return problem.run(w.only(packed)); });
+        CHECK(problem.relative_error(results[0]) < 1e-6);
+        for (const auto& result : results) CHECK(result == results[0]);
+        const auto rounded =
+            with_threads([&] { return problem.run(w.only(words), Compute::bf16); });
+        CHECK(problem.relative_error(rounded[0]) < 6e-3);
+        for (const auto& result : rounded) CHECK(result == rounded[0]);
+      }
+    }
+  });
+}
+
 TEST_CASE("With many rows, stored and packed weights of the same values give the same bits") {
   for_each_isa([](const char* name) {
     INFO(name);

@@ -34,12 +34,12 @@ struct CombineOptions {
 
 namespace detail {
 
-/// Tensors of one adapter by their keys.
+/// Tensors of one adapter by their keys, those with two names by the first.
 template <std::floating_point T>
 std::map<std::string, BasicParameter<T>> parameters_by_key(const AdapterSet<T>& set) {
   std::map<std::string, BasicParameter<T>> map;
   for (const auto& [key, tensor] : set.tensors())
-    if (tensor.parameter) map[key] = tensor.parameter;
+    if (tensor.parameter && !tensor.alias) map[key] = tensor.parameter;
   return map;
 }
 

@@ -78,7 +78,7 @@ struct FullMethod {
       place(site, part);
     }
     for (auto* site : table.linear) {
-      if (!wants(site->path(), true)) continue;
+      if (!wants(site->path(), site->conv.kernel.empty())) continue;
       if (first && is_tied_head(*site, table)) {
         place(site, std::make_shared<FullLinear<T>>(first->table(), site->base().bias()));
         continue;

@@ -16,7 +16,8 @@ template <std::floating_point T>
 std::vector<BasicNamedParameter<T>> named_parameters(const AdapterSet<T>& set) {
   std::vector<BasicNamedParameter<T>> list;
   for (const auto& [key, tensor] : set.tensors())
-    if (tensor.parameter && tensor.parameter.trainable()) list.push_back({key, tensor.parameter});
+    if (tensor.parameter && tensor.parameter.trainable() && !tensor.alias)
+      list.push_back({key, tensor.parameter});
   return list;
 }
 

@@ -14,8 +14,7 @@
 /// task's classes (`cross_entropy_of_classes`) + 0.1 `orthogonality_loss` from the second task on,
 /// `pull_to_mean` after each step of the optimiser; a new adapter starts from the last one. After a
 /// task the classifier is trained on samples of the class Gaussians (`sample_class`), on its logits
-/// or `normalised_logits`. Source: Sun
-/// et al. 2024, arXiv:2412.09441.
+/// or `normalised_logits`. Source: Sun et al. 2024, arXiv:2412.09441.
 namespace graft::inline v0_1 {
 
 struct ModelSurgeryConfig {
@@ -73,7 +72,7 @@ BasicVar<T> orthogonality_loss(const BasicVar<T>& features, const BasicTensor<T>
 /// (`sample_class`): o / (τ (mean over the tasks of ‖o of its classes‖ + 10⁻⁷)). task_sizes:
 /// classes of each task in order, all of the logits. As in the program of Zhang et al. 2023 (SLCA,
 /// arXiv:2303.05118), which the classifier alignment of MOS follows. @throws ShapeError unless the
-/// tasks have the classes of the logits
+/// tasks have the classes of the logits, ValueError for a temperature that is not positive
 template <std::floating_point T>
 BasicVar<T> normalised_logits(const BasicVar<T>& logits, std::span<const Index> task_sizes,
                               double temperature = 0.1) {

@@ -104,7 +104,7 @@ inline TaggedData load_tagged_data(const std::filesystem::path& path,
                                    const TaggedDataOptions& options = {}) {
   const std::string text = io::read_file(path), source = path.string(),
                     extension = path.extension().string();
-  if (extension == ".csv")
+  if (extension == ".csv" || extension == ".CSV")
     throw IoError(concat(source,
                          ": comma-separated values hold no lists of words; expected JSON lines "
                          "with lists of words and tags, or CoNLL columns"));

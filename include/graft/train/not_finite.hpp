@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "graft/compose/adapter_model.hpp"
@@ -15,8 +16,17 @@ class NotFiniteError : public Error {
   using Error::Error;
 };
 
+/// True if a parameter has a value that no parameter may have: NaN or +∞. A logit of −∞ is a choice
+/// that is never made (VB-LoRA's of files with the chosen ones alone).
+template <std::floating_point T>
+bool has_fault(const BasicTensor<T>& values) {
+  return std::any_of(values.begin(), values.end(),
+                     [](T v) { return !(v < std::numeric_limits<T>::infinity()); });
+}
+
 /// Words on the first tensor of the active adapters (values, then gradients) or of the frozen model
-/// that is not finite; empty: all are. Quantised weights are decoded for it.
+/// that is not finite; empty: none of those that are adapted or could be. Quantised weights are
+/// decoded for it.
 template <std::floating_point T>
 std::string first_not_finite(const models::BasicModel<T>& model,
                              const BasicAdapterModel<T>& adapters) {
@@ -26,7 +36,7 @@ std::string first_not_finite(const models::BasicModel<T>& model,
   for (const auto& name : adapters.active()) {
     const auto tensors = adapters.at(name).tensors();
     for (const auto& [key, tensor] : tensors)
-      if (tensor.parameter && bad(tensor.parameter.value()))
+      if (tensor.parameter && has_fault(tensor.parameter.value()))
         return concat("first tensor that is not finite: ", key);
     for (const auto& [key, tensor] : tensors)
       if (tensor.parameter && bad(tensor.parameter.grad()))

@@ -38,6 +38,29 @@ TEST_CASE("GLoRA's supernet trains paths of its own in each step and layer, then
     CHECK(seen.at(tensor).size() == graft::glora::choices(tensor).size());
   config.supernet = false;
   CHECK(Method::procedure(config, parts) == nullptr);
+  config.layer_paths["c"] = config.paths;
+  CHECK_THROWS_WITH(Method::procedure(config, parts), Catch::Contains("'c'"));
+}
+
+TEST_CASE("GLoRA's supernet trains something in each step, of one layer too") {
+  const auto layer = checks::random_layer<double>(5, 9, 1);
+  graft::GLoRASupernetConfig config;
+  config.supernet = true;
+  graft::TorchGenerator generator(3);
+  graft::SharedParameters<double> shared;
+  graft::InitContext<double> context{generator, shared};
+  using Method = graft::GLoRASupernetMethod<double>;
+  const std::vector<graft::PlacedPart<double>> parts{
+      {"a", Method::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto method = graft::methods_of<graft::BasicGLoRASupernet<double>>(parts)[0];
+  const auto procedure = Method::procedure(config, parts);
+  bool always = true;
+  for (Index step = 1; step <= 3000; ++step) {
+    procedure->before_step({step, 3000, 0.1});
+    always = always && graft::glora::trains(method->paths());
+  }
+  CHECK(always);
+  CHECK_FALSE(graft::glora::trains({{"A", "none"}, {"D", "vector"}}));
 }
 
 TEST_CASE("a path of GLoRA's supernet that is not drawn gets no gradient") {

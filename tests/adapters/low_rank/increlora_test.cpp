@@ -173,8 +173,42 @@ TEST_CASE("what grew in IncreLoRA can have a schedule of its own from its growth
   CHECK(procedure->state() == state);
   CHECK(move(4) == Approx(0.1 * 3 / 4));
   CHECK(move(6) == Approx(0.1 / 4));
+  CHECK_THROWS_WITH(procedure->after_backward({.step = 5, .total_steps = 6, .learning_rate = 0.5}),
+                    Catch::Contains("full_learning_rate"));
   config.multi_lr_warmup = -1;
   CHECK_THROWS_WITH(config.validate(), Catch::Contains("multi_lr_warmup -1"));
+}
+
+TEST_CASE("with a schedule for each growth, values that become active begin theirs then") {
+  graft::IncreLoRAConfig config;
+  config.multi_lr = true;
+  config.multi_lr_warmup = 1;
+  config.warmup = 0;
+  config.interval = 3;
+  const auto layer = checks::random_layer<double>(5, 6, 1);
+  graft::TorchGenerator generator(3);
+  graft::SharedParameters<double> shared;
+  graft::InitContext<double> context{generator, shared};
+  const std::vector<graft::PlacedPart<double>> parts{
+      {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
+  const auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
+  const auto step = [&](Index t) {
+    const graft::StepInfo info{
+        .step = t, .total_steps = 8, .learning_rate = 0.5, .full_learning_rate = 0.1};
+    procedure->before_step(info);
+    if (t == 5) {
+      graft::BasicTape<double> tape;
+      tape.backward(sum(tape.parameter(method.components()[1].e)));
+    }
+    procedure->after_backward(info);
+  };
+  for (Index t = 1; t <= 4; ++t) step(t);
+  REQUIRE(method.components()[1].e.trainable());  // since step 4
+  const double before = method.components()[1].e.value()[0];
+  step(5);
+  CHECK(before - method.components()[1].e.value()[0] == Approx(0.1 * config.growth_rate(5, 8, 4)));
+  CHECK(config.growth_rate(5, 8, 4) != Approx(config.growth_rate(5, 8, 1)));
 }
 
 TEST_CASE("components that a file has in the same size stay the parameters that they were") {

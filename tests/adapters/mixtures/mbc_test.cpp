@@ -58,4 +58,6 @@ TEST_CASE("MBC takes the tightest clusters of several starts") {
   const auto same = BasicTensor<double>::ones({4, 2});
   CHECK(graft::mbc::best_clusters(same, 3, generator) == std::vector<Index>{0, 0, 0, 0});
   CHECK_THROWS_AS(graft::mbc::best_clusters(x, 0, generator), graft::ValueError);
+  x[3] = std::nan("");
+  CHECK_THROWS_WITH(graft::mbc::best_clusters(x, 2, generator), Catch::Contains("not finite"));
 }

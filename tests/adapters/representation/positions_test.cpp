@@ -44,13 +44,13 @@ TEST_CASE("padding, answers and virtual tokens are not edited") {
   CHECK(all.suffix.empty());
 }
 
-TEST_CASE("generated tokens are not edited") {
+TEST_CASE("tokens after those of a cache are no prompt") {
   ForwardContext context;
   context.batch = 1;
   context.ids = {7};
   context.past_ids = {1, 2, 3};
   CHECK(edited_rows(ends(2, 1), &context, 1, 1).prefix.empty());
-  CHECK(edited_rows(EditPositions::from("all"), &context, 1, 1).prefix.empty());
+  CHECK(edited_rows(EditPositions::from("all"), &context, 1, 1).prefix == List{0});
 }
 
 TEST_CASE("positions that make no sense are refused") {

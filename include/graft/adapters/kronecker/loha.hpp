@@ -37,7 +37,8 @@ struct LoHaConfig {
     if (rank < 1) throw ValueError(concat("LoHa: rank ", rank, ", expected at least 1"));
     if (!(rank_dropout >= 0 && rank_dropout < 1) || !(module_dropout >= 0 && module_dropout <= 1))
       throw ValueError("LoHa: rank_dropout expected in [0, 1), module_dropout in [0, 1]");
-    if (init_weights.get_if<bool>() == nullptr && init_weights != ConfigValue("lycoris"))
+    if (!init_weights.is_null() && init_weights.get_if<bool>() == nullptr &&
+        init_weights != ConfigValue("lycoris"))
       throw ValueError("LoHa: init_weights expected true, false or \"lycoris\"");
   }
 };
@@ -82,7 +83,7 @@ class BasicLoHa {
       return;
     }
     for (auto* half : {&first_, &second_}) {
-      const bool zero = half == &second_ && config.init_weights == ConfigValue(true);
+      const bool zero = half == &second_ && config.init_weights != ConfigValue(false);
       const Shape b = {r, cores_ ? in / kernel : in};
       half->a = cores_ ? draw({r, out}, out) : draw({out, r}, r);
       half->b = zero ? BasicParameter<T>(BasicTensor<T>::zeros(b)) : draw(b, b[1]);

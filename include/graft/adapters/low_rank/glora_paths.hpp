@@ -55,6 +55,12 @@ inline Paths draw(TorchGenerator& generator) {
   return paths;
 }
 
+/// True if the paths read a tensor whatever the layer is; D needs one with a bias.
+inline bool trains(const Paths& paths) {
+  return std::any_of(paths.begin(), paths.end(),
+                     [](const auto& one) { return one.first != "D" && one.second != "none"; });
+}
+
 /// Settings of the search, those of the released code.
 struct SearchConfig {
   Index layers = 1;

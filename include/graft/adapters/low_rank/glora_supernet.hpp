@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <map>
@@ -55,10 +56,10 @@ struct GLoRASupernetConfig {
 /// storage for all paths: X_d [out, r] = 0, X_u [r, in] and C's [in, r] = 0, [r, 1] Xavier-uniform,
 /// D, E [out] = 0; trained: 2 r (in + out) + r (in + 1) + 2 out, of which a path reads its part.
 /// Without a bias b counts as zero and E + W C becomes one. With `supernet` each step draws the
-/// paths of every layer; glora::search finds the best ones, and `layer_paths` holds them. The
-/// identity at the start; merges. Deviation: an optimiser with momentum moves elements on that the
-/// paths of a step do not read. Source: Chavan et al. 2023 (arXiv:2306.07967), eq. 6 to 10.
-/// Tensors: glora_A.Xd, glora_A.Xu, …, glora_D.X, glora_E.X.
+/// paths of every layer; glora::search finds the best ones, by layers in the order of the adapter's
+/// parts, and `layer_paths` holds them. The identity at the start; merges. Deviation: an optimiser
+/// with momentum moves elements on that the paths of a step do not read. Source: Chavan et al. 2023
+/// (arXiv:2306.07967), eq. 6 to 10. Tensors: glora_A.Xd, glora_A.Xu, …, glora_D.X, glora_E.X.
 template <std::floating_point T>
 class BasicGLoRASupernet {
  public:
@@ -166,6 +167,7 @@ class BasicGLoRASupernet {
 };
 
 /// The supernet in training: paths of its own for each step and layer, then those from before.
+/// Where all layers together would train nothing, paths are drawn again.
 template <std::floating_point T>
 class GLoRASupernetProcedure final : public Procedure<T> {
  public:
@@ -176,7 +178,13 @@ class GLoRASupernetProcedure final : public Procedure<T> {
   void before_step(const StepInfo& info) override {
     TorchGenerator generator(
         splitmix64(seed_ * kSplitMixStep + static_cast<std::uint64_t>(info.step)));
-    for (const auto* part : parts_) part->set_paths(glora::draw(generator));
+    bool trains = false;
+    while (!trains) {
+      for (const auto* part : parts_) {
+        part->set_paths(glora::draw(generator));
+        trains = trains || glora::trains(part->paths());
+      }
+    }
   }
   void after_step(const StepInfo&) override {
     for (std::size_t i = 0; i < parts_.size(); ++i) parts_[i]->set_paths(fixed_[i]);
@@ -192,7 +200,12 @@ template <std::floating_point T>
 struct GLoRASupernetMethod : LinearMethod<BasicGLoRASupernet<T>> {
   static std::unique_ptr<Procedure<T>> procedure(const GLoRASupernetConfig& config,
                                                  const std::vector<PlacedPart<T>>& parts) {
-    if (!config.supernet) return nullptr;
+    for (const auto& [path, own] : config.layer_paths)
+      if (std::none_of(parts.begin(), parts.end(),
+                       [&](const auto& placed) { return placed.path == path; }))
+        throw ValueError(
+            concat("GLoRA: layer_paths names '", path, "', which is no adapted layer"));
+    if (!config.supernet || parts.empty()) return nullptr;
     return std::make_unique<GLoRASupernetProcedure<T>>(config.seed,
                                                        methods_of<BasicGLoRASupernet<T>>(parts));
   }

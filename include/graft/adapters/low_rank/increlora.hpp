@@ -365,6 +365,8 @@ class IncreLoRAProcedure final : public Procedure<T> {
     for (auto* part : parts_) part->collect(!growth_.stopped());
   }
   void after_backward(const StepInfo& info) override {
+    if (config_.multi_lr && info.learning_rate > 0 && !(info.full_learning_rate > 0))
+      throw ValueError("IncreLoRA: multi_lr needs StepInfo::full_learning_rate");
     std::vector<Index> ranks;
     std::vector<double> scores;
     for (auto* part : parts_) {
@@ -378,7 +380,7 @@ class IncreLoRAProcedure final : public Procedure<T> {
       const bool grows =
           std::find(decision.grown.begin(), decision.grown.end(), i) != decision.grown.end();
       const bool waits = parts_[i]->components_rank() > parts_[i]->rank();
-      if (grows) parts_[i]->activate();
+      if (grows) activate(i, info.step);
       if (grows || (decision.first_reserve && !waits)) add_reserve(i, info.step);
       if (decision.stops) parts_[i]->silence();
     }
@@ -402,6 +404,14 @@ class IncreLoRAProcedure final : public Procedure<T> {
   }
 
  private:
+  /// What becomes trainable belongs to the group of this step.
+  void activate(std::size_t i, Index step) {
+    auto tensors = parts_[i]->named();
+    std::erase_if(tensors, [](const auto& named) { return named.second.trainable(); });
+    parts_[i]->activate();
+    for (const auto& [name, parameter] : tensors)
+      if (parameter.trainable()) grown_.set_born(parameter, step);
+  }
   void add_reserve(std::size_t i, Index step) {
     auto& part = *parts_[i];
     const auto first = part.components().size();

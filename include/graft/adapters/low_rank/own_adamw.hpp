@@ -61,6 +61,11 @@ class GrownParameters {
   void add(std::string name, BasicParameter<T> parameter, Index born = 1) {
     entries_.push_back({std::move(name), std::move(parameter), {}, born});
   }
+  /// A parameter that was added before and is trained from the step `born` on.
+  void set_born(const BasicParameter<T>& parameter, Index born) {
+    for (auto& e : entries_)
+      if (e.parameter == parameter) e.born = born;
+  }
   void step(double rate, double decay) {
     step([rate](Index) { return rate; }, decay);
   }

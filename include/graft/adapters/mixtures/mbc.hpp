@@ -12,7 +12,8 @@
 
 /// Model-based clustering (Ostapenko et al. 2024, arXiv:2405.11157, section 3.1): tasks whose
 /// separately trained LoRAs are alike share one. Each row of `theta` is the flat LoRA of a task;
-/// training one LoRA for each cluster is ordinary training, or starts from `cluster_means`.
+/// `best_clusters` of the `sparsified` rows finds the clusters; training one LoRA for each is
+/// ordinary training, or starts from `cluster_means`.
 namespace graft::inline v0_1::mbc {
 
 /// Entries with |θ| no larger than the q-quantile of their own row (linear interpolation) go to
@@ -143,6 +144,7 @@ BasicTensor<T> cluster_means(const BasicTensor<T>& theta, const std::vector<Inde
 /// distances of rows to the mean of their cluster. A run starts with k-means++: a random row, then
 /// rows drawn with their squared distance to the nearest centre so far; fewer than k where no row
 /// is away from all of them. Arthur and Vassilvitskii 2007. @throws ValueError for counts below one
+/// and values that are not finite
 template <std::floating_point T>
 std::vector<Index> best_clusters(const BasicTensor<T>& x, Index k, TorchGenerator& generator,
                                  Index restarts = 10) {
@@ -150,6 +152,8 @@ std::vector<Index> best_clusters(const BasicTensor<T>& x, Index k, TorchGenerato
   if (k < 1 || restarts < 1 || rows < 1)
     throw ValueError(concat("MBC: ", k, " clusters of ", rows, " rows, ", restarts,
                             " restarts, expected at least 1"));
+  if (!std::all_of(x.begin(), x.end(), [](T v) { return std::isfinite(v); }))
+    throw ValueError("MBC: rows with values that are not finite");
   const auto squared = [&](const BasicTensor<T>& other, Index j, Index i) {
     double sum = 0;
     for (Index c = 0; c < cols; ++c) {

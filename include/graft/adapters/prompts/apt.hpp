@@ -24,7 +24,7 @@ struct AptConfig {
     v("num_virtual_tokens", num_virtual_tokens);
     v("r", r);
     v("scaling", scaling);
-    v("learn_scale", learn_scale);
+    optional_field(v, "learn_scale", learn_scale, false);
   }
   /// @throws ValueError for a size below 1.
   void validate() const {

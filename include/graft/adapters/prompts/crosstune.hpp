@@ -37,7 +37,7 @@ struct CrosstuneConfig {
 
 /// CrossTune: descriptions of classes attend to the features of a text that a frozen model made:
 /// q = E W_qᵀ + b_q; k, v from the features h; z = LN(E + W_o attention(q, k, v) + b_o), score of
-/// class c: z_c · w + w₀.
+/// class c: z_c · w + w₀. Which synthetic examples train it: kept_examples.
 ///
 /// E: [classes, d], h: [batch, tokens, d], scores [batch, classes]; trained: 4 (d² + d) + 3 d + 1.
 /// LN has eps 1e-5. Both inputs may be kept from run to run. Nothing to merge. Source: Luo et al.

@@ -57,12 +57,13 @@ struct EditedRows {
 /// The rows that an edit changes of [batch, tokens] hidden states in a pass.
 ///
 /// Real tokens and prompts are those of the context; without one, a batch of `batch` rows of prompt
-/// only. Virtual tokens in front of a row are not edited, nor are generated ones, with which a
-/// cache is continued. @throws ShapeError for rows that the context does not explain
+/// only. Virtual tokens in front of a row are not edited. Tokens that a cache is continued with are
+/// no prompt: only `all`, which a merged weight does as well, edits them. @throws ShapeError for
+/// rows that the context does not explain
 inline EditedRows edited_rows(const EditPositions& positions, const ForwardContext* context,
                               Index batch, Index tokens) {
   EditedRows rows;
-  if (context != nullptr && !context->past_ids.empty()) return rows;
+  if (context != nullptr && !context->past_ids.empty() && !positions.all) return rows;
   const bool masked = context != nullptr && !context->token_mask.empty();
   Index own = tokens;
   if (masked)

@@ -13,7 +13,8 @@
 
 namespace graft::inline v0_1 {
 
-/// Configuration of SPT. Where the modules come from: spt_allocation.
+/// Configuration of SPT. Where the modules come from: spt_allocation; the tau for a budget of
+/// trained elements: spt_budget_tau.
 struct SPTConfig {
   Index tau = 0;  ///< number of sensitive weights
   Index rank = 8;

@@ -59,10 +59,13 @@ BasicVar<T> mean_axis(const BasicVar<T>& x, int axis, bool keep = false) {
   return scale(sum_axis(x, axis, keep), T{1} / static_cast<T>(x.shape().dim(axis)));
 }
 
-/// Euclidean norm along the last axis, which stays with size one: y = sqrt(Σ x²).
+/// Euclidean norm along the last axis, which stays with size one: y = sqrt(Σ x²). Its gradient at
+/// zero is zero, as PyTorch has it.
 template <std::floating_point T>
 BasicVar<T> norm_last(const BasicVar<T>& x) {
-  return sqrt(sum_axis(square(x), -1, true));
+  return unary(
+      sum_axis(square(x), -1, true), [](T v) { return std::sqrt(v); },
+      [](T, T y) { return y > 0 ? T{0.5} / y : T{0}; });
 }
 
 /// Frobenius norm of all elements, a scalar.

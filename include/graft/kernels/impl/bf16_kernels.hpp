@@ -336,7 +336,7 @@ GRAFT_SIMD_FN inline void run_pair_task(const Bf16Product& q, Index task, float*
           for (Index sub = 0; sub < width; sub += kTileCols) {
             p.prefetch = reinterpret_cast<const float*>(panel);
             p.prefetch_step = 0;
-            if (q.ready && sub == 0 && number < 2) {
+            if (q.ready && r0 == 0 && sub == 0 && number < 2) {
               p.prefetch = next + number * p.depth * kPanel / 2;
               p.prefetch_step = p.rows == inner ? kPanel : kPanel / 2;
             }
