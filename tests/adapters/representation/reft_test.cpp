@@ -15,7 +15,7 @@ using graft::Index;
 
 namespace {
 
-ConfigValue ends(Index first, Index last) {
+ConfigValue first_and_last(Index first, Index last) {
   return ConfigValue::Map{{"first", first}, {"last", last}};
 }
 
@@ -54,7 +54,7 @@ void check_method(typename M<float>::Config config, Index count) {
   CHECK(checks::gradient_error<M<double>>(config) < 1e-8);
   CHECK(checks::merge_error<M<float>>(config) < 1e-5);
   CHECK(checks::merge_error<M<float>>(config, 7, 9, false) < 1e-5);
-  config.positions = ends(2, 1);
+  config.positions = first_and_last(2, 1);
   CHECK(checks::gradient_error<M<double>>(config) < 1e-8);
   CHECK_THROWS_WITH(checks::merge_error<M<float>>(config), Catch::Contains("position"));
   config.tied = false;
@@ -140,7 +140,7 @@ TEST_CASE("only the tokens that are meant are edited, the others keep their bits
   const auto base = checks::base_output(layer, x);
   for (const bool tied : {true, false}) {
     const auto method = checks::make<graft::LoReft>(
-        {.rank = 2, .positions = ends(2, 3), .tied = tied}, checks::site_of(layer));
+        {.rank = 2, .positions = first_and_last(2, 3), .tied = tied}, checks::site_of(layer));
     auto context = std::make_shared<graft::ForwardContext>();
     context->batch = 3;
     context->token_mask = {0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0};
@@ -161,7 +161,7 @@ TEST_CASE("dropout acts on whole edited states and on these only") {
   const auto layer = checks::random_layer<double>(10, 12, 1);
   const auto x = checks::random_tensor<double>({4, 12}, 2);
   auto method = checks::make<graft::BasicLoReft<double>>(
-      {.rank = 2, .positions = ends(1, 1), .dropout = 0.5}, checks::site_of(layer));
+      {.rank = 2, .positions = first_and_last(1, 1), .dropout = 0.5}, checks::site_of(layer));
   const auto quiet = checks::output(method, layer, x);
   const auto train = [&] {
     graft::BasicTape<double> tape({.gradients = false, .seed = 3});
@@ -190,7 +190,8 @@ TEST_CASE("ReFT configurations refuse what they do not know") {
   CHECK_THROWS_WITH(Config{.component = "linear_out"}.validate(),
                     Catch::Contains("target_modules"));
   CHECK_THROWS_WITH(Config{.positions = "some"}.validate(), Catch::Contains("positions"));
-  CHECK_THROWS_WITH(Config{.positions = ends(0, 0)}.validate(), Catch::Contains("at least 1"));
+  CHECK_THROWS_WITH(Config{.positions = first_and_last(0, 0)}.validate(),
+                    Catch::Contains("at least 1"));
   CHECK_THROWS_WITH(Config{.activation = "bend"}.validate(), Catch::Contains("bend"));
   CHECK_THROWS_WITH(Config{.parametrisation = "cayley"}.validate(), Catch::Contains("cayley"));
   CHECK_THROWS_WITH(checks::trained<graft::LoReft>(all_tokens<graft::LoReft>(11)),
