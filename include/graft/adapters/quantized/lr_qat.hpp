@@ -36,7 +36,7 @@ struct LRQATConfig {
     v("r", rank);
     v("lora_alpha", alpha);
     v("bits", bits);
-    optional_field(v, "downcast", downcast, "");
+    v("downcast", downcast);
     v("group_size", group_size);
     v("p", p);
     v("ratios", ratios);
