@@ -24,11 +24,8 @@ ConfigValue target_value(const std::string& text, const graft::BasicSiteTable<fl
   if (is_pattern(text)) return text;
   ConfigValue::List list;
   if (text == "all-linear") {
-    const auto& heads = sites.info.output_layers;
     for (const auto* site : sites.linear) {
-      if (!site->conv.kernel.empty() ||
-          std::find(heads.begin(), heads.end(), site->path()) != heads.end())
-        continue;
+      if (!site->conv.kernel.empty() || sites.info.is_output_layer(site->path())) continue;
       const ConfigValue name(std::string(graft::last_part(site->path())));
       if (std::find(list.begin(), list.end(), name) == list.end()) list.push_back(name);
     }

@@ -117,7 +117,7 @@ Weights all_weights(const graft::models::Model& model, bool tied) {
   for (const auto* site : table.embedding)
     weights[site->path() + ".weight"] = site->table().dense();
   for (const auto* site : table.linear)
-    if (!tied || !graft::is_output_layer(*site, table)) add_linear(weights, model, *site);
+    if (!tied || !table.info.is_output_layer(site->path())) add_linear(weights, model, *site);
   for (const auto* site : table.norm) add_norm(weights, model, *site);
   return weights;
 }

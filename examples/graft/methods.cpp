@@ -52,7 +52,7 @@ std::optional<graft::Index> trained_on(const graft::MethodEntry<float>& entry,
     if (entry.places.named) {
       const auto targets = graft::default_targets(entry.info.peft_type, sites.info.architecture);
       for (const auto* site : sites.linear)
-        if (targets.all_linear() ? !graft::is_output_layer(*site, sites)
+        if (targets.all_linear() ? !sites.info.is_output_layer(site->path())
                                  : graft::matches(targets, site->path()))
           paths.push_back(site->path());
       if (const auto stated = stated_parameters(entry.info, entry.example, sites, paths))

@@ -57,6 +57,20 @@ graft::LinearSiteInfo<T> site_of(const graft::BasicDenseLinear<T>& layer,
   return site;
 }
 
+/// A method at sites of these paths, all over one layer.
+template <class Method>
+std::vector<graft::PlacedPart<double>> placed(const typename Method::Config& config,
+                                              const graft::BasicDenseLinear<double>& layer,
+                                              const std::vector<std::string>& paths) {
+  graft::TorchGenerator generator(3);
+  graft::SharedParameters<double> shared;
+  graft::InitContext<double> context{generator, shared};
+  std::vector<graft::PlacedPart<double>> parts;
+  for (const auto& path : paths)
+    parts.push_back({path, Method::linear(config, site_of(layer, path), context)});
+  return parts;
+}
+
 template <class M>
 M make(const typename M::Config& config, const graft::LinearSiteInfo<typename M::Scalar>& site,
        std::uint64_t seed = 7) {

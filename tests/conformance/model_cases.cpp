@@ -289,7 +289,7 @@ Result run_model_case(const Case& c) {
 void quantise_base(graft::models::Model& model, const Json& format) {
   const std::string type = format.value("quant_type", "");
   for (auto* site : model.sites().linear) {
-    if (is_output_layer(*site, model.sites())) continue;
+    if (model.sites().info.is_output_layer(site->path())) continue;
     const auto w = site->base().dense_weight();
     const std::span<const float> values(w.data(), static_cast<std::size_t>(w.size()));
     std::vector<float> decoded;

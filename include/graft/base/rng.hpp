@@ -121,6 +121,10 @@ class TorchGenerator {
   double uniform() {
     return static_cast<double>(random64() & ((std::uint64_t{1} << 53) - 1)) * 0x1p-53;
   }
+  /// One of 0 … count − 1, by one uniform(); count ≥ 1.
+  Index below(Index count) {
+    return std::min(static_cast<Index>(uniform() * static_cast<double>(count)), count - 1);
+  }
 
   /// values.uniform_(low, high): 24 bits and one 32-bit draw an element, in order.
   /// @throws ValueError unless low ≤ high and both are finite.

@@ -141,8 +141,8 @@ class ThreadPool {
   static constexpr std::uint64_t kJoined = 0xffff;
   static constexpr std::uint64_t kOpen = 0x10000;
   static constexpr std::uint64_t kEpoch = 0x20000;
-  static constexpr std::int64_t kSpin =
-      200'000;  // nanoseconds: few gaps between the loops of a step are longer
+  // Nanoseconds; few gaps between the loops of a step are longer.
+  static constexpr std::int64_t kSpin = 200'000;
 
   template <class F>
   static void run_inline(Index tasks, F& f) {

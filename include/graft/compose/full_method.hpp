@@ -59,8 +59,7 @@ struct FullMethod {
         return false;
       if (config.target_modules.empty()) return true;
       if (!config.target_modules.all_linear()) return matches(config.target_modules, path);
-      const auto& heads = table.info.output_layers;
-      return linear && std::find(heads.begin(), heads.end(), path) == heads.end();
+      return linear && !table.info.is_output_layer(path);
     };
     const auto place = [&](auto* site, auto part) {
       site->adapters().push_back({set.name(), part});

@@ -101,11 +101,10 @@ class SiteFilter {
     if constexpr (requires { Method::targets(config_, path); }) {
       if (!Method::targets(config_, path)) return false;
     } else if (!by_role_) {
-      const auto& heads = table_->info.output_layers;
       if (every_) {
-        if (std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
+        if (table_->info.is_output_layer(path)) return false;
       } else if (targets_.all_linear()) {
-        if (!is_linear || std::find(heads.begin(), heads.end(), path) != heads.end()) return false;
+        if (!is_linear || table_->info.is_output_layer(path)) return false;
       } else if (!matches(targets_, path)) {
         return false;
       }

@@ -1,19 +1,10 @@
 #pragma once
 
-#include <algorithm>
-
 #include "graft/layers/dense_linear.hpp"
 #include "graft/layers/quantized_linear.hpp"
 #include "graft/layers/sites.hpp"
 
 namespace graft::inline v0_1 {
-
-/// True if a linear site is an output layer of the model.
-template <std::floating_point T>
-bool is_output_layer(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
-  const auto& heads = table.info.output_layers;
-  return std::find(heads.begin(), heads.end(), site.path()) != heads.end();
-}
 
 namespace detail {
 
@@ -51,7 +42,7 @@ bool is_tied_embedding(const BasicEmbeddingSite<T>& site, const BasicSiteTable<T
 /// True if a linear site is an output layer that runs on the rows of the model's embedding table.
 template <std::floating_point T>
 bool is_tied_head(const BasicLinearSite<T>& site, const BasicSiteTable<T>& table) {
-  return !table.embedding.empty() && is_output_layer(site, table) &&
+  return !table.embedding.empty() && table.info.is_output_layer(site.path()) &&
          detail::shares_embedding(site.base(), table);
 }
 

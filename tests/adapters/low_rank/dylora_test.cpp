@@ -50,13 +50,7 @@ TEST_CASE("DyLoRA draws a rank for all layers, or one for each") {
   for (const bool per_layer : {false, true}) {
     graft::DyLoRAConfig config;
     config.per_layer = per_layer;
-    graft::TorchGenerator generator(3);
-    graft::SharedParameters<double> shared;
-    graft::InitContext<double> context{generator, shared};
-    std::vector<graft::PlacedPart<double>> parts;
-    for (const char* path : {"a", "b"})
-      parts.push_back({path, graft::DyLoRAMethod<double>::linear(
-                                 config, checks::site_of(layer, path), context)});
+    const auto parts = checks::placed<graft::DyLoRAMethod<double>>(config, layer, {"a", "b"});
     const auto methods = graft::methods_of<graft::BasicDyLoRA<double>>(parts);
     const auto procedure = graft::DyLoRAMethod<double>::procedure(config, parts);
     graft::Index differ = 0;

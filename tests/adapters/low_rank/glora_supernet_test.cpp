@@ -13,13 +13,8 @@ TEST_CASE("GLoRA's supernet trains paths of its own in each step and layer, then
   config.supernet = true;
   config.layer_paths["b"] = config.paths;
   config.layer_paths["b"]["A"] = "none";
-  graft::TorchGenerator generator(3);
-  graft::SharedParameters<double> shared;
-  graft::InitContext<double> context{generator, shared};
   using Method = graft::GLoRASupernetMethod<double>;
-  std::vector<graft::PlacedPart<double>> parts;
-  for (const char* path : {"a", "b"})
-    parts.push_back({path, Method::linear(config, checks::site_of(layer, path), context)});
+  const auto parts = checks::placed<Method>(config, layer, {"a", "b"});
   const auto methods = graft::methods_of<graft::BasicGLoRASupernet<double>>(parts);
   const auto procedure = Method::procedure(config, parts);
   std::map<std::string, std::set<std::string>> seen;
@@ -46,12 +41,8 @@ TEST_CASE("GLoRA's supernet trains something in each step, of one layer too") {
   const auto layer = checks::random_layer<double>(5, 9, 1);
   graft::GLoRASupernetConfig config;
   config.supernet = true;
-  graft::TorchGenerator generator(3);
-  graft::SharedParameters<double> shared;
-  graft::InitContext<double> context{generator, shared};
   using Method = graft::GLoRASupernetMethod<double>;
-  const std::vector<graft::PlacedPart<double>> parts{
-      {"a", Method::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto parts = checks::placed<Method>(config, layer, {"a"});
   const auto method = graft::methods_of<graft::BasicGLoRASupernet<double>>(parts)[0];
   const auto procedure = Method::procedure(config, parts);
   bool always = true;

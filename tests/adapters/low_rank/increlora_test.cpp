@@ -97,11 +97,7 @@ TEST_CASE("a run of IncreLoRA grows, trains what grew and can go on from its sta
   config.warmup = 1;
   config.interval = 2;
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  graft::TorchGenerator generator(3);
-  graft::SharedParameters<double> shared;
-  graft::InitContext<double> context{generator, shared};
-  std::vector<graft::PlacedPart<double>> parts{
-      {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto parts = checks::placed<graft::IncreLoRAMethod<double>>(config, layer, {"a"});
   auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
   method.components().front().e.value().fill(0.1);
   const auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
@@ -141,11 +137,7 @@ TEST_CASE("what grew in IncreLoRA can have a schedule of its own from its growth
   config.multi_lr_warmup = 1;
   config.warmup = 100;
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  graft::TorchGenerator generator(3);
-  graft::SharedParameters<double> shared;
-  graft::InitContext<double> context{generator, shared};
-  const std::vector<graft::PlacedPart<double>> parts{
-      {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto parts = checks::placed<graft::IncreLoRAMethod<double>>(config, layer, {"a"});
   const auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
   auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
   // Moves of the first reserve, which grows in step 1, under a constant gradient of one.
@@ -186,11 +178,7 @@ TEST_CASE("with a schedule for each growth, values that become active begin thei
   config.warmup = 0;
   config.interval = 3;
   const auto layer = checks::random_layer<double>(5, 6, 1);
-  graft::TorchGenerator generator(3);
-  graft::SharedParameters<double> shared;
-  graft::InitContext<double> context{generator, shared};
-  const std::vector<graft::PlacedPart<double>> parts{
-      {"a", graft::IncreLoRAMethod<double>::linear(config, checks::site_of(layer, "a"), context)}};
+  const auto parts = checks::placed<graft::IncreLoRAMethod<double>>(config, layer, {"a"});
   const auto& method = *graft::method_of<IncreLoRA>(parts[0].part.get());
   const auto procedure = graft::IncreLoRAMethod<double>::procedure(config, parts);
   const auto step = [&](Index t) {

@@ -143,8 +143,7 @@ class Search {
 
  private:
   std::size_t pick(std::size_t count) {
-    return std::min(static_cast<std::size_t>(generator_.uniform() * static_cast<double>(count)),
-                    count - 1);
+    return static_cast<std::size_t>(generator_.below(static_cast<Index>(count)));
   }
   std::vector<std::size_t> best() const {
     std::vector<std::size_t> list;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 #include <utility>
@@ -93,19 +94,11 @@ class BasicHyperFormer {
   }
   BasicVar<T> apply(const BasicVar<T>&, const BasicVar<T>& output, const BasicVar<T>&) const {
     auto& tape = output.tape();
-    const auto in = embedding(tape, task_);
-    const auto generate = [&](const char* name, const Shape& shape) {
-      return reshape(net_.affine(set_ + name, in), shape);
-    };
+    const auto [down, down_bias, up, up_bias, weight, bias] = generated(tape, task_);
     const auto h = detail::apply_activation(
-        activation_,
-        add(matmul(output, generate("down_weight", {r_, d_}), Transpose::no, Transpose::yes),
-            generate("down_bias", {r_})));
-    const auto y = add(matmul(h, generate("up_weight", {d_, r_}), Transpose::no, Transpose::yes),
-                       generate("up_bias", {d_}));
-    return add(layer_norm(y, generate("norm_weight", {d_}), generate("norm_bias", {d_}),
-                          static_cast<T>(1e-5)),
-               output);
+        activation_, add(matmul(output, down, Transpose::no, Transpose::yes), down_bias));
+    const auto y = add(matmul(h, up, Transpose::no, Transpose::yes), up_bias);
+    return add(layer_norm(y, weight, bias, static_cast<T>(1e-5)), output);
   }
   std::vector<AdapterTensor<T>> tensors() const { return net_.tensors(); }
 
@@ -115,19 +108,22 @@ class BasicHyperFormer {
     if (task < 0 || task >= tasks_)
       throw ValueError(concat("HyperFormer: task ", task, " of ", tasks_));
     BasicTape<T> tape({.gradients = false, .training = false});
-    const auto in = embedding(tape, task);
     std::vector<BasicTensor<T>> list;
-    for (const auto& [name, shape] : {std::pair<const char*, Shape>{"down_weight", {r_, d_}},
-                                      {"down_bias", {r_}},
-                                      {"up_weight", {d_, r_}},
-                                      {"up_bias", {d_}},
-                                      {"norm_weight", {d_}},
-                                      {"norm_bias", {d_}}})
-      list.push_back(reshape(net_.affine(set_ + name, in), shape).value().clone());
+    for (const auto& var : generated(tape, task)) list.push_back(var.value().clone());
     return list;
   }
 
  private:
+  /// D, b_D, U, b_U, γ, β of a task at this site.
+  std::array<BasicVar<T>, 6> generated(BasicTape<T>& tape, Index task) const {
+    const auto in = embedding(tape, task);
+    const auto generate = [&](const char* name, const Shape& shape) {
+      return reshape(net_.affine(set_ + name, in), shape);
+    };
+    return {generate("down_weight", {r_, d_}), generate("down_bias", {r_}),
+            generate("up_weight", {d_, r_}),   generate("up_bias", {d_}),
+            generate("norm_weight", {d_}),     generate("norm_bias", {d_})};
+  }
   BasicVar<T> embedding(BasicTape<T>& tape, Index task) const {
     const auto row = [&](const char* name, Index i) {
       return slice(net_.var(tape, name), 0, i, 1);

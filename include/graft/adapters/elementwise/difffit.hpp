@@ -121,10 +121,7 @@ struct DiffFitMethod {
       site->adapters().push_back({set.name(), part});
       set.add_part(path, part);
     };
-    const auto& heads = table.info.output_layers;
-    const auto is_head = [&](const std::string& path) {
-      return std::find(heads.begin(), heads.end(), path) != heads.end();
-    };
+    const auto is_head = [&](const std::string& path) { return table.info.is_output_layer(path); };
     if (config.train_class_embedding)
       for (auto* site : table.embedding)
         if (is_class_embedding(site->path()))

@@ -48,9 +48,7 @@ inline Paths draw(TorchGenerator& generator) {
   Paths paths;
   for (const char* name : kTensors) {
     const auto words = choices(name);
-    const auto pick =
-        static_cast<std::size_t>(generator.uniform() * static_cast<double>(words.size()));
-    paths[name] = words[std::min(pick, words.size() - 1)];
+    paths[name] = words[static_cast<std::size_t>(generator.below(std::ssize(words)))];
   }
   return paths;
 }
@@ -110,9 +108,8 @@ inline Candidate search(const SearchConfig& config,
   for (Index g = 0; g < config.generations; ++g) {
     const auto best = fittest(config.parents);
     const auto parent = [&] {
-      const auto pick =
-          static_cast<std::size_t>(generator.uniform() * static_cast<double>(best.size()));
-      return seen[static_cast<std::size_t>(best[std::min(pick, best.size() - 1)])].layers;
+      const auto pick = static_cast<std::size_t>(generator.below(std::ssize(best)));
+      return seen[static_cast<std::size_t>(best[pick])].layers;
     };
     for (Index i = 0; i < config.crossovers; ++i) {
       const auto one = parent(), other = parent();

@@ -165,7 +165,7 @@ std::vector<Index> best_clusters(const BasicTensor<T>& x, Index k, TorchGenerato
   std::vector<Index> best;
   double least = std::numeric_limits<double>::infinity();
   for (Index run = 0; run < restarts; ++run) {
-    std::vector<Index> centres{static_cast<Index>(generator.uniform() * static_cast<double>(rows))};
+    std::vector<Index> centres{generator.below(rows)};
     std::vector<double> away(static_cast<std::size_t>(rows),
                              std::numeric_limits<double>::infinity());
     while (std::ssize(centres) < k) {

@@ -327,10 +327,7 @@ struct MixLoRAMethod {
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>& context) {
-    const auto& heads = site.model.output_layers;
-    if (config.target_modules.empty() &&
-        std::find(heads.begin(), heads.end(), site.path) != heads.end())
-      return nullptr;
+    if (config.target_modules.empty() && site.model.is_output_layer(site.path)) return nullptr;
     detail::require_plain("MixLoRA", site);
     const auto place = detail::feed_forward_place(site.path);
     if (place.role == Role::none) return linear_part(MixLoRAPlain<T>(config, site, context));

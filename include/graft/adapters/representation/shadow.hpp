@@ -180,8 +180,7 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
              std::make_shared<FullEmbedding<T>>(
                  normal({site->table().rows(), site->table().dim()})));
     for (auto* site : own.linear) {
-      const auto& heads = own.info.output_layers;
-      if (std::find(heads.begin(), heads.end(), site->path()) != heads.end()) continue;
+      if (own.info.is_output_layer(site->path())) continue;
       keep(site->path(), *site,
            std::make_shared<FullLinear<T>>(normal({site->out_features(), site->in_features()}),
                                            site->base().bias()));

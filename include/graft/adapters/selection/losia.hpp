@@ -221,9 +221,7 @@ class BasicLoSiA {
     rows_->type = columns_->type = IndexTensor::Type::i32;
     if (!config.rank_factor && !context.loading)
       throw ValueError("LoSiA: rank_factor is null, but no checkpoint gives the sizes");
-    const auto& heads = site.model.output_layers;
-    const bool output =
-        config.output_factor && std::find(heads.begin(), heads.end(), path_) != heads.end();
+    const bool output = config.output_factor && site.model.is_output_layer(path_);
     const double p_rows = output ? *config.output_factor : config.rank_factor.value_or(0.125),
                  p_columns = output ? 1.0 : config.rank_factor.value_or(0.125);
     const auto count = [](Index n, double p) {

@@ -227,7 +227,7 @@ class NOAHProcedure final : public Procedure<T> {
     const auto draw = [&](std::vector<Index>& list, Index most) {
       for (Index& w : list)
         w = std::min(most, config_.choices[static_cast<std::size_t>(
-                               generator.uniform() * static_cast<double>(config_.choices.size()))]);
+                               generator.below(std::ssize(config_.choices)))]);
     };
     if (prompts_) draw(widths_->prompt, config_.max_prompt);
     draw(widths_->rank, config_.max_rank);

@@ -99,10 +99,7 @@ inline Candidate search(const SearchConfig& config,
                         const std::function<double(const Genes&)>& fitness,
                         TorchGenerator& generator) {
   const auto genes = static_cast<std::size_t>(3 * config.blocks);
-  const auto index = [&](std::size_t count) {
-    return std::min(static_cast<Index>(generator.uniform() * static_cast<double>(count)),
-                    static_cast<Index>(count) - 1);
-  };
+  const auto index = [&](std::size_t count) { return generator.below(static_cast<Index>(count)); };
   struct Raw {
     Genes widths, depths;
   };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -63,6 +64,10 @@ struct ModelInfo {
   std::vector<std::string> output_layers = {};  ///< paths of heads that "all-linear" leaves out
   bool encoder_decoder = false;
   kernels::Activation activation = kernels::Activation::silu;  ///< of the feed-forward blocks
+
+  bool is_output_layer(const std::string& path) const {
+    return std::find(output_layers.begin(), output_layers.end(), path) != output_layers.end();
+  }
 };
 
 /// All sites of a model, in the order of its modules.

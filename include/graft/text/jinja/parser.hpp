@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <charconv>
+#include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -263,22 +265,20 @@ class Parser {
   void wide(const ExpressionPtr& made) {
     if (++chain_ > kMaxChain) fail(made->line, "too many operators");
   }
-  ExpressionPtr disjunction() {
-    ExpressionPtr left = conjunction();
-    while (accept_name("or")) {
-      left = binary("or", std::move(left), conjunction());
+  /// Operands with some of the operators between them, which nest to the left.
+  ExpressionPtr left_to_right(ExpressionPtr (Parser::*operand)(),
+                              std::initializer_list<std::string_view> operators) {
+    ExpressionPtr left = (this->*operand)();
+    const auto is_here = [&](std::string_view op) { return is_sign(op) || is_name(op); };
+    while (std::any_of(operators.begin(), operators.end(), is_here)) {
+      const std::string op = next().text;
+      left = binary(op, std::move(left), (this->*operand)());
       wide(left);
     }
     return left;
   }
-  ExpressionPtr conjunction() {
-    ExpressionPtr left = negation();
-    while (accept_name("and")) {
-      left = binary("and", std::move(left), negation());
-      wide(left);
-    }
-    return left;
-  }
+  ExpressionPtr disjunction() { return left_to_right(&Parser::conjunction, {"or"}); }
+  ExpressionPtr conjunction() { return left_to_right(&Parser::negation, {"and"}); }
   ExpressionPtr negation() {
     const Deeper deeper(depth_, peek().line);
     if (!accept_name("not")) return comparison();
@@ -310,40 +310,11 @@ class Parser {
     }
     return made ? std::move(made) : std::move(left);
   }
-  ExpressionPtr sum() {
-    ExpressionPtr left = concatenation();
-    while (is_sign("+") || is_sign("-")) {
-      const std::string op = next().text;
-      left = binary(op, std::move(left), concatenation());
-      wide(left);
-    }
-    return left;
-  }
-  ExpressionPtr concatenation() {
-    ExpressionPtr left = product();
-    while (accept_sign("~")) {
-      left = binary("~", std::move(left), product());
-      wide(left);
-    }
-    return left;
-  }
-  ExpressionPtr product() {
-    ExpressionPtr left = power();
-    while (is_sign("*") || is_sign("/") || is_sign("//") || is_sign("%")) {
-      const std::string op = next().text;
-      left = binary(op, std::move(left), power());
-      wide(left);
-    }
-    return left;
-  }
-  ExpressionPtr power() {
-    ExpressionPtr left = unary(true);
-    while (accept_sign("**")) {
-      left = binary("**", std::move(left), unary(true));
-      wide(left);
-    }
-    return left;
-  }
+  ExpressionPtr sum() { return left_to_right(&Parser::concatenation, {"+", "-"}); }
+  ExpressionPtr concatenation() { return left_to_right(&Parser::product, {"~"}); }
+  ExpressionPtr product() { return left_to_right(&Parser::power, {"*", "/", "//", "%"}); }
+  ExpressionPtr power() { return left_to_right(&Parser::base, {"**"}); }
+  ExpressionPtr base() { return unary(true); }
   ExpressionPtr unary(bool with_filter) {
     const Deeper deeper(depth_, peek().line);
     ExpressionPtr made;
