@@ -104,7 +104,8 @@ struct Layer {
                 .row_bytes = row_bytes,
                 .decode_step = std::max<Index>(32, quant::format_info(format).block_elements),
                 .decode = quant::row_decoder(format),
-                .decode_panel = quant::panel_decoder(format)};
+                .decode_panel = quant::panel_decoder(format),
+                .decode_columns = quant::column_decoder(format)};
     }
     x = random_values(rows * in);
     y = random_values(rows * out);

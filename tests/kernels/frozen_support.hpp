@@ -24,6 +24,12 @@ inline void decode_byte_panel(const void* rows, graft::Index row_bytes, graft::I
       decode_bytes(static_cast<const std::uint8_t*>(rows) + r * row_bytes, first + l, 1, to);
 }
 
+inline void decode_byte_columns(const void* rows, graft::Index row_bytes, graft::Index first,
+                                graft::Index count, float* to) {
+  for (graft::Index r = 0; r < count; ++r)
+    decode_bytes(static_cast<const std::uint8_t*>(rows) + r * row_bytes, first, 32, to + 32 * r);
+}
+
 /// One weight in all forms, with the same values.
 struct Weight {
   graft::Index out, in, row_stride;
@@ -51,6 +57,7 @@ struct Weight {
     if (in % 32 == 0) {  // as if it were in blocks of 32
       w.decode_step = 32;
       w.decode_panel = decode_byte_panel;
+      w.decode_columns = decode_byte_columns;
     }
     return w;
   }

@@ -19,8 +19,10 @@ enum class Compute { f32, bf16, f32_split };
 /// decode_step), as f32 to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
 
-/// Decodes the same values of 32 rows, row_bytes bytes apart, as [count][32]: value l of row r to
-/// to[32 l + r]. `first` and `count` are multiples of 32.
+/// Decodes a panel, [count][32], from rows that lie row_bytes bytes apart: values first … first +
+/// count of 32 rows, value l of row r to to[32 l + r] (`first` and `count` are multiples of 32); or
+/// values first … first + 32 of `count` rows, value l of row r to to[32 r + l] (`first` is a
+/// multiple of 32).
 using DecodePanel = void (*)(const void* rows, Index row_bytes, Index first, Index count,
                              float* to);
 
@@ -33,10 +35,11 @@ using DotRows = void (*)(const void* rows, Index row_bytes, Index count, Index i
 /// A frozen weight W (out × in), in one or more of three forms; it owns nothing.
 ///
 /// Give `dense` (f32 rows, row_stride floats apart), or `blocks` (rows of row_bytes bytes that
-/// `decode` turns to f32, `decode_panel`, unless null, 32 of them at once, and that `dot`, unless
-/// null, multiplies with few rows; `dot_int8`, unless null, does that instead, with the rows
-/// rounded to 8 bits, and goes before `packed`), or `packed`. If several are given they must hold
-/// the same values, and each product takes the one that suits it best.
+/// `decode` turns to f32, `decode_panel` and `decode_columns`, unless null, a panel of values of 32
+/// rows or of 32 values of rows at once, and that `dot`, unless null, multiplies with few rows;
+/// `dot_int8`, unless null, does that instead, with the rows rounded to 8 bits, and goes before
+/// `packed`), or `packed`. If several are given they must hold the same values, and each product
+/// takes the one that suits it best.
 struct FrozenWeight {
   Index out = 0, in = 0;
   const float* dense = nullptr;
@@ -45,7 +48,7 @@ struct FrozenWeight {
   Index row_bytes = 0;
   Index decode_step = 256;  ///< a divisor of 256 and a multiple of 32
   DecodeRow decode = nullptr;
-  DecodePanel decode_panel = nullptr;
+  DecodePanel decode_panel = nullptr, decode_columns = nullptr;
   DotRows dot = nullptr;
   DotInt8Rows dot_int8 = nullptr;
   const PackedWeights* packed = nullptr;

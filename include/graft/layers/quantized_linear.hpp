@@ -80,6 +80,7 @@ class QuantizedLinear {
     w.decode_step = std::max<Index>(32, quant::format_info(format_).block_elements);
     w.decode = quant::row_decoder(format_);
     w.decode_panel = quant::panel_decoder(format_);
+    w.decode_columns = quant::column_decoder(format_);
     w.dot = quant::row_dot(format_, in_);
     if (activations_ == Activations::int8) w.dot_int8 = quant::int8_dot(format_, in_);
     return w;

@@ -12,6 +12,9 @@ namespace graft::inline v0_1::quant {
 /// gives. Errors: those of `kernels::active_isa`.
 GRAFT_KERNEL kernels::DecodePanel panel_decoder(Format format);
 
+/// The same for 32 columns of stored rows, by kernels::FrozenWeight::decode_columns.
+GRAFT_KERNEL kernels::DecodePanel column_decoder(Format format);
+
 }  // namespace graft::inline v0_1::quant
 
 #if !defined(GRAFT_KERNELS_COMPILED)

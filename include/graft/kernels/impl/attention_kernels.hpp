@@ -35,7 +35,8 @@ GRAFT_SIMD_FN inline void block_product(Index m, Index n, Index k, const float* 
     const int rows = next_tile_rows(m - i, kMaxTileRows);
     t.a = a + i * a_row;
     for (Index j = 0; j < n; j += kTileCols) {
-      t.b = t.prefetch = b + j;
+      t.b = b + j;
+      t.prefetch = reinterpret_cast<const char*>(t.b);
       t.c = c + i * ldc + j;
       t.cols = std::min<Index>(kTileCols, n - j);
       run_tile(rows, t);

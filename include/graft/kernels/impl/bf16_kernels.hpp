@@ -176,7 +176,8 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void pair_tile(const PairTile& p, const Tile& t) no
     a += p.a_k;
     b += kPanel;
   }
-  if (t.rank > 0) tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, t.p, 0);
+  if (t.rank > 0)
+    tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, reinterpret_cast<const char*>(t.p), 0);
   if (p.rows == R) {
     tile_store<R>(c, t);
   } else {

@@ -102,7 +102,7 @@ inline void run_dots(Product& q) {
     q.row_block = q.m;
     q.col_block = q.m <= 4 ? 32 : 16;
   } else {
-    q.row_block = 48;
+    q.row_block = ceil_div(q.m, ceil_div(q.m, 48));
     q.col_block = std::min<Index>(q.n, 64);
   }
   q.decode_offset = 0;
@@ -262,7 +262,7 @@ GRAFT_KERNEL void low_rank_gradients(Index m, Index n, Index rank, float alpha, 
   const auto run = GRAFT_DISPATCH(run_product_task);
   // A task takes a group of rows, in parts that stay in its cache for both products; dyᵀ h comes
   // out as a sum for each group.
-  const Index groups = std::min<Index>(8, detail::ceil_div(m, 64));
+  const Index groups = std::clamp<Index>(detail::ceil_div(m, 64), m < 64 ? 1 : 2, 8);
   const Index group_rows = detail::ceil_div(m, groups);
   const Index part_rows = std::clamp<Index>((Index{1} << 16) / n, 8, group_rows);
   const Index stride = detail::round_up(n, 16) + 16;

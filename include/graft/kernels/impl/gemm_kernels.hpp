@@ -29,13 +29,13 @@ struct Tile {
   float* c;
   Index ldc, cols;
   float alpha, beta;
-  const float* prefetch;
+  const char* prefetch;  // what each step along k fetches, prefetch_step bytes after the last
   Index prefetch_step;
 };
 
 template <int R>
 GRAFT_SIMD_INLINE void tile_steps(Floats (&c)[R][2], const float* a, Index a_row, Index a_k,
-                                  const float* b, Index b_k, Index k, const float* prefetch,
+                                  const float* b, Index b_k, Index k, const char* prefetch,
                                   Index prefetch_step) noexcept {
   for (Index l = 0; l < k; ++l) {
     __builtin_prefetch(prefetch, 0, 2);
@@ -57,7 +57,7 @@ GRAFT_SIMD_INLINE void tile_steps(Floats (&c)[R][2], const float* a, Index a_row
 /// additions and moves, so that one address more a step costs some percent.
 template <int R>
 GRAFT_SIMD_INLINE void panel_steps(Floats (&c)[R][2], const float* a, Index a_row, const float* b,
-                                   Index k, const float* prefetch, Index prefetch_step) noexcept {
+                                   Index k, const char* prefetch, Index prefetch_step) noexcept {
   constexpr int kSteps = 4, kGroups = (R + 2) / 3;
   const float* rows[kGroups];
   GRAFT_UNROLL
@@ -187,9 +187,10 @@ GRAFT_SIMD_FN GRAFT_NOINLINE void tile(const Tile& t) noexcept {
         c[i][1] += sums[s][i][1];
       }
     }
-    tile_steps<R>(c, a, t.a_row, t.a_k, b, t.b_k, t.k - l, b, 0);
+    tile_steps<R>(c, a, t.a_row, t.a_k, b, t.b_k, t.k - l, reinterpret_cast<const char*>(b), 0);
   }
-  if (t.rank > 0) tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, t.p, 0);
+  if (t.rank > 0)
+    tile_steps<R>(c, t.h, t.ldh, 1, t.p, t.ldp, t.rank, reinterpret_cast<const char*>(t.p), 0);
   tile_store<R>(c, t);
 }
 
@@ -388,9 +389,9 @@ GRAFT_SIMD_INLINE void prefetch_row(const RightOperand& b, Index row, Index ahea
 inline constexpr Index kRowsAhead = 8;
 
 /// Panels of B for rows first_k … first_k + k and columns first_n … first_n + n; a panel takes k ·
-/// kPanel floats.
+/// kPanel floats. With `fetch`, stored rows behind those that are decoded are fetched.
 GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Index k, Index first_n,
-                                      Index n, float* to, float* decoded) noexcept {
+                                      Index n, float* to, float* decoded, bool fetch) noexcept {
   constexpr Index kStep = graft::kernels::detail::kDecodeStep;
   const char* const blocks = static_cast<const char*>(b.blocks);
   switch (b.form) {
@@ -417,10 +418,21 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
       }
       return;
     case RightOperand::Form::k_rows:
+      if (b.decode_columns != nullptr && first_n % kPanel == 0 && n % kPanel == 0) {
+        for (Index l = 0; l < k; l += kPanel) {
+          const Index rows = std::min(kPanel, k - l);
+          for (Index r = 0; fetch && r < rows; ++r)
+            prefetch_row(b, first_k + l + r, kPanel, first_n, n);
+          for (Index j = 0; j < n; j += kPanel)
+            b.decode_columns(blocks + (first_k + l) * b.row_bytes, b.row_bytes, first_n + j, rows,
+                             to + j * k + l * kPanel);
+        }
+        return;
+      }
       for (Index l = 0; l < k; ++l) {
         const float* values = decoded;
         if (b.decode != nullptr) {
-          prefetch_row(b, first_k + l, kRowsAhead, first_n, n);
+          if (fetch) prefetch_row(b, first_k + l, kRowsAhead, first_n, n);
           b.decode(blocks + (first_k + l) * b.row_bytes, first_n, n, decoded);
         } else {
           values = b.data + (first_k + l) * b.stride + first_n;
@@ -441,7 +453,7 @@ GRAFT_SIMD_FN inline void fill_panels(const RightOperand& b, Index first_k, Inde
           const Index count = std::min(kStep, k - l);
           for (Index r = 0; r < rows; ++r) {
             const Index row = first_n + j + r;
-            prefetch_row(b, row, kPanel, first_k + l, count);
+            if (fetch) prefetch_row(b, row, kPanel, first_k + l, count);
             if (!whole)
               b.decode(blocks + row * b.row_bytes, first_k + l, count, decoded + r * stride);
           }
@@ -506,7 +518,7 @@ GRAFT_SIMD_FN inline void fill_word_panels(const RightOperand& b, Index first_k,
   const Index depth = (k + 1) / 2;
   for (Index l = 0; l < k; l += kStep) {
     const Index count = std::min(kStep, k - l);
-    fill_panels(b, first_k + l, count, first_n, n, floats, decoded);
+    fill_panels(b, first_k + l, count, first_n, n, floats, decoded, true);
     for (Index j = 0; j < n; j += kPanel)
       round_panel(floats + j * count, count, words + j * depth + l / 2 * kPanel);
   }
@@ -555,7 +567,7 @@ GRAFT_SIMD_FN inline void fill_split_panels(const RightOperand& b, Index first_k
   const Index depth = (k + 1) / 2;
   for (Index l = 0; l < k; l += kStep) {
     const Index count = std::min(kStep, k - l);
-    fill_panels(b, first_k + l, count, first_n, n, floats, decoded);
+    fill_panels(b, first_k + l, count, first_n, n, floats, decoded, true);
     for (Index j = 0; j < n; j += kPanel) {
       float* const panel = floats + j * count;
       std::uint32_t* const to = words + j * depth + l / 2 * kPanel;
@@ -608,6 +620,25 @@ GRAFT_SIMD_FN inline void fill_term_panel(const float* p, Index ldp, Index rank,
 // ---------------------------------------------------------------------------------------------------------
 // The loops around a tile: one task covers row_block × col_block elements of C, over all of k.
 
+/// Lets tile number `slot` of `slots` fetch into the second-level cache its share of the stored
+/// values that the next task decodes, those from column `col` on: a burst of loads from memory when
+/// they are decoded would stand still for each of them.
+GRAFT_SIMD_INLINE void fetch_ahead(const Product& q, Index col, Index k0, Index slot, Index slots,
+                                   Tile& t) noexcept {
+  const Index cols = std::min(q.col_block, q.n - col);
+  if (cols <= 0) return;
+  t.prefetch = static_cast<const char*>(q.b.blocks);
+  if (q.b.form == RightOperand::Form::k_rows) {  // a line of each row
+    if (64 * slot >= cols * q.b.row_bytes / q.b.row_values + 64) return;
+    t.prefetch += k0 * q.b.row_bytes + col * q.b.row_bytes / q.b.row_values + 64 * slot;
+    t.prefetch_step = q.b.row_bytes;
+  } else if (k0 + t.k >= q.k) {  // whole rows
+    const Index share = graft::kernels::detail::ceil_div(cols * q.b.row_bytes, slots);
+    t.prefetch += col * q.b.row_bytes + slot * share;
+    t.prefetch_step = graft::kernels::detail::ceil_div(share, t.k);
+  }
+}
+
 GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* scratch) noexcept {
   const Index row0 = task / q.col_blocks() * q.row_block;
   const Index col0 = task % q.col_blocks() * q.col_block;
@@ -629,6 +660,8 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
                         ? std::min(kMaxTileRows, graft::kernels::detail::rows_in_cache_set())
                         : kMaxTileRows;
   const bool ready = q.b.form == RightOperand::Form::panels && !q.round;
+  const bool decodes = q.b.blocks != nullptr && !ready;
+  const Index tiles = graft::kernels::detail::ceil_div(std::min(q.inner_rows, rows), limit);
   const Index padded_n = graft::kernels::detail::round_up(q.n, kPanel);
 
   Tile t{};
@@ -640,11 +673,11 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
     const bool last = k0 + depth >= q.k;
     if (!ready) {
       if (!q.in_place) {
-        fill_panels(q.b, k0, depth, col0, cols, panels, scratch + q.decode_offset);
+        fill_panels(q.b, k0, depth, col0, cols, panels, scratch + q.decode_offset, false);
         if (q.round)
           round_values(panels, depth * graft::kernels::detail::round_up(cols, kPanel), panels);
       } else if (tail != 0) {
-        fill_panels(q.b, k0, depth, col0 + cols - tail, tail, panels, nullptr);
+        fill_panels(q.b, k0, depth, col0 + cols - tail, tail, panels, nullptr, false);
       }
     }
     t.k = depth;
@@ -677,15 +710,21 @@ GRAFT_SIMD_FN inline void run_product_task(const Product& q, Index task, float* 
           t.a = q.a + row * q.a_row + k0 * q.a_k;
           t.h = q.h + row * q.ldh;
           for (Index sub = 0; sub < width; sub += kTileCols) {
-            t.prefetch = panel;
+            t.prefetch = reinterpret_cast<const char*>(panel);
             t.prefetch_step = 0;
-            // The first two tiles fetch the panel after this one into the second-level cache.
-            if (ready && r0 == 0 && sub == 0 && number < 2) {
-              t.prefetch = next + number * depth * kPanel / 2;
-              t.prefetch_step = tile_rows == inner ? kPanel : kPanel / 2;
-            } else if (stride != kPanel && sub == 0 && number < 2) {
-              t.prefetch = next + number * kPanel / 2;
-              t.prefetch_step = stride;
+            if (decodes) {
+              if (r0 == 0 && sub == 0)
+                fetch_ahead(q, col0 + q.col_block, k0, j / kPanel * tiles + number,
+                            tiles * graft::kernels::detail::ceil_div(cols, kPanel), t);
+            } else if (r0 == 0 && sub == 0 && number < 2) {
+              // The first two tiles fetch the panel after this one into the second-level cache.
+              if (ready) {
+                t.prefetch = reinterpret_cast<const char*>(next + number * depth * kPanel / 2);
+                t.prefetch_step = 4 * (tile_rows == inner ? kPanel : kPanel / 2);
+              } else if (stride != kPanel) {
+                t.prefetch = reinterpret_cast<const char*>(next + number * kPanel / 2);
+                t.prefetch_step = 4 * stride;
+              }
             }
             t.b = panel + sub;
             t.cols = std::min<Index>(kTileCols, width - sub);

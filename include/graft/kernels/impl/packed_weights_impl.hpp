@@ -21,6 +21,7 @@ inline RightOperand operand_of(const FrozenWeight& weight, bool backward) noexce
     b.decode_step = weight.decode_step;
     b.decode = weight.decode;
     b.decode_panel = weight.decode_panel;
+    b.decode_columns = weight.decode_columns;
     b.dot = weight.dot;
     b.dot_int8 = weight.dot_int8;
   }
@@ -40,7 +41,7 @@ inline AlignedBuffer<float> pack_panels(const RightOperand& b, Index k, Index n)
     const Index first_k = task / groups * depth;
     const Index here = std::min(depth, k - first_k);
     fill(b, first_k, here, first_n, std::min(kDecodeStep, n - first_n),
-         panels.data() + first_k * padded + first_n * here, thread_scratch(kDecodeScratch));
+         panels.data() + first_k * padded + first_n * here, thread_scratch(kDecodeScratch), true);
   });
   return panels;
 }
