@@ -9,9 +9,10 @@ namespace graft::inline v0_1 {
 /// f(x) without keeping what f computes inside: the backward pass runs f once more (Chen et al.
 /// 2016). Random operations inside f repeat their pattern. f must be a pure function of x and of
 /// parameters; it must own what it uses or outlive the backward pass. Costs one more forward pass
-/// of f, keeps only x, and the result wants a gradient whatever f and x do.
+/// of f, keeps only x, and the result wants a gradient whatever f and x do. `leave_out_result`: the
+/// tape of that pass says `result_unread`, so that f need not compute what only its result needs.
 template <std::floating_point T, class F>
-BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
+BasicVar<T> checkpoint(F f, const BasicVar<T>& x, bool leave_out_result = false) {
   auto& tape = x.tape();
   if (!tape.gradients()) return f(x);
   auto options = tape.options();
@@ -27,6 +28,7 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x) {
     tape.set_random_calls(inner.random_calls());
   }
   options.gradients = true;
+  options.result_unread = leave_out_result;
   return tape.record(std::move(y), true,
                      [f = std::move(f), options, calls, context, kept = x.saved(),
                       gx = x.grad_ref()](const BasicTensor<T>& dy) {

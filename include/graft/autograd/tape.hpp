@@ -259,6 +259,23 @@ class BasicTape {
     /// of adapters, norms, gated activations and attention, and of checkpoints. The forward pass is
     /// not changed; gradients are, by about 2⁻⁹ of their size. Tapes of double ignore it.
     bool bf16_saved = false;
+    /// The value of what the computation ends in is not read, only its gradients (`checkpoint`).
+    bool result_unread = false;
+  };
+
+  /// While one lives, nobody reads the values of results, so that an operation may leave them zero
+  /// if that is cheaper; it still records what its gradients need.
+  class Unread {
+   public:
+    Unread(BasicTape& tape, bool unread)
+        : tape_(&tape), before_(std::exchange(tape.unread_, unread)) {}
+    Unread(const Unread&) = delete;
+    Unread& operator=(const Unread&) = delete;
+    ~Unread() { tape_->unread_ = before_; }
+
+   private:
+    BasicTape* tape_;
+    bool before_;
   };
 
   BasicTape() = default;
@@ -378,6 +395,8 @@ class BasicTape {
   const Options& options() const { return options_; }
   bool training() const { return options_.training; }
   bool gradients() const { return options_.gradients; }
+  /// True inside the life of an `Unread`.
+  bool unread() const { return unread_; }
   /// A number that is different for each call and a function of the seed and the number of calls
   /// before it.
   std::uint64_t next_random_key() {
@@ -438,6 +457,7 @@ class BasicTape {
   }
 
   Options options_;
+  bool unread_ = false;
   Node* last_ = nullptr;
   SlotLink* slots_ = nullptr;
   MemoryPool::Block* chunks_ = nullptr;

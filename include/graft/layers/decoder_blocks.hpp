@@ -120,9 +120,11 @@ struct GatedMlp {
   BasicLinearSite<T> gate_proj, up_proj, down_proj;
   kernels::Activation activation = kernels::Activation::silu;
 
-  BasicVar<T> operator()(const BasicVar<T>& x) const {
+  /// `ends_block`: the block does nothing more with the result than to add it.
+  BasicVar<T> operator()(const BasicVar<T>& x, bool ends_block = false) const {
     const auto parts = apply_each(x, std::array{&gate_proj, &up_proj});
-    return down_proj(gated(activation, parts[0], parts[1]));
+    const auto h = gated(activation, parts[0], parts[1]);
+    return ends_block ? down_proj.last(h) : down_proj(h);
   }
 };
 

@@ -30,8 +30,10 @@ BasicVar<ScalarOf<L>> linear(const L& base, const BasicVar<ScalarOf<L>>& x) {
   } else {
     using T = ScalarOf<L>;
     detail::check_input(base, x.shape());
-    auto y = BasicTensor<T>::empty(x.shape().with_last(base.out_features()));
-    base.forward(x.value().matrix(), y.matrix());
+    const auto shape = x.shape().with_last(base.out_features());
+    const bool unread = x.tape().unread();
+    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
+    if (!unread) base.forward(x.value().matrix(), y.matrix());
     return x.tape().record(
         std::move(y), x.requires_grad(), [&base, gx = x.grad_ref()](const BasicTensor<T>& dy) {
           const Index in = base.in_features();
@@ -72,11 +74,15 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     auto h = BasicTensor<T>::empty({rows, rank});  // scaling · x_low Aᵀ
     kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(),
                   in, T{0}, h.data(), rank);
-    auto bt = BasicTensor<T>::empty({rank, out});
-    kernels::transpose(b.value().data(), out, rank, rank, bt.data(), out);
-    auto y = BasicTensor<T>::empty(x.shape().with_last(out));
-    const LowRankProduct<T> term{h.matrix(), bt.matrix()};
-    base.forward(x.value().matrix(), y.matrix(), &term);
+    const auto shape = x.shape().with_last(out);
+    const bool unread = x.tape().unread();
+    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
+    if (!unread) {
+      auto bt = BasicTensor<T>::empty({rank, out});
+      kernels::transpose(b.value().data(), out, rank, rank, bt.data(), out);
+      const LowRankProduct<T> term{h.matrix(), bt.matrix()};
+      base.forward(x.value().matrix(), y.matrix(), &term);
+    }
     const bool wants =
         x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
     return x.tape().record(

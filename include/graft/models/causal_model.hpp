@@ -185,7 +185,7 @@ class BasicCausalModel : public BasicModel<T> {
       };
       const bool again = left > 0 && x.requires_grad();
       if (again) --left;
-      x = again ? checkpoint(one, x) : one(x);
+      x = again ? checkpoint(one, x, true) : one(x);
       stack.leave(static_cast<Index>(l), x);
     }
     return x;

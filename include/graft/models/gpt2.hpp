@@ -102,8 +102,9 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       call.output = &c_proj;
       const auto h = add(x, after_attention(a, attention(std::move(call)), x));
       const auto m = ln_2(h);
-      return after_block(x,
-                         add(h, after_mlp(m, mlp_proj(graft::activation(activation, c_fc(m))), h)));
+      const auto f = graft::activation(activation, c_fc(m));
+      const bool ends_block = after_mlp.is_plain() && after_block.is_plain();
+      return after_block(x, add(h, after_mlp(m, ends_block ? mlp_proj.last(f) : mlp_proj(f), h)));
     }
   };
 

@@ -108,7 +108,8 @@ class BasicLlama final : public BasicCausalModel<T> {
     }
     BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
       const auto m = post_norm(h);
-      return after_block(x, add(h, after_mlp(m, mlp(m), h)));
+      const bool ends_block = after_mlp.is_plain() && after_block.is_plain();
+      return after_block(x, add(h, after_mlp(m, mlp(m, ends_block), h)));
     }
   };
   struct Run {

@@ -42,6 +42,8 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   HiddenRole role() const { return role_; }
   const std::string& output_name() const { return output_; }
   const BasicNormSite<T>* norm() const { return norm_; }
+  /// True if the output of the sublayer is the result, whatever runs.
+  bool is_plain() const { return this->adapters().empty(); }
   BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
                          const BasicVar<T>& residual = {}) const {
     const auto* context = output.tape().template context<ForwardContext>();

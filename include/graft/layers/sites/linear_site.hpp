@@ -153,6 +153,16 @@ class BasicLinearSite : public SiteAdapters<LinearAdapterInterface<T>> {
       return run(x, this->chain_of(*context->only), biases.of(*context->only));
     return run(x, this->chain(), biases.active);
   }
+  /// The same where the result of the computation alone reads the values: zeros if the tape says
+  /// that nobody reads that, and no adapter reads them either.
+  BasicVar<T> last(const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    const bool products = std::ranges::all_of(this->adapters(), [](const auto& named) {
+      return named.adapter->low_rank_term().has_value();
+    });
+    const typename BasicTape<T>::Unread unread(tape, tape.options().result_unread && products);
+    return (*this)(x);
+  }
 
  private:
   bool by_rows(const ForwardContext* context) const {
