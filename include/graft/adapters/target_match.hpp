@@ -1,10 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cctype>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "graft/adapters/config_value.hpp"
 #include "graft/text/regex.hpp"
@@ -39,23 +39,40 @@ inline bool matches(const TargetModules& targets, std::string_view path) {
                      [&](const std::string& name) { return has_suffix(path, name); });
 }
 
-/// Number of the layer in a path: the first whole part that is a number, behind one of `patterns`
-/// if there are any. "model.layers.11.self_attn.q_proj" is 11; -1 if there is none.
+/// Number of the layer in a path: the first whole part that is a number. With `patterns`, the first
+/// behind something that ends with a match of the first pattern that has one, so that
+/// "decoder.block" tells the stacks of T5 apart. "model.layers.11.self_attn.q_proj" is 11; -1 if
+/// there is none. @throws ValueError for a pattern that does not compile.
 inline Index layer_of(std::string_view path, const std::vector<std::string>& patterns = {}) {
-  std::string_view before;
-  for (std::size_t start = 0; start <= path.size();) {
-    const auto dot = std::min(path.find('.', start), path.size());
-    const std::string_view part = path.substr(start, dot - start);
-    const bool number =
-        !part.empty() && part.size() < 10 &&
-        std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
-    if (number && !before.empty() &&
-        (patterns.empty() || std::find(patterns.begin(), patterns.end(), before) != patterns.end()))
-      return std::stol(std::string(part));
-    before = part;
-    start = dot + 1;
+  const auto first_behind = [path](const auto& fits) -> Index {
+    for (std::size_t start = path.find('.') + 1; start > 0; start = path.find('.', start) + 1) {
+      const std::string_view part = path.substr(start, path.find('.', start) - start);
+      const bool number =
+          !part.empty() && part.size() < 10 &&
+          std::all_of(part.begin(), part.end(), [](char c) { return c >= '0' && c <= '9'; });
+      if (number && fits(path.substr(0, start - 1))) return std::stol(std::string(part));
+    }
+    return -1;
+  };
+  if (patterns.empty()) return first_behind([](std::string_view) { return true; });
+  for (const auto& pattern : patterns) {
+    const Index layer = first_behind([&pattern](std::string_view before) {
+      return has_suffix(before, pattern) || full_match("(?:.*\\.)?(?:" + pattern + ")", before);
+    });
+    if (layer >= 0) return layer;
   }
   return -1;
+}
+
+/// False for a path in another layer than those to transform. A path that `targets` names whole is
+/// taken wherever it is, as in PEFT.
+inline bool takes_layer(const Selection& select, const TargetModules& targets,
+                        std::string_view path) {
+  const auto& layers = select.layers_to_transform;
+  return layers.empty() ||
+         std::find(targets.names.begin(), targets.names.end(), path) != targets.names.end() ||
+         std::find(layers.begin(), layers.end(), layer_of(path, select.layers_pattern)) !=
+             layers.end();
 }
 
 /// Value of the first pattern of a rank_pattern or alpha_pattern that matches the end of the path.

@@ -28,7 +28,10 @@ struct LoadReport {
   std::vector<std::string> missing;     ///< the adapter has them, the file does not
   std::vector<std::string> unexpected;  ///< the file has them, the adapter does not
   std::vector<std::string> mismatched;  ///< "name: expected [..], found [..]"
-  bool ok() const { return missing.empty() && unexpected.empty() && mismatched.empty(); }
+  std::vector<std::string> unequal;  ///< "name and name": copies of one shared tensor that differ
+  bool ok() const {
+    return missing.empty() && unexpected.empty() && mismatched.empty() && unequal.empty();
+  }
   std::string text() const {
     std::string result;
     const auto list = [&](const char* what, const std::vector<std::string>& names) {
@@ -41,6 +44,7 @@ struct LoadReport {
     list("missing", missing);
     list("unexpected", unexpected);
     list("of another shape", mismatched);
+    list("unequal copies of what layers share", unequal);
     return result;
   }
 };
@@ -131,6 +135,7 @@ class BasicAdapterModel {
     }
     LoadReport report;
     std::vector<std::string> used;
+    std::map<const void*, std::string> holders;  // of tensors that several layers share
     for (const auto& [key, tensor] : set.tensors()) {
       if (!tensor.saved) continue;
       const auto* view = file.find(key);
@@ -151,6 +156,12 @@ class BasicAdapterModel {
       if (tensor.index) {
         tensor.index->values = io::to_i64(*view);
       } else {
+        if (const auto [holder, first] = holders.emplace(tensor.parameter.id(), key);
+            !first && !tensor.alias &&
+            !std::ranges::equal(file.at(holder->second).data, view->data)) {
+          report.unequal.push_back(concat(holder->second, " and ", key));
+          continue;
+        }
         BasicTensor<T> value = BasicTensor<T>::empty(tensor.parameter.shape());
         if constexpr (std::is_same_v<T, float>)
           io::to_f32(*view, value.span());

@@ -53,10 +53,7 @@ struct FullMethod {
     const auto& select = config.select;
     const auto wants = [&](const std::string& path, bool linear) {
       if (!select.exclude_modules.empty() && matches(select.exclude_modules, path)) return false;
-      const auto& layers = select.layers_to_transform;
-      if (!layers.empty() && std::find(layers.begin(), layers.end(),
-                                       layer_of(path, select.layers_pattern)) == layers.end())
-        return false;
+      if (!takes_layer(select, config.target_modules, path)) return false;
       if (config.target_modules.empty()) return true;
       if (!config.target_modules.all_linear()) return matches(config.target_modules, path);
       return linear && !table.info.is_output_layer(path);

@@ -109,13 +109,7 @@ class SiteFilter {
         return false;
       }
     }
-    if (excludes(path)) return false;
-    if (!select_.layers_to_transform.empty()) {
-      const Index layer = layer_of(path, select_.layers_pattern);
-      const auto& layers = select_.layers_to_transform;
-      if (std::find(layers.begin(), layers.end(), layer) == layers.end()) return false;
-    }
-    return true;
+    return !excludes(path) && takes_layer(select_, targets_, path);
   }
   bool excludes(const std::string& path) const {
     return !select_.exclude_modules.empty() && matches(select_.exclude_modules, path);
