@@ -1,5 +1,6 @@
 #include "graft/compose/tied_head.hpp"
 
+#include <algorithm>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
@@ -200,6 +201,22 @@ TEST_CASE("Only the names that PEFT listens to ask for tied weights") {
   graft::TorchGenerator generator(3);
   redraw(adapters.add("default", config("target_modules", "shared"), generator));
   CHECK(difference(logits(model), base) == 0);
+}
+
+TEST_CASE("A table that is trained whole is in files under the head's name too, as PEFT wants it") {
+  const graft_test::TemporaryFolder folder;
+  graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+  graft::TorchGenerator generator(3);
+  redraw(adapters.add("default", config("modules_to_save", "lm_head"), generator));
+  const auto before = logits(model);
+  adapters.save("default", folder.path());
+  const auto file = graft::io::SafetensorsFile::open(folder / "adapter_model.safetensors");
+  CHECK(std::ranges::equal(file.at("base_model.model.lm_head.weight").data,
+                           file.at("base_model.model.model.embed_tokens.weight").data));
+  adapters.remove("default");
+  adapters.load("default", folder.path());
+  CHECK(difference(logits(model), before) < 1e-5);
 }
 
 TEST_CASE("A file may hold copies for the head that follows, and no other tensors of it") {

@@ -861,6 +861,12 @@ class BasicAdapterModel {
         if (!asked) continue;
         set.add_part(site->path(), head);
         set.add_follower(site->path(), source);
+        if (const auto* whole = dynamic_cast<const FullEmbedding<T>*>(part)) {
+          AdapterTensor<T> copy;  // PEFT does not load a file without it
+          copy.parameter = whole->table();
+          copy.alias = copy.written = true;
+          set.add_tensor(concat(set.info().path_prefix, site->path(), ".weight"), copy);
+        }
       }
     }
   }
