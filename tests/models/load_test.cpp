@@ -55,8 +55,9 @@ class Gguf {
   fs::path path_;
 };
 
-/// Whole decoders of one layer, of each architecture that GGUF files have.
-fs::path write_decoder(const fs::path& path, const std::string& architecture) {
+/// Whole decoders of one layer, of each architecture that GGUF files have; `head`: with one of
+/// other values than the embedding.
+fs::path write_decoder(const fs::path& path, const std::string& architecture, bool head = false) {
   GgufMetadata metadata;
   metadata.set("general.architecture", architecture);
   for (const auto& [key, value] : {std::pair{"embedding_length", 8U},
@@ -76,6 +77,8 @@ fs::path write_decoder(const fs::path& path, const std::string& architecture) {
   };
   put("token_embd", {5, 8});
   put("output_norm", {8});
+  if (head)
+    tensors.push_back({"output.weight", {5, 8}, 0, std::as_bytes(std::span(values).last(40))});
   for (const char* name :
        {"attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"})
     put(graft::concat("blk.0.", name), {8, 8});
@@ -120,6 +123,24 @@ TEST_CASE("A decoder in a GGUF file is a classifier with a drawn head where it i
     CHECK(padded[i] == Approx(whole[i]));
     CHECK(shorter[i] != Approx(whole[i]));
   }
+}
+
+TEST_CASE("The head of a decoder in a GGUF file is the embedding where the file has no other") {
+  const std::string architecture = GENERATE("llama", "gemma3");
+  const auto first_of_head = [&](bool own) {
+    const auto path =
+        write_decoder(fs::temp_directory_path() / graft::concat("graft-head-", ::getpid(), ".gguf"),
+                      architecture, own);
+    const auto model = graft::models::load<float>(path);
+    fs::remove(path);
+    const auto weight = model->sites().linear.back()->base().dense_weight();
+    const auto table = model->sites().embedding.front()->table().dense();
+    return std::pair(weight[1], table[1]);
+  };
+  const auto [tied, shared] = first_of_head(false);
+  CHECK(tied == shared);
+  const auto [own, table] = first_of_head(true);
+  CHECK(own != table);
 }
 
 TEST_CASE("Rotary settings of a GGUF file are read, or refused by the name of the field") {
@@ -236,4 +257,51 @@ TEST_CASE("A decoder is a classifier where its class says so, or where it is ask
                     Catch::Contains("id2label"));
   CHECK_THROWS_WITH(head("LlamaForSequenceClassification", R"({"num_labels": 0})", 0),
                     Catch::Contains("num_labels"));
+}
+
+namespace {
+
+/// The description of a small decoder with one field of another value, or without it.
+graft::models::LlamaConfig small_decoder(const char* type, const std::string& key = "",
+                                         const Json& value = {}) {
+  Json json{{"model_type", type},       {"architectures", {"TestForCausalLM"}},
+            {"vocab_size", 7},          {"hidden_size", 8},
+            {"intermediate_size", 8},   {"num_hidden_layers", 2},
+            {"num_attention_heads", 2}, {"max_window_layers", 1}};
+  if (!key.empty()) json[key] = value;
+  return detail::llama_config(JsonView(json, "config.json"));
+}
+
+}  // namespace
+
+TEST_CASE("What a config.json leaves out is what transformers takes") {
+  CHECK(small_decoder("mistral").window == 4096);
+  CHECK(small_decoder("mistral", "sliding_window", nullptr).window == 0);
+  CHECK(small_decoder("mistral", "sliding_window", 5).window == 5);
+  CHECK(small_decoder("llama", "use_sliding_window", true).window == 0);
+  CHECK(small_decoder("qwen2").window == 0);
+  const auto qwen = small_decoder("qwen2", "use_sliding_window", true);
+  CHECK(qwen.window == 4096);
+  CHECK(qwen.full_attention == std::vector<bool>{true, false});
+  CHECK(small_decoder("qwen2").head_dim == 4);
+  CHECK(small_decoder("qwen3").head_dim == 128);
+}
+
+TEST_CASE("The padding id of a LLaMA is the row without a gradient in its embedding") {
+  const auto row = [](const Json& id) {
+    const graft::models::ZeroWeights<float> zeros([](const auto&) { return false; });
+    const graft::models::Llama model(small_decoder("llama", "pad_token_id", id), zeros);
+    return model.embed_tokens.padding_index;
+  };
+  CHECK(row(nullptr) == -1);
+  CHECK(row(3) == 3);
+  CHECK(row(-1) == 6);  // torch counts from the end
+}
+
+TEST_CASE("Part of a head's elements rotated is refused by the name of the field") {
+  const Json json{{"max_position_embeddings", 64},
+                  {"rope_parameters",
+                   {{"rope_type", "linear"}, {"factor", 2}, {"partial_rotary_factor", 0.5}}}};
+  CHECK_THROWS_WITH(detail::rope_config(JsonView(json, "config.json"), 4),
+                    Catch::Contains("rope_parameters.partial_rotary_factor"));
 }

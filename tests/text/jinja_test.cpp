@@ -42,6 +42,27 @@ TEST_CASE("Undefined values print nothing, and fail where a value is needed") {
   CHECK_THROWS_WITH(render("{{ x() }}"), Contains("'x'"));
 }
 
+TEST_CASE("Numbers are written as Python writes them") {
+  CHECK(
+      render(
+          "{{ 100000.0 }} {{ 1e15 }} {{ 1e16 }} {{ 0.0001 }} {{ 0.00001 }} {{ 1.5 }} {{ 0.0 }}") ==
+      "100000.0 1000000000000000.0 1e+16 0.0001 1e-05 1.5 0.0");
+  CHECK(render("{{ [0.0001, 200000.0] | tojson }}") == "[0.0001, 200000.0]");
+}
+
+TEST_CASE("Arguments of filters that would be left aside are refused by their name") {
+  CHECK(render("{{ {'b': 1} | tojson(ensure_ascii=false, sort_keys=false, indent=1) }}") ==
+        "{\n \"b\": 1\n}");
+  for (const std::string argument : {"ensure_ascii", "sort_keys", "separators", "cls"})
+    CHECK_THROWS_WITH(render("{{ {'b': 1} | tojson(" + argument + "=[1]) }}"),
+                      Contains("'" + argument + "'") && Contains("tojson"));
+  CHECK_THROWS_WITH(render("{{ {'b': 1} | tojson(4) }}"), Contains("1 arguments"));
+  CHECK_THROWS_WITH(render("{{ '12' | int(base=16) }}"), Contains("'base'"));
+  CHECK_THROWS_WITH(render("{{ ['a', 'A'] | unique(case_sensitive=true) }}"),
+                    Contains("'case_sensitive'"));
+  CHECK(render("{{ [{'a': 1}, {}] | map(attribute='a', default='x') | join('-') }}") == "1-x");
+}
+
 TEST_CASE("Errors say the line and what is wrong") {
   CHECK_THROWS_WITH(render("a\n{{ 1 +"), Contains("line 2"));
   CHECK_THROWS_WITH(render("{% if 1 %}\n\nx"), Contains("endif"));

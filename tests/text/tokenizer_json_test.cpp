@@ -60,6 +60,31 @@ TEST_CASE("A token that is looked for in normalised text is spelled as it is nor
   CHECK(tokenizer.decode(ids) == "atokenRAW");
 }
 
+TEST_CASE("A special token stays in the text where its normalised spelling is another one") {
+  auto document = base();
+  document["normalizer"] = Json::parse(R"({"type": "Lowercase"})");
+  for (const char* token : {R"({"id": 4, "content": "<X>", "special": true, "normalized": true})",
+                            R"({"id": 5, "content": "<y>", "special": true, "normalized": true})",
+                            R"({"id": 6, "content": "<Z>", "special": true, "normalized": false})"})
+    document["added_tokens"].push_back(Json::parse(token));
+  const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  CHECK(tokenizer.decode(std::vector<std::int32_t>{0, 4, 5, 6, 1}, true) == "a<x>b");
+}
+
+TEST_CASE("A token whose blanks went to the token before is found all the same") {
+  auto document = base();
+  for (const char* token : {R"({"id": 4, "content": "<x>", "special": true, "rstrip": true})",
+                            R"({"id": 5, "content": "  ", "special": true, "rstrip": true})",
+                            R"({"id": 6, "content": " b", "special": true, "lstrip": true})"})
+    document["added_tokens"].push_back(Json::parse(token));
+  const auto tokenizer = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  using Ids = std::vector<std::int32_t>;
+  // As the tokenizers library has it.
+  CHECK(tokenizer.encode("a    a", {.add_special = false}) == Ids{0, 5, 5, 0});
+  CHECK(tokenizer.encode("<x>  a", {.add_special = false}) == Ids{4, 5, 0});
+  CHECK(tokenizer.encode("<x> ba", {.add_special = false}) == Ids{4, 6, 0});
+}
+
 TEST_CASE("Complaints name the file and the field") {
   const auto broken = [](const char* pointer, const char* value) {
     Json document = base();
@@ -157,6 +182,9 @@ TEST_CASE("Words, scripts and fixed lengths are cut as tokenizer.json says") {
     return graft::text::tokenizer_from_json(document.dump(), "t.json").encode(text);
   };
   CHECK(ids(R"({"type": "UnicodeScripts"})", " abαβかカ漢ab") == Ids{1, 2, 3, 1});
+  // The tables of the tokenizers library are those of Unicode 9.
+  CHECK(ids(R"({"type": "UnicodeScripts"})", "ab\U0001F926ab") == Ids{1, 0, 1});
+  CHECK(ids(R"({"type": "UnicodeScripts"})", "ab\U0001F928ab") == Ids{0});
   CHECK(ids(R"({"type": "FixedLength", "length": 2})", "αβaba") == Ids{2, 1, 4});
   const char* words = R"({"type": "Whitespace"})";
   CHECK(ids(words, "ab abc αβ") == Ids{1, 0, 2});

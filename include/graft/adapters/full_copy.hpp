@@ -59,17 +59,20 @@ class FullLinear final : public LinearPart<T> {
   bool owns_weight_ = true;
 };
 
-/// An embedding with a trained copy of its table. Trained: vocabulary · dim.
+/// An embedding with a trained copy of its table. Trained: vocabulary · dim. Looked up, the row of
+/// the padding id gets no gradient, as torch's.
 template <std::floating_point T>
 class FullEmbedding final : public EmbeddingPart<T> {
  public:
-  /// `prefix` is put before "weight" in files.
-  explicit FullEmbedding(const BasicTensor<T>& table, std::string prefix = "")
-      : table_(table.clone()), prefix_(std::move(prefix)) {}
+  /// `padding`: the row that stands for padding, -1 without one; `prefix` is put before "weight" in
+  /// files.
+  explicit FullEmbedding(const BasicTensor<T>& table, Index padding, std::string prefix = "")
+      : table_(table.clone()), padding_(padding), prefix_(std::move(prefix)) {}
   const BasicParameter<T>& table() const { return table_; }
   BasicVar<T> apply(const BasicEmbeddingView<T>&, BasicTape<T>& tape,
                     std::span<const std::int32_t> ids) const override {
-    return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()));
+    return gather_rows(tape.parameter(table_), std::vector<std::int32_t>(ids.begin(), ids.end()),
+                       padding_);
   }
   std::shared_ptr<LinearPart<T>> head_if_asked() const override {
     return std::make_shared<FullLinear<T>>(table_);
@@ -83,6 +86,7 @@ class FullEmbedding final : public EmbeddingPart<T> {
 
  private:
   BasicParameter<T> table_;
+  Index padding_;
   std::string prefix_;
 };
 

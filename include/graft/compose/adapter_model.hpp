@@ -648,7 +648,7 @@ class BasicAdapterModel {
     };
     for (auto* site : table_->embedding)
       if (inside(site->path(), modules))
-        place(site, std::make_shared<FullEmbedding<T>>(site->table().dense()));
+        place(site, std::make_shared<FullEmbedding<T>>(site->table().dense(), site->padding_index));
     for (auto* site : table_->linear)
       if (inside(site->path(), modules)) {
         if (!site->expert.parameter.empty())

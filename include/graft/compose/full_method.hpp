@@ -69,7 +69,7 @@ struct FullMethod {
         site->adapters().push_back({set.name(), first});
         continue;
       }
-      auto part = std::make_shared<FullEmbedding<T>>(site->table().dense());
+      auto part = std::make_shared<FullEmbedding<T>>(site->table().dense(), site->padding_index);
       if (site == table.embedding.front()) first = part;
       place(site, part);
     }

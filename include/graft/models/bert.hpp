@@ -68,8 +68,13 @@ class BasicBert final : public BasicModel<T> {
     const std::string root = config.task == Task::embedding ? "" : config.model_type + ".";
     const bool distil = config.model_type == "distilbert";
     const Index d = config.hidden_size;
-    word_ = {root + "embeddings.word_embeddings",
-             weights.embedding(root + "embeddings.word_embeddings", config.vocabulary, d)};
+    const std::string words = root + "embeddings.word_embeddings";
+    const bool masked = config.task == Task::masked_language;
+    const auto stored =
+        masked && config.tied_head
+            ? weights.stored_table(words, {masked_head_paths(config.model_type).decoder})
+            : words;
+    word_ = {words, weights.embedding(stored, config.vocabulary, d)};
     word_.padding_index = config.padding_id;
     position_ = {
         root + "embeddings.position_embeddings",
@@ -272,20 +277,18 @@ class BasicBert final : public BasicModel<T> {
     return std::make_unique<Mirror>(config, ZeroWeights<T>([](const auto&) { return true; }));
   }
 
-  /// The layer from hidden states to the vocabulary. A tied one takes the bias that transformers
-  /// ties to it, one of its own its own; a file may have either alone, or none, which are zeros.
+  /// The layer from hidden states to the vocabulary. A file may have its bias under either name, or
+  /// none, which is zeros.
   BasicAnyLinear<T> decoder(const BasicWeights<T>& weights, const MaskedHeadPaths& paths) const {
     const Index d = config_.hidden_size, n = config_.vocabulary;
     auto bias = BasicTensor<T>::zeros({n});
-    const auto& [first, second] = config_.tied_head ? std::tie(paths.bias, paths.decoder)
-                                                    : std::tie(paths.decoder, paths.bias);
-    for (const auto* module : {&first, &second}) {
+    for (const auto* module : {&paths.decoder, &paths.bias}) {
       if (!weights.has(*module + ".bias")) continue;
       bias = weights.tensor(*module + ".bias", {n});
       break;
     }
-    return tied_head(config_.tied_head ? word_.table() : weights.embedding(paths.decoder, n, d),
-                     bias);
+    const bool tied = weights.ties(config_.tied_head, paths.decoder, word_.path());
+    return tied_head(tied ? word_.table() : weights.embedding(paths.decoder, n, d), bias);
   }
   /// What the decoder of a masked language model sees: [batch · tokens, hidden].
   BasicVar<T> before_decoder(const BasicVar<T>& hidden) const {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -154,16 +155,32 @@ class BasicCausalModel : public BasicModel<T> {
   Index recomputed_blocks = 0;
 
  protected:
-  /// Makes the head. `tied`: a language model's shares the rows of the embedding.
+  /// Makes the embedding. `tied`: the file may have it as the head alone.
+  void make_embedding(const std::string& path, Index vocabulary, Index dim, bool tied,
+                      const BasicWeights<T>& weights) {
+    const auto stored = tied ? weights.stored_table(path, {"lm_head"}) : path;
+    embed_tokens = {path, weights.embedding(stored, vocabulary, dim)};
+    prompt = {path, dim};
+  }
+  /// The row of the padding id in the embedding gets no gradient; a negative id counts from the
+  /// end.
+  void exclude_padding(const ClassifierHead& classifier) {
+    const Index id = classifier.padding_id.value_or(-1);
+    if (classifier.padding_id)
+      embed_tokens.padding_index = id < 0 ? id + embed_tokens.table().rows() : id;
+  }
+  /// Makes the head. `tied`: a language model's shares the rows of the embedding, unless the file
+  /// has another one.
   void make_head(const ClassifierHead& classifier, bool tied, Index vocabulary,
                  const BasicWeights<T>& weights) {
     classifier_ = classifier;
     const Index d = embed_tokens.table().dim();
     if (classifies())
       head = {"score", weights.linear("score", classifier.classes, d)};
+    else if (weights.ties(tied, "lm_head", embed_tokens.path()))
+      head = {"lm_head", tied_head(embed_tokens.table())};
     else
-      head = {"lm_head",
-              tied ? tied_head(embed_tokens.table()) : weights.linear("lm_head", vocabulary, d)};
+      head = {"lm_head", weights.linear("lm_head", vocabulary, d)};
   }
   virtual BasicVar<T> blocks(BasicVar<T> x, const DecoderPass<T>& pass) const = 0;
   virtual BasicVar<T> embed(BasicTape<T>& tape, const std::vector<std::int32_t>& ids) const {

@@ -57,6 +57,9 @@ class WeightsWithHead final : public BasicWeights<T> {
   bool fits(const std::string& name, const Shape& shape) const override {
     return file_->fits(name, shape);
   }
+  bool differ(const std::string& first, const std::string& second) const override {
+    return file_->differ(first, second);
+  }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const std::string layer = name.substr(0, name.rfind('.'));
     if (file_->has(name) || !may_draw(layer)) return file_->tensor(name, shape);

@@ -48,10 +48,9 @@ class BasicGemma3 final : public BasicCausalModel<T> {
     const Index d = config.hidden_size;
     this->max_positions = config.max_positions;
     this->logit_cap = static_cast<T>(config.logit_cap);
-    this->embed_tokens = {"model.embed_tokens",
-                          weights.embedding("model.embed_tokens", config.vocabulary, d)};
+    this->make_embedding("model.embed_tokens", config.vocabulary, d, config.tied_head, weights);
+    this->exclude_padding(config.classifier);
     this->embed_tokens.embed_scale = static_cast<T>(std::sqrt(static_cast<double>(d)));
-    this->prompt = {"model.embed_tokens", d};
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
       Block& b = *blocks_.back();

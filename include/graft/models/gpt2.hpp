@@ -23,6 +23,7 @@ struct Gpt2Config {
   double norm_eps = 1e-5;
   bool scale_scores = true;     ///< by 1 / √head_dim
   bool scale_by_layer = false;  ///< and by 1 / (layer + 1)
+  bool tied_head = true;
   kernels::Activation activation = kernels::Activation::gelu_tanh;
   ClassifierHead classifier = {};
 };
@@ -40,10 +41,8 @@ class BasicGpt2 final : public BasicCausalModel<T> {
           concat("gpt2: ", config.heads, " heads for a width of ", config.hidden_size));
     const Index d = config.hidden_size;
     this->max_positions = config.max_positions;
-    this->embed_tokens = {"transformer.wte",
-                          weights.embedding("transformer.wte", config.vocabulary, d)};
+    this->make_embedding("transformer.wte", config.vocabulary, d, config.tied_head, weights);
     positions_ = {"transformer.wpe", weights.embedding("transformer.wpe", config.max_positions, d)};
-    this->prompt = {"transformer.wte", d};
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
       Block& b = *blocks_.back();
@@ -70,7 +69,7 @@ class BasicGpt2 final : public BasicCausalModel<T> {
       b.after_block = {path, d, HiddenRole::block};
     }
     this->norm = norm_site(weights, "transformer.ln_f");
-    this->make_head(config.classifier, !weights.has("lm_head.weight"), config.vocabulary, weights);
+    this->make_head(config.classifier, config.tied_head, config.vocabulary, weights);
     list_sites();
   }
 

@@ -49,10 +49,9 @@ class BasicLlama final : public BasicCausalModel<T> {
                               " key/value heads, ", config.full_attention.size(),
                               " layer types for ", config.layers, " layers"));
     this->max_positions = config.max_positions;
-    this->embed_tokens = {
-        "model.embed_tokens",
-        weights.embedding("model.embed_tokens", config.vocabulary, config.hidden_size)};
-    this->prompt = {"model.embed_tokens", config.hidden_size};
+    this->make_embedding("model.embed_tokens", config.vocabulary, config.hidden_size,
+                         config.tied_head, weights);
+    this->exclude_padding(config.classifier);
     for (Index l = 0; l < config.layers; ++l) {
       blocks_.push_back(std::make_unique<Block>());
       Block& block = *blocks_.back();

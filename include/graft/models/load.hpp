@@ -72,6 +72,8 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
     p.at(key).fail(concat("'", rope.type,
                           "' is not supported; default, linear, dynamic, llama3, yarn and longrope "
                           "are"));
+  if (p.number_or("partial_rotary_factor", 1) != 1)
+    p.at("partial_rotary_factor").fail("another number than 1 is not supported");
   rope.original_positions =
       positive_or(p, "original_max_position_embeddings", rope.original_positions);
   if (rope.type != "linear" && !(rope.original_positions > 0))
@@ -200,6 +202,12 @@ inline ClassifierHead decoder_head(const io::JsonView& json, std::string_view la
   return head;
 }
 
+/// Tokens that a sliding window has; 0: none, as null says.
+inline Index window_of(const io::JsonView& json) {
+  const bool given = json.json().contains("sliding_window");
+  return static_cast<Index>(json.integer_or("sliding_window", given ? 0 : 4096, 0, 1 << 30));
+}
+
 /// @param classes  of a classifier, see decoder_head
 inline LlamaConfig llama_config(const io::JsonView& json, Index classes = 0) {
   LlamaConfig config;
@@ -214,19 +222,20 @@ inline LlamaConfig llama_config(const io::JsonView& json, Index classes = 0) {
   config.layers = size("num_hidden_layers");
   config.heads = size("num_attention_heads");
   config.kv_heads = static_cast<Index>(json.integer_or("num_key_value_heads", config.heads));
-  config.head_dim =
-      static_cast<Index>(json.integer_or("head_dim", config.hidden_size / config.heads));
+  config.head_norm = config.model_type == "qwen3";
+  config.head_dim = static_cast<Index>(
+      json.integer_or("head_dim", config.head_norm ? 128 : config.hidden_size / config.heads));
   config.max_positions =
       static_cast<Index>(json.integer_or("max_position_embeddings", 0, 0, 1 << 30));
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.rope = rope_config(json, config.head_dim);
   config.tied_head = json.boolean_or("tie_word_embeddings", false);
-  config.head_norm = config.model_type == "qwen3";
   config.activation = activation_named(json, "hidden_act", "silu");
-  if (config.model_type == "mistral") {
-    config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
-  } else if (json.boolean_or("use_sliding_window", false)) {
-    config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+  const bool windows =
+      config.model_type == "mistral" ||
+      (config.model_type != "llama" && json.boolean_or("use_sliding_window", false));
+  if (windows) config.window = window_of(json);
+  if (windows && config.model_type != "mistral") {
     config.full_attention = full_layers(json);
     if (config.full_attention.empty()) {
       const Index first = static_cast<Index>(json.integer_or("max_window_layers", 28));
@@ -246,6 +255,7 @@ inline Gpt2Config gpt2_config(const io::JsonView& json, Index classes = 0) {
   refuse(json, "add_cross_attention");
   config.scale_scores = json.boolean_or("scale_attn_weights", true);
   config.scale_by_layer = json.boolean_or("scale_attn_by_inverse_layer_idx", false);
+  config.tied_head = json.boolean_or("tie_word_embeddings", true);
   config.vocabulary = size_of(json, "vocab_size");
   config.hidden_size = size_of(json, "n_embd");
   config.intermediate_size = static_cast<Index>(json.integer_or("n_inner", 4 * config.hidden_size));
@@ -341,8 +351,8 @@ inline T5Config t5_config(const io::JsonView& json, const HeadConfig* head = nul
   if (const auto end = json.find("eos_token_id"); !end || !end->is_array())
     config.end_token = static_cast<std::int32_t>(json.integer_or("eos_token_id", 1));
   config.norm_eps = json.number_or("layer_norm_epsilon", 1e-6);
-  config.tied_head = json.boolean_or("tie_word_embeddings", true);
-  config.scale_output = json.boolean_or("scale_decoder_outputs", config.tied_head);
+  config.scale_output =
+      json.boolean_or("scale_decoder_outputs", json.boolean_or("tie_word_embeddings", true));
   const std::string projection = json.string_or("feed_forward_proj", "relu");
   config.gated = projection.starts_with("gated-");
   // "gated-gelu" means gelu_new.
@@ -375,7 +385,7 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   config.head_dim = size_of(json, "head_dim");
   config.max_positions =
       static_cast<Index>(json.integer_or("max_position_embeddings", 0, 0, 1 << 30));
-  config.window = static_cast<Index>(json.integer_or("sliding_window", 0));
+  config.window = window_of(json);
   config.query_scalar = json.number_or("query_pre_attn_scalar", 256);
   config.rms_norm_eps = json.number_or("rms_norm_eps", 1e-6);
   config.activation = activation_named(json, "hidden_activation", "gelu_pytorch_tanh");
@@ -757,8 +767,11 @@ std::unique_ptr<BasicModel<T>> load(const std::filesystem::path& path) {
   const SafetensorsWeights<T> weights(path, detail::prefixes(*folder.architecture));
   switch (folder.architecture->family) {
     case Family::bert:
+      detail::check_class(json, {"ForSequenceClassification", "ForTokenClassification",
+                                 "ForMaskedLM", "ForPreTraining", "Model"});
       return std::make_unique<BasicBert<T>>(detail::bert_config(json), weights);
     case Family::vit:
+      detail::check_class(json, {"ForImageClassification", "Model"});
       return std::make_unique<BasicVit<T>>(detail::vit_config(json), weights);
     case Family::t5:
       return std::make_unique<BasicT5<T>>(detail::t5_config(json), weights);

@@ -30,7 +30,6 @@ struct T5Config {
   std::int32_t end_token = 1;  ///< where a classifier of texts reads
   double norm_eps = 1e-6;
   bool gated = false;
-  bool tied_head = true;
   bool scale_output = false;  ///< hidden states times 1 / √hidden_size before the head of a
                               ///< language model
   kernels::Activation activation = kernels::Activation::relu;
@@ -67,7 +66,9 @@ class BasicT5 final : public BasicModel<T> {
       throw ValueError("t5: a classifier of texts or tokens has a head");
     const Index d = config.hidden_size;
     const std::string root = config.classes > 0 ? "transformer." : "";
-    shared_ = {root + "shared", weights.embedding(root + "shared", config.vocabulary, d)};
+    const std::string table = weights.stored_table(
+        root + "shared", {root + "encoder.embed_tokens", root + "decoder.embed_tokens", "lm_head"});
+    shared_ = {root + "shared", weights.embedding(table, config.vocabulary, d)};
     encoder_tokens_ = {root + "encoder.embed_tokens", shared_.table()};
     prompt_ = {root + "shared", d};
     build(encoder_, root + "encoder", config.encoder_layers, false, weights);
@@ -83,7 +84,7 @@ class BasicT5 final : public BasicModel<T> {
     } else if (config.classes > 0) {
       dense_ = linear("classification_head.dense", d);
       head_ = linear("classification_head.out_proj", config.classes);
-    } else if (config.tied_head) {
+    } else if (weights.ties(true, "lm_head", table)) {
       head_ = {"lm_head", tied_head(shared_.table())};
     } else {
       head_ = linear("lm_head", config.vocabulary);

@@ -4,9 +4,11 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,21 @@ class BasicWeights {
   virtual bool has(const std::string& name) const = 0;
   /// True if the file has the tensor in this shape.
   virtual bool fits(const std::string& name, const Shape&) const { return has(name); }
+  /// True if the file has both tensors with different values in them.
+  virtual bool differ(const std::string&, const std::string&) const { return false; }
+  /// True if layer `head` is to share the table of embedding `table`: the configuration says so
+  /// (`tied`) and the file has no such layer of other values, which transformers 5 would keep.
+  bool ties(bool tied, const std::string& head, const std::string& table) const {
+    return tied && !differ(head + ".weight", table + ".weight");
+  }
+  /// `table`, or the first of the layers tied to it that the file has where it has no `table`.
+  std::string stored_table(const std::string& table,
+                           std::initializer_list<std::string> tied) const {
+    if (has(table + ".weight")) return table;
+    for (const auto& name : tied)
+      if (has(name + ".weight")) return name;
+    return table;
+  }
   /// A small tensor (norm, bias) as T. @throws IoError if it is missing or of another shape.
   virtual BasicTensor<T> tensor(const std::string& name, const Shape& shape) const = 0;
   /// The layer with weight `name`.weight [out, in] and, if the file has it, `name`.bias.
@@ -93,7 +110,7 @@ template <std::floating_point T>
 class SafetensorsWeights final : public BasicWeights<T> {
  public:
   /// `prefix` is put before names that the file does not have without it ("model." of a headless
-  /// checkpoint and the like).
+  /// checkpoint and the like). A LayerNorm's weight and bias may be called gamma and beta.
   explicit SafetensorsWeights(const std::filesystem::path& path,
                               std::vector<std::string> prefixes = {})
       : file_(std::make_shared<io::SafetensorsModel>(io::SafetensorsModel::open(path))),
@@ -103,6 +120,11 @@ class SafetensorsWeights final : public BasicWeights<T> {
   bool fits(const std::string& name, const Shape& shape) const override {
     const auto* view = find(name);
     return view != nullptr && detail::same_shape(*view, shape);
+  }
+  bool differ(const std::string& first, const std::string& second) const override {
+    const auto *a = find(first), *b = find(second);
+    return a != nullptr && b != nullptr &&
+           !(a->dtype == b->dtype && a->shape == b->shape && std::ranges::equal(a->data, b->data));
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& view = at(name, shape);
@@ -129,6 +151,15 @@ class SafetensorsWeights final : public BasicWeights<T> {
 
  private:
   const io::TensorView* find(const std::string& name) const {
+    if (const auto* view = find_as(name)) return view;
+    for (const auto& [now, before] :
+         {std::pair<std::string_view, std::string_view>{"LayerNorm.weight", "LayerNorm.gamma"},
+          {"LayerNorm.bias", "LayerNorm.beta"}})
+      if (name.ends_with(now))
+        return find_as(name.substr(0, name.size() - now.size()) + std::string(before));
+    return nullptr;
+  }
+  const io::TensorView* find_as(const std::string& name) const {
     if (const auto* view = file_->find(name)) return view;
     for (const auto& prefix : prefixes_) {
       if (const auto* view = file_->find(prefix + name)) return view;
@@ -187,6 +218,12 @@ class GgufWeights final : public BasicWeights<T> {
   bool fits(const std::string& name, const Shape& shape) const override {
     const auto* t = file_->find(rename_(name));
     return t != nullptr && detail::same_shape(*t, shape);
+  }
+  bool differ(const std::string& first, const std::string& second) const override {
+    const auto *a = file_->find(rename_(first)), *b = file_->find(rename_(second));
+    return a != nullptr && b != nullptr &&
+           !(a->ggml_type == b->ggml_type && a->shape == b->shape &&
+             std::ranges::equal(a->data, b->data));
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& t = at(name, shape);

@@ -25,7 +25,8 @@ struct AddedToken {
   bool normalized = false;   ///< looked for in the normalised text, else in the raw one
 };
 
-/// Finds added tokens: the leftmost first, of those the longest.
+/// Finds added tokens: the leftmost first, of those the longest. As in the tokenizers library, one
+/// that begins with blanks which the token before took along is found all the same.
 class AddedTokenMatcher {
  public:
   AddedTokenMatcher() = default;
@@ -54,13 +55,12 @@ class AddedTokenMatcher {
           (ends_with_word(text.substr(0, begin)) || starts_with_word(text.substr(end)))) {
         continue;
       }
-      if (begin < done) continue;  // the blanks that it begins with went to the token before
       if (token.lstrip) begin = std::max(done, trimmed_end(text.substr(0, begin)));
       if (token.rstrip) end += leading_space(text.substr(end));
       if (begin > done) on_text(done, begin);
+      end = std::max(begin, end);
       on_token(token.id, begin, end);
       done = end;
-      i = std::max(i, done);
     }
     if (done < text.size()) on_text(done, text.size());
   }

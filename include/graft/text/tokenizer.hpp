@@ -196,15 +196,17 @@ class Tokenizer {
   }
 
   /// Text of the tokens; an added token that is looked for in normalised text stands for its
-  /// normalised spelling. Ids from vocab_size() on, which padded embeddings have, stand for
-  /// nothing. Errors: ValueError for negative ids.
+  /// normalised spelling, and where this is another one, a special token is not left out. Ids from
+  /// vocab_size() on, which padded embeddings have, stand for nothing. Errors: ValueError for
+  /// negative ids.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special = false) const {
     std::vector<std::string> texts;
     texts.reserve(ids.size());
     for (const std::int32_t id : ids) {
       if (id < 0) throw ValueError(concat("Tokenizer::decode: id ", id, " is negative"));
-      if (!state_->parts.vocabulary.contains(id) || (skip_special && is_special(id))) continue;
+      if (!state_->parts.vocabulary.contains(id)) continue;
       const auto normalized = state_->spellings.find(id);
+      if (skip_special && is_special(id) && normalized == state_->spellings.end()) continue;
       texts.push_back(normalized == state_->spellings.end() ? state_->parts.vocabulary.token(id)
                                                             : normalized->second);
     }

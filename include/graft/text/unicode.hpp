@@ -186,7 +186,7 @@ inline bool is_word_character(char32_t value) {
 /// The script of a character as the `tokenizers` library cuts by it: kana go with Han; blanks and
 /// characters without a script have none (-1).
 inline int script_of(char32_t value) {
-  if (value == ' ' || !known_as_of(8, value)) return -1;
+  if (value == ' ' || !known_as_of(9, value)) return -1;
   UErrorCode error = U_ZERO_ERROR;
   const auto script = uscript_getScript(static_cast<UChar32>(value), &error);
   if (U_FAILURE(error) != 0 || script == USCRIPT_UNKNOWN) return -1;

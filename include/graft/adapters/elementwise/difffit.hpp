@@ -125,7 +125,8 @@ struct DiffFitMethod {
     if (config.train_class_embedding)
       for (auto* site : table.embedding)
         if (is_class_embedding(site->path()))
-          place(site, site->path(), std::make_shared<FullEmbedding<T>>(site->table().dense()));
+          place(site, site->path(),
+                std::make_shared<FullEmbedding<T>>(site->table().dense(), site->padding_index));
     if (config.train_bias)
       for (auto* site : table.linear)
         if (site->base().bias() && !is_head(site->path()))

@@ -56,7 +56,7 @@ struct LNTuningMethod {
   static std::shared_ptr<EmbeddingPart<T>> embedding(const Config&,
                                                      const EmbeddingSiteInfo<T>& site,
                                                      InitContext<T>&) {
-    return std::make_shared<FullEmbedding<T>>(site.table(), kPrefix);
+    return std::make_shared<FullEmbedding<T>>(site.table(), site.padding_index, kPrefix);
   }
   static constexpr const char* kPrefix = "ln_tuning_layers.";
 };

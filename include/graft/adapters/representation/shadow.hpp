@@ -177,8 +177,8 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
     for (auto* site : own.embedding)
       if (!shares_)
         keep(site->path(), *site,
-             std::make_shared<FullEmbedding<T>>(
-                 normal({site->table().rows(), site->table().dim()})));
+             std::make_shared<FullEmbedding<T>>(normal({site->table().rows(), site->table().dim()}),
+                                                site->padding_index));
     for (auto* site : own.linear) {
       if (own.info.is_output_layer(site->path())) continue;
       keep(site->path(), *site,

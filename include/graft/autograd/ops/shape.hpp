@@ -202,9 +202,9 @@ BasicVar<T> broadcast_to(const BasicVar<T>& x, const Shape& shape) {
 }
 
 /// Rows of a matrix (all axes after the first form the row) by number: y[i] = x[index[i]].
-/// Gradients of repeated rows add.
+/// Gradients of repeated rows add; that of row `fixed` is left out.
 template <std::floating_point T, class Integer>
-BasicVar<T> gather_rows(const BasicVar<T>& x, std::vector<Integer> index) {
+BasicVar<T> gather_rows(const BasicVar<T>& x, std::vector<Integer> index, Index fixed = -1) {
   if (x.shape().rank() == 0) throw ShapeError("gather_rows: a scalar has no rows");
   const Index n = x.shape()[0] == 0 ? 0 : x.size() / x.shape()[0];
   for (Integer i : index)
@@ -218,9 +218,10 @@ BasicVar<T> gather_rows(const BasicVar<T>& x, std::vector<Integer> index) {
                 y.data() + static_cast<Index>(i) * n);
   return x.tape().record(
       std::move(y), x.requires_grad(),
-      [gx = x.grad_ref(), n, index = std::move(index)](const BasicTensor<T>& dy) {
+      [gx = x.grad_ref(), n, index = std::move(index), fixed](const BasicTensor<T>& dy) {
         T* dx = gx.accumulator();
         for (std::size_t i = 0; i < index.size(); ++i) {
+          if (static_cast<Index>(index[i]) == fixed) continue;
           T* to = dx + static_cast<Index>(index[i]) * n;
           kernels::add(to, dy.data() + static_cast<Index>(i) * n, to, n);
         }

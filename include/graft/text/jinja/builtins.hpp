@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <optional>
 #include <string>
@@ -340,10 +341,24 @@ class Builtins {
     return out;
   }
 
+  /// Errors: ValueError for more arguments than `places` or with a name that is not `known`, which
+  /// would change what the filter gives.
+  static void expect_arguments(std::string_view filter, const Arguments& given, std::size_t places,
+                               std::initializer_list<std::string_view> known, int line) {
+    if (given.positional.size() > places)
+      fail(line, concat("the filter '", filter, "' with ", given.positional.size(),
+                        " arguments is not supported"));
+    for (const auto& [key, value] : given.named)
+      if (std::find(known.begin(), known.end(), key) == known.end())
+        fail(line,
+             concat("the argument '", key, "' of the filter '", filter, "' is not supported"));
+  }
+
   Value filter(std::string_view name, const Value& value, const Arguments& given, int line) {
     const std::string* text = value.string();
     if (text != nullptr) count(line, text->size() / 64);
     if (name == "trim") {
+      expect_arguments(name, given, 1, {"chars"}, line);
       return strip(to_string(value), optional_text(given, 0, "chars", line), true, true);
     }
     if (name == "length" || name == "count") {
@@ -354,6 +369,7 @@ class Builtins {
       fail(line, concat("the length of ", describe(value)));
     }
     if (name == "default" || name == "d") {
+      expect_arguments(name, given, 2, {"default_value", "boolean"}, line);
       const Value* otherwise = given.find(0, "default_value");
       const Value* falsy = given.find(1, "boolean");
       const bool replace =
@@ -367,11 +383,18 @@ class Builtins {
     if (name == "safe" || name == "forceescape") return value;
     if (name == "replace") return replaced(to_string(value), given, line);
     if (name == "tojson") {
+      // That of transformers, whose first argument by place is ensure_ascii.
+      expect_arguments(name, given, 0, {"indent", "ensure_ascii", "sort_keys", "separators"}, line);
+      constexpr auto kByName = std::numeric_limits<std::size_t>::max();
+      for (const std::string_view key : {"ensure_ascii", "sort_keys", "separators"})
+        if (const Value* on = given.find(kByName, key); on != nullptr && truth(*on))
+          fail(line, concat("the argument '", key, "' of the filter 'tojson' is not supported"));
       std::string out;
-      append_json(value, out, optional_integer(given, 0, "indent", -1, line));
+      append_json(value, out, optional_integer(given, kByName, "indent", -1, line));
       return out;
     }
     if (name == "join") {
+      expect_arguments(name, given, 2, {"d", "attribute"}, line);
       const std::string* separator = optional_text(given, 0, "d", line);
       const Value* by = given.find(1, "attribute");
       if (by == nullptr) return joined(value, separator == nullptr ? "" : *separator, line);
@@ -380,7 +403,10 @@ class Builtins {
         list.push_back(attribute(one, text_of(*by, line, "join"), line));
       return joined(list, separator == nullptr ? "" : *separator, line);
     }
-    if (name == "int" || name == "float") return to_number(name == "int", value, given);
+    if (name == "int" || name == "float") {
+      expect_arguments(name, given, 1, {"default"}, line);
+      return to_number(name == "int", value, given);
+    }
     if (name == "abs") {
       if (const auto whole = value.integer();
           whole && *whole != std::numeric_limits<std::int64_t>::min())
@@ -408,6 +434,7 @@ class Builtins {
       return list;
     }
     if (name == "unique") {
+      expect_arguments(name, given, 0, {}, line);
       List list;
       for (const Value& one : items_of(value, line)) {
         count(line, list.size());
@@ -417,10 +444,14 @@ class Builtins {
     }
     if (name == "map") {
       List list;
-      const Value* by = given.find(std::numeric_limits<std::size_t>::max(), "attribute");
+      constexpr auto kByName = std::numeric_limits<std::size_t>::max();
+      const Value* by = given.find(kByName, "attribute");
+      const Value* otherwise = given.find(kByName, "default");
+      if (by != nullptr) expect_arguments(name, given, 0, {"attribute", "default"}, line);
       for (const Value& one : items_of(value, line)) {
         if (by != nullptr) {
-          list.push_back(attribute(one, text_of(*by, line, "map"), line));
+          const Value found = attribute(one, text_of(*by, line, "map"), line);
+          list.push_back(found.is_undefined() && otherwise != nullptr ? *otherwise : found);
         } else {
           Arguments rest = given;
           if (rest.positional.empty()) fail(line, "map needs an attribute or a filter");
