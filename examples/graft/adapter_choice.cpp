@@ -58,6 +58,13 @@ ConfigValue parsed(const std::string& text) {
 
 }  // namespace
 
+bool has_one_rank(const ConfigValue::Map& defaults) {
+  const auto it = defaults.find("r");
+  if (it == defaults.end()) return true;
+  const auto* list = it->second.get_if<ConfigValue::List>();
+  return it->second.get_if<ConfigValue::Map>() == nullptr && (list == nullptr || list->size() == 1);
+}
+
 AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
                              const std::string& model_name,
                              const graft::BasicSiteTable<float>& sites) {
@@ -100,27 +107,37 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
     if (!known) choice.unused.push_back(option);
   };
   // OFT has a size of blocks in place of a rank by default, and takes one of the two.
-  if (type != "OFT" || given(command, "rank")) set("rank", {"r", "init_r"}, s.rank);
-  if (type == "OFT" && given(command, "rank")) config["oft_block_size"] = 0;
-  set("alpha", {"lora_alpha", "alpha"}, s.alpha);
+  const bool one_rank = has_one_rank(defaults);
+  if ((type != "OFT" && one_rank) || given(command, "rank")) {
+    set("rank", {"r", "init_r"}, s.rank);
+    if (type == "OFT") config["oft_block_size"] = 0;
+  } else {
+    choice.unused.push_back("rank");
+  }
+  if (one_rank || given(command, "alpha"))
+    set("alpha", {"lora_alpha", "alpha"}, s.alpha);
+  else
+    choice.unused.push_back("alpha");
   set("dropout", {"lora_dropout"}, s.dropout);
   set("virtual-tokens", {"num_virtual_tokens", "adapter_len"}, s.virtual_tokens);
-  if (defaults.contains("adapter_layers") && (given(command, "adapter-layers") || !from_file)) {
-    const auto* own = defaults.at("adapter_layers").get_if<std::int64_t>();
-    const auto layers = static_cast<std::int64_t>(sites.info.layers);
-    config["adapter_layers"] = given(command, "adapter-layers")
-                                   ? static_cast<std::int64_t>(s.adapter_layers)
-                                   : std::min(layers, own == nullptr ? layers : *own);
-  } else if (given(command, "adapter-layers")) {
-    throw graft::ValueError(concat("--adapter-layers: method ", type, " has no such setting"));
+  if (given(command, "adapter-layers")) {
+    set("adapter-layers", {"adapter_layers"}, s.adapter_layers);
   } else {
     choice.unused.push_back("adapter-layers");
+    if (defaults.contains("adapter_layers") && !from_file) {
+      const auto* own = defaults.at("adapter_layers").get_if<std::int64_t>();
+      const auto layers = static_cast<std::int64_t>(sites.info.layers);
+      config["adapter_layers"] = std::min(layers, own == nullptr ? layers : *own);
+    }
   }
   // Methods with modules of their own keep them unless others are asked for.
   const bool own_modules = type != "FULL" && !methods().at(type).places.named;
   if (type == "ADAPTION_PROMPT") {
     // The name of the attention, not a choice of sites.
-    if (given(command, "target-modules")) config["target_modules"] = s.target_modules;
+    if (given(command, "target-modules"))
+      config["target_modules"] = s.target_modules;
+    else
+      choice.unused.push_back("target-modules");
   } else if (own_modules && !given(command, "target-modules")) {
     choice.unused.push_back("target-modules");
   } else if (s.target_modules != "all") {

@@ -24,6 +24,9 @@ struct AdapterOptions {
 };
 void add_adapter_options(CLI::App& command, AdapterOptions& options);
 
+/// False for a method that has several ranks by default, one a level or one a name.
+bool has_one_rank(const graft::ConfigValue::Map& defaults);
+
 /// Configuration of the adapter, and which options had no part in it.
 struct AdapterChoice {
   graft::ConfigValue::Map config;

@@ -1,8 +1,11 @@
 #include "graft/compose/combine.hpp"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
+#include <numeric>
 
 #include "graft/compose/convert.hpp"
+#include "labels.hpp"
 #include "session.hpp"
 
 namespace cli {
@@ -19,22 +22,43 @@ struct CombineSettings {
   bool json = false;
 };
 
+/// What the head of the adapters is for. @throws ValueError if they have heads for different things
+std::optional<Labels> common_labels(const std::vector<std::string>& adapters) {
+  const auto labels = labels_of_adapters(adapters);
+  for (const auto& from : adapters)
+    if (const auto own = load_labels(adapter_folder(from));
+        own && (own->task != labels->task || own->names != labels->names))
+      throw graft::ValueError(
+          concat("--adapter: the head of ", from, " is for other classes than that of another"));
+  return labels;
+}
+
 int combine(const CombineSettings& s) {
   if (!s.weights.empty() && s.weights.size() != s.adapters.size())
     throw graft::ValueError(
         concat("--weights: ", s.weights.size(), " weights for ", s.adapters.size(), " adapters"));
   if (fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
-  const auto model = load_model(s.model, adapter_folder(s.adapters.front()));
+  const auto labels = common_labels(s.adapters);
+  Classifier opened;
+  if (labels) opened = load_with_head(s.model, *labels, 0);
+  const auto model =
+      labels ? std::move(opened.model) : load_model(s.model, adapter_folder(s.adapters.front()));
   graft::AdapterModel adapters(model->sites(), methods());
   load_adapters(adapters, s.adapters, s.model);
   const auto names = adapters.names();
   const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (!opened.drawn.empty() && std::abs(sum - 1) > 1e-6)
+    throw graft::ValueError(concat(
+        "--weights: they add up to ", format_number(sum, "%g"),
+        "; adapters with a head that the model does not have take weights that add up to 1"));
   std::string result = "combined";
   while (adapters.contains(result)) result += "_";
   auto& set = graft::add_weighted_adapter(adapters, names, weights, result, s.options);
   set.mutable_config()["base_model_name_or_path"] = last_name(s.model);
   adapters.save(result, s.output);
+  if (labels) save_labels(s.output, *labels);
   if (s.json) {
     graft::io::Json list = graft::io::Json::array();
     for (std::size_t i = 0; i < names.size(); ++i)

@@ -133,8 +133,10 @@ class Comparison {
           return;
         }
     };
-    if (type != "OFT") set("--rank", {"r", "init_r"}, std::to_string(s_.rank));
-    set("--alpha", {"lora_alpha", "alpha"}, format_number(s_.alpha, "%g"));
+    if (has_one_rank(defaults)) {
+      if (type != "OFT") set("--rank", {"r", "init_r"}, std::to_string(s_.rank));
+      set("--alpha", {"lora_alpha", "alpha"}, format_number(s_.alpha, "%g"));
+    }
     // Others have places of their own.
     if (methods().at(type).places.named)
       set("--target-modules", {"target_modules"}, s_.target_modules);

@@ -6,6 +6,7 @@
 #include "files.hpp"
 #include "graft/adapters/low_rank/lora_config.hpp"
 #include "graft/compose/convert.hpp"
+#include "labels.hpp"
 #include "session.hpp"
 
 namespace cli {
@@ -214,13 +215,17 @@ void to_peft(const ConvertSettings& s, const graft::models::Model& model) {
   say(concat("wrote ", tensors.size(), " tensors to ", s.output));
 }
 
-/// PEFT folder of any method that merges -> PEFT folder of a LoRA.
-void to_lora(const ConvertSettings& s, graft::models::Model& model) {
-  graft::AdapterModel adapters(model.sites(), methods());
+/// PEFT folder of any method that merges -> PEFT folder of a LoRA, with the head that it has.
+void to_lora(const ConvertSettings& s) {
+  const auto labels = labels_of_adapters({s.input});
+  const auto model =
+      labels ? load_with_head(s.model, *labels, 0).model : load_model(s.model, s.input);
+  graft::AdapterModel adapters(model->sites(), methods());
   adapters.load("source", s.input);
   auto& set = graft::convert_to_lora(adapters, "source", "lora", s.choice);
   set.mutable_config()["base_model_name_or_path"] = last_name(s.model);
   adapters.save("lora", s.output);
+  if (labels) save_labels(s.output, *labels);
   say(concat("wrote a LoRA of ", millions(set.trainable_elements()), " parameters to ", s.output));
 }
 
@@ -232,14 +237,15 @@ int convert(const ConvertSettings& s) {
     return 0;
   }
   if (s.model.empty()) throw graft::ValueError("--model is needed");
-  const auto model = load_model(s.model, s.input);
   if (s.to_lora || s.choice.rank > 0 || s.choice.energy > 0) {
-    to_lora(s, *model);
-  } else if (fs::is_directory(s.input)) {
-    to_gguf(s, *model);
-  } else {
-    to_peft(s, *model);
+    to_lora(s);
+    return 0;
   }
+  const auto model = load_model(s.model, s.input);
+  if (fs::is_directory(s.input))
+    to_gguf(s, *model);
+  else
+    to_peft(s, *model);
   return 0;
 }
 

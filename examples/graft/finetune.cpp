@@ -92,8 +92,9 @@ class Run {
     catch_interrupts();
     if (trainer_->step() == 0) look_before();
     fs::create_directories(checkpoints());  // while it is there the run is not complete
-    graft::io::write_file_atomically(output_ / "settings.json",
-                                     graft::io::json_text(settings_json(), 2) + "\n");
+    graft::io::write_file_atomically(
+        output_ / "settings.json",
+        graft::io::json_text(with_defaults_apart(command_, settings_json()), 2) + "\n");
     task_->save(output_);
     if (rewritten_ && trainer_->step() == 0) {
       // What graft convert needs to make a LoRA for the model as it was.
@@ -323,8 +324,11 @@ class Run {
   void make_optimizer() {
     const auto& set = adapters_->at(kAdapter);
     const auto groups = graft::parameter_groups<float>(*adapters_, s_.loraplus_ratio);
-    if (given(command_, "loraplus-ratio") && groups.back().parameters.empty())
-      throw graft::ValueError(concat("--loraplus-ratio: ", set.info().name, " has no factor B"));
+    if (groups.back().parameters.empty()) {
+      if (given(command_, "loraplus-ratio"))
+        throw graft::ValueError(concat("--loraplus-ratio: ", set.info().name, " has no factor B"));
+      choice_.unused.push_back("loraplus-ratio");
+    }
     const auto pairs = [&](const char* option) {
       auto list = graft::low_rank_pairs(set);
       if (list.empty())
@@ -362,7 +366,8 @@ class Run {
   }
 
   void resume() {
-    expect_same_settings(graft::io::read_json(output_ / "settings.json"), settings_json());
+    expect_same_settings(with_defaults_among(graft::io::read_json(output_ / "settings.json")),
+                         settings_json());
     const auto all = graft::list_checkpoints(checkpoints());
     if (all.empty()) return tell("the run had no checkpoint yet: it begins anew");
     const Json note = trainer_->resume(all.back().second);

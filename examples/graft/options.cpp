@@ -21,6 +21,9 @@ constexpr std::array<const char*, 6> kNotSettings{"help",      "config", "resume
 constexpr std::array<const char*, 7> kPaths{
     "model", "data", "adapter-config", "report", "held-out-data", "test-data", "method-settings"};
 
+/// Key of the options that were not given, in a file of settings.
+constexpr const char* kDefaults = "defaults";
+
 template <std::size_t N>
 bool one_of(const std::array<const char*, N>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
@@ -52,27 +55,48 @@ std::string value_text(const JsonView& value) {
   return text;
 }
 
-/// Arguments from a settings file, without options that `arguments` has.
+/// The value of an option, or its default; null if that is empty.
+Json json_value(const CLI::Option& option, bool use_default) {
+  if (takes_all(option)) return use_default ? Json() : Json(option.results());
+  if (option.get_items_expected_max() == 0) return !use_default && option.as<bool>();  // a flag
+  const std::string& name = option.get_lnames()[0];
+  const std::string text = use_default ? option.get_default_str() : option.results().back();
+  if (text.empty()) return {};
+  const std::string type = option.get_type_name();
+  if (type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT"))
+    return graft::io::parse_json(text, "--" + name);
+  return one_of(kPaths, name) ? fs::absolute(text).string() : text;
+}
+
+/// Arguments from a settings file, without options that `arguments` has. Of the options that were
+/// at their defaults, those that have another default by now.
 std::vector<std::string> read_settings(const CLI::App& command, const fs::path& path,
                                        const std::vector<std::string>& arguments) {
   const Json document = graft::io::read_json(path);
   std::vector<std::string> result;
-  for (const auto& [key, value] : JsonView(document, path.string()).members()) {
-    std::string name = key;
-    std::replace(name.begin(), name.end(), '_', '-');
-    const auto* option = command.get_option_no_throw("--" + name);
-    if (option == nullptr || name == "config")
-      value.fail(concat("is no option of graft ", command.get_name()));
-    if (value.is_null() || has_option(arguments, name)) continue;
-    const auto add = [&](const JsonView& v) {
-      result.push_back(concat("--", name, "=", value_text(v)));
-    };
-    if (takes_all(*option) && value.is_array()) {
-      for (const auto& element : value.elements()) add(element);
-    } else {
-      add(value);
+  const auto read = [&](const JsonView& settings, bool defaults) {
+    for (const auto& [key, value] : settings.members()) {
+      if (key == kDefaults && !defaults) continue;
+      std::string name = key;
+      std::replace(name.begin(), name.end(), '_', '-');
+      const auto* option = command.get_option_no_throw("--" + name);
+      if (option == nullptr || name == "config")
+        value.fail(concat("is no option of graft ", command.get_name()));
+      if (value.is_null() || has_option(arguments, name)) continue;
+      if (defaults && value.json() == json_value(*option, true)) continue;
+      const auto add = [&](const JsonView& v) {
+        result.push_back(concat("--", name, "=", value_text(v)));
+      };
+      if (takes_all(*option) && value.is_array()) {
+        for (const auto& element : value.elements()) add(element);
+      } else {
+        add(value);
+      }
     }
-  }
+  };
+  const JsonView settings(document, path.string());
+  read(settings, false);
+  if (const auto defaults = settings.find(kDefaults)) read(*defaults, true);
   return result;
 }
 
@@ -124,25 +148,26 @@ std::vector<std::string> with_settings(const CLI::App& app, std::vector<std::str
 Json settings_of(const CLI::App& command) {
   Json settings = Json::object();
   for (const auto* option : command.get_options()) {
-    if (option->get_lnames().empty()) continue;
-    const std::string& name = option->get_lnames()[0];
-    if (one_of(kNotSettings, name)) continue;
-    if (takes_all(*option)) {
-      if (option->count() > 0) settings[name] = option->results();
-      continue;
-    }
-    if (option->get_items_expected_max() == 0) {  // a flag
-      settings[name] = option->count() > 0 && option->as<bool>();
-      continue;
-    }
-    const std::string text =
-        option->count() > 0 ? option->results().back() : option->get_default_str();
-    const std::string type = option->get_type_name();
-    if (text.empty()) continue;
-    if (type.starts_with("INT") || type.starts_with("UINT") || type.starts_with("FLOAT"))
-      settings[name] = graft::io::parse_json(text, "--" + name);
-    else
-      settings[name] = one_of(kPaths, name) ? fs::absolute(text).string() : text;
+    if (option->get_lnames().empty() || one_of(kNotSettings, option->get_lnames()[0])) continue;
+    if (Json value = json_value(*option, option->count() == 0); !value.is_null())
+      settings[option->get_lnames()[0]] = std::move(value);
+  }
+  return settings;
+}
+
+Json with_defaults_apart(const CLI::App& command, const Json& settings) {
+  Json result = Json::object(), defaults = Json::object();
+  for (const auto& [key, value] : settings.items())
+    (given(command, key) ? result : defaults)[key] = value;
+  result[kDefaults] = std::move(defaults);
+  return result;
+}
+
+Json with_defaults_among(Json settings) {
+  if (const auto it = settings.find(kDefaults); it != settings.end()) {
+    const Json defaults = std::move(*it);
+    settings.erase(it);
+    settings.update(defaults);
   }
   return settings;
 }

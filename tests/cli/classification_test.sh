@@ -66,6 +66,20 @@ for line in open("new.jsonl"):
     d = json.loads(line)
     assert abs(sum(d["scores"].values()) - 1) < 1e-6 and d["scores"][d["label"]] == max(d["scores"].values()), d
 PYTHON
+  # The head goes along where adapters become one LoRA.
+  "$graft" convert --model model --input adapter --to-lora --output lora >/dev/null
+  "$graft" combine --model model --adapter adapter,lines --weights 0.25,0.75 --output mean >/dev/null
+  for name in lora mean; do
+    "$graft" predict --model model --adapter $name --data new.txt --json >$name.jsonl
+  done
+  python3 - <<'PYTHON'
+import json
+first, *others = ([json.loads(line)["scores"] for line in open(f"{name}.jsonl")] for name in ("new", "lora", "mean"))
+for other in others:
+    assert all(abs(a[c] - b[c]) < 1e-4 for a, b in zip(first, other) for c in a), (first, other)
+PYTHON
+  expect 2 "add up to 2; .*take weights that add up to 1" "$graft" combine --model model --adapter adapter,lines \
+    --output none
   # A run that goes wrong says so and leaves nothing half-written.
   expect 1 "step [0-9]*: the .* is .*an activation overflowed" "$graft" finetune $settings $columns --data data.csv \
     --learning-rate 1e30 --output overflow
@@ -116,6 +130,8 @@ PYTHON
   python3 -c 'print("text,label\na,x\n" + "sun " * 70 + ",y")' >long.csv
   expect 2 "model has 64 positions, and 1 rows of long.csv" "$graft" finetune $bad --data long.csv
   expect 0 "1 cut to 64" "$graft" finetune $settings --output cut --data long.csv --sequence-length 64
+  expect 2 "the head of adapter is for other classes" "$graft" combine --model model --adapter adapter,cut \
+    --weights 0.5,0.5 --output none
   expect 2 "no_such.csv" "$graft" finetune $bad --data no_such.csv
   python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" language
   printf '{"tokens": ["sun"], "tags": ["O"]}\n{"tokens": ["rain"], "tags": ["W"]}\n' >tags.jsonl

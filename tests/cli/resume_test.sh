@@ -66,6 +66,21 @@ fi
 cmp unbroken/adapter_model.safetensors interrupted/adapter_model.safetensors ||
   fail "the interrupted run ended with other bits"
 
+# What was not given goes on as the default that it was, where a method takes it for something else than given.
+short="finetune --model model --data text.txt --steps 4 --batch-size 2 --sequence-length 32 --json"
+for more in "--method oft" "--method bitfit" "--method adaption_prompt" "--optimizer lora-fa" "--method smore"; do
+  # shellcheck disable=SC2086 # words are meant to split
+  {
+    "$graft" $short $more --output given >/dev/null
+    "$graft" $short $more --output stopped --time-limit 0.000001 >/dev/null
+  }
+  expect 0 complete "$graft" finetune --resume --output stopped --time-limit 0 --json
+  cmp given/adapter_model.safetensors stopped/adapter_model.safetensors || fail "$more: a resumed run ended with other bits"
+  rm -r given stopped
+done
+"$graft" finetune --model model --data text.txt --steps 4 --method oft --output oft --time-limit 0.000001 >/dev/null
+expect 2 "rank: the run was begun with the default" "$graft" finetune --resume --output oft --rank 16
+
 expect 2 "no run to go on with" "$graft" finetune --resume --output nowhere
 echo '{"model": "model", "rnak": 3}' >wrong.json
 expect 2 "wrong.json.*rnak" "$graft" finetune --config wrong.json --data text.txt --output none

@@ -177,6 +177,9 @@ struct InitContext {
       tokenize = {};
   /// A tensor of a safetensors file, for inits from other adapters. Null: files are out of reach.
   std::function<BasicTensor<T>(const std::string& path, const std::string& name)> read_tensor = {};
+  /// Called when the sites have their parts, before what holds on to parts looks at them:
+  /// whoever makes the adapter takes away those in whose place others come.
+  std::function<void()> parts_made = {};
 };
 
 /// Site description of a layer of one's own, outside of any model.

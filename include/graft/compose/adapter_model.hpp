@@ -577,6 +577,10 @@ class BasicAdapterModel {
                            tokenize_, &read_tensor};
     sets_.push_back(std::move(set));
     auto& added = *sets_.back();
+    context.parts_made = [&] {
+      if (tied) drop_heads(added);
+      drop_full_modules(added);
+    };
     try {
       entry.build(added, *table_, context);
       if (tied) drop_heads(added);
@@ -631,18 +635,36 @@ class BasicAdapterModel {
       rest = rest.substr(0, dot);
     }
   }
-  void add_full_modules(AdapterSet<T>& set) {
-    const auto& config = set.given_config();
-    const auto it = config.find("modules_to_save");
-    if (it == config.end()) return;
+  /// Names of modules that are trained whole beside the adapter.
+  static std::vector<std::string> full_modules(const AdapterSet<T>& set) {
     std::vector<std::string> modules;
-    detail::read_config("modules_to_save", it->second, modules);
+    const auto it = set.given_config().find("modules_to_save");
+    if (it != set.given_config().end()) detail::read_config("modules_to_save", it->second, modules);
+    return modules;
+  }
+  template <class Site>
+  static void drop_parts(AdapterSet<T>& set, Site& site) {
+    std::erase_if(site.adapters(), [&](const auto& a) { return a.name == set.name(); });
+    set.remove_parts(site.path());
+  }
+  void drop_full_modules(AdapterSet<T>& set) {
+    const auto modules = full_modules(set);
+    if (modules.empty()) return;
+    const auto drop = [&](const auto& sites) {
+      for (auto* site : sites)
+        if (inside(site->path(), modules)) drop_parts(set, *site);
+    };
+    drop(table_->embedding);
+    drop(table_->linear);
+    drop(table_->norm);
+  }
+  void add_full_modules(AdapterSet<T>& set) {
+    const auto modules = full_modules(set);
     if (modules.empty()) return;
     bool found = false;
     const auto place = [&](auto* site, auto part) {
       found = true;
-      std::erase_if(site->adapters(), [&](const auto& a) { return a.name == set.name(); });
-      set.remove_parts(site->path());
+      drop_parts(set, *site);
       site->adapters().push_back({set.name(), part});
       set.add_part(site->path(), part);
     };
@@ -677,9 +699,7 @@ class BasicAdapterModel {
       detail::read_config("trainable_token_indices", it->second,
                           tokens[table_->embedding.front()->path()]);
     }
-    std::vector<std::string> whole;
-    if (const auto saved = config.find("modules_to_save"); saved != config.end())
-      detail::read_config("modules_to_save", saved->second, whole);
+    const auto whole = full_modules(set);
     for (const auto& [name, indices] : tokens) {
       TrainableTokensConfig rows;
       rows.token_indices = indices;
@@ -817,9 +837,7 @@ class BasicAdapterModel {
   /// Takes away what a pattern put on output layers that follow the embedding.
   void drop_heads(AdapterSet<T>& set) {
     for (auto* site : table_->linear) {
-      if (!is_tied_head(*site, *table_)) continue;
-      std::erase_if(site->adapters(), [&](const auto& a) { return a.name == set.name(); });
-      set.remove_parts(site->path());
+      if (is_tied_head(*site, *table_)) drop_parts(set, *site);
     }
   }
   /// Layers that run on the rows of an adapted table follow it where the adapter says how, some of
@@ -876,9 +894,7 @@ class BasicAdapterModel {
     const std::string* mode =
         it == config.end() ? nullptr : it->second.template get_if<std::string>();
     if (mode == nullptr || *mode == "none") return;
-    std::vector<std::string> whole;
-    if (const auto saved = config.find("modules_to_save"); saved != config.end())
-      detail::read_config("modules_to_save", saved->second, whole);
+    const auto whole = full_modules(set);
     const auto own = [&](const auto* site) { return !site->chain_of(set.name()).empty(); };
     for (auto* site : table_->linear) {
       const bool adapted = own(site);

@@ -359,6 +359,7 @@ void build_method(AdapterSet<typename Method::Scalar>& set,
     }
     add(*table.prompt, [&] { return Method::prompt(config, info, context); });
   }
+  if (context.parts_made) context.parts_made();
   if constexpr (requires { Method::procedure(config, set.parts()); })
     set.set_procedure(Method::procedure(config, set.parts()));
   if constexpr (requires { Method::finish(config, set, table, context); })
