@@ -231,10 +231,10 @@ class BasicBert final : public BasicModel<T> {
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
     BasicVar<T> attention_part(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
-      return attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+      return after_attention.normalised_sum(x, attention_output(attention(x, pass)), x);
     }
     BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
-      return after_block(x, output_norm(add(h, after_mlp(h, mlp(h), h))));
+      return after_block(x, after_mlp.normalised_sum(h, mlp(h), h));
     }
   };
 
