@@ -38,7 +38,8 @@ struct FinetuneSettings {
   Index accumulation = 1, steps = 0, max_steps = 0, warmup_steps = 0, eval_interval = 0,
         checkpoint_interval = 100;
   double epochs = 1, learning_rate = 2e-4, final_ratio = 0, weight_decay = 0.01, beta1 = 0.9,
-         beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, time_limit = 0;
+         beta2 = 0.999, eps = 1e-8, clip = 1, loraplus_ratio = 1, loraplus_embedding = 1e-6,
+         time_limit = 0;
   Index calibration_batches = 8;
   std::string optimizer = "adamw", compute = "f32", storage = "f32";
   bool resume = false, overwrite = false, json = false, riemannian = false, profile = false,
@@ -178,6 +179,7 @@ class Run {
     config.accumulation = s_.accumulation;
     config.optimizer = adamw();
     config.lora_plus_ratio = s_.loraplus_ratio;
+    config.lora_plus_embedding_rate = s_.loraplus_embedding;
     config.schedule = {graft::schedule_named(s_.scheduler), s_.warmup_steps, s_.final_ratio};
     config.max_gradient_norm = s_.clip;
     config.eval_interval = s_.eval_interval;
@@ -323,11 +325,22 @@ class Run {
   /// Another optimiser than AdamW, or one with a preconditioner.
   void make_optimizer() {
     const auto& set = adapters_->at(kAdapter);
-    const auto groups = graft::parameter_groups<float>(*adapters_, s_.loraplus_ratio);
-    if (groups.back().parameters.empty()) {
+    const auto groups = graft::parameter_groups<float>(
+        *adapters_, graft::LoRAPlusConfig{.learning_rate = s_.learning_rate,
+                                          .ratio = s_.loraplus_ratio,
+                                          .embedding_learning_rate = s_.loraplus_embedding,
+                                          .weight_decay = s_.weight_decay});
+    if (std::ranges::none_of(graft::named_parameters(set), [](const auto& p) {
+          return p.group == "lora_B" || p.name.find("lora_embedding_B") != p.name.npos;
+        })) {
       if (given(command_, "loraplus-ratio"))
         throw graft::ValueError(concat("--loraplus-ratio: ", set.info().name, " has no factor B"));
       choice_.unused.push_back("loraplus-ratio");
+    }
+    if (s_.loraplus_ratio == 1) {
+      if (given(command_, "loraplus-embedding-rate"))
+        throw graft::ValueError("--loraplus-embedding-rate: needs a --loraplus-ratio other than 1");
+      choice_.unused.push_back("loraplus-embedding-rate");
     }
     const auto pairs = [&](const char* option) {
       auto list = graft::low_rank_pairs(set);
@@ -584,6 +597,9 @@ void add_training_options(CLI::App& command, FinetuneSettings& s) {
       "Batches that --init eva, corda and lora_ga look at")
       ->check(positive);
   add("--loraplus-ratio", s.loraplus_ratio, "Learning rate of B over that of A (LoRA+)")
+      ->check(positive);
+  add("--loraplus-embedding-rate", s.loraplus_embedding,
+      "Learning rate of LoRA on embeddings, with --loraplus-ratio")
       ->check(positive);
   add("--max-grad-norm", s.clip, "Clipping by the global norm; 0: none")->check(not_negative);
   add("--held-out", s.task.held_out, "Share of the rows kept for evaluation")

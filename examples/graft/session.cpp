@@ -213,7 +213,7 @@ void load_adapters(graft::AdapterModel& model, const std::vector<std::string>& f
       if (trained.name.empty() || trained.name == last_name(base)) throw;
       throw graft::ValueError(error.what() + both());
     }
-    // Adapters of encoders without a head may change the pooler, on which nothing runs there.
+    // Adapters of encoders without a head may change a pooler that the model's file lacks.
     const auto pooler = std::erase_if(report.unexpected, [](const std::string& key) {
       return key.starts_with("base_model.model.pooler.");
     });

@@ -112,11 +112,11 @@ TEST_CASE("An adapter of one's own is counted, grouped, trained, saved and loade
   config.target_modules.names = {"first", "second"};
   auto& set = adapters.add("mine", config);
   CHECK(set.tensors().size() == 4);
-  const auto groups = graft::parameter_groups(adapters, 16);
-  REQUIRE(groups.size() == 2);
+  const auto groups = graft::parameter_groups(adapters, graft::LoRAPlusConfig{.ratio = 16});
+  REQUIRE(groups.size() == 4);
   CHECK(groups[0].parameters.size() == 2);
-  CHECK(groups[1].parameters.size() == 2);
-  CHECK(groups[1].learning_rate_ratio == 16);
+  CHECK(groups[2].parameters.size() == 2);
+  CHECK(groups[2].learning_rate_ratio == 16);
   Index count = 0;
   for (const auto& p : adapters.parameters()) count += p.size();
   CHECK(count == 5 + 6 + 6 + 3);

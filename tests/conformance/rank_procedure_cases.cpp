@@ -83,7 +83,7 @@ void run_lora_plus(Checker& check, const Case& c) {
       const auto member = entry.get<std::string>();
       const double expected_rate = group.at("lr"), expected_decay = group.at("weight_decay");
       bool found = false;
-      for (const auto& [key, parameter] : parameters)
+      for (const auto& [key, parameter, group_name] : parameters)
         for (const auto& g : groups)
           if (key == member && std::count(g.parameters.begin(), g.parameters.end(), parameter) == 1)
             found = std::abs(g.learning_rate_ratio * rate - expected_rate) < 1e-9 * expected_rate &&
@@ -99,10 +99,10 @@ void run_lora_plus(Checker& check, const Case& c) {
         groups, graft::AdamWConfig{.learning_rate = rate, .weight_decay = decay});
   const Index steps = get(file, "param." + parameters.front().name).dim(0);
   for (Index t = 0; t < steps; ++t) {
-    for (const auto& [name, parameter] : parameters)
+    for (const auto& [name, parameter, group_name] : parameters)
       parameter.mutable_grad() = part(get(file, "grad." + name), t);
     optimizer->step();
-    for (const auto& [name, parameter] : parameters)
+    for (const auto& [name, parameter, group_name] : parameters)
       compare(check, concat(name, " after step ", t + 1), parameter.value(),
               part(get(file, "param." + name), t));
   }

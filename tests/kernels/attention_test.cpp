@@ -47,9 +47,9 @@ struct Problem {
 
   template <class T>
   struct Results {
-    std::vector<T> y, lse, dq, dk, dv;
+    std::vector<T> y, lse, dq, dk, dv, dbias;
   };
-  /// Forward and backward; `only` keeps one of the gradients 0, 1, 2 and passes null for the
+  /// Forward and backward; `only` keeps one of the gradients 0, 1, 2, 3 and passes null for the
   /// others.
   template <class T>
   Results<T> run(int only = -1) const {
@@ -86,12 +86,14 @@ struct Problem {
     r.dq.assign(vq.size(), T{1});
     r.dk.assign(vk.size(), T{2});
     r.dv.assign(vv.size(), T{3});
+    r.dbias.assign(vbias.size(), T{4});
     attention_forward(a, r.y.data(), width, r.lse.data());
     const auto wanted = [&](int i, std::vector<T>& x) {
       return only < 0 || only == i ? x.data() : nullptr;
     };
     attention_backward(a, r.y.data(), width, r.lse.data(), vdy.data(), width, wanted(0, r.dq),
-                       a.ldq, wanted(1, r.dk), a.ldk, wanted(2, r.dv), a.ldv);
+                       a.ldq, wanted(1, r.dk), a.ldk, wanted(2, r.dv), a.ldv,
+                       bias.empty() ? nullptr : wanted(3, r.dbias));
     return r;
   }
 };
@@ -151,6 +153,8 @@ std::vector<Problem> problems() {
   add(1, 3, 1, 150, 150, 32, 0, false, 20, 0, false, false);
   // The columns of one key/value head go to several tasks.
   add(1, 5, 1, 200, 200, 24, 40, true, 70, 2.0, true, true);
+  // Rows of a batch share the biases.
+  add(3, 4, 2, 75, 90, 24, 40, false, 0, 0, true, true);
   return list;
 }
 
@@ -167,6 +171,7 @@ TEST_CASE("attention in float agrees with double on every instruction set, forwa
       CHECK(difference(found.dq, expected.dq) < 1e-5);
       CHECK(difference(found.dk, expected.dk) < 1e-5);
       CHECK(difference(found.dv, expected.dv) < 1e-5);
+      CHECK(difference(found.dbias, expected.dbias) < 1e-5);
     });
   }
 }
@@ -183,6 +188,7 @@ TEST_CASE("attention of bf16 pairs agrees with double to the rounding of its ope
     CHECK(difference(found.dq, expected.dq) < 3e-2);
     CHECK(difference(found.dk, expected.dk) < 3e-2);
     CHECK(difference(found.dv, expected.dv) < 3e-2);
+    CHECK(difference(found.dbias, expected.dbias) < 3e-2);
     const bool pairs = graft::kernels::bf16_is_fast() &&
                        problem.sizes.heads / problem.sizes.kv_heads * problem.sizes.q_len > 8;
     CHECK((found.dv == exact.dv) != pairs);
@@ -214,6 +220,7 @@ TEST_CASE("attention gradients in double agree with central differences") {
     check(problem.q, r.dq, 1);
     check(problem.k, r.dk, 2);
     check(problem.v, r.dv, 3);
+    check(problem.bias, r.dbias, 4);
   }
 }
 
@@ -268,11 +275,13 @@ TEST_CASE("keys that padding hides from everyone change nothing") {
 TEST_CASE("each gradient of attention can be left out") {
   for (const Problem& problem : problems()) {
     const auto all = problem.run<float>();
-    for (int kept = 0; kept < 3; ++kept) {
+    for (int kept = 0; kept < 4; ++kept) {
       const auto some = problem.run<float>(kept);
+      // With the gradient of the bias, sums over queries may have other parts.
       if (kept == 0) CHECK(some.dq == all.dq);
-      if (kept == 1) CHECK(some.dk == all.dk);
-      if (kept == 2) CHECK(some.dv == all.dv);
+      if (kept == 1) CHECK(difference(some.dk, widen(all.dk)) < 1e-6);
+      if (kept == 2) CHECK(difference(some.dv, widen(all.dv)) < 1e-6);
+      if (kept == 3) CHECK(some.dbias == all.dbias);
       if (kept != 0) CHECK(some.dq[0] == 1);
     }
   }

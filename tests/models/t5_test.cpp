@@ -69,7 +69,7 @@ TEST_CASE("T5 that classifies tokens has no decoder") {
   CHECK(y.shape() == graft::Shape{1, 3, 3});
   for (const auto* site : model.sites().linear)
     CHECK(site->path().find("decoder") == std::string::npos);
-  CHECK(model.sites().embedding.size() == 2);
+  CHECK(model.sites().embedding.size() == 3);
   CHECK(model.sites().linear.back()->path() == "classifier");
   CHECK_FALSE(model.info().encoder_decoder);
 }
@@ -102,4 +102,45 @@ TEST_CASE("A head without classes to tell apart is none for T5") {
   CHECK_THROWS_WITH(T5(config, checks::RandomWeights<double>()), Catch::Contains("t5"));
   config.classes = 0;  // a language model
   CHECK(T5(config, checks::RandomWeights<double>()).sites().linear.back()->path() == "lm_head");
+}
+
+TEST_CASE("LoRA on the biases of distances of T5 trains in both stacks, and merges") {
+  auto config = config_of(Task::sequence_classification);
+  config.classes = 0;
+  config.encoder_layers = 2;
+  T5 model(config, checks::RandomWeights<double>({.random_norms = true}));
+  graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+  graft::LoRAConfig lora{.rank = 2,
+                         .alpha = 4,
+                         .target_modules = {"relative_attention_bias"},
+                         .init_lora_weights = false};
+  adapters.add("bias", lora, 1);
+  Batch batch;
+  batch.batch = 2;
+  batch.seq_len = 5;
+  batch.ids = {5, 7, 3, 1, 0, 2, 9, 4, 6, 1};
+  batch.mask = {1, 1, 1, 1, 0, 1, 1, 1, 1, 1};
+  batch.labels = {3, 6, 8, 1, 2, 5, 1, -100};
+  const auto& set = adapters.at("bias");
+  REQUIRE(set.parameters().size() == 4);  // A and B of the encoder and of the decoder
+  const auto loss = [&](graft::BasicTape<double>& tape) { return model.loss(tape, batch); };
+  CHECK(graft::gradient_check(loss, set.parameters()).relative_error < 1e-6);
+  for (const auto& parameter : set.parameters()) {
+    double size = 0;
+    for (const double g : parameter.grad()) size += std::abs(g);
+    CHECK(size > 0);
+  }
+  const auto of_model = [&] {
+    graft::BasicTape<double> tape({.gradients = false, .training = false});
+    return model.logits(tape, batch).value().clone();
+  };
+  const auto adapted = of_model();
+  batch.row_adapters = {"bias", "bias"};
+  check_same(of_model(), adapted);
+  batch.row_adapters = {"bias", "__base__"};
+  CHECK_THROWS_WITH(of_model(), Catch::Contains("relative_attention_bias") &&
+                                    Catch::Contains("'bias' and '__base__'"));
+  batch.row_adapters = {};
+  adapters.merge();
+  check_same(of_model(), adapted);
 }

@@ -245,3 +245,36 @@ TEST_CASE("the short form trains from start to end") {
   CHECK(history.steps.size() == 12);
   CHECK(history.steps.back().loss < history.steps.front().loss);
 }
+
+TEST_CASE("the trainer's rates with LoRA+ are those of the groups of its parameters") {
+  tiny::Setup setup({.rank = 2,
+                     .target_modules = {"layers.0.self_attn.q_proj", "embed_tokens"},
+                     .use_dora = true});
+  auto c = config();
+  c.lora_plus_ratio = 4;
+  c.lora_plus_embedding_rate = 1e-4;
+  c.optimizer.weight_decay = 0.1;
+  const auto groups = graft::parameter_groups(setup.adapters, c);
+  std::vector<std::string> names[4];
+  REQUIRE(groups.size() == 4);
+  for (std::size_t g = 0; g < 4; ++g)
+    for (const auto& parameter : groups[g].parameters)
+      for (const auto& named : graft::named_parameters(setup.adapters.at("default")))
+        if (named.parameter == parameter) names[g].push_back(named.name);
+  const std::string head = "base_model.model.model.", q = head + "layers.0.self_attn.q_proj.lora_",
+                    embedding = head + "embed_tokens.lora_";
+  CHECK(names[0] == std::vector{q + "A.weight"});
+  CHECK_THAT(names[1], Catch::UnorderedEquals(
+                           std::vector{embedding + "embedding_A", embedding + "embedding_B"}));
+  CHECK_THAT(names[2], Catch::UnorderedEquals(std::vector{embedding + "magnitude_vector",
+                                                          q + "B.weight", q + "magnitude_vector"}));
+  CHECK(names[3].empty());
+  CHECK(groups[1].learning_rate_ratio == Approx(1e-2));
+  CHECK(groups[2].learning_rate_ratio == 4);
+  for (std::size_t g = 0; g < 3; ++g) CHECK(groups[g].weight_decay == 0.1);
+  c.lora_plus_ratio = 1;
+  const auto one = graft::parameter_groups(setup.adapters, c);
+  REQUIRE(one.size() == 1);
+  CHECK(one[0].parameters.size() == 6);
+  CHECK(one[0].learning_rate_ratio == 1);
+}

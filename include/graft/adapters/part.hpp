@@ -184,6 +184,10 @@ class ErasedHidden final : public ErasedPart<HiddenPart<typename Method::Scalar>
                     const BasicVar<T>& residual) const override {
     return this->method_.apply(input, output, residual);
   }
+  bool skips_norm() const override {
+    if constexpr (requires { this->method_.skips_norm(); }) return this->method_.skips_norm();
+    return false;
+  }
 };
 
 }  // namespace detail

@@ -53,6 +53,7 @@ template <std::floating_point T>
 struct BasicNamedParameter {
   std::string name;
   BasicParameter<T> parameter;
+  std::string group = "";  ///< of the optimiser, where an adapter gives one
 };
 
 using Parameter = BasicParameter<float>;

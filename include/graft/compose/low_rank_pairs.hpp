@@ -17,7 +17,7 @@ std::vector<BasicNamedParameter<T>> named_parameters(const AdapterSet<T>& set) {
   std::vector<BasicNamedParameter<T>> list;
   for (const auto& [key, tensor] : set.tensors())
     if (tensor.parameter && tensor.parameter.trainable() && !tensor.alias)
-      list.push_back({key, tensor.parameter});
+      list.push_back({key, tensor.parameter, tensor.group});
   return list;
 }
 

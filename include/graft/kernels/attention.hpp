@@ -41,14 +41,15 @@ template <class T>
 void attention_forward(const AttentionArgs<T>& args, std::type_identity_t<T>* out, Index ldo,
                        std::type_identity_t<T>* lse);
 
-/// Adds the gradients of q, k and v, each of which may be null; there is none of the bias. `out`
-/// and `lse` are those of the forward pass, dout the gradient of out.
+/// Adds the gradients of q, k, v and the bias, each of which may be null; dbias [heads, q_len,
+/// kv_len] is a sum over the batch. `out` and `lse` are those of the forward pass, dout the
+/// gradient of out.
 template <class T>
 void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t<T>* out, Index ldo,
                         const std::type_identity_t<T>* lse, const std::type_identity_t<T>* dout,
                         Index lddo, std::type_identity_t<T>* dq, Index lddq,
                         std::type_identity_t<T>* dk, Index lddk, std::type_identity_t<T>* dv,
-                        Index lddv);
+                        Index lddv, std::type_identity_t<T>* dbias = nullptr);
 
 }  // namespace graft::inline v0_1::kernels
 

@@ -33,6 +33,7 @@ struct BertConfig {
   Index classes = 2;
   Problem problem = Problem::automatic;  ///< of sequence classification
   bool tied_head = true;  ///< masked language: the decoder runs on the rows of the word embedding
+  bool pooler = true;     ///< no head: pooler.dense is a site if the file has it
 };
 
 /// Module paths of the head of a masked language model.
@@ -57,7 +58,8 @@ inline MaskedHeadPaths masked_head_paths(const std::string& model_type) {
 /// Sites carry the module paths of Hugging Face transformers. Heads: sequence classification
 /// (pooler or dense layer over the first token), token classification, the masked language model
 /// decoder(norm(activation(dense(h)))) of every token h (activation: RoBERTa's is gelu, else that
-/// of the blocks), or none (`embed` pools the hidden states).
+/// of the blocks), or none (`embed` pools the hidden states). Without a head nothing runs on the
+/// pooler of a file; it is a site, so that what adapters make of it is kept and merges.
 template <std::floating_point T>
 class BasicBert final : public BasicModel<T> {
  public:
@@ -136,6 +138,8 @@ class BasicBert final : public BasicModel<T> {
       classifier_ = {paths.decoder, decoder(weights, paths)};
       if (paths.bias != paths.decoder) classifier_.second_bias = paths.bias + ".bias";
     }
+    if (config.task == Task::embedding && config.pooler && weights.has("pooler.dense.weight"))
+      pooler_ = head("pooler.dense", d);
     list_sites();
   }
 
@@ -236,10 +240,10 @@ class BasicBert final : public BasicModel<T> {
     BasicHiddenSite<T> after_attention, after_mlp, after_block;
 
     BasicVar<T> attention_part(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
-      return attention_norm(add(x, after_attention(x, attention_output(attention(x, pass)), x)));
+      return after_attention.normalised_sum(x, attention_output(attention(x, pass)), x);
     }
     BasicVar<T> feed_forward_part(const BasicVar<T>& h, const BasicVar<T>& x) const {
-      return after_block(x, output_norm(add(h, after_mlp(h, mlp(h), h))));
+      return after_block(x, after_mlp.normalised_sum(h, mlp(h), h));
     }
   };
 
@@ -273,6 +277,7 @@ class BasicBert final : public BasicModel<T> {
     config.intermediate_size =
         sizes.intermediate_size.value_or(config.intermediate_size) / sizes.reduction;
     config.task = Task::embedding;
+    config.pooler = false;
     config.vocabulary = config.max_positions = config.token_types = 1;
     return std::make_unique<Mirror>(config, ZeroWeights<T>([](const auto&) { return true; }));
   }
@@ -397,7 +402,8 @@ class BasicBert final : public BasicModel<T> {
   BasicStackSite<T> stack_;
   BasicNormSite<T> embedding_norm_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  /// The last two layers: of a masked language model the dense layer and the decoder.
+  /// The last two layers: of a masked language model the dense layer and the decoder. Without a
+  /// head the first alone, which does not run.
   BasicLinearSite<T> pooler_, classifier_;
   BasicNormSite<T> head_norm_;  ///< of a masked language model
 };

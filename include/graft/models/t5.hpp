@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
@@ -48,7 +49,9 @@ struct T5Config {
 /// tokens and the whole table reach both from there. Deviation: in PEFT a whole table of
 /// `modules_to_save` at `shared` is never called. Sites:
 /// {encoder,decoder}.block.N.layer.M.{SelfAttention,EncDecAttention}.{q,k,v,o}, .layer_norm,
-/// .DenseReluDense.{wi,wi_0,wi_1,wo}, {encoder,decoder}.embed_tokens, shared, lm_head.
+/// .DenseReluDense.{wi,wi_0,wi_1,wo}, {encoder,decoder}.embed_tokens, shared, lm_head; and
+/// {encoder,decoder}.block.0.layer.0.SelfAttention.relative_attention_bias, an embedding of buckets
+/// of distances, whose biases are one for all rows of a batch.
 ///
 /// With classes it is a classifier, whose sites begin with "transformer.":
 ///   of texts   out_proj(tanh(dense(h))), h what the decoder, which reads the tokens shifted right,
@@ -151,7 +154,7 @@ class BasicT5 final : public BasicModel<T> {
   };
   struct Stack {
     std::vector<std::unique_ptr<Block>> blocks;
-    BasicTensor<T> distance_bias;  // [buckets, heads]
+    BasicEmbeddingSite<T> distance_bias;  // [buckets, heads]
     BasicNormSite<T> norm;
     bool decoder = false;
   };
@@ -192,21 +195,24 @@ class BasicT5 final : public BasicModel<T> {
       b.after_mlp = {mlp, d, HiddenRole::feed_forward, "DenseReluDense.wo"};
       b.after_block = {concat(root, ".block.", l), d, HiddenRole::block};
     }
-    stack.distance_bias =
-        weights.tensor(root + ".block.0.layer.0.SelfAttention.relative_attention_bias.weight",
-                       {config_.buckets, config_.heads});
+    const std::string path = root + ".block.0.layer.0.SelfAttention.relative_attention_bias";
+    stack.distance_bias = {path, weights.embedding(path, config_.buckets, config_.heads)};
     stack.norm = norm_site(weights, root + ".final_layer_norm");
   }
 
   BasicVar<T> run(const Stack& stack, BasicVar<T> x, Index batch, const EncoderPass<T>& own,
                   const BasicVar<T>& memory = {}, const EncoderPass<T>& other = {}) const {
     const Index tokens = x.rows() / batch;
+    const auto table = distance_bias(stack, x.tape());
+    BasicVar<T> bias;
     for (const auto& block : stack.blocks) {
       const Block& b = *block;
       const auto before = x;
       AttentionOptions<T> options;
       options.causal = stack.decoder;
-      options.bias = position_bias(stack, tokens, same_virtual_keys(b, x.tape(), batch));
+      const Index keys = tokens + same_virtual_keys(b, x.tape(), batch);
+      if (!bias || bias.dim(2) != keys) bias = position_bias(stack, table, tokens, keys);
+      options.bias = bias;
       x = sublayer(b.self, x, BasicVar<T>{}, own, std::move(options));
       if (stack.decoder) {
         AttentionOptions<T> cross;
@@ -237,18 +243,33 @@ class BasicT5 final : public BasicModel<T> {
           "for all rows: give them batches of their own");
     return keys.front();
   }
-  /// Bias of each head for the distance between query and key, [heads, tokens, first + tokens];
-  /// queries start at `first`.
-  BasicTensor<T> position_bias(const Stack& stack, Index tokens, Index first) const {
-    const Index keys = first + tokens;
-    auto bias = BasicTensor<T>::empty({config_.heads, tokens, keys});
-    for (Index q = 0; q < tokens; ++q)
-      for (Index k = 0; k < keys; ++k) {
-        const Index bucket = bucket_of(k - (first + q), !stack.decoder);
-        for (Index h = 0; h < config_.heads; ++h)
-          bias[(h * tokens + q) * keys + k] = stack.distance_bias(bucket, h);
-      }
-    return bias;
+  /// Biases of the buckets of distances, [buckets, heads].
+  /// @throws ValueError if rows of the batch run different adapters of them
+  BasicVar<T> distance_bias(const Stack& stack, BasicTape<T>& tape) const {
+    const auto& site = stack.distance_bias;
+    std::vector<std::int32_t> buckets(static_cast<std::size_t>(config_.buckets));
+    std::iota(buckets.begin(), buckets.end(), 0);
+    const auto* context = tape.template context<ForwardContext>();
+    if (context == nullptr || context->row_adapters.empty()) return site(tape, buckets);
+    const auto& names = context->row_adapters;
+    const auto chain = site.chain_of(names.front());
+    for (const auto& name : names)
+      if (site.chain_of(name) != chain)
+        throw ValueError(concat(
+            "t5: rows of a batch with '", names.front(), "' and '", name, "', which differ at ",
+            site.path(), "; its biases are one for all rows: give them batches of their own"));
+    return BasicEmbeddingView<T>(site.table(), chain)(tape, buckets);
+  }
+  /// Bias of each head for the distance between query and key, [heads, tokens, keys], of a table
+  /// [buckets, heads]; the last query is at the last key.
+  BasicVar<T> position_bias(const Stack& stack, const BasicVar<T>& table, Index tokens,
+                            Index keys) const {
+    std::vector<std::int32_t> buckets;
+    for (Index q = keys - tokens; q < keys; ++q)
+      for (Index k = 0; k < keys; ++k)
+        buckets.push_back(static_cast<std::int32_t>(bucket_of(k - q, !stack.decoder)));
+    return reshape(transpose(gather_rows(table, std::move(buckets))),
+                   {config_.heads, tokens, keys});
   }
   Index bucket_of(Index distance, bool both_sides) const {
     Index buckets = config_.buckets, bucket = 0;
@@ -361,6 +382,8 @@ class BasicT5 final : public BasicModel<T> {
     table.info.activation = config_.activation;
     table.embedding = {&shared_, &encoder_tokens_};
     if (!tags()) table.embedding.push_back(&decoder_tokens_);
+    table.embedding.push_back(&encoder_.distance_bias);
+    if (!tags()) table.embedding.push_back(&decoder_.distance_bias);
     table.prompt = &prompt_;
     for (auto* stack : {&encoder_, &decoder_}) {
       if (stack == &decoder_ && tags()) continue;

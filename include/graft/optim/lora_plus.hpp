@@ -31,9 +31,13 @@ inline bool names_norm(const std::string& name) {
 
 }  // namespace detail
 
-/// The groups of LoRA+: B and everything with one axis learn `ratio` times as fast as A; biases and
-/// norms do not decay. Names are those of files: "….lora_B.weight", "….lora_embedding_A". For any
-/// optimiser, with the same learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4.
+/// The groups of LoRA+: A, LoRA on embeddings, B, and what of B does not decay. B and everything
+/// with one axis (magnitudes, biases, norms) learn `ratio` times as fast as A, to which all others
+/// belong; biases and norms do not decay. B is what has "lora_B" in its name or as its group; names
+/// are those of files: "….lora_B.weight", "….lora_embedding_A". For any optimiser, with the same
+/// learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4, with the groups of
+/// PEFT's create_loraplus_optimizer. Deviation: norms are told by the names of their modules, there
+/// by torch's class LayerNorm, so that an RMSNorm decays.
 /// @throws ValueError for a learning rate or a ratio that is not positive.
 template <std::floating_point T>
 std::vector<BasicParameterGroup<T>> lora_plus_groups(
@@ -51,12 +55,13 @@ std::vector<BasicParameterGroup<T>> lora_plus_groups(
   const auto has = [](const std::string& name, const char* part) {
     return name.find(part) != std::string::npos;
   };
-  for (const auto& [name, parameter] : parameters) {
+  for (const auto& [name, parameter, given] : parameters) {
     if (!parameter.trainable()) continue;
-    const std::size_t group = has(name, "lora_embedding_")                            ? 1
-                              : !has(name, "lora_B") && parameter.shape().rank() != 1 ? 0
-                              : has(name, "bias") || detail::names_norm(name)         ? 3
-                                                                                      : 2;
+    const bool b = has(name, "lora_B") || given == "lora_B" || parameter.shape().rank() == 1;
+    const std::size_t group = has(name, "lora_embedding_")                    ? 1
+                              : !b                                            ? 0
+                              : has(name, "bias") || detail::names_norm(name) ? 3
+                                                                              : 2;
     groups[group].parameters.push_back(parameter);
   }
   return groups;

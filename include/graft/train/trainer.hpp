@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,10 +14,12 @@
 #include <vector>
 
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/low_rank_pairs.hpp"
 #include "graft/models/model.hpp"
 #include "graft/optim/adamw.hpp"
 #include "graft/optim/clip.hpp"
 #include "graft/optim/learning_rate.hpp"
+#include "graft/optim/lora_plus.hpp"
 #include "graft/text/sampling.hpp"
 #include "graft/train/checkpoint.hpp"
 #include "graft/train/dataset.hpp"
@@ -34,8 +37,8 @@ struct TrainConfig {
   Index accumulation =
       1;  ///< batches a step; each counts by its number of predictions, as if they were one batch
   AdamWConfig optimizer = {.learning_rate = 2e-4};
-  double lora_plus_ratio =
-      1;  ///< learning rate of LoRA's B, and of embeddings, over the others' (arXiv:2402.12354)
+  double lora_plus_ratio = 1;  ///< learning rate of LoRA's B over that of A; 1: one for all
+  double lora_plus_embedding_rate = 1e-6;  ///< with such a ratio, of LoRA on embeddings
   LearningRateConfig schedule = {};
   double max_gradient_norm = 1;            ///< 0: no clipping
   Index eval_interval = 0;                 ///< steps between evaluations; 0: at the end only
@@ -66,19 +69,32 @@ struct TrainCallbacks {
   std::function<bool()> stop = {};
 };
 
-/// Groups for an optimiser from the trained tensors of the active adapters.
+/// Groups for an optimiser from the trained tensors of the active adapters: all in one, or with a
+/// ratio other than one those of LoRA+ (lora_plus_groups).
 template <std::floating_point T>
 std::vector<BasicParameterGroup<T>> parameter_groups(const BasicAdapterModel<T>& adapters,
-                                                     double lora_plus_ratio = 1) {
-  BasicParameterGroup<T> plain, fast;
-  fast.learning_rate_ratio = lora_plus_ratio;
-  for (const auto& name : adapters.active())
-    for (const auto& [key, tensor] : adapters.at(name).tensors()) {
-      if (!tensor.parameter || !tensor.parameter.trainable() || tensor.alias) continue;
-      const bool is_fast = tensor.group == "lora_B" || tensor.group == "embedding";
-      (is_fast ? fast : plain).parameters.push_back(tensor.parameter);
-    }
-  return {std::move(plain), std::move(fast)};
+                                                     const LoRAPlusConfig& lora_plus = {
+                                                         .ratio = 1}) {
+  std::vector<BasicNamedParameter<T>> all;
+  for (const auto& name : adapters.active()) {
+    auto some = named_parameters(adapters.at(name));
+    all.insert(all.end(), std::make_move_iterator(some.begin()),
+               std::make_move_iterator(some.end()));
+  }
+  if (lora_plus.ratio != 1) return lora_plus_groups(all, lora_plus);
+  std::vector<BasicParameterGroup<T>> one(1);
+  for (auto& named : all) one[0].parameters.push_back(std::move(named.parameter));
+  return one;
+}
+/// The same by the settings of a run.
+template <std::floating_point T>
+std::vector<BasicParameterGroup<T>> parameter_groups(const BasicAdapterModel<T>& adapters,
+                                                     const TrainConfig& config) {
+  return parameter_groups(adapters,
+                          LoRAPlusConfig{.learning_rate = config.optimizer.learning_rate,
+                                         .ratio = config.lora_plus_ratio,
+                                         .embedding_learning_rate = config.lora_plus_embedding_rate,
+                                         .weight_decay = config.optimizer.weight_decay});
 }
 
 /// Trains the active adapters of a model. It knows no method by name: auxiliary losses and
@@ -110,8 +126,7 @@ class BasicTrainer {
                               config.accumulation, " x ", config.batch_size, " rows"));
     if (data_.rows < 1) throw ValueError("trainer: no rows to train on");
     if (optimizer_ == nullptr) {
-      own_ = std::make_unique<BasicAdamW<T>>(parameter_groups(adapters, config.lora_plus_ratio),
-                                             config.optimizer);
+      own_ = std::make_unique<BasicAdamW<T>>(parameter_groups(adapters, config), config.optimizer);
       optimizer_ = own_.get();
     }
     if (optimizer_->size() == 0)

@@ -46,3 +46,42 @@ TEST_CASE("SPT takes the number of sensitive elements that fills a budget best")
   CHECK(count(tau) != tau);  // modules took the place of single elements
   CHECK(graft::spt_budget_tau(sensitivities, 10, candidates, 4, 2, 5) == 0);
 }
+
+TEST_CASE("SPT-Adapter is a bottleneck behind a layer that begins as the identity") {
+  const graft::SPTConfig config{
+      .rank = 3, .structured_type = "adapter", .structured_modules = {"proj"}};
+  CHECK(checks::change_at_init<graft::BasicSPTAdapter<double>>(config) == 0);
+  CHECK(checks::gradient_error<graft::BasicSPTAdapter<double>>(config) < 1e-7);
+  CHECK(checks::trained<graft::BasicSPTAdapter<float>>(config, 11, 5) == 2 * 11 * 3 + 3 + 11);
+
+  const auto layer = checks::random_layer<double>(10, 12, 1);
+  const auto parts = checks::placed<graft::SPTMethod<double>>(config, layer, {"proj"});
+  CHECK(parts[0].part->tensors()[0].name == "adapter_down.weight");
+  CHECK_THAT(parts[0].part->merge_reason(), Catch::Contains("not linear"));
+
+  // As the formula says, by numbers of one output.
+  graft::StandaloneInit<double> init(3);
+  const auto one = checks::random_layer<double>(1, 2, 4);
+  const graft::BasicSPTAdapter<double> adapter({.rank = 1, .structured_modules = {"proj"}},
+                                               checks::site_of(one), init.context());
+  checks::randomize(adapter);
+  const auto values = adapter.tensors();
+  const auto value = [&](std::size_t i) { return values[i].parameter.value()[0]; };
+  const auto x = checks::random_tensor<double>({1, 2}, 5);
+  const double y = checks::base_output(one, x)[0], h = value(0) * y + value(1),
+               gelu = h * 0.5 * (1 + std::erf(h / std::sqrt(2.0)));
+  CHECK(checks::output(adapter, one, x)[0] == Approx(y + value(2) * gelu + value(3)));
+}
+
+TEST_CASE("SPT refuses structured modules that it does not know, and adapters of convolutions") {
+  graft::SPTConfig config{.structured_type = "prefix", .structured_modules = {"proj"}};
+  CHECK_THROWS_WITH(config.validate(), Catch::Contains("'prefix', expected lora or adapter"));
+  config.structured_type = "adapter";
+  config.validate();
+  const auto layer = checks::random_layer<double>(3, 4, 1);
+  auto site = checks::site_of(layer);
+  site.conv.kernel = {2, 2};
+  graft::StandaloneInit<double> init(3);
+  CHECK_THROWS_WITH(graft::BasicSPTAdapter<double>(config, site, init.context()),
+                    Catch::Contains("convolution"));
+}

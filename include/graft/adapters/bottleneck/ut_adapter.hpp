@@ -31,14 +31,15 @@ struct UTAdapterConfig {
   }
 };
 
-/// UT-Adapter: x₁ = LN_b(F(LN(x)) + x + C(x)) for both sublayers F of a block that normalises
-/// first, C(x) = LN_c(GELU(conv(GELU(x Dᵀ + b_D)) → GELU → Uᵀ + b_U) + x), the convolution along
-/// the tokens of each row with zeros around.
+/// UT-Adapter: x₁ = LN_b(m + x + C(x)) for both sublayers F of a block, m = F(LN(x)) where it
+/// normalises first, LN(F(x)) where it normalises after the sum, whose own norm this replaces;
+/// C(x) = LN_c(GELU(conv(GELU(x Dᵀ + b_D)) → GELU → Uᵀ + b_U) + x), the convolution along the
+/// tokens of each row with zeros around.
 ///
 /// D: [c, d], kernel: [c, c, k], U: [d, c]; trained a sublayer: 2 d c + 2 c + k c² + d + 4 d. Not
 /// the identity at the start (the norms are new). Not mergeable. Source: Guo et al. 2023
-/// (arXiv:2303.12745), section 4.2. Tensors: ut_down, ut_conv, ut_up, ut_norm, ut_block_norm, each
-/// {weight, bias}. Blocks that normalise after the sum are refused.
+/// (arXiv:2303.12745), section 4.2, and its code for blocks that normalise after the sum (wav2vec
+/// 2.0). Tensors: ut_down, ut_conv, ut_up, ut_norm, ut_block_norm, each {weight, bias}.
 template <std::floating_point T>
 class BasicUTAdapter {
  public:
@@ -48,9 +49,8 @@ class BasicUTAdapter {
                  InitContext<T>& context)
       : kernel_(config.kernel_size),
         norm_("ut_norm", site.width),
-        block_norm_("ut_block_norm", site.width) {
-    if (site.norm != nullptr)
-      throw ValueError(concat("UT-Adapter: ", site.path, " normalises after the residual sum"));
+        block_norm_("ut_block_norm", site.width),
+        frozen_norm_(site.norm) {
     const Index c = config.channels, d = site.width;
     const auto uniform = [&](const Shape& shape, Index fan_in) {
       const double bound = 1 / std::sqrt(static_cast<double>(fan_in));
@@ -66,8 +66,10 @@ class BasicUTAdapter {
                     const BasicVar<T>& residual) const {
     const auto u = gelu(up_(gelu(convolve(gelu(down_(residual))))));
     const auto c = norm_(add(u, residual));
-    return sub(block_norm_(add(add(output, residual), c)), residual);
+    const auto m = frozen_norm_ == nullptr ? output : (*frozen_norm_)(output);
+    return sub(block_norm_(add(add(m, residual), c)), residual);
   }
+  bool skips_norm() const { return frozen_norm_ != nullptr; }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
     down_.list("ut_down", list);
@@ -101,6 +103,7 @@ class BasicUTAdapter {
   Index kernel_;
   detail::TrainedAffine<T> down_, conv_, up_;
   detail::AddedNorm<T> norm_, block_norm_;
+  const BasicNormSite<T>* frozen_norm_;  // of the sum, in blocks that have one; of m instead
 };
 
 template <std::floating_point T>

@@ -101,16 +101,8 @@ class BasicLoRAEmbedding {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list(2);
-    list[0] = {.name = "lora_embedding_A",
-               .parameter = a_,
-               .index = {},
-               .file_shape = {},
-               .group = "embedding"};
-    list[1] = {.name = "lora_embedding_B",
-               .parameter = b_,
-               .index = {},
-               .file_shape = {},
-               .group = "embedding"};
+    list[0] = {.name = "lora_embedding_A", .parameter = a_, .index = {}, .file_shape = {}};
+    list[1] = {.name = "lora_embedding_B", .parameter = b_, .index = {}, .file_shape = {}};
     return list;
   }
   const BasicParameter<T>& a() const { return a_; }

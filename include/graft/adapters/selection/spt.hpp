@@ -18,10 +18,10 @@ namespace graft::inline v0_1 {
 struct SPTConfig {
   Index tau = 0;  ///< number of sensitive weights
   Index rank = 8;
-  std::optional<double> lora_alpha;  ///< none: r, so that the update is B A
-  double alpha = 10;                 ///< structured if n ≥ size of the module / alpha
-  double beta = 5;                   ///< a whole vector if n ≥ length / beta
-  std::string structured_type = "lora";
+  std::optional<double> lora_alpha;      ///< none: r, so that the update is B A
+  double alpha = 10;                     ///< structured if n ≥ size of the module / alpha
+  double beta = 5;                       ///< a whole vector if n ≥ length / beta
+  std::string structured_type = "lora";  ///< or "adapter"
   std::vector<std::string> structured_modules, sparse_modules;
   Index score_steps = 16;  ///< first steps, which only score, where sparse modules have no places
   TargetModules target_modules = {};
@@ -43,11 +43,11 @@ struct SPTConfig {
     v("target_modules", target_modules);
     v("exclude_modules", select.exclude_modules);
   }
-  /// @throws ValueError for another module than LoRA, or lists that are empty.
+  /// @throws ValueError for another structured module, or lists that are empty.
   void validate() const {
-    if (structured_type != "lora")
+    if (structured_type != "lora" && structured_type != "adapter")
       throw ValueError(
-          concat("SPT: structured_type '", structured_type, "' is not supported, expected lora"));
+          concat("SPT: structured_type '", structured_type, "', expected lora or adapter"));
     if (rank < 1) throw ValueError(concat("SPT: r ", rank, ", expected at least 1"));
     if (structured_modules.empty() && sparse_modules.empty())
       throw ValueError(
@@ -87,6 +87,52 @@ class BasicSPTLowRank {
  private:
   T scaling_;
   BasicParameter<T> a_, b_;
+};
+
+/// The structured module of SPT-Adapter, behind a layer: y' = y + GELU(y Dᵀ + d) Uᵀ + u, y =
+/// base(x). D: [r, out], U: [out, r]; D, d ~ U(±1/√out), U, u = 0; trained: 2 r out + r + out. Not
+/// mergeable. Its code drops elements of y and whole modules besides; here that is not done.
+template <std::floating_point T>
+class BasicSPTAdapter {
+ public:
+  using Scalar = T;
+  using Config = SPTConfig;
+
+  BasicSPTAdapter(const SPTConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context) {
+    if (!site.conv.kernel.empty())
+      throw ValueError(concat("SPT: structured_type 'adapter' at ", site.path,
+                              ", a convolution; expected a linear layer, or lora"));
+    const Index r = config.rank, out = site.out_features;
+    down_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r, out}, out));
+    down_bias_ = BasicParameter<T>(detail::kaiming_uniform_tensor<T>(context, {r}, out));
+    up_ = BasicParameter<T>(BasicTensor<T>::zeros({out, r}));
+    up_bias_ = BasicParameter<T>(BasicTensor<T>::zeros({out}));
+  }
+  template <Linear L>
+  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
+    auto& tape = x.tape();
+    const auto map = [&](const BasicVar<T>& h, const auto& weight, const auto& bias) {
+      return add(matmul(h, tape.parameter(weight), Transpose::no, Transpose::yes),
+                 tape.parameter(bias));
+    };
+    const auto y = linear(base, x);
+    return add(y, map(gelu(map(y, down_, down_bias_)), up_, up_bias_));
+  }
+  std::vector<AdapterTensor<T>> tensors() const {
+    std::vector<AdapterTensor<T>> list;
+    const auto put = [&](const char* name, const BasicParameter<T>& parameter) {
+      list.push_back({.name = name, .parameter = parameter, .index = {}, .file_shape = {}});
+    };
+    put("adapter_down.weight", down_);
+    put("adapter_down.bias", down_bias_);
+    put("adapter_up.weight", up_);
+    put("adapter_up.bias", up_bias_);
+    return list;
+  }
+  std::string merge_reason() const { return "a bottleneck with an activation is not linear"; }
+
+ private:
+  BasicParameter<T> down_, down_bias_, up_, up_bias_;
 };
 
 /// How SPT trains one tensor.
@@ -215,13 +261,14 @@ class SPTProcedure final : public Procedure<T> {
   std::vector<BasicTensor<T>> sums_;
 };
 
-/// SPT: sensitive weights are trained by LoRA where a matrix has many, as a sparse change where it
-/// has few.
+/// SPT: sensitive weights are trained by LoRA (or an adapter) where a matrix has many, as a sparse
+/// change where it has few.
 ///
-/// Structured sites: y = base(x) + (lora_alpha / r) x Aᵀ Bᵀ; sparse sites: y = base(x) + x Sᵀ with
-/// `tau` places of all sparse sites together. Trained: r (in + out), or the places. The identity at
-/// the start; merges. Source: He et al. 2023 (arXiv:2303.08566), section 3. Tensors: lora_A.weight,
-/// lora_B.weight; sparse_indices, sparse_values.
+/// Structured sites: y = base(x) + (lora_alpha / r) x Aᵀ Bᵀ, or BasicSPTAdapter; sparse sites: y =
+/// base(x) + x Sᵀ with `tau` places of all sparse sites together. Trained: r (in + out) or 2 r out
+/// + r + out, or the places. The identity at the start; merges where no site has an adapter.
+/// Source: He et al. 2023 (arXiv:2303.08566), section 3, and its code. Tensors: lora_A.weight,
+/// lora_B.weight; adapter_{down, up}.{weight, bias}; sparse_indices, sparse_values.
 template <std::floating_point T>
 struct SPTMethod {
   using Scalar = T;
@@ -250,6 +297,8 @@ struct SPTMethod {
     config.validate();
     if (!matches(config.structured_modules, site.path))
       return linear_part(BasicSparseDelta<T>(site));
+    if (config.structured_type == "adapter")
+      return linear_part(BasicSPTAdapter<T>(config, site, context));
     return linear_part(BasicSPTLowRank<T>(config, site, context));
   }
   static std::unique_ptr<Procedure<T>> procedure(const Config& config,

@@ -150,8 +150,7 @@ class BasicTrainableTokensHead final : public LinearPart<T> {
   std::vector<AdapterTensor<T>> tensors() const override {
     std::vector<AdapterTensor<T>> list;
     if (!name_.empty())
-      list.push_back(
-          {.name = name_, .parameter = rows_, .index = {}, .file_shape = {}, .group = "embedding"});
+      list.push_back({.name = name_, .parameter = rows_, .index = {}, .file_shape = {}});
     return list;
   }
 
@@ -200,8 +199,7 @@ class BasicTrainableTokens {
   }
   std::vector<AdapterTensor<T>> tensors() const {
     std::vector<AdapterTensor<T>> list;
-    list.push_back(
-        {.name = name_, .parameter = rows_, .index = {}, .file_shape = {}, .group = "embedding"});
+    list.push_back({.name = name_, .parameter = rows_, .index = {}, .file_shape = {}});
     return list;
   }
   const BasicParameter<T>& rows() const { return rows_; }

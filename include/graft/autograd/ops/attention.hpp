@@ -20,9 +20,9 @@ struct AttentionOptions {
   bool causal = true;  ///< key j is visible to query i iff j <= i + (kv_len - q_len)
   Index window = 0;    ///< > 0: and j > i + (kv_len - q_len) - window
   std::shared_ptr<const std::vector<unsigned char>>
-      key_mask;         ///< [batch, kv_len], 1 = visible; null: all
-  BasicTensor<T> bias;  ///< added to the scores, [heads, q_len, kv_len]; frozen
-  T softcap = 0;        ///< > 0: scores s become softcap · tanh(s / softcap)
+      key_mask;      ///< [batch, kv_len], 1 = visible; null: all
+  BasicVar<T> bias;  ///< added to the scores, [heads, q_len, kv_len]; may be empty
+  T softcap = 0;     ///< > 0: scores s become softcap · tanh(s / softcap)
   kernels::Compute compute = kernels::Compute::f32;  ///< kernels::AttentionArgs::compute
 };
 
@@ -49,7 +49,7 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   args.kv_len = k.rows() / options.batch;
   args.head_dim = q.cols() / options.heads;
   args.v_head_dim = v.cols() / options.kv_heads;
-  if (options.bias && options.bias.size() != options.heads * args.q_len * args.kv_len)
+  if (options.bias && options.bias.value().size() != options.heads * args.q_len * args.kv_len)
     throw ShapeError(concat("attention: bias ", options.bias.shape().text(), ", expected [",
                             options.heads, ", ", args.q_len, ", ", args.kv_len, "]"));
   if (options.key_mask && static_cast<Index>(options.key_mask->size()) != k.rows())
@@ -65,29 +65,33 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   args.causal = options.causal;
   args.window = options.window;
   args.key_mask = options.key_mask ? options.key_mask->data() : nullptr;
-  args.bias = options.bias.data();
+  args.bias = options.bias ? options.bias.value().data() : nullptr;
   args.softcap = options.softcap;
   args.compute = options.compute;
   const Index width = args.v_head_dim * options.heads;
   auto y = BasicTensor<T>::empty(q.shape().with_last(width));
   auto lse = BasicTensor<T>::empty({options.batch * options.heads * args.q_len});
   kernels::attention_forward(args, y.data(), width, lse.data());
-  const bool wanted = q.requires_grad() || k.requires_grad() || v.requires_grad();
+  const bool wants_bias = options.bias && options.bias.requires_grad();
+  const bool wanted = q.requires_grad() || k.requires_grad() || v.requires_grad() || wants_bias;
   const auto kept_y = wanted ? tape.keep(y) : BasicSaved<T>{};
-  auto result =
-      tape.record(y, wanted,
-                  [args, kept_y, lse, width, bias = options.bias, mask = options.key_mask,
-                   kept_q = q.saved(), kept_k = k.saved(), kept_v = v.saved(), gq = q.grad_ref(),
-                   gk = k.grad_ref(), gv = v.grad_ref()](const BasicTensor<T>& dy) {
-                    auto again = args;
-                    again.q = kept_q.get().data();
-                    again.k = kept_k.get().data();
-                    again.v = kept_v.get().data();
-                    kernels::attention_backward(again, kept_y.get().data(), width, lse.data(),
-                                                dy.data(), width, gq ? gq.accumulator() : nullptr,
-                                                args.ldq, gk ? gk.accumulator() : nullptr, args.ldk,
-                                                gv ? gv.accumulator() : nullptr, args.ldv);
-                  });
+  auto result = tape.record(
+      y, wanted,
+      [args, kept_y, lse, width, mask = options.key_mask,
+       kept_bias = options.bias ? options.bias.saved() : BasicSaved<T>{},
+       gbias = options.bias ? options.bias.grad_ref() : BasicGradRef<T>{}, kept_q = q.saved(),
+       kept_k = k.saved(), kept_v = v.saved(), gq = q.grad_ref(), gk = k.grad_ref(),
+       gv = v.grad_ref()](const BasicTensor<T>& dy) {
+        auto again = args;
+        again.q = kept_q.get().data();
+        again.k = kept_k.get().data();
+        again.v = kept_v.get().data();
+        if (again.bias != nullptr) again.bias = kept_bias.get().data();
+        kernels::attention_backward(
+            again, kept_y.get().data(), width, lse.data(), dy.data(), width,
+            gq ? gq.accumulator() : nullptr, args.ldq, gk ? gk.accumulator() : nullptr, args.ldk,
+            gv ? gv.accumulator() : nullptr, args.ldv, gbias ? gbias.accumulator() : nullptr);
+      });
   return tape.share(std::move(result), kept_y);
 }
 

@@ -51,7 +51,7 @@ struct AttentionPlan {
   T* lse = nullptr;
   const T* dout = nullptr;
   Index lddo = 0;
-  T *dq = nullptr, *dk = nullptr, *dv = nullptr;
+  T *dq = nullptr, *dk = nullptr, *dv = nullptr, *dbias = nullptr;
   Index lddq = 0, lddk = 0, lddv = 0;
 
   Index head_of(const AttentionColumns& at, Index c) const noexcept {
@@ -59,6 +59,27 @@ struct AttentionPlan {
   }
   Index row_of(const AttentionColumns& at, Index c) const noexcept {
     return at.b * args.q_len + (at.first + c) / group;
+  }
+  /// Where the biases of a column's scores begin.
+  Index bias_of(const AttentionColumns& at, Index c) const noexcept {
+    return (head_of(at, c) * args.q_len + (at.first + c) / group) * args.kv_len;
+  }
+  /// The backward pass of row b of the batch alone.
+  AttentionPlan of_row(Index b) const noexcept {
+    AttentionPlan one = *this;
+    const Index queries = b * args.q_len, keys = b * args.kv_len;
+    one.args.batch = 1;
+    one.args.q += queries * args.ldq;
+    one.args.k += keys * args.ldk;
+    one.args.v += keys * args.ldv;
+    if (args.key_mask != nullptr) one.args.key_mask += keys;
+    one.y += queries * ldo;
+    one.lse += queries * args.heads;
+    one.dout += queries * lddo;
+    if (dq != nullptr) one.dq += queries * lddq;
+    if (dk != nullptr) one.dk += keys * lddk;
+    if (dv != nullptr) one.dv += keys * lddv;
+    return one;
   }
   Index lse_of(const AttentionColumns& at, Index c) const noexcept {
     return (at.b * args.heads + head_of(at, c)) * args.q_len + (at.first + c) / group;
@@ -167,6 +188,7 @@ inline void backward_row(const AttentionPlan<double>& plan, Index b, Index h, In
     const double p = std::exp(s - lse);
     double dp = 0;
     for (Index c = 0; c < e; ++c) dp += dy[c] * a.v[(b * a.kv_len + j) * a.ldv + g * e + c];
+    if (plan.dbias != nullptr) plan.dbias[(h * a.q_len + i) * a.kv_len + j] += p * (dp - delta);
     const double ds = p * (dp - delta) * slope * a.scale;
     for (Index c = 0; c < d; ++c) {
       if (plan.dq != nullptr)
@@ -288,6 +310,10 @@ inline void forward_all(const AttentionPlan<float>& plan) {
 // the others to sums of their own, which are added in order at the end.
 inline void backward_all(const AttentionPlan<float>& plan) {
   const AttentionArgs<float>& a = plan.args;
+  if (plan.dbias != nullptr && a.batch > 1) {  // rows of the batch share it
+    for (Index b = 0; b < a.batch; ++b) backward_all(plan.of_row(b));
+    return;
+  }
   const Index d = a.head_dim, e = plan.v_dim, pairs = a.batch * a.kv_heads;
   const Index parts = std::clamp<Index>(ceil_div(kAttentionTasks, pairs), 1, plan.blocks);
   const Index d_width = plan.dk == nullptr ? 0 : round_up(d, kPanel);
@@ -361,6 +387,10 @@ inline void forward_all(const AttentionPlan<double>& plan) {
 
 inline void backward_all(const AttentionPlan<double>& plan) {
   const AttentionArgs<double>& a = plan.args;
+  if (plan.dbias != nullptr && a.batch > 1) {
+    for (Index b = 0; b < a.batch; ++b) backward_all(plan.of_row(b));
+    return;
+  }
   run_attention_tasks(a.batch * a.kv_heads, attention_operations(plan), [&](Index task) {
     for (Index m = 0; m < plan.group; ++m)
       for (Index i = 0; i < a.q_len; ++i)
@@ -387,7 +417,7 @@ void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t
                         const std::type_identity_t<T>* lse, const std::type_identity_t<T>* dout,
                         Index lddo, std::type_identity_t<T>* dq, Index lddq,
                         std::type_identity_t<T>* dk, Index lddk, std::type_identity_t<T>* dv,
-                        Index lddv) {
+                        Index lddv, std::type_identity_t<T>* dbias) {
   if (args.q_len <= 0 || args.batch <= 0) return;
   auto plan = detail::attention_plan(args);
   const ProfileScope profile("attention gradient", 2.5 * detail::attention_operations(plan), 0);
@@ -402,6 +432,7 @@ void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t
   plan.lddk = lddk;
   plan.dv = dv;
   plan.lddv = lddv;
+  plan.dbias = dbias;
   detail::backward_all(plan);
 }
 
@@ -409,7 +440,7 @@ void attention_backward(const AttentionArgs<T>& args, const std::type_identity_t
 #define GRAFT_ATTENTION(T)                                                                \
   template void attention_forward<T>(const AttentionArgs<T>&, T*, Index, T*);             \
   template void attention_backward<T>(const AttentionArgs<T>&, const T*, Index, const T*, \
-                                      const T*, Index, T*, Index, T*, Index, T*, Index);
+                                      const T*, Index, T*, Index, T*, Index, T*, Index, T*);
 GRAFT_ATTENTION(float)
 GRAFT_ATTENTION(double)
 #undef GRAFT_ATTENTION

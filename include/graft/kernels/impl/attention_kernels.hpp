@@ -153,11 +153,7 @@ GRAFT_SIMD_FN inline void panel_scores(const AttentionPlan<float>& plan, const A
   if (a.bias != nullptr) {
     const float* rows[kPanel];
     const Index count = std::min<Index>(kPanel, at.count - p * kPanel);
-    for (Index c = 0; c < count; ++c) {
-      const Index column = at.first + p * kPanel + c;
-      const Index head = at.g * plan.group + column % plan.group, i = column / plan.group;
-      rows[c] = a.bias + (head * a.q_len + i) * a.kv_len + k0;
-    }
+    for (Index c = 0; c < count; ++c) rows[c] = a.bias + plan.bias_of(at, p * kPanel + c) + k0;
     transpose_in(rows, count, n, kLog2E, spare);
     for (Index j = 0; j < n; ++j)
       for (Index c = 0; c < kPanel; c += kLanes)
@@ -350,8 +346,7 @@ GRAFT_SIMD_FN inline void attention_forward_few(const AttentionPlan<float>& plan
           store(row + j, tanh(load(row + j)) * (a.softcap * kLog2E));
       }
       if (a.bias != nullptr) {
-        const float* bias =
-            a.bias + (plan.head_of(at, c) * a.q_len + (at.first + c) / plan.group) * a.kv_len + k0;
+        const float* bias = a.bias + plan.bias_of(at, c) + k0;
         for (Index j = 0; j < n; ++j) row[j] += bias[j] * kLog2E;
       }
       const Index first = std::clamp<Index>(at.first_key[c] - k0, 0, n);
@@ -513,10 +508,18 @@ GRAFT_SIMD_FN inline void attention_backward_block(const AttentionPlan<float>& p
           const Index place = j * kAttentionColumns + c;
           const Floats probability = exp2_small(load(s + place) - shift);
           Floats gradient = probability * (load(g + place) - centre);
+          if (plan.dbias != nullptr) store(spare + j * kPanel + c, gradient);
           if (cap != nullptr) gradient *= load(cap + place);
           store(s + place, probability);
           store(g + place, gradient);
         }
+      }
+      if (plan.dbias != nullptr) {
+        const Index count = std::min<Index>(kPanel, at.count - p * kPanel);
+        for (Index c = 0; c < count; ++c)
+          rows[c] = plan.dbias + plan.bias_of(at, p * kPanel + c) + k0;
+        std::fill_n(factor, kPanel, 1.0f);
+        transpose_out<true>(spare, factor, n, rows, count);
       }
       if (plan.dq != nullptr)
         Products::product(d, kPanel, n, k_columns,

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
+#include "graft/autograd/ops/elementwise.hpp"
 #include "graft/layers/sites/norm_site.hpp"
 
 namespace graft::inline v0_1 {
@@ -16,6 +18,9 @@ class HiddenAdapterInterface {
   /// what the model will add to the result (empty if it adds nothing). Returns the new output.
   virtual BasicVar<T> apply(const BasicVar<T>& input, const BasicVar<T>& output,
                             const BasicVar<T>& residual) const = 0;
+  /// True if the sum of the residual and what `apply` returns is not normalised, in blocks that
+  /// normalise it.
+  virtual bool skips_norm() const { return false; }
 };
 
 /// What a hidden site is the end of.
@@ -44,28 +49,49 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   const BasicNormSite<T>* norm() const { return norm_; }
   /// True if the output of the sublayer is the result, whatever runs.
   bool is_plain() const { return this->adapters().empty(); }
-  BasicVar<T> operator()(const BasicVar<T>& input, BasicVar<T> output,
+  BasicVar<T> operator()(const BasicVar<T>& input, const BasicVar<T>& output,
                          const BasicVar<T>& residual = {}) const {
-    const auto* context = output.tape().template context<ForwardContext>();
-    if (this->runs_by_row(context)) {
-      const RowGroups groups(*context, this->path(), output.rows());
-      auto parts = groups.each(output.tape(), *context, [&](const RowGroups::Group& group) {
-        auto part = groups.part(output, group);
-        for (const auto& adapter : this->chain_of(group.name))
-          part = adapter->apply(groups.part(input, group), part,
-                                residual ? groups.part(residual, group) : residual);
-        return part;
-      });
-      return groups.joined(std::move(parts), output.shape());
-    }
-    const auto run = [&](const auto& chain) {
-      for (const auto& adapter : chain) output = adapter->apply(input, output, residual);
-      return output;
-    };
-    return this->runs_one(context) ? run(this->chain_of(*context->only)) : run(this->chain());
+    return each_chain(input, output, residual, run);
+  }
+  /// norm(residual + output), of a block that normalises after the sum.
+  BasicVar<T> normalised_sum(const BasicVar<T>& input, const BasicVar<T>& output,
+                             const BasicVar<T>& residual) const {
+    return each_chain(input, output, residual,
+                      [this](const Chain& chain, const BasicVar<T>& in, const BasicVar<T>& out,
+                             const BasicVar<T>& rest) {
+                        const auto sum = add(rest, run(chain, in, out, rest));
+                        const bool skips =
+                            std::any_of(chain.begin(), chain.end(),
+                                        [](const auto& adapter) { return adapter->skips_norm(); });
+                        return skips ? sum : (*norm_)(sum);
+                      });
   }
 
  private:
+  using Chain = typename SiteAdapters<HiddenAdapterInterface<T>>::Chain;
+
+  static BasicVar<T> run(const Chain& chain, const BasicVar<T>& input, BasicVar<T> output,
+                         const BasicVar<T>& residual) {
+    for (const auto& adapter : chain) output = adapter->apply(input, output, residual);
+    return output;
+  }
+  /// f(chain, input, output, residual) with the adapters that run; by groups of rows where rows
+  /// name theirs.
+  template <class F>
+  BasicVar<T> each_chain(const BasicVar<T>& input, const BasicVar<T>& output,
+                         const BasicVar<T>& residual, const F& f) const {
+    const auto* context = output.tape().template context<ForwardContext>();
+    if (!this->runs_by_row(context))
+      return this->runs_one(context) ? f(this->chain_of(*context->only), input, output, residual)
+                                     : f(this->chain(), input, output, residual);
+    const RowGroups groups(*context, this->path(), output.rows());
+    auto parts = groups.each(output.tape(), *context, [&](const RowGroups::Group& group) {
+      return f(this->chain_of(group.name), groups.part(input, group), groups.part(output, group),
+               residual ? groups.part(residual, group) : residual);
+    });
+    return groups.joined(std::move(parts), output.shape());
+  }
+
   Index width_ = 0;
   HiddenRole role_ = HiddenRole::block;
   std::string output_;
