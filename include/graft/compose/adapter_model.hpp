@@ -156,9 +156,12 @@ class BasicAdapterModel {
       if (tensor.index) {
         tensor.index->values = io::to_i64(*view);
       } else {
-        if (const auto [holder, first] = holders.emplace(tensor.parameter.id(), key);
-            !first && !tensor.alias &&
-            !std::ranges::equal(file.at(holder->second).data, view->data)) {
+        const auto holder = holders.find(tensor.parameter.id());
+        if (holder == holders.end()) {
+          if (!tensor.alias) holders.emplace(tensor.parameter.id(), key);
+        } else if (tensor.alias) {
+          continue;  // the tensor's own name goes before it
+        } else if (!std::ranges::equal(file.at(holder->second).data, view->data)) {
           report.unequal.push_back(concat(holder->second, " and ", key));
           continue;
         }
