@@ -5,7 +5,7 @@
 #include <string>
 
 using graft::Tensor;
-using graft::models::Batch;
+
 using graft::models::pooled;
 using graft::models::Pooling;
 using graft::models::pooling_named;
@@ -17,7 +17,7 @@ struct Rows {
   Tensor h = Tensor::from(std::vector<float>{9, 9, 1, 2, 3, -4, 5, 6,  //
                                              9, 9, 3, 4, -3, 8, 100, 100},
                           {2, 4, 2});
-  Batch batch;
+  graft::models::Batch batch;
   Rows() {
     batch.batch = 2;
     batch.seq_len = 3;

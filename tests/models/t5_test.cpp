@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "adapters/random_weights.hpp"
+#include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/adapters/prompts/prompt_tuning.hpp"
 #include "graft/compose/adapter_model.hpp"
 #include "graft/compose/methods.hpp"

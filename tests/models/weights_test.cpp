@@ -15,9 +15,9 @@ using graft::models::SafetensorsWeights;
 namespace {
 
 /// A file with a table, a copy of it, and others.
-class Weights {
+class WeightsFile {
  public:
-  Weights() {
+  WeightsFile() {
     std::vector<graft::io::TensorToWrite> list;
     const auto put = [&](const char* name, std::vector<graft::Index> shape,
                          const std::vector<float>& values) {
@@ -32,9 +32,9 @@ class Weights {
     put("bert.embeddings.LayerNorm.beta", {2}, beta_);
     graft::io::write_safetensors(path_, list);
   }
-  Weights(const Weights&) = delete;
-  Weights& operator=(const Weights&) = delete;
-  ~Weights() { fs::remove(path_); }
+  WeightsFile(const WeightsFile&) = delete;
+  WeightsFile& operator=(const WeightsFile&) = delete;
+  ~WeightsFile() { fs::remove(path_); }
   SafetensorsWeights<float> open(std::vector<std::string> prefixes = {}) const {
     return SafetensorsWeights<float>(path_, std::move(prefixes));
   }
@@ -48,7 +48,7 @@ class Weights {
 }  // namespace
 
 TEST_CASE("Weight and bias of a LayerNorm may be called gamma and beta in the file") {
-  const Weights file;
+  const WeightsFile file;
   const auto weights = file.open({"bert."});
   for (const std::string path : {"bert.embeddings.LayerNorm", "embeddings.LayerNorm"}) {
     REQUIRE(weights.has(path + ".weight"));
@@ -59,7 +59,7 @@ TEST_CASE("Weight and bias of a LayerNorm may be called gamma and beta in the fi
 }
 
 TEST_CASE("A head is tied where the file has none of other values than the embedding") {
-  const Weights file;
+  const WeightsFile file;
   const auto weights = file.open();
   CHECK(weights.ties(true, "lm_head", "words"));
   CHECK(weights.ties(true, "copy", "words"));
@@ -70,7 +70,7 @@ TEST_CASE("A head is tied where the file has none of other values than the embed
 }
 
 TEST_CASE("A table that the file lacks is that of the first layer tied to it") {
-  const Weights file;
+  const WeightsFile file;
   const auto weights = file.open();
   CHECK(weights.stored_table("words", {"other"}) == "words");
   CHECK(weights.stored_table("shared", {"nothing", "copy", "other"}) == "copy");

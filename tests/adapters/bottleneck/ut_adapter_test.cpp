@@ -14,19 +14,19 @@ using Var = graft::BasicVar<double>;
 
 namespace {
 
-constexpr Index kWidth = 6;
+constexpr Index kUtWidth = 6;
 
 /// The end of a sublayer of a block that normalises after the sum, with the adapter that runs
 /// there.
 struct PostNorm {
   PostNorm() {
     graft::BasicNorm<double> own;
-    own.weight = random_tensor<double>({kWidth}, 1);
-    own.bias = random_tensor<double>({kWidth}, 2);
+    own.weight = random_tensor<double>({kUtWidth}, 1);
+    own.bias = random_tensor<double>({kUtWidth}, 2);
     norm = {"norm", own};
-    site = {"sublayer", kWidth, graft::HiddenRole::feed_forward, "dense", &norm};
+    site = {"sublayer", kUtWidth, graft::HiddenRole::feed_forward, "dense", &norm};
     graft::HiddenSiteInfo<double> info;
-    info.width = kWidth;
+    info.width = kUtWidth;
     info.role = site.role();
     info.norm = &norm;
     part = graft::UTAdapterMethod<double>::hidden({.channels = 3}, info, init.context());
@@ -54,12 +54,12 @@ TEST_CASE(
     std::fill(p.value().begin(), p.value().end(), 0.0);
   }
   Tape tape({.gradients = false, .training = false});
-  const auto in = tape.constant(random_tensor<double>({4, kWidth}, 4)),
-             out = tape.constant(random_tensor<double>({4, kWidth}, 5)),
-             x = tape.constant(random_tensor<double>({4, kWidth}, 6));
+  const auto in = tape.constant(random_tensor<double>({4, kUtWidth}, 4)),
+             out = tape.constant(random_tensor<double>({4, kUtWidth}, 5)),
+             x = tape.constant(random_tensor<double>({4, kUtWidth}, 6));
   const auto fresh_norm = [&](const Var& y) {
-    return layer_norm(y, tape.constant(graft::BasicTensor<double>::ones({kWidth})),
-                      tape.constant(graft::BasicTensor<double>::zeros({kWidth})), 1e-5);
+    return layer_norm(y, tape.constant(graft::BasicTensor<double>::ones({kUtWidth})),
+                      tape.constant(graft::BasicTensor<double>::zeros({kUtWidth})), 1e-5);
   };
   CHECK(checks::relative_error(block.site.normalised_sum(in, out, x).value(),
                                block.norm(add(x, out)).value()) == 0);
@@ -77,10 +77,10 @@ TEST_CASE("All tensors of a UT-Adapter before a norm have the gradient of their 
   for (const auto& t : block.part->tensors()) parameters.push_back(t.parameter);
   REQUIRE(parameters.size() == 10);
   const auto loss = [&](Tape& tape) {
-    const auto out = tape.constant(random_tensor<double>({4, kWidth}, 5)),
-               x = tape.constant(random_tensor<double>({4, kWidth}, 6));
+    const auto out = tape.constant(random_tensor<double>({4, kUtWidth}, 5)),
+               x = tape.constant(random_tensor<double>({4, kUtWidth}, 6));
     return sum(mul(block.site.normalised_sum(x, out, x),
-                   tape.constant(random_tensor<double>({4, kWidth}, 7))));
+                   tape.constant(random_tensor<double>({4, kUtWidth}, 7))));
   };
   CHECK(graft::gradient_check(loss, parameters).relative_error < 1e-6);
 }
@@ -88,8 +88,8 @@ TEST_CASE("All tensors of a UT-Adapter before a norm have the gradient of their 
 TEST_CASE(
     "Rows of a batch with and without a UT-Adapter end a block before a norm each in its way") {
   PostNorm block;
-  const auto in = random_tensor<double>({4, kWidth}, 4),
-             out = random_tensor<double>({4, kWidth}, 5);
+  const auto in = random_tensor<double>({4, kUtWidth}, 4),
+             out = random_tensor<double>({4, kUtWidth}, 5);
   const auto run = [&](std::vector<std::string> active, std::vector<std::string> rows) {
     block.site.activate(active);
     Tape tape({.gradients = false, .training = false});

@@ -31,7 +31,7 @@ TEST_CASE("VeRA draws the same projections in double precision as in single") {
   const auto large = checks::random_layer<double>(5, 7, 1);
   const auto f = checks::make<graft::VeRA>({.rank = 3}, checks::site_of(small)).tensors();
   const auto d = checks::make<BasicVeRA<double>>({.rank = 3}, checks::site_of(large)).tensors();
-  for (std::size_t t : {2, 3})
+  for (std::size_t t : {2U, 3U})
     for (Index i = 0; i < f[t].parameter.size(); ++i)
       CHECK(d[t].parameter.value()[i] == static_cast<double>(f[t].parameter.value()[i]));
 }

@@ -30,7 +30,7 @@ void check_cached(const Setup& setup) {
   graft::BasicKvCache<double> cache;
   graft::BasicTape<double> tape({.gradients = false, .training = false});
   std::size_t done = 0;
-  for (const std::size_t count : {2, 1, 1, 1}) {
+  for (const std::size_t count : {2U, 1U, 1U, 1U}) {
     const auto part = Setup::batch({ids.begin() + static_cast<std::ptrdiff_t>(done),
                                     ids.begin() + static_cast<std::ptrdiff_t>(done + count)});
     done += count;
