@@ -180,7 +180,7 @@ TEST_CASE(
       const auto before = logits(model);
       adapters.merge();
       CHECK(difference(logits(model), before) < 1e-12);
-      REQUIRE(sites.embedding.size() == 3);
+      REQUIRE(sites.embedding.size() == 5);  // the last two are of distances
       const auto table = sites.embedding.front()->table().dense();
       CHECK(difference(sites.linear.back()->base().dense_weight(), table) < 1e-12);
       const bool whole = field == std::string("modules_to_save");
