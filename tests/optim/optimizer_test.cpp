@@ -79,6 +79,8 @@ TEST_CASE("a parameter of another size, or one that is reset, starts anew") {
   give(a, 1);
   optimizer.step();
   a.assign(Tensor::ones({2}));
+  CHECK(optimizer.state(0).steps == 0);
+  CHECK(optimizer.state(0).moments.empty());
   give(a, 1);
   optimizer.step();
   CHECK(optimizer.state(0).steps == 1);

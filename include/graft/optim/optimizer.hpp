@@ -55,7 +55,7 @@ class BasicOptimizer {
         throw ShapeError(concat("optimizer: gradient ", p.grad().shape().text(), " for parameter ",
                                 p.shape().text()));
       auto& state = entry.state;
-      if (!state.moments.empty() && state.moments[0].size() != p.size()) state = {};
+      if (is_stale(entry)) state = {};
       ++state.steps;
       update(p, state, {learning_rate_ * entry.ratio, entry.weight_decay, gradient_scale});
     }
@@ -78,7 +78,9 @@ class BasicOptimizer {
   /// they were given.
   Index size() const { return static_cast<Index>(entries_.size()); }
   const BasicParameterState<T>& state(Index i) const {
-    return entries_.at(static_cast<std::size_t>(i)).state;
+    static const BasicParameterState<T> fresh;
+    const auto& entry = entries_.at(static_cast<std::size_t>(i));
+    return is_stale(entry) ? fresh : entry.state;
   }
   /// @throws ShapeError if a moment has another number of elements than the parameter, or their
   /// number is not the optimiser's.
@@ -135,6 +137,10 @@ class BasicOptimizer {
     double weight_decay;
     BasicParameterState<T> state;
   };
+  /// True if the state is that of another number of elements than the parameter has by now.
+  static bool is_stale(const Entry& entry) {
+    return !entry.state.moments.empty() && entry.state.moments[0].size() != entry.parameter.size();
+  }
   std::vector<Entry> entries_;
   double learning_rate_;
 };
