@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
-#include <numeric>
 
 #include "graft/compose/convert.hpp"
 #include "labels.hpp"
@@ -48,7 +47,13 @@ int combine(const CombineSettings& s) {
   load_adapters(adapters, s.adapters, s.model);
   const auto names = adapters.names();
   const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
-  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  if (labels && s.options.combination_type != "exact")
+    throw graft::ValueError(concat("--mode ", s.options.combination_type,
+                                   ": adapters with a head go with --mode exact, which combines "
+                                   "heads too"));
+  double sum = 0;
+  for (std::size_t i = 0; i < names.size(); ++i)
+    if (load_labels(adapter_folder(s.adapters[i]))) sum += weights[i];
   if (!opened.drawn.empty() && std::abs(sum - 1) > 1e-6)
     throw graft::ValueError(concat(
         "--weights: they add up to ", format_number(sum, "%g"),

@@ -215,9 +215,9 @@ void to_peft(const ConvertSettings& s, const graft::models::Model& model) {
   say(concat("wrote ", tensors.size(), " tensors to ", s.output));
 }
 
-/// PEFT folder of any method that merges -> PEFT folder of a LoRA, with the head that it has.
+/// PEFT folder of any method that merges -> PEFT folder of a LoRA, that of a LoRA with its head.
 void to_lora(const ConvertSettings& s) {
-  const auto labels = labels_of_adapters({s.input});
+  const auto labels = load_labels(s.input);
   const auto model =
       labels ? load_with_head(s.model, *labels, 0).model : load_model(s.model, s.input);
   graft::AdapterModel adapters(model->sites(), methods());

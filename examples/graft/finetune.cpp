@@ -331,7 +331,7 @@ class Run {
                                           .embedding_learning_rate = s_.loraplus_embedding,
                                           .weight_decay = s_.weight_decay});
     if (std::ranges::none_of(graft::named_parameters(set), [](const auto& p) {
-          return p.group == "lora_B" || p.name.find("lora_embedding_B") != p.name.npos;
+          return graft::is_lora_b(p) || p.name.find("lora_embedding_B") != p.name.npos;
         })) {
       if (given(command_, "loraplus-ratio"))
         throw graft::ValueError(concat("--loraplus-ratio: ", set.info().name, " has no factor B"));
@@ -596,7 +596,8 @@ void add_training_options(CLI::App& command, FinetuneSettings& s) {
   add("--calibration-batches", s.calibration_batches,
       "Batches that --init eva, corda and lora_ga look at")
       ->check(positive);
-  add("--loraplus-ratio", s.loraplus_ratio, "Learning rate of B over that of A (LoRA+)")
+  add("--loraplus-ratio", s.loraplus_ratio,
+      "Learning rate of B, biases and magnitudes over that of A (LoRA+)")
       ->check(positive);
   add("--loraplus-embedding-rate", s.loraplus_embedding,
       "Learning rate of LoRA on embeddings, with --loraplus-ratio")

@@ -71,12 +71,13 @@ short="finetune --model model --data text.txt --steps 4 --batch-size 2 --sequenc
 for more in "--method oft" "--method bitfit" "--method adaption_prompt" "--optimizer lora-fa" "--method smore"; do
   # shellcheck disable=SC2086 # words are meant to split
   {
-    "$graft" $short $more --output given >/dev/null
+    "$graft" $short $more --output whole >/dev/null
     "$graft" $short $more --output stopped --time-limit 0.000001 >/dev/null
   }
-  expect 0 complete "$graft" finetune --resume --output stopped --time-limit 0 --json
-  cmp given/adapter_model.safetensors stopped/adapter_model.safetensors || fail "$more: a resumed run ended with other bits"
-  rm -r given stopped
+  [ -d stopped/checkpoints ] || fail "$more: the run was not stopped"
+  expect 0 '"complete": *true' "$graft" finetune --resume --output stopped --time-limit 0 --json
+  cmp whole/adapter_model.safetensors stopped/adapter_model.safetensors || fail "$more: a resumed run ended with other bits"
+  rm -r whole stopped
 done
 "$graft" finetune --model model --data text.txt --steps 4 --method oft --output oft --time-limit 0.000001 >/dev/null
 expect 2 "rank: the run was begun with the default" "$graft" finetune --resume --output oft --rank 16

@@ -58,8 +58,8 @@ TEST_CASE("Arguments of filters that would be left aside are refused by their na
                       Contains("'" + argument + "'") && Contains("tojson"));
   CHECK_THROWS_WITH(render("{{ {'b': 1} | tojson(4) }}"), Contains("1 arguments"));
   CHECK_THROWS_WITH(render("{{ '12' | int(base=16) }}"), Contains("'base'"));
-  CHECK_THROWS_WITH(render("{{ ['a', 'A'] | unique(case_sensitive=true) }}"),
-                    Contains("'case_sensitive'"));
+  CHECK(render("{{ ['b', 'A', 'B', 'a'] | unique | join }}") == "bA");
+  CHECK(render("{{ ['b', 'A', 'B', 'a'] | unique(case_sensitive=true) | join }}") == "bABa");
   CHECK(render("{{ [{'a': 1}, {}] | map(attribute='a', default='x') | join('-') }}") == "1-x");
 }
 

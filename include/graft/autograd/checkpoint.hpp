@@ -16,6 +16,7 @@ BasicVar<T> checkpoint(F f, const BasicVar<T>& x, bool leave_out_result = false)
   auto& tape = x.tape();
   if (!tape.gradients()) return f(x);
   auto options = tape.options();
+  options.result_unread = false;
   const auto calls = tape.random_calls();
   const auto context = tape.shared_context();
   BasicTensor<T> y;

@@ -129,14 +129,19 @@ inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
     read_rope(*parameters, rope);
   else if (const auto scaling = config.find("rope_scaling"))
     read_rope(*scaling, rope);
+  if (rope.type != "default" && config.number_or("partial_rotary_factor", 1) != 1)
+    config.at("partial_rotary_factor").fail("another number than 1 is not supported");
   return rope;
 }
 
-/// @throws IoError if the file says of what class the model is and no name ends in one of `known`
+/// @throws IoError if the file says of what class the model is and no name ends in one of `known`;
+/// names without "For", of bare models of other packages, are no heads
 inline void check_class(const io::JsonView& json, std::initializer_list<std::string_view> known) {
   const auto names = json.strings_or("architectures", {});
+  const bool bare = std::find(known.begin(), known.end(), "Model") != known.end();
   const auto fits = [&](const std::string& name) {
-    return std::any_of(known.begin(), known.end(),
+    return (bare && name.find("For") == name.npos) ||
+           std::any_of(known.begin(), known.end(),
                        [&](std::string_view end) { return name.ends_with(end); });
   };
   if (!names.empty() && std::none_of(names.begin(), names.end(), fits))
@@ -282,8 +287,12 @@ inline BertConfig bert_config(const io::JsonView& json) {
   config.heads = size_of(json, distil ? "n_heads" : "num_attention_heads");
   config.max_positions = size_of(json, "max_position_embeddings");
   config.token_types = distil ? 0 : static_cast<Index>(json.integer_or("type_vocab_size", 2));
-  config.padding_id =
-      static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
+  // null: no row is that of padding
+  if (json.json().contains("pad_token_id") && !json.has("pad_token_id"))
+    config.padding_id = -1;
+  else
+    config.padding_id =
+        static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
   config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
   config.activation = activation_named(json, distil ? "activation" : "hidden_act", "gelu");
   for (const auto& name : json.strings_or("architectures", {})) {
@@ -373,6 +382,7 @@ inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
 inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   Gemma3Config config;
   config.classifier = decoder_head(json, "ForCausalLM", classes);
+  if (!json.json().contains("pad_token_id")) config.classifier.padding_id = 0;
   refuse(json, "use_bidirectional_attention");
   config.logit_cap = json.number_or("final_logit_softcapping", 0);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);

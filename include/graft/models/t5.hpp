@@ -71,6 +71,10 @@ class BasicT5 final : public BasicModel<T> {
     const std::string root = config.classes > 0 ? "transformer." : "";
     const std::string table = weights.stored_table(
         root + "shared", {root + "encoder.embed_tokens", root + "decoder.embed_tokens", "lm_head"});
+    for (const char* stack : {"encoder.embed_tokens", "decoder.embed_tokens"})
+      if (weights.differ(root + stack + ".weight", table + ".weight"))
+        throw ValueError(concat("t5: ", root, stack, ".weight differs from ", table,
+                                ".weight; stacks with tables of their own are not supported"));
     shared_ = {root + "shared", weights.embedding(table, config.vocabulary, d)};
     encoder_tokens_ = {root + "encoder.embed_tokens", shared_.table()};
     prompt_ = {root + "shared", d};

@@ -31,13 +31,20 @@ inline bool names_norm(const std::string& name) {
 
 }  // namespace detail
 
+/// True for a factor B of LoRA: what has "lora_B" in its name or as its group.
+template <std::floating_point T>
+bool is_lora_b(const BasicNamedParameter<T>& parameter) {
+  return parameter.group == "lora_B" || parameter.name.find("lora_B") != std::string::npos;
+}
+
 /// The groups of LoRA+: A, LoRA on embeddings, B, and what of B does not decay. B and everything
 /// with one axis (magnitudes, biases, norms) learn `ratio` times as fast as A, to which all others
-/// belong; biases and norms do not decay. B is what has "lora_B" in its name or as its group; names
-/// are those of files: "….lora_B.weight", "….lora_embedding_A". For any optimiser, with the same
-/// learning rate. Source: Hayou et al. 2024 (arXiv:2402.12354), section 4, with the groups of
-/// PEFT's create_loraplus_optimizer. Deviation: norms are told by the names of their modules, there
-/// by torch's class LayerNorm, so that an RMSNorm decays.
+/// belong; biases and norms do not decay. B is `is_lora_b`; names are those of files:
+/// "….lora_B.weight", "….lora_embedding_A". For any optimiser, with the same learning rate. Source:
+/// Hayou et al. 2024 (arXiv:2402.12354), section 4, with the groups of PEFT's
+/// create_loraplus_optimizer. Deviation: norms are told by the names of their modules, there by
+/// torch's class LayerNorm, so that an RMSNorm decays; the magnitude of a convolution's DoRA, of
+/// one axis here and four there, belongs to A there.
 /// @throws ValueError for a learning rate or a ratio that is not positive.
 template <std::floating_point T>
 std::vector<BasicParameterGroup<T>> lora_plus_groups(
@@ -55,9 +62,10 @@ std::vector<BasicParameterGroup<T>> lora_plus_groups(
   const auto has = [](const std::string& name, const char* part) {
     return name.find(part) != std::string::npos;
   };
-  for (const auto& [name, parameter, given] : parameters) {
+  for (const auto& named : parameters) {
+    const auto& [name, parameter, given] = named;
     if (!parameter.trainable()) continue;
-    const bool b = has(name, "lora_B") || given == "lora_B" || parameter.shape().rank() == 1;
+    const bool b = is_lora_b(named) || parameter.shape().rank() == 1;
     const std::size_t group = has(name, "lora_embedding_")                    ? 1
                               : !b                                            ? 0
                               : has(name, "bias") || detail::names_norm(name) ? 3

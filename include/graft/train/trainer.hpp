@@ -37,7 +37,7 @@ struct TrainConfig {
   Index accumulation =
       1;  ///< batches a step; each counts by its number of predictions, as if they were one batch
   AdamWConfig optimizer = {.learning_rate = 2e-4};
-  double lora_plus_ratio = 1;  ///< learning rate of LoRA's B over that of A; 1: one for all
+  double lora_plus_ratio = 1;  ///< learning rates as lora_plus_groups has them; 1: one for all
   double lora_plus_embedding_rate = 1e-6;  ///< with such a ratio, of LoRA on embeddings
   LearningRateConfig schedule = {};
   double max_gradient_norm = 1;            ///< 0: no clipping

@@ -78,7 +78,7 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
   auto result = tape.record(
       y, wanted,
       [args, kept_y, lse, width, mask = options.key_mask,
-       kept_bias = options.bias ? options.bias.saved() : BasicSaved<T>{},
+       kept_bias = options.bias ? options.bias.value() : BasicTensor<T>{},
        gbias = options.bias ? options.bias.grad_ref() : BasicGradRef<T>{}, kept_q = q.saved(),
        kept_k = k.saved(), kept_v = v.saved(), gq = q.grad_ref(), gk = k.grad_ref(),
        gv = v.grad_ref()](const BasicTensor<T>& dy) {
@@ -86,7 +86,7 @@ BasicVar<T> attention(const BasicVar<T>& q, const BasicVar<T>& k, const BasicVar
         again.q = kept_q.get().data();
         again.k = kept_k.get().data();
         again.v = kept_v.get().data();
-        if (again.bias != nullptr) again.bias = kept_bias.get().data();
+        if (again.bias != nullptr) again.bias = kept_bias.data();
         kernels::attention_backward(
             again, kept_y.get().data(), width, lse.data(), dy.data(), width,
             gq ? gq.accumulator() : nullptr, args.ldq, gk ? gk.accumulator() : nullptr, args.ldk,

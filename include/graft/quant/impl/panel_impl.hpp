@@ -8,25 +8,25 @@
 
 namespace graft::inline v0_1::quant {
 
-#define GRAFT_PANEL_PICK(decoder)                                  \
-  [[maybe_unused]] const kernels::Isa isa = kernels::vector_isa(); \
-  switch (format) {                                                \
-    case Format::q4_0:                                             \
-      return GRAFT_QUANT_PICK(decoder, PanelQ40);                  \
-    case Format::q4_1:                                             \
-      return GRAFT_QUANT_PICK(decoder, PanelQ41);                  \
-    case Format::q8_0:                                             \
-      return GRAFT_QUANT_PICK(decoder, PanelQ80);                  \
-    case Format::iq4_nl:                                           \
-      return GRAFT_QUANT_PICK(decoder, PanelIq4Nl);                \
-    default:                                                       \
-      return nullptr;                                              \
+#define GRAFT_PANEL_DECODER(name, decoder)                           \
+  GRAFT_KERNEL kernels::DecodePanel name(Format format) {            \
+    [[maybe_unused]] const kernels::Isa isa = kernels::vector_isa(); \
+    switch (format) {                                                \
+      case Format::q4_0:                                             \
+        return GRAFT_QUANT_PICK(decoder, PanelQ40);                  \
+      case Format::q4_1:                                             \
+        return GRAFT_QUANT_PICK(decoder, PanelQ41);                  \
+      case Format::q8_0:                                             \
+        return GRAFT_QUANT_PICK(decoder, PanelQ80);                  \
+      case Format::iq4_nl:                                           \
+        return GRAFT_QUANT_PICK(decoder, PanelIq4Nl);                \
+      default:                                                       \
+        return nullptr;                                              \
+    }                                                                \
   }
-GRAFT_KERNEL kernels::DecodePanel panel_decoder(Format format){
-    GRAFT_PANEL_PICK(decode_panel)} GRAFT_KERNEL kernels::DecodePanel
-    column_decoder(Format format) {
-  GRAFT_PANEL_PICK(decode_columns)
-}
-#undef GRAFT_PANEL_PICK
+
+GRAFT_PANEL_DECODER(panel_decoder, decode_panel)
+GRAFT_PANEL_DECODER(column_decoder, decode_columns)
+#undef GRAFT_PANEL_DECODER
 
 }  // namespace graft::inline v0_1::quant

@@ -434,11 +434,17 @@ class Builtins {
       return list;
     }
     if (name == "unique") {
-      expect_arguments(name, given, 0, {}, line);
-      List list;
+      expect_arguments(name, given, 1, {"case_sensitive"}, line);
+      const Value* sensitive = given.find(0, "case_sensitive");
+      const bool folds = sensitive == nullptr || !truth(*sensitive);
+      List list, seen;
       for (const Value& one : items_of(value, line)) {
         count(line, list.size());
-        if (!contains(Value(list), one, line)) list.push_back(one);
+        const std::string* text = folds ? one.string() : nullptr;
+        const Value key = text == nullptr ? one : Value(map_case(*text, false));
+        if (contains(Value(seen), key, line)) continue;
+        seen.push_back(key);
+        list.push_back(one);
       }
       return list;
     }
@@ -451,7 +457,9 @@ class Builtins {
       for (const Value& one : items_of(value, line)) {
         if (by != nullptr) {
           const Value found = attribute(one, text_of(*by, line, "map"), line);
-          list.push_back(found.is_undefined() && otherwise != nullptr ? *otherwise : found);
+          const bool replaced =
+              found.is_undefined() && otherwise != nullptr && !otherwise->is_none();
+          list.push_back(replaced ? *otherwise : found);
         } else {
           Arguments rest = given;
           if (rest.positional.empty()) fail(line, "map needs an attribute or a filter");
