@@ -67,11 +67,11 @@ for line in open("new.jsonl"):
     assert abs(sum(d["scores"].values()) - 1) < 1e-6 and d["scores"][d["label"]] == max(d["scores"].values()), d
 PYTHON
   # The head goes along where adapters become one LoRA.
-  "$graft" finetune $settings $columns --data data.csv --held-out 0.2 --seed 5 --output other --json >other.json
+  "$graft" finetune $settings $columns --data data.csv --held-out 0.2 --seed 5 --max-steps 4 --output early --json >early.json
   "$graft" convert --model model --input adapter --to-lora --output lora >/dev/null
-  "$graft" combine --model model --adapter adapter,other --weights 1,0 --output first >/dev/null
-  "$graft" combine --model model --adapter adapter,other --weights 0,1 --output second >/dev/null
-  for name in other lora first second; do
+  "$graft" combine --model model --adapter adapter,early --weights 1,0 --output first >/dev/null
+  "$graft" combine --model model --adapter adapter,early --weights 0,1 --output second >/dev/null
+  for name in early lora first second; do
     "$graft" predict --model model --adapter $name --data new.txt --json >$name.jsonl
   done
   python3 - <<'PYTHON'
@@ -79,13 +79,13 @@ import json
 def difference(a, b):
     a, b = ([json.loads(line)["scores"] for line in open(f"{name}.jsonl")] for name in (a, b))
     return max(abs(x[c] - y[c]) for x, y in zip(a, b) for c in x)
-assert difference("new", "other") > 1e-3
-for pair in (("new", "lora"), ("new", "first"), ("other", "second")):
+assert difference("new", "early") > 1e-3
+for pair in (("new", "lora"), ("new", "first"), ("early", "second")):
     assert difference(*pair) < 1e-4, (pair, difference(*pair))
 PYTHON
-  expect 2 "add up to 2; .*take weights that add up to 1" "$graft" combine --model model --adapter adapter,other \
+  expect 2 "add up to 2; .*take weights that add up to 1" "$graft" combine --model model --adapter adapter,early \
     --output none
-  expect 2 "adapters with a head go with --mode exact" "$graft" combine --model model --adapter adapter,other \
+  expect 2 "adapters with a head go with --mode exact" "$graft" combine --model model --adapter adapter,early \
     --weights 0.5,0.5 --mode svd --output none
   # A run that goes wrong says so and leaves nothing half-written.
   expect 1 "step [0-9]*: the .* is .*an activation overflowed" "$graft" finetune $settings $columns --data data.csv \
