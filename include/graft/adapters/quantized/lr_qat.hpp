@@ -22,8 +22,8 @@ struct LRQATConfig {
   double alpha = 1;
   Index bits = 4;
   std::string downcast = "";  ///< "Qm.n" with m + n = 8 (empty: m = bits); "int", "bf16" or "none"
-  Index group_size = 0;  ///< inputs that share a scale; 0: the row
-  double p = 2;          ///< of the error that the first scale minimises
+  Index group_size = 0;       ///< inputs that share a scale; 0: the row
+  double p = 2;               ///< of the error that the first scale minimises
   std::vector<double> ratios = {0.5, 0.55, 0.6, 0.65, 0.7, 0.75,
                                 0.8, 0.85, 0.9, 0.95, 1.0};  ///< scales that are tried
   TargetModules target_modules = {};
