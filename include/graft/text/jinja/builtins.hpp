@@ -440,8 +440,8 @@ class Builtins {
       List list, seen;
       for (const Value& one : items_of(value, line)) {
         count(line, list.size());
-        const std::string* text = folds ? one.string() : nullptr;
-        const Value key = text == nullptr ? one : Value(map_case(*text, false));
+        const std::string* word = folds ? one.string() : nullptr;
+        const Value key = word == nullptr ? one : Value(map_case(*word, false));
         if (contains(Value(seen), key, line)) continue;
         seen.push_back(key);
         list.push_back(one);
