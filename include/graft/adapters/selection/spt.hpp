@@ -110,24 +110,13 @@ class BasicSPTAdapter {
   }
   template <Linear L>
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
-    auto& tape = x.tape();
-    const auto map = [&](const BasicVar<T>& h, const auto& weight, const auto& bias) {
-      return add(matmul(h, tape.parameter(weight), Transpose::no, Transpose::yes),
-                 tape.parameter(bias));
-    };
     const auto y = linear(base, x);
-    return add(y, map(gelu(map(y, down_, down_bias_)), up_, up_bias_));
+    return add(y, affine(gelu(affine(y, down_, down_bias_)), up_, up_bias_));
   }
   std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list;
-    const auto put = [&](const char* name, const BasicParameter<T>& parameter) {
-      list.push_back({.name = name, .parameter = parameter, .index = {}, .file_shape = {}});
-    };
-    put("adapter_down.weight", down_);
-    put("adapter_down.bias", down_bias_);
-    put("adapter_up.weight", up_);
-    put("adapter_up.bias", up_bias_);
-    return list;
+    return {detail::named("adapter_down.weight", down_),
+            detail::named("adapter_down.bias", down_bias_), detail::named("adapter_up.weight", up_),
+            detail::named("adapter_up.bias", up_bias_)};
   }
   std::string merge_reason() const { return "a bottleneck with an activation is not linear"; }
 
