@@ -39,18 +39,16 @@ int combine(const CombineSettings& s) {
   if (fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
   const auto labels = common_labels(s.adapters);
-  Classifier opened;
-  if (labels) opened = load_with_head(s.model, *labels, 0);
-  const auto model =
-      labels ? std::move(opened.model) : load_model(s.model, adapter_folder(s.adapters.front()));
-  graft::AdapterModel adapters(model->sites(), methods());
-  load_adapters(adapters, s.adapters, s.model);
-  const auto names = adapters.names();
-  const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
   if (labels && s.options.combination_type != "exact")
     throw graft::ValueError(concat("--mode ", s.options.combination_type,
                                    ": adapters with a head go with --mode exact, which combines "
                                    "heads too"));
+  const auto opened = load_for(s.model, labels, adapter_folder(s.adapters.front()));
+  const auto& model = opened.model;
+  graft::AdapterModel adapters(model->sites(), methods());
+  load_adapters(adapters, s.adapters, s.model);
+  const auto names = adapters.names();
+  const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
   double sum = 0;
   for (std::size_t i = 0; i < names.size(); ++i)
     if (load_labels(adapter_folder(s.adapters[i]))) sum += weights[i];

@@ -218,8 +218,7 @@ void to_peft(const ConvertSettings& s, const graft::models::Model& model) {
 /// PEFT folder of any method that merges -> PEFT folder of a LoRA, that of a LoRA with its head.
 void to_lora(const ConvertSettings& s) {
   const auto labels = load_labels(s.input);
-  const auto model =
-      labels ? load_with_head(s.model, *labels, 0).model : load_model(s.model, s.input);
+  const auto model = load_for(s.model, labels, s.input).model;
   graft::AdapterModel adapters(model->sites(), methods());
   adapters.load("source", s.input);
   auto& set = graft::convert_to_lora(adapters, "source", "lora", s.choice);

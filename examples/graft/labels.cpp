@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "graft/io/atomic_file.hpp"
+#include "session.hpp"
 
 namespace cli {
 
@@ -98,6 +99,14 @@ Classifier load_with_head(const fs::path& path, const Labels& labels, std::uint6
   if (labels.task == kMaskedLanguage) return load_masked(path, seed);
   if (labels.task == "image-classification") return load_image_classifier(path, classes, seed);
   return load_classifier(path, classes, seed);
+}
+
+Classifier load_for(const fs::path& path, const std::optional<Labels>& labels,
+                    const fs::path& adapter) {
+  if (labels) return load_with_head(path, *labels, 0);
+  Classifier opened;
+  opened.model = load_model(path, adapter);
+  return opened;
 }
 
 std::string task_of_model(const graft::io::JsonView& config, const std::string& otherwise) {

@@ -58,6 +58,9 @@ std::string drawn_line(const Classifier& opened);
 /// The one of these that a task needs.
 Classifier load_with_head(const std::filesystem::path& path, const Labels& labels,
                           std::uint64_t seed);
+/// The same where there are labels, else `load_model` with the folder of the adapter.
+Classifier load_for(const std::filesystem::path& path, const std::optional<Labels>& labels,
+                    const std::filesystem::path& adapter);
 /// What config.json says the head of a model is for: BertForTokenClassification is for
 /// "token-classification". `otherwise`: it has no head, or one of another kind.
 std::string task_of_model(const graft::io::JsonView& config, const std::string& otherwise);

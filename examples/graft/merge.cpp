@@ -424,10 +424,8 @@ int merge(const MergeSettings& s) {
   const auto labels = labels_of_adapters(s.adapters);
   if (labels && to_gguf)
     throw graft::ValueError("--output: a model with a head for labels is written as a folder");
-  Classifier opened;
-  if (labels) opened = load_with_head(s.model, *labels, 0);
-  const auto model =
-      labels ? std::move(opened.model) : load_model(s.model, adapter_folder(s.adapters.front()));
+  const auto opened = load_for(s.model, labels, adapter_folder(s.adapters.front()));
+  const auto& model = opened.model;
   graft::AdapterModel adapters(model->sites(), methods());
   load_adapters(adapters, s.adapters, s.model);
   Merged merged = merge_adapters(*model, adapters);
