@@ -503,6 +503,10 @@ inline void read_gguf_rope(const io::GgufFile& file, const std::string& architec
   }
 }
 
+inline bool gguf_ties_head(const io::GgufFile& file) {
+  return file.find("output.weight") == nullptr;
+}
+
 inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   const auto& m = file.metadata();
   const auto size = [&](const char* name) {
@@ -520,6 +524,7 @@ inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   config.query_scalar = static_cast<double>(config.head_dim);
   config.rms_norm_eps = m.get_f32("gemma3.attention.layer_norm_rms_epsilon", 1e-6F);
   config.norm_offset = 0;
+  config.tied_head = gguf_ties_head(file);
   config.full_attention = gemma_full_layers(config.layers, 6);
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = 1e6;
@@ -580,7 +585,7 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   config.rms_norm_eps = m.get_f32(key("attention.layer_norm_rms_epsilon"), 1e-6F);
   config.rope.dim = config.head_dim;
   read_gguf_rope(file, architecture, config.rope);
-  config.tied_head = file.find("output.weight") == nullptr;
+  config.tied_head = gguf_ties_head(file);
   config.head_norm = architecture == "qwen3";
   config.vocabulary = file.at("token_embd.weight").rows();
   return config;
