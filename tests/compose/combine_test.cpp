@@ -2,6 +2,9 @@
 
 #include <catch2/catch.hpp>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "graft/adapters/elementwise/ia3.hpp"
 #include "graft/adapters/kronecker/loha.hpp"
@@ -157,6 +160,81 @@ TEST_CASE("A bias with two names in files is combined once") {
   };
   graft::add_weighted_adapter(bench.model, {"a"}, {0.5}, "half", {});
   CHECK(change("half") == Approx(0.5F * change("a")));
+}
+
+namespace {
+
+/// Two layers, and LoRAs of one of them each.
+struct TwoLayers {
+  graft::LinearSite q{"block.q",
+                      graft::DenseLinear(random_tensor({4, 5}, 1), random_tensor({4}, 2))},
+      v{"block.v", graft::DenseLinear(random_tensor({4, 5}, 3), random_tensor({4}, 4))};
+  graft::SiteTable table;
+  graft::MethodRegistry<float> registry =
+      graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
+  graft::AdapterModel model{table, registry};
+  Tensor x = random_tensor({3, 5}, 5);
+
+  TwoLayers() {
+    table.linear = {&q, &v};
+    table.info.architecture = "toy";
+  }
+  void add(const std::string& target, const std::string& bias, unsigned seed) {
+    graft::TorchGenerator generator(seed);
+    const graft::ConfigValue::List targets{graft::ConfigValue(target)};
+    auto& set = model.add(
+        target, {{"peft_type", "LORA"}, {"r", 2}, {"bias", bias}, {"target_modules", targets}},
+        generator);
+    for (const auto& p : set.parameters()) p.assign(random_tensor(p.shape(), seed++, 0.3F));
+  }
+  Tensor run(const graft::LinearSite& layer, std::vector<std::string> names) {
+    model.activate(std::move(names));
+    graft::Tape tape({.gradients = false, .training = false});
+    return layer(tape.constant(x)).value().clone();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("Biases that adapters train in different modes are summed at all layers that have them") {
+  const std::vector<std::pair<std::string, std::string>> modes{
+      {"all", "none"}, {"all", "lora_only"}, {"lora_only", "none"}, {"lora_only", "all"}};
+  for (const auto& [of_q, of_v] : modes)
+    for (const bool turned : {false, true}) {
+      CAPTURE(of_q, of_v, turned);
+      TwoLayers bench;
+      bench.add("q", of_q, 10);
+      bench.add("v", of_v, 20);
+      std::vector<std::string> names{"q", "v"};
+      if (turned) std::swap(names[0], names[1]);
+      graft::add_weighted_adapter(bench.model, names, {0.5, -2}, "w");
+      for (const auto* layer : {&bench.q, &bench.v}) {
+        const auto base = bench.run(*layer, {});
+        const auto first = bench.run(*layer, {names[0]}), second = bench.run(*layer, {names[1]});
+        auto wanted = base.clone();
+        for (Index i = 0; i < base.size(); ++i)
+          wanted[i] += 0.5F * (first[i] - base[i]) - 2 * (second[i] - base[i]);
+        CHECK(distance(bench.run(*layer, {"w"}), wanted) < 1e-5);
+      }
+    }
+}
+
+TEST_CASE("An adapter with trained biases goes with other methods, in any order") {
+  CombineBench bench;
+  bench.add("trained", {{"peft_type", "LORA"}, {"r", 2}, {"bias", "all"}}, 10);
+  bench.add("loha", {{"peft_type", "LOHA"}, {"r", 2}}, 20);
+  const auto wanted = bench.expected({"trained", "loha"}, {0.5F, 2});
+  graft::add_weighted_adapter(bench.model, {"trained", "loha"}, {0.5, 2}, "w");
+  graft::add_weighted_adapter(bench.model, {"loha", "trained"}, {2, 0.5}, "turned");
+  CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+  CHECK(distance(bench.run({"turned"}), wanted) < 1e-5);
+
+  bench.add("dora", {{"peft_type", "LORA"}, {"r", 2}, {"use_dora", true}, {"bias", "all"}}, 30);
+  CHECK_THROWS_WITH(graft::add_weighted_adapter(bench.model, {"loha", "dora"}, {1, 1}, "x"),
+                    Catch::Contains("'dora'") && Catch::Contains("merge it instead"));
+  CHECK_THROWS_WITH(
+      graft::add_weighted_adapter(bench.model, {"trained"}, {1}, "x", {.combination_type = "cat"}),
+      Catch::Contains("'trained'") && Catch::Contains("use exact"));
 }
 
 TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its energy") {

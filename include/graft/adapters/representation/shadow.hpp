@@ -284,7 +284,8 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
 /// ShadowPEFT as PEFT 0.21 has it (equations 1 to 9). Files say `default` in every key, whatever
 /// the adapter is called. Deviations: only a mirror, only language models; PEFT allows one active
 /// adapter, here several act one after the other, each with a state of its own;
-/// layers_to_transform without target_modules chooses blocks, PEFT takes all.
+/// layers_to_transform chooses blocks, where PEFT takes all without target_modules and none by the
+/// ends of their paths.
 template <std::floating_point T>
 struct ShadowMethod {
   using Scalar = T;
