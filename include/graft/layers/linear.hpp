@@ -19,6 +19,15 @@ void check_input(const L& layer, const Shape& x) {
         concat("linear: input ", x.text(), ", expected [..., ", layer.in_features(), "]"));
 }
 
+/// A result that `write` writes; zeros where nobody reads it.
+template <std::floating_point T, class Write>
+BasicTensor<T> unless_unread(const BasicTape<T>& tape, const Shape& shape, const Write& write) {
+  if (tape.unread()) return BasicTensor<T>::zeros(shape);
+  auto y = BasicTensor<T>::empty(shape);
+  write(y.matrix());
+  return y;
+}
+
 }  // namespace detail
 
 /// base(x). A frozen layer is one node that keeps nothing of x. The layer must outlive the backward
@@ -30,10 +39,9 @@ BasicVar<ScalarOf<L>> linear(const L& base, const BasicVar<ScalarOf<L>>& x) {
   } else {
     using T = ScalarOf<L>;
     detail::check_input(base, x.shape());
-    const auto shape = x.shape().with_last(base.out_features());
-    const bool unread = x.tape().unread();
-    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
-    if (!unread) base.forward(x.value().matrix(), y.matrix());
+    auto y = detail::unless_unread(
+        x.tape(), x.shape().with_last(base.out_features()),
+        [&](const MatrixView<T>& to) { base.forward(x.value().matrix(), to); });
     return x.tape().record(
         std::move(y), x.requires_grad(), [&base, gx = x.grad_ref()](const BasicTensor<T>& dy) {
           const Index in = base.in_features();
@@ -74,15 +82,13 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     auto h = BasicTensor<T>::empty({rows, rank});  // scaling · x_low Aᵀ
     kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(),
                   in, T{0}, h.data(), rank);
-    const auto shape = x.shape().with_last(out);
-    const bool unread = x.tape().unread();
-    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
-    if (!unread) {
+    const auto write = [&](const MatrixView<T>& to) {
       auto bt = BasicTensor<T>::empty({rank, out});
       kernels::transpose(b.value().data(), out, rank, rank, bt.data(), out);
       const LowRankProduct<T> term{h.matrix(), bt.matrix()};
-      base.forward(x.value().matrix(), y.matrix(), &term);
-    }
+      base.forward(x.value().matrix(), to, &term);
+    };
+    auto y = detail::unless_unread(x.tape(), x.shape().with_last(out), write);
     const bool wants =
         x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
     return x.tape().record(
