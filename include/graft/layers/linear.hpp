@@ -4,6 +4,7 @@
 
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
+#include "graft/autograd/ops/shape.hpp"
 #include "graft/kernels/sparse.hpp"
 #include "graft/layers/concepts.hpp"
 
@@ -132,26 +133,35 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
   }
 }
 
+namespace detail {
+
+/// W of y = x Wᵀ + b as the layer computes it: what it maps the identity to, without the image of
+/// zero.
+template <Linear L>
+BasicVar<ScalarOf<L>> weight_by_units(const L& base, BasicTape<ScalarOf<L>>& tape) {
+  const Index in = base.in_features();
+  auto units = BasicTensor<ScalarOf<L>>::zeros({in + 1, in});
+  for (Index i = 0; i < in; ++i) units(i, i) = 1;
+  const auto y = linear(base, tape.constant(std::move(units)));
+  return transpose(sub(slice(y, 0, 0, in), slice(y, 0, in, 1)));
+}
+
+}  // namespace detail
+
 /// The weight of a base as a matrix [out, in]: written out by a frozen layer with `DenseWeights`,
 /// else what the layer maps the identity to. Shares the elements where the base holds them so.
 template <Linear L>
 BasicTensor<ScalarOf<L>> weight_of(const L& base) {
   using T = ScalarOf<L>;
-  const Index in = base.in_features(), out = base.out_features();
   if constexpr (requires { base.dense_weight(); }) {
     return base.dense_weight();
   } else if constexpr (DenseWeights<L>) {
-    auto w = BasicTensor<T>::empty({out, in});
+    auto w = BasicTensor<T>::empty({base.out_features(), base.in_features()});
     base.write_weight(0, w.matrix());
     return w;
   } else {
     BasicTape<T> tape({.gradients = false, .training = false});
-    const auto zero = linear(base, tape.constant(BasicTensor<T>::zeros({1, in}))).value();
-    const auto image = linear(base, tape.constant(BasicTensor<T>::identity(in))).value();
-    auto w = BasicTensor<T>::empty({out, in});
-    for (Index i = 0; i < in; ++i)
-      for (Index o = 0; o < out; ++o) w(o, i) = image(i, o) - zero[o];
-    return w;
+    return detail::weight_by_units(base, tape).value();
   }
 }
 
