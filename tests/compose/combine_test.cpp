@@ -1,33 +1,26 @@
 #include "graft/compose/combine.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "adapters/method_checks.hpp"
 #include "graft/adapters/elementwise/ia3.hpp"
 #include "graft/adapters/kronecker/loha.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/compose/convert.hpp"
 
+using checks::random_tensor;
 using graft::Index;
 using graft::Tensor;
 
 namespace {
 
-Tensor random_tensor(const graft::Shape& shape, unsigned seed, float scale = 1) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  auto t = Tensor::empty(shape);
-  for (float& v : t) v = scale * normal(generator);
-  return t;
-}
-
 /// One linear layer, one norm behind it, and adapters with values that are no identity.
 struct CombineBench {
-  graft::LinearSite layer{"block.proj",
-                          graft::DenseLinear(random_tensor({9, 14}, 1), random_tensor({9}, 2))};
+  graft::LinearSite layer{"block.proj", graft::DenseLinear(random_tensor<float>({9, 14}, 1),
+                                                           random_tensor<float>({9}, 2))};
   graft::SiteTable table;
   graft::MethodRegistry<float> registry =
       graft::MethodRegistry<float>()
@@ -35,7 +28,7 @@ struct CombineBench {
                                  graft::LinearMethod<graft::BasicLoHa<float>>>{})
           .add(graft::MethodList<graft::LinearMethod<graft::BasicIA3<float>>>{});
   graft::AdapterModel model{table, registry};
-  Tensor x = random_tensor({6, 14}, 3);
+  Tensor x = random_tensor<float>({6, 14}, 3);
 
   CombineBench() {
     table.linear = {&layer};
@@ -46,7 +39,7 @@ struct CombineBench {
     graft::TorchGenerator generator(seed);
     auto& set = model.add(name, config, generator);
     for (auto p : set.parameters()) {
-      auto value = random_tensor(p.shape(), seed++, 0.3F);
+      auto value = random_tensor<float>(p.shape(), seed++, 0.3F);
       for (Index i = 0; i < value.size(); ++i) value[i] += p.value()[i];
       p.assign(value);
     }
@@ -166,14 +159,15 @@ namespace {
 
 /// Two layers, and LoRAs of one of them each.
 struct TwoLayers {
-  graft::LinearSite q{"block.q",
-                      graft::DenseLinear(random_tensor({4, 5}, 1), random_tensor({4}, 2))},
-      v{"block.v", graft::DenseLinear(random_tensor({4, 5}, 3), random_tensor({4}, 4))};
+  graft::LinearSite q{
+      "block.q", graft::DenseLinear(random_tensor<float>({4, 5}, 1), random_tensor<float>({4}, 2))},
+      v{"block.v",
+        graft::DenseLinear(random_tensor<float>({4, 5}, 3), random_tensor<float>({4}, 4))};
   graft::SiteTable table;
   graft::MethodRegistry<float> registry =
       graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
   graft::AdapterModel model{table, registry};
-  Tensor x = random_tensor({3, 5}, 5);
+  Tensor x = random_tensor<float>({3, 5}, 5);
 
   TwoLayers() {
     table.linear = {&q, &v};
@@ -185,7 +179,7 @@ struct TwoLayers {
     auto& set = model.add(
         target, {{"peft_type", "LORA"}, {"r", 2}, {"bias", bias}, {"target_modules", targets}},
         generator);
-    for (const auto& p : set.parameters()) p.assign(random_tensor(p.shape(), seed++, 0.3F));
+    for (const auto& p : set.parameters()) p.assign(random_tensor<float>(p.shape(), seed++, 0.3F));
   }
   Tensor run(const graft::LinearSite& layer, std::vector<std::string> names) {
     model.activate(std::move(names));
@@ -252,7 +246,7 @@ TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its 
 TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
   CombineBench bench;
   bench.add_three();
-  const auto dy = random_tensor({6, 9}, 70);
+  const auto dy = random_tensor<float>({6, 9}, 70);
   const std::vector<std::string> names{"rs", "__base__", "loha", "rs", "dora", "__base__"};
   auto context = std::make_shared<graft::ForwardContext>();
   context->batch = 6;
@@ -292,7 +286,7 @@ TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
 
 TEST_CASE("Embeddings and norms run by row too") {
   graft::SiteTable table;
-  graft::EmbeddingSite words("words", graft::EmbeddingTable(random_tensor({8, 5}, 1)));
+  graft::EmbeddingSite words("words", graft::EmbeddingTable(random_tensor<float>({8, 5}, 1)));
   table.embedding = {&words};
   table.info.architecture = "toy";
   auto registry = graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
@@ -303,7 +297,7 @@ TEST_CASE("Embeddings and norms run by row too") {
                          {"r", 2},
                          {"target_modules", graft::ConfigValue::List{graft::ConfigValue("words")}}},
                         generator);
-  for (auto p : set.parameters()) p.assign(random_tensor(p.shape(), 9));
+  for (auto p : set.parameters()) p.assign(random_tensor<float>(p.shape(), 9));
   const std::vector<std::int32_t> ids{1, 2, 3, 1, 2, 3};
   const auto run = [&](std::vector<std::string> rows) {
     graft::Tape tape({.gradients = false, .training = false});
