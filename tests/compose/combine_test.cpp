@@ -11,7 +11,6 @@
 #include "graft/adapters/low_rank/lora_method.hpp"
 #include "graft/compose/convert.hpp"
 
-using checks::random_tensor;
 using graft::Index;
 using graft::Tensor;
 
@@ -19,8 +18,8 @@ namespace {
 
 /// One linear layer, one norm behind it, and adapters with values that are no identity.
 struct CombineBench {
-  graft::LinearSite layer{"block.proj", graft::DenseLinear(random_tensor<float>({9, 14}, 1),
-                                                           random_tensor<float>({9}, 2))};
+  graft::LinearSite layer{"block.proj", graft::DenseLinear(checks::random_tensor<float>({9, 14}, 1),
+                                                           checks::random_tensor<float>({9}, 2))};
   graft::SiteTable table;
   graft::MethodRegistry<float> registry =
       graft::MethodRegistry<float>()
@@ -28,7 +27,7 @@ struct CombineBench {
                                  graft::LinearMethod<graft::BasicLoHa<float>>>{})
           .add(graft::MethodList<graft::LinearMethod<graft::BasicIA3<float>>>{});
   graft::AdapterModel model{table, registry};
-  Tensor x = random_tensor<float>({6, 14}, 3);
+  Tensor x = checks::random_tensor<float>({6, 14}, 3);
 
   CombineBench() {
     table.linear = {&layer};
@@ -39,7 +38,7 @@ struct CombineBench {
     graft::TorchGenerator generator(seed);
     auto& set = model.add(name, config, generator);
     for (auto p : set.parameters()) {
-      auto value = random_tensor<float>(p.shape(), seed++, 0.3F);
+      auto value = checks::random_tensor<float>(p.shape(), seed++, 0.3F);
       for (Index i = 0; i < value.size(); ++i) value[i] += p.value()[i];
       p.assign(value);
     }
@@ -158,18 +157,18 @@ TEST_CASE("A bias with two names in files is combined once") {
 namespace {
 
 /// Two layers, and LoRAs of one of them each.
-struct TwoLayers {
-  graft::LinearSite q{
-      "block.q", graft::DenseLinear(random_tensor<float>({4, 5}, 1), random_tensor<float>({4}, 2))},
-      v{"block.v",
-        graft::DenseLinear(random_tensor<float>({4, 5}, 3), random_tensor<float>({4}, 4))};
+struct BiasBench {
+  graft::LinearSite q{"block.q", graft::DenseLinear(checks::random_tensor<float>({4, 5}, 1),
+                                                    checks::random_tensor<float>({4}, 2))},
+      v{"block.v", graft::DenseLinear(checks::random_tensor<float>({4, 5}, 3),
+                                      checks::random_tensor<float>({4}, 4))};
   graft::SiteTable table;
   graft::MethodRegistry<float> registry =
       graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
   graft::AdapterModel model{table, registry};
-  Tensor x = random_tensor<float>({3, 5}, 5);
+  Tensor x = checks::random_tensor<float>({3, 5}, 5);
 
-  TwoLayers() {
+  BiasBench() {
     table.linear = {&q, &v};
     table.info.architecture = "toy";
   }
@@ -179,7 +178,8 @@ struct TwoLayers {
     auto& set = model.add(
         target, {{"peft_type", "LORA"}, {"r", 2}, {"bias", bias}, {"target_modules", targets}},
         generator);
-    for (const auto& p : set.parameters()) p.assign(random_tensor<float>(p.shape(), seed++, 0.3F));
+    for (const auto& p : set.parameters())
+      p.assign(checks::random_tensor<float>(p.shape(), seed++, 0.3F));
   }
   Tensor run(const graft::LinearSite& layer, std::vector<std::string> names) {
     model.activate(std::move(names));
@@ -196,7 +196,7 @@ TEST_CASE("Biases that adapters train in different modes are summed at all layer
   for (const auto& [of_q, of_v] : modes)
     for (const bool turned : {false, true}) {
       CAPTURE(of_q, of_v, turned);
-      TwoLayers bench;
+      BiasBench bench;
       bench.add("q", of_q, 10);
       bench.add("v", of_v, 20);
       std::vector<std::string> names{"q", "v"};
@@ -246,7 +246,7 @@ TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its 
 TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
   CombineBench bench;
   bench.add_three();
-  const auto dy = random_tensor<float>({6, 9}, 70);
+  const auto dy = checks::random_tensor<float>({6, 9}, 70);
   const std::vector<std::string> names{"rs", "__base__", "loha", "rs", "dora", "__base__"};
   auto context = std::make_shared<graft::ForwardContext>();
   context->batch = 6;
@@ -286,7 +286,8 @@ TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
 
 TEST_CASE("Embeddings and norms run by row too") {
   graft::SiteTable table;
-  graft::EmbeddingSite words("words", graft::EmbeddingTable(random_tensor<float>({8, 5}, 1)));
+  graft::EmbeddingSite words("words",
+                             graft::EmbeddingTable(checks::random_tensor<float>({8, 5}, 1)));
   table.embedding = {&words};
   table.info.architecture = "toy";
   auto registry = graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
@@ -297,7 +298,7 @@ TEST_CASE("Embeddings and norms run by row too") {
                          {"r", 2},
                          {"target_modules", graft::ConfigValue::List{graft::ConfigValue("words")}}},
                         generator);
-  for (auto p : set.parameters()) p.assign(random_tensor<float>(p.shape(), 9));
+  for (auto p : set.parameters()) p.assign(checks::random_tensor<float>(p.shape(), 9));
   const std::vector<std::int32_t> ids{1, 2, 3, 1, 2, 3};
   const auto run = [&](std::vector<std::string> rows) {
     graft::Tape tape({.gradients = false, .training = false});
