@@ -21,15 +21,24 @@ struct CombineSettings {
   bool json = false;
 };
 
-/// What the head of the adapters is for. @throws ValueError if they have heads for different things
-std::optional<Labels> common_labels(const std::vector<std::string>& adapters) {
-  const auto labels = labels_of_adapters(adapters);
-  for (const auto& from : adapters)
-    if (const auto own = load_labels(adapter_folder(from));
-        own && (own->task != labels->task || own->names != labels->names))
+/// What the heads of adapters are for: one thing, which some of them may lack.
+struct Heads {
+  std::vector<bool> there;
+  std::optional<Labels> labels;
+};
+/// @throws ValueError if they have heads for different things
+Heads heads_of(const std::vector<std::string>& adapters) {
+  Heads heads;
+  for (const auto& from : adapters) {
+    auto own = load_labels(adapter_folder(from));
+    heads.there.push_back(own.has_value());
+    if (!own) continue;
+    if (heads.labels && (own->task != heads.labels->task || own->names != heads.labels->names))
       throw graft::ValueError(
           concat("--adapter: the head of ", from, " is for other classes than that of another"));
-  return labels;
+    heads.labels = std::move(own);
+  }
+  return heads;
 }
 
 int combine(const CombineSettings& s) {
@@ -38,7 +47,8 @@ int combine(const CombineSettings& s) {
         concat("--weights: ", s.weights.size(), " weights for ", s.adapters.size(), " adapters"));
   if (fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
-  const auto labels = common_labels(s.adapters);
+  const auto heads = heads_of(s.adapters);
+  const auto& labels = heads.labels;
   if (labels && s.options.combination_type != "exact")
     throw graft::ValueError(concat("--mode ", s.options.combination_type,
                                    ": adapters with a head go with --mode exact, which combines "
@@ -51,7 +61,7 @@ int combine(const CombineSettings& s) {
   const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
   double sum = 0;
   for (std::size_t i = 0; i < names.size(); ++i)
-    if (load_labels(adapter_folder(s.adapters[i]))) sum += weights[i];
+    if (heads.there[i]) sum += weights[i];
   if (!opened.drawn.empty() && std::abs(sum - 1) > 1e-6)
     throw graft::ValueError(concat(
         "--weights: they add up to ", format_number(sum, "%g"),

@@ -1,8 +1,11 @@
 #include "graft/compose/combine.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "adapters/method_checks.hpp"
 #include "graft/adapters/elementwise/ia3.hpp"
 #include "graft/adapters/kronecker/loha.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
@@ -13,18 +16,10 @@ using graft::Tensor;
 
 namespace {
 
-Tensor random_tensor(const graft::Shape& shape, unsigned seed, float scale = 1) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  auto t = Tensor::empty(shape);
-  for (float& v : t) v = scale * normal(generator);
-  return t;
-}
-
 /// One linear layer, one norm behind it, and adapters with values that are no identity.
 struct CombineBench {
-  graft::LinearSite layer{"block.proj",
-                          graft::DenseLinear(random_tensor({9, 14}, 1), random_tensor({9}, 2))};
+  graft::LinearSite layer{"block.proj", graft::DenseLinear(checks::random_tensor<float>({9, 14}, 1),
+                                                           checks::random_tensor<float>({9}, 2))};
   graft::SiteTable table;
   graft::MethodRegistry<float> registry =
       graft::MethodRegistry<float>()
@@ -32,7 +27,7 @@ struct CombineBench {
                                  graft::LinearMethod<graft::BasicLoHa<float>>>{})
           .add(graft::MethodList<graft::LinearMethod<graft::BasicIA3<float>>>{});
   graft::AdapterModel model{table, registry};
-  Tensor x = random_tensor({6, 14}, 3);
+  Tensor x = checks::random_tensor<float>({6, 14}, 3);
 
   CombineBench() {
     table.linear = {&layer};
@@ -43,7 +38,7 @@ struct CombineBench {
     graft::TorchGenerator generator(seed);
     auto& set = model.add(name, config, generator);
     for (auto p : set.parameters()) {
-      auto value = random_tensor(p.shape(), seed++, 0.3F);
+      auto value = checks::random_tensor<float>(p.shape(), seed++, 0.3F);
       for (Index i = 0; i < value.size(); ++i) value[i] += p.value()[i];
       p.assign(value);
     }
@@ -159,6 +154,83 @@ TEST_CASE("A bias with two names in files is combined once") {
   CHECK(change("half") == Approx(0.5F * change("a")));
 }
 
+namespace {
+
+/// Two layers, and LoRAs of one of them each.
+struct BiasBench {
+  graft::LinearSite q{"block.q", graft::DenseLinear(checks::random_tensor<float>({4, 5}, 1),
+                                                    checks::random_tensor<float>({4}, 2))},
+      v{"block.v", graft::DenseLinear(checks::random_tensor<float>({4, 5}, 3),
+                                      checks::random_tensor<float>({4}, 4))};
+  graft::SiteTable table;
+  graft::MethodRegistry<float> registry =
+      graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
+  graft::AdapterModel model{table, registry};
+  Tensor x = checks::random_tensor<float>({3, 5}, 5);
+
+  BiasBench() {
+    table.linear = {&q, &v};
+    table.info.architecture = "toy";
+  }
+  void add(const std::string& target, const std::string& bias, unsigned seed) {
+    graft::TorchGenerator generator(seed);
+    const graft::ConfigValue::List targets{graft::ConfigValue(target)};
+    auto& set = model.add(
+        target, {{"peft_type", "LORA"}, {"r", 2}, {"bias", bias}, {"target_modules", targets}},
+        generator);
+    for (const auto& p : set.parameters())
+      p.assign(checks::random_tensor<float>(p.shape(), seed++, 0.3F));
+  }
+  Tensor run(const graft::LinearSite& layer, std::vector<std::string> names) {
+    model.activate(std::move(names));
+    graft::Tape tape({.gradients = false, .training = false});
+    return layer(tape.constant(x)).value().clone();
+  }
+};
+
+}  // namespace
+
+TEST_CASE("Biases that adapters train in different modes are summed at all layers that have them") {
+  const std::vector<std::pair<std::string, std::string>> modes{
+      {"all", "none"}, {"all", "lora_only"}, {"lora_only", "none"}, {"lora_only", "all"}};
+  for (const auto& [of_q, of_v] : modes)
+    for (const bool turned : {false, true}) {
+      CAPTURE(of_q, of_v, turned);
+      BiasBench bench;
+      bench.add("q", of_q, 10);
+      bench.add("v", of_v, 20);
+      std::vector<std::string> names{"q", "v"};
+      if (turned) std::swap(names[0], names[1]);
+      graft::add_weighted_adapter(bench.model, names, {0.5, -2}, "w");
+      for (const auto* layer : {&bench.q, &bench.v}) {
+        const auto base = bench.run(*layer, {});
+        const auto first = bench.run(*layer, {names[0]}), second = bench.run(*layer, {names[1]});
+        auto wanted = base.clone();
+        for (Index i = 0; i < base.size(); ++i)
+          wanted[i] += 0.5F * (first[i] - base[i]) - 2 * (second[i] - base[i]);
+        CHECK(distance(bench.run(*layer, {"w"}), wanted) < 1e-5);
+      }
+    }
+}
+
+TEST_CASE("An adapter with trained biases goes with other methods, in any order") {
+  CombineBench bench;
+  bench.add("trained", {{"peft_type", "LORA"}, {"r", 2}, {"bias", "all"}}, 10);
+  bench.add("loha", {{"peft_type", "LOHA"}, {"r", 2}}, 20);
+  const auto wanted = bench.expected({"trained", "loha"}, {0.5F, 2});
+  graft::add_weighted_adapter(bench.model, {"trained", "loha"}, {0.5, 2}, "w");
+  graft::add_weighted_adapter(bench.model, {"loha", "trained"}, {2, 0.5}, "turned");
+  CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+  CHECK(distance(bench.run({"turned"}), wanted) < 1e-5);
+
+  bench.add("dora", {{"peft_type", "LORA"}, {"r", 2}, {"use_dora", true}, {"bias", "all"}}, 30);
+  CHECK_THROWS_WITH(graft::add_weighted_adapter(bench.model, {"loha", "dora"}, {1, 1}, "x"),
+                    Catch::Contains("'dora'") && Catch::Contains("merge it instead"));
+  CHECK_THROWS_WITH(
+      graft::add_weighted_adapter(bench.model, {"trained"}, {1}, "x", {.combination_type = "cat"}),
+      Catch::Contains("'trained'") && Catch::Contains("use exact"));
+}
+
 TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its energy") {
   CombineBench bench;
   bench.add_three();
@@ -174,7 +246,7 @@ TEST_CASE("Any method that merges becomes a LoRA of a rank or of a share of its 
 TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
   CombineBench bench;
   bench.add_three();
-  const auto dy = random_tensor({6, 9}, 70);
+  const auto dy = checks::random_tensor<float>({6, 9}, 70);
   const std::vector<std::string> names{"rs", "__base__", "loha", "rs", "dora", "__base__"};
   auto context = std::make_shared<graft::ForwardContext>();
   context->batch = 6;
@@ -214,7 +286,8 @@ TEST_CASE("Rows of a batch run with their own adapters, forward and backward") {
 
 TEST_CASE("Embeddings and norms run by row too") {
   graft::SiteTable table;
-  graft::EmbeddingSite words("words", graft::EmbeddingTable(random_tensor({8, 5}, 1)));
+  graft::EmbeddingSite words("words",
+                             graft::EmbeddingTable(checks::random_tensor<float>({8, 5}, 1)));
   table.embedding = {&words};
   table.info.architecture = "toy";
   auto registry = graft::MethodRegistry<float>().add(graft::MethodList<graft::LoRAMethod<float>>{});
@@ -225,7 +298,7 @@ TEST_CASE("Embeddings and norms run by row too") {
                          {"r", 2},
                          {"target_modules", graft::ConfigValue::List{graft::ConfigValue("words")}}},
                         generator);
-  for (auto p : set.parameters()) p.assign(random_tensor(p.shape(), 9));
+  for (auto p : set.parameters()) p.assign(checks::random_tensor<float>(p.shape(), 9));
   const std::vector<std::int32_t> ids{1, 2, 3, 1, 2, 3};
   const auto run = [&](std::vector<std::string> rows) {
     graft::Tape tape({.gradients = false, .training = false});

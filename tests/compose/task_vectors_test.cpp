@@ -1,8 +1,8 @@
 #include "graft/compose/task_vectors.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 
+#include "adapters/method_checks.hpp"
 #include "graft/compose/compressed_update.hpp"
 #include "graft/compose/update_factors.hpp"
 
@@ -11,13 +11,6 @@ using graft::Tensor;
 
 namespace {
 
-Tensor random_tensor(const graft::Shape& shape, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  auto t = Tensor::empty(shape);
-  for (float& v : t) v = normal(generator);
-  return t;
-}
 Index non_zeros(const Tensor& t) { return t.size() - std::count(t.begin(), t.end(), 0.0F); }
 bool near(const Tensor& a, const Tensor& b, float tolerance = 1e-5F) {
   if (a.size() != b.size()) return false;
@@ -29,7 +22,7 @@ bool near(const Tensor& a, const Tensor& b, float tolerance = 1e-5F) {
 }  // namespace
 
 TEST_CASE("Pruning keeps exactly the floor of its share and the first of equal entries") {
-  const auto t = random_tensor({7, 11}, 1);
+  const auto t = checks::random_tensor<float>({7, 11}, 1);
   CHECK(non_zeros(graft::keep_largest(t, 0.3)) == 23);
   CHECK(
       near(graft::keep_largest(graft::keep_largest(t, 0.3), 0.3), graft::keep_largest(t, 0.3), 0));
@@ -53,7 +46,8 @@ TEST_CASE("Random dropping keeps the mean, repeats by its seed and draws torch's
 
 TEST_CASE("TIES of equal tasks is the trimmed task, and the order of tasks does not matter") {
   graft::TorchGenerator generator(0);
-  const auto a = random_tensor({6, 5}, 2), b = random_tensor({6, 5}, 3);
+  const auto a = checks::random_tensor<float>({6, 5}, 2),
+             b = checks::random_tensor<float>({6, 5}, 3);
   const graft::CombineRule rule{"ties", 0.4, "total"};
   CHECK(near(graft::combine_tasks<float>(rule, {a, a, a}, {1, 1, 1}, generator),
              graft::keep_largest(a, 0.4)));
@@ -65,12 +59,12 @@ TEST_CASE("TIES of equal tasks is the trimmed task, and the order of tasks does 
   CHECK_THROWS_AS(
       graft::combine_tasks<float>(graft::CombineRule{"ties", 1, "most"}, {a}, {1}, generator),
       graft::ValueError);
-  CHECK_THROWS_AS(graft::weighted_sum<float>({a, random_tensor({5, 6}, 4)}, {1, 1}),
+  CHECK_THROWS_AS(graft::weighted_sum<float>({a, checks::random_tensor<float>({5, 6}, 4)}, {1, 1}),
                   graft::ShapeError);
 }
 
 TEST_CASE("Breadcrumbs without removal prunes by magnitude and keeps no outlier with it") {
-  const auto t = random_tensor({4, 20}, 5);
+  const auto t = checks::random_tensor<float>({4, 20}, 5);
   const graft::Breadcrumbs plain{0.3, 0, false, true};
   const auto mask = graft::breadcrumbs_mask(t, plain);
   const auto kept = graft::keep_largest(t, 0.3);
@@ -81,7 +75,7 @@ TEST_CASE("Breadcrumbs without removal prunes by magnitude and keeps no outlier 
 }
 
 TEST_CASE("A compressed update survives its code, which refuses broken data") {
-  const auto t = random_tensor({31, 17}, 6);
+  const auto t = checks::random_tensor<float>({31, 17}, 6);
   const auto update = graft::compress_update<float>(t.span(), 0.07);
   const int parameter = graft::rice_parameter(0.07);
   const auto stream = graft::rice_encode(update, parameter);
@@ -98,8 +92,9 @@ TEST_CASE("A compressed update survives its code, which refuses broken data") {
 }
 
 TEST_CASE("Low-rank factors: side by side exact, cut off as the whole matrix is") {
-  const graft::UpdateFactors<float> f{random_tensor({3, 13}, 7), random_tensor({9, 3}, 8)},
-      g{random_tensor({2, 13}, 9), random_tensor({9, 2}, 10)};
+  const graft::UpdateFactors<float> f{checks::random_tensor<float>({3, 13}, 7),
+                                      checks::random_tensor<float>({9, 3}, 8)},
+      g{checks::random_tensor<float>({2, 13}, 9), checks::random_tensor<float>({9, 2}, 10)};
   const auto both = graft::concatenated_factors<float>({f, g}, {0.5, -2});
   CHECK(both.rank() == 5);
   CHECK(near(graft::product_of(both),

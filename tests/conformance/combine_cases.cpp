@@ -51,6 +51,15 @@ std::vector<double> joined(const std::vector<BasicTensor<T>>& list) {
   return all;
 }
 
+/// The tensors of a task, one in each of the lists, pruned as one: end to end.
+Tensor pruned_together(const std::vector<std::vector<Tensor>>& lists, std::size_t task,
+                       double density) {
+  std::vector<Tensor> own;
+  for (const auto& list : lists) own.push_back(list[task]);
+  const auto all = joined(own);
+  return graft::keep_largest(Tensor::from(all, {static_cast<Index>(all.size())}), density);
+}
+
 /// The tensors of one transform case.
 struct Transform {
   explicit Transform(const Case& c)
@@ -157,11 +166,7 @@ void ties(Checker& check, const Case& c) {
   for (const auto& stack : stacks) tasks.push_back(rows_of(stack));
   if (global) {
     for (std::size_t task = 0; task < tasks.at(0).size(); ++task) {
-      std::vector<Tensor> own;
-      for (const auto& list : tasks) own.push_back(list[task]);
-      const auto all = joined(own);
-      const auto kept =
-          graft::keep_largest(Tensor::from(all, {static_cast<Index>(all.size())}), density);
+      const auto kept = pruned_together(tasks, task, density);
       Index start = 0;
       for (auto& list : tasks) {
         const Index size = list[task].size();
@@ -303,11 +308,7 @@ void magnitude_prune(Checker& check, const Case& c) {
   }
   std::vector<double> global;
   for (std::size_t task = 0; task < tasks.at(0).size(); ++task) {
-    std::vector<Tensor> own;
-    for (const auto& list : tasks) own.push_back(list[task]);
-    const auto all = joined(own);
-    const auto kept =
-        graft::keep_largest(Tensor::from(all, {static_cast<Index>(all.size())}), density);
+    const auto kept = pruned_together(tasks, task, density);
     global.insert(global.end(), kept.begin(), kept.end());
   }
   t.compare(check, "global.pruned", global);

@@ -276,6 +276,28 @@ TEST_CASE("elements of every dtype convert to f32, f64 and i64") {
   CHECK_THROWS_AS(to_f32(view_of(DType::f32, expected), wrong), graft::ShapeError);
 }
 
+TEST_CASE("tensors have the same values whatever they are stored as") {
+  using graft::io::same_values;
+  const std::vector<float> values = {0.0F, 1.0F, 100.0F}, other = {0.0F, 1.0F, 100.5F};
+  const auto f32 = view_of(DType::f32, values);
+  const std::vector<std::uint16_t> f16 = {0, 0x3C00, 0x5640};
+  CHECK(same_values(f32, view_of(DType::f32, std::vector<float>(values))));
+  CHECK(same_values(f32, view_of(DType::f16, f16)));
+  CHECK_FALSE(same_values(f32, view_of(DType::f32, other)));
+  CHECK_FALSE(same_values(view_of(DType::f32, other), view_of(DType::f16, f16)));
+  CHECK_FALSE(same_values(view_of(DType::bf16, f16), view_of(DType::f16, f16)));
+  auto turned = f32;
+  turned.shape = {3, 1};
+  CHECK_FALSE(same_values(f32, turned));
+
+  // More than are converted at once.
+  std::vector<float> many((1 << 16) + 3, 1.0F);
+  const std::vector<std::uint16_t> ones(many.size(), 0x3C00);
+  CHECK(same_values(view_of(DType::f32, many), view_of(DType::f16, ones)));
+  many.back() = 2;
+  CHECK_FALSE(same_values(view_of(DType::f32, many), view_of(DType::f16, ones)));
+}
+
 TEST_CASE("a sharded model is one set of tensors") {
   TemporaryFolder folder;
   const std::vector<float> a = {1.0F, 2.0F}, b = {3.0F}, c = {4.0F};

@@ -341,6 +341,7 @@ TEST_CASE("attention gives the same bits for any number of threads") {
       CHECK(results[0].dq == results[i].dq);
       CHECK(results[0].dk == results[i].dk);
       CHECK(results[0].dv == results[i].dv);
+      CHECK(results[0].dbias == results[i].dbias);
     }
   }
 }

@@ -1,24 +1,18 @@
 #include "graft/layers/code4_linear.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 
+#include "adapters/method_checks.hpp"
 #include "graft/layers/any_linear.hpp"
 #include "graft/layers/dense_linear.hpp"
 
+using checks::random_tensor;
 using graft::Index;
 using graft::Tensor;
 namespace quant = graft::quant;
 
 namespace {
 
-Tensor random_tensor(const graft::Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  auto t = Tensor::empty(shape);
-  for (float& v : t) v = normal(random);
-  return t;
-}
 double distance(const Tensor& a, const Tensor& b) {
   double error = 0;
   for (Index i = 0; i < a.size(); ++i)
@@ -30,7 +24,7 @@ double distance(const Tensor& a, const Tensor& b) {
 
 TEST_CASE("A layer in 4 bits computes what a dense layer with its decoded weight computes") {
   const Index out = 37, in = 300;  // rows that no block ends with
-  const auto w = random_tensor({out, in}, 1), bias = random_tensor({out}, 2);
+  const auto w = random_tensor<float>({out, in}, 1), bias = random_tensor<float>({out}, 2);
   for (const bool nested : {false, true}) {
     auto codes =
         quant::encode_4bit(std::span<const float>(w.data(), static_cast<std::size_t>(w.size())),
@@ -39,9 +33,9 @@ TEST_CASE("A layer in 4 bits computes what a dense layer with its decoded weight
     const graft::Code4Linear layer(codes, out, in, bias);
     const graft::DenseLinear dense(decoded, bias);
     CHECK(distance(graft::weight_of(layer), decoded) == 0);
-    const auto h = random_tensor({9, 3}, 5), p = random_tensor({3, out}, 6);
+    const auto h = random_tensor<float>({9, 3}, 5), p = random_tensor<float>({3, out}, 6);
     const graft::LowRankProduct<float> term{h.matrix(), p.matrix()};
-    const auto x = random_tensor({9, in}, 3), dy = random_tensor({9, out}, 4);
+    const auto x = random_tensor<float>({9, in}, 3), dy = random_tensor<float>({9, out}, 4);
     auto y = Tensor::empty({9, out}), expected = Tensor::empty({9, out});
     layer.forward(x.matrix(), y.matrix(), &term);
     dense.forward(x.matrix(), expected.matrix(), &term);

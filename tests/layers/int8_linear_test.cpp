@@ -1,24 +1,18 @@
 #include "graft/layers/int8_linear.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 
+#include "adapters/method_checks.hpp"
 #include "graft/layers/any_linear.hpp"
 #include "graft/layers/dense_linear.hpp"
 
+using checks::random_tensor;
 using graft::Index;
 using graft::Tensor;
 namespace quant = graft::quant;
 
 namespace {
 
-Tensor random_tensor(const graft::Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  auto t = Tensor::empty(shape);
-  for (float& v : t) v = normal(random);
-  return t;
-}
 double relative_error(const Tensor& a, const Tensor& b) {
   double error = 0, size = 0;
   for (Index i = 0; i < a.size(); ++i) {
@@ -28,7 +22,7 @@ double relative_error(const Tensor& a, const Tensor& b) {
   return std::sqrt(error / size);
 }
 struct Layers {
-  Tensor w = random_tensor({70, 130}, 1), bias = random_tensor({70}, 2);
+  Tensor w = random_tensor<float>({70, 130}, 1), bias = random_tensor<float>({70}, 2);
   quant::Int8Matrix codes =
       quant::encode_int8({w.data(), static_cast<std::size_t>(w.size())}, 70, 130);
   graft::DenseLinear decoded{Tensor::from(quant::decode_int8(codes), {70, 130}), bias};
@@ -43,7 +37,7 @@ Tensor output(const auto& layer, const Tensor& x) {
 
 TEST_CASE("Products of 8-bit rows are near the float ones, columns with outliers exact") {
   const Layers l;
-  auto x = random_tensor({6, 130}, 3);
+  auto x = random_tensor<float>({6, 130}, 3);
   const auto exact = output(l.decoded, x);
   const auto all = [&](float threshold, bool weight_only = false) {
     return output(
@@ -64,7 +58,7 @@ TEST_CASE("Products of 8-bit rows are near the float ones, columns with outliers
 TEST_CASE("Gradients of an 8-bit layer go through the decoded weight") {
   const Layers l;
   const graft::Int8Linear layer(l.codes, l.bias);
-  const auto dy = random_tensor({5, 70}, 4), start = random_tensor({5, 130}, 5);
+  const auto dy = random_tensor<float>({5, 70}, 4), start = random_tensor<float>({5, 130}, 5);
   for (const bool accumulate : {false, true}) {
     auto dx = start.clone(), expected = start.clone();
     layer.backward_input(dy.matrix(), dx.matrix(), nullptr, accumulate);

@@ -1,37 +1,28 @@
 #include "graft/layers/low_rank_rows.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 
+#include "adapters/method_checks.hpp"
 #include "graft/autograd/gradient_check.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 #include "graft/autograd/ops/reduce.hpp"
 #include "graft/layers/dense_linear.hpp"
 
+using checks::random_tensor;
 using graft::Index;
 using Tensor = graft::BasicTensor<double>;
 using Tape = graft::BasicTape<double>;
 using Parameter = graft::BasicParameter<double>;
 
-namespace {
-
-Tensor random_tensor(const graft::Shape& shape, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<double> normal;
-  auto t = Tensor::empty(shape);
-  for (double& v : t) v = normal(generator);
-  return t;
-}
-
-}  // namespace
-
 TEST_CASE("Runs of rows get their own low-rank terms, or none, in one product") {
-  const graft::BasicAnyLinear<double> base{
-      graft::BasicDenseLinear<double>(random_tensor({5, 7}, 1), random_tensor({5}, 2))};
-  const Parameter x(random_tensor({9, 7}, 3));
+  const graft::BasicAnyLinear<double> base{graft::BasicDenseLinear<double>(
+      random_tensor<double>({5, 7}, 1), random_tensor<double>({5}, 2))};
+  const Parameter x(random_tensor<double>({9, 7}, 3));
   const std::vector<graft::LowRankTerm<double>> terms{
-      {Parameter(random_tensor({2, 7}, 4)), Parameter(random_tensor({5, 2}, 5)), 0.5},
-      {Parameter(random_tensor({3, 7}, 6)), Parameter(random_tensor({5, 3}, 7)), -2.0}};
+      {Parameter(random_tensor<double>({2, 7}, 4)), Parameter(random_tensor<double>({5, 2}, 5)),
+       0.5},
+      {Parameter(random_tensor<double>({3, 7}, 6)), Parameter(random_tensor<double>({5, 3}, 7)),
+       -2.0}};
   const std::vector<graft::LowRankRun> runs{{1, 0, 2}, {-1, 2, 1}, {0, 3, 4}, {1, 7, 2}};
   Tape tape({.gradients = false});
   const auto y = linear_low_rank_rows(base, tape.parameter(x), terms, runs).value();
@@ -46,7 +37,7 @@ TEST_CASE("Runs of rows get their own low-rank terms, or none, in one product") 
     for (Index i = 0; i < expected.value().size(); ++i)
       CHECK(y[run.first * 5 + i] == Approx(expected.value()[i]).margin(1e-12));
   }
-  const auto weights = random_tensor({9, 5}, 8);
+  const auto weights = random_tensor<double>({9, 5}, 8);
   const auto check = graft::gradient_check(
       [&](Tape& t) {
         return sum(
@@ -58,11 +49,11 @@ TEST_CASE("Runs of rows get their own low-rank terms, or none, in one product") 
 
 TEST_CASE("Factors that do not fit the layer are refused") {
   const graft::BasicAnyLinear<double> base{
-      graft::BasicDenseLinear<double>(random_tensor({5, 7}, 1))};
+      graft::BasicDenseLinear<double>(random_tensor<double>({5, 7}, 1))};
   Tape tape;
-  const auto x = tape.constant(random_tensor({2, 7}, 3));
+  const auto x = tape.constant(random_tensor<double>({2, 7}, 3));
   const std::vector<graft::LowRankTerm<double>> terms{
-      {Parameter(random_tensor({2, 6}, 4)), Parameter(random_tensor({5, 2}, 5))}};
+      {Parameter(random_tensor<double>({2, 6}, 4)), Parameter(random_tensor<double>({5, 2}, 5))}};
   CHECK_THROWS_AS(linear_low_rank_rows(base, x, terms, {{0, 0, 2}}), graft::ShapeError);
 }
 
@@ -76,11 +67,12 @@ TEST_CASE("Rows by the numbers of their terms: runs, and no others than there ar
   CHECK(runs[3].first == 5);
   CHECK(graft::low_rank_runs({}).empty());
   const graft::BasicAnyLinear<double> base{
-      graft::BasicDenseLinear<double>(random_tensor({3, 2}, 1), {})};
+      graft::BasicDenseLinear<double>(random_tensor<double>({3, 2}, 1), {})};
   Tape tape;
-  const auto x = tape.constant(random_tensor({6, 2}, 2));
-  const std::vector<graft::LowRankTerm<double>> one{
-      {Parameter(random_tensor({1, 2}, 3)), Parameter(random_tensor({3, 1}, 4)), 1}};
+  const auto x = tape.constant(random_tensor<double>({6, 2}, 2));
+  const std::vector<graft::LowRankTerm<double>> one{{Parameter(random_tensor<double>({1, 2}, 3)),
+                                                     Parameter(random_tensor<double>({3, 1}, 4)),
+                                                     1}};
   CHECK_THROWS_AS(linear_low_rank_rows(base, x, one, runs), graft::ShapeError);
   // A term of rank 0 is none.
   const std::vector<graft::LowRankTerm<double>> empty{

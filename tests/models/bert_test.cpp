@@ -2,6 +2,7 @@
 
 #include <catch2/catch.hpp>
 #include <string>
+#include <utility>
 
 #include "adapters/random_weights.hpp"
 #include "graft/adapters/low_rank/lora_method.hpp"
@@ -29,11 +30,13 @@ bool has_pooler(const graft::BasicSiteTable<double>& table) {
   return false;
 }
 
-/// Weights of a file without a pooler.
-class WithoutPooler final : public graft::models::BasicWeights<double> {
+/// Weights of a file without those whose names begin so.
+class Without final : public graft::models::BasicWeights<double> {
  public:
+  explicit Without(std::string names, bool biases = false)
+      : names_(std::move(names)), own_({.biases = biases}) {}
   bool has(const std::string& name) const override {
-    return !name.starts_with("pooler") && own_.has(name);
+    return !name.starts_with(names_) && own_.has(name);
   }
   graft::BasicTensor<double> tensor(const std::string& name,
                                     const graft::Shape& shape) const override {
@@ -49,6 +52,7 @@ class WithoutPooler final : public graft::models::BasicWeights<double> {
   }
 
  private:
+  std::string names_;
   Weights own_;
 };
 
@@ -87,5 +91,19 @@ TEST_CASE(
   Bert model(bare(), Weights());
   CHECK(has_pooler(model.sites()));
   CHECK_FALSE(has_pooler(model.sites().mirror({})->sites()));
-  CHECK_FALSE(has_pooler(Bert(bare(), WithoutPooler()).sites()));
+  CHECK_FALSE(has_pooler(Bert(bare(), Without("pooler")).sites()));
+}
+
+TEST_CASE("The decoder of a masked language model has its own bias before the one beside it") {
+  auto config = bare();
+  config.task = graft::models::Task::masked_language;
+  const auto expect = [&](const char* missing, const char* bias) {
+    const Without weights(missing, true);
+    const Bert model(config, weights);
+    const auto found = model.sites().linear.back()->base().bias();
+    CHECK(checks::relative_error(found, weights.tensor(bias, {11})) == 0);
+  };
+  expect("nothing", "cls.predictions.decoder.bias");
+  expect("cls.predictions.bias", "cls.predictions.decoder.bias");
+  expect("cls.predictions.decoder.bias", "cls.predictions.bias");
 }

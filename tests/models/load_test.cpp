@@ -261,15 +261,24 @@ TEST_CASE("A decoder is a classifier where its class says so, or where it is ask
 
 namespace {
 
-/// The description of a small decoder with one field of another value, or without it.
+/// The description of a small decoder.
+Json small_config(const char* type) {
+  return {{"model_type", type},       {"architectures", {"TestForCausalLM"}},
+          {"vocab_size", 7},          {"hidden_size", 8},
+          {"intermediate_size", 8},   {"num_hidden_layers", 2},
+          {"num_attention_heads", 2}, {"max_window_layers", 1}};
+}
+/// What is read from it with one field of another value.
 graft::models::LlamaConfig small_decoder(const char* type, const std::string& key = "",
                                          const Json& value = {}) {
-  Json json{{"model_type", type},       {"architectures", {"TestForCausalLM"}},
-            {"vocab_size", 7},          {"hidden_size", 8},
-            {"intermediate_size", 8},   {"num_hidden_layers", 2},
-            {"num_attention_heads", 2}, {"max_window_layers", 1}};
+  auto json = small_config(type);
   if (!key.empty()) json[key] = value;
   return detail::llama_config(JsonView(json, "config.json"));
+}
+graft::models::Gemma3Config small_gemma(const Json& more = Json::object()) {
+  auto json = small_config("gemma3_text");
+  json.update(more);
+  return detail::gemma3_config(JsonView(json, "config.json"));
 }
 
 }  // namespace
@@ -283,8 +292,66 @@ TEST_CASE("What a config.json leaves out is what transformers takes") {
   const auto qwen = small_decoder("qwen2", "use_sliding_window", true);
   CHECK(qwen.window == 4096);
   CHECK(qwen.full_attention == std::vector<bool>{true, false});
-  CHECK(small_decoder("qwen2").head_dim == 4);
+  for (const char* type : {"llama", "mistral", "qwen2"}) CHECK(small_decoder(type).head_dim == 4);
   CHECK(small_decoder("qwen3").head_dim == 128);
+  CHECK(small_decoder("llama").kv_heads == 2);
+  CHECK(small_decoder("mistral").kv_heads == 8);
+  for (const char* type : {"qwen2", "qwen3"}) {
+    CHECK(small_decoder(type).kv_heads == 32);
+    CHECK(small_decoder(type, "num_key_value_heads", nullptr).kv_heads == 2);
+  }
+  for (const char* type : {"llama", "mistral", "qwen2", "qwen3"}) {
+    CHECK(small_decoder(type).rms_norm_eps == 1e-6);
+    CHECK(small_decoder(type).rope.theta == 1e4);
+  }
+  const auto gemma = small_gemma();
+  CHECK(gemma.kv_heads == 4);
+  CHECK(gemma.head_dim == 256);
+  CHECK(gemma.rms_norm_eps == 1e-6);
+  CHECK(gemma.full_rope.theta == 1e6);
+  CHECK(gemma.sliding_rope.theta == 1e4);
+  CHECK(gemma.classifier.padding_id == 0);
+  CHECK_FALSE(small_gemma({{"pad_token_id", nullptr}}).classifier.padding_id.has_value());
+}
+
+TEST_CASE("The older rotary settings come before the newer ones where a file has both") {
+  const Json linear{{"rope_type", "linear"}, {"factor", 2}};
+  const Json newer{{"rope_type", "dynamic"}, {"factor", 3}, {"rope_theta", 77}};
+  const auto rope = [&](const Json& older) {
+    const Json json{{"max_position_embeddings", 64},
+                    {"rope_theta", 5},
+                    {"rope_scaling", older},
+                    {"rope_parameters", newer}};
+    return detail::rope_config(JsonView(json, "config.json"), 4);
+  };
+  CHECK(rope(linear).type == "linear");
+  CHECK(rope(linear).factor == 2);
+  CHECK(rope(linear).theta == 5);
+  for (const Json& none : {Json(nullptr), Json::object()}) {
+    CHECK(rope(none).type == "dynamic");
+    CHECK(rope(none).theta == 77);
+  }
+
+  // Gemma 3 adds them to those of its layers with full attention.
+  const auto gemma = [&](const Json& full) {
+    return small_gemma({{"rope_scaling", linear}, {"rope_parameters", {{"full_attention", full}}}});
+  };
+  CHECK(gemma({{"rope_theta", 77}}).full_rope.type == "linear");
+  CHECK(gemma({{"rope_theta", 77}}).full_rope.theta == 77);
+  CHECK(gemma({{"rope_theta", 77}}).sliding_rope.type == "default");
+  CHECK_THROWS_WITH(gemma(linear), Catch::Contains("rope_scaling") && Catch::Contains("linear"));
+}
+
+TEST_CASE("The positions of the training at the top of a config.json come before those within") {
+  Json json{{"max_position_embeddings", 64}, {"rope_scaling", {{"type", "yarn"}, {"factor", 2}}}};
+  const auto positions = [&] {
+    return detail::rope_config(JsonView(json, "config.json"), 4).original_positions;
+  };
+  CHECK(positions() == 64);
+  json["rope_scaling"]["original_max_position_embeddings"] = 16;
+  CHECK(positions() == 16);
+  json["original_max_position_embeddings"] = 32;
+  CHECK(positions() == 32);
 }
 
 TEST_CASE("The padding id of a LLaMA is the row without a gradient in its embedding") {
@@ -299,9 +366,16 @@ TEST_CASE("The padding id of a LLaMA is the row without a gradient in its embedd
 }
 
 TEST_CASE("Part of a head's elements rotated is refused by the name of the field") {
-  const Json json{{"max_position_embeddings", 64},
-                  {"rope_parameters",
-                   {{"rope_type", "linear"}, {"factor", 2}, {"partial_rotary_factor", 0.5}}}};
-  CHECK_THROWS_WITH(detail::rope_config(JsonView(json, "config.json"), 4),
-                    Catch::Contains("rope_parameters.partial_rotary_factor"));
+  const auto read = [](const Json& top, const Json& within) {
+    Json json{{"max_position_embeddings", 64},
+              {"rope_parameters", {{"rope_type", "linear"}, {"factor", 2}}}};
+    json.update(top);
+    json["rope_parameters"].update(within);
+    return detail::rope_config(JsonView(json, "config.json"), 4);
+  };
+  const Json half{{"partial_rotary_factor", 0.5}}, whole{{"partial_rotary_factor", 1}};
+  CHECK_THROWS_WITH(read(Json::object(), half),
+                    Catch::Contains("'rope_parameters.partial_rotary_factor'"));
+  CHECK_THROWS_WITH(read(half, Json::object()), Catch::Contains("'partial_rotary_factor'"));
+  CHECK(read(half, whole).factor == 2);
 }

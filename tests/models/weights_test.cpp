@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <catch2/catch.hpp>
+#include <cstdint>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -28,6 +29,8 @@ class WeightsFile {
     put("copy.weight", {2, 2}, table_);
     put("other.weight", {2, 2}, other_);
     put("turned.weight", {1, 4}, table_);
+    list.push_back(
+        {"half.weight", graft::io::DType::bf16, {2, 2}, std::as_bytes(std::span(half_))});
     put("bert.embeddings.LayerNorm.gamma", {2}, gamma_);
     put("bert.embeddings.LayerNorm.beta", {2}, beta_);
     graft::io::write_safetensors(path_, list);
@@ -41,6 +44,7 @@ class WeightsFile {
 
  private:
   std::vector<float> table_ = {1, 2, 3, 4}, other_ = {1, 2, 3, 5}, gamma_ = {6, 7}, beta_ = {8, 9};
+  std::vector<std::uint16_t> half_ = {0x3F80, 0x4000, 0x4040, 0x4080};  // 1, 2, 3, 4
   fs::path path_ =
       fs::temp_directory_path() / graft::concat("graft-weights-", ::getpid(), ".safetensors");
 };
@@ -63,6 +67,8 @@ TEST_CASE("A head is tied where the file has none of other values than the embed
   const auto weights = file.open();
   CHECK(weights.ties(true, "lm_head", "words"));
   CHECK(weights.ties(true, "copy", "words"));
+  CHECK(weights.ties(true, "half", "words"));
+  CHECK_FALSE(weights.ties(true, "half", "other"));
   CHECK_FALSE(weights.ties(true, "other", "words"));
   CHECK_FALSE(weights.ties(true, "turned", "words"));
   CHECK_FALSE(weights.ties(false, "lm_head", "words"));

@@ -1,13 +1,14 @@
 #include "graft/optim/lomo.hpp"
 
 #include <catch2/catch.hpp>
-#include <random>
 
+#include "adapters/method_checks.hpp"
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 #include "graft/autograd/ops/reduce.hpp"
 #include "graft/optim/sgd.hpp"
 
+using checks::random_tensor;
 using graft::BasicParameter;
 using graft::BasicTape;
 using graft::BasicTensor;
@@ -15,22 +16,15 @@ using graft::Index;
 
 namespace {
 
-BasicTensor<double> random_tensor(const graft::Shape& shape, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<double> normal;
-  auto t = BasicTensor<double>::empty(shape);
-  for (double& v : t) v = normal(random);
-  return t;
-}
 /// Two layers; the second weight is needed for the gradient of the first.
 struct Network {
-  BasicParameter<double> first{random_tensor({6, 5}, 1)}, second{random_tensor({4, 6}, 2)},
-      bias{random_tensor({4}, 3)};
+  BasicParameter<double> first{random_tensor<double>({6, 5}, 1)},
+      second{random_tensor<double>({4, 6}, 2)}, bias{random_tensor<double>({4}, 3)};
   std::vector<BasicParameter<double>> parameters() const { return {first, second, bias}; }
 
   template <class Put>
   graft::BasicVar<double> loss(BasicTape<double>& tape, Put&& put) const {
-    const auto x = tape.constant(random_tensor({7, 5}, 4));
+    const auto x = tape.constant(random_tensor<double>({7, 5}, 4));
     const auto w1 = put(first), w2 = put(second), b = put(bias);
     const auto h = gelu(matmul(x, w1, graft::Transpose::no, graft::Transpose::yes));
     return mean(square(add(matmul(h, w2, graft::Transpose::no, graft::Transpose::yes), b)));

@@ -45,6 +45,19 @@ std::vector<AdapterTensor<T>> below(const std::string& prefix,
   return tensors;
 }
 
+/// The last linear layers of the feed-forward networks of a model, in order; they read the inner
+/// activations.
+template <std::floating_point T>
+std::vector<BasicLinearSite<T>*> last_feed_forward_layers(const BasicSiteTable<T>& table) {
+  std::vector<BasicLinearSite<T>*> sites;
+  for (const auto* hidden : table.hidden) {
+    if (hidden->role() != HiddenRole::feed_forward) continue;
+    for (auto* site : table.linear)
+      if (site->path() == concat(hidden->path(), ".", hidden->output_name())) sites.push_back(site);
+  }
+  return sites;
+}
+
 /// A part without tensors of its own in the sense of the registry: zeros while a checkpoint
 /// follows, else drawn values.
 template <std::floating_point T, class Draw>

@@ -161,7 +161,7 @@ class BasicAdapterModel {
           if (!tensor.alias) holders.emplace(tensor.parameter.id(), key);
         } else if (tensor.alias) {
           continue;  // the tensor's own name goes before it
-        } else if (!std::ranges::equal(file.at(holder->second).data, view->data)) {
+        } else if (!io::same_values(file.at(holder->second), *view)) {
           report.unequal.push_back(concat(holder->second, " and ", key));
           continue;
         }
@@ -203,8 +203,7 @@ class BasicAdapterModel {
     }
     return name.ends_with(kRows) && std::any_of(used.begin(), used.end(), [&](const auto& key) {
              const auto* other = file.find(key);
-             return key.ends_with(kRows) && other != nullptr && other->dtype == view.dtype &&
-                    std::ranges::equal(other->data, view.data);
+             return key.ends_with(kRows) && other != nullptr && io::same_values(*other, view);
            });
   }
 

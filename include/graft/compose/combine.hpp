@@ -71,6 +71,12 @@ inline std::vector<std::string> config_list(const ConfigValue::Map& config,
   return list;
 }
 
+/// True if the adapter trains biases of the model.
+inline bool trains_biases(const ConfigValue::Map& config) {
+  const auto mode = config_text(config, "bias");
+  return !mode.empty() && mode != "none";
+}
+
 /// True if ΔW of the adapter is alpha / rank · B A alone (with a bias, where `lora_bias` says so).
 inline bool is_plain_lora(const MethodInfo& info, const ConfigValue::Map& config) {
   if (info.peft_type != "LORA") return false;
@@ -237,6 +243,13 @@ AdapterSet<T>& add_result(BasicAdapterModel<T>& model, const std::string& name,
   return set;
 }
 
+/// The key of a trained bias, the same whether the adapter changes its layer's weight or not.
+inline std::string bias_key(std::string key) {
+  static constexpr std::string_view kAdapted = ".base_layer.bias";
+  if (key.ends_with(kAdapted)) key.replace(key.size() - kAdapted.size(), key.npos, ".bias");
+  return key;
+}
+
 /// Adds Σ wᵢ (value of adapter i − value at the start) to every tensor that is no factor: biases,
 /// modules trained whole, rows of tokens.
 template <std::floating_point T>
@@ -244,13 +257,16 @@ void add_other_tensors(AdapterSet<T>& result, const std::vector<const AdapterSet
                        const std::vector<double>& weights) {
   auto target = parameters_by_key(result);
   std::vector<std::map<std::string, BasicParameter<T>>> given;
-  for (const auto* set : sources) given.push_back(parameters_by_key(*set));
+  for (const auto* set : sources) {
+    given.emplace_back();
+    for (auto& [key, parameter] : parameters_by_key(*set)) given.back()[bias_key(key)] = parameter;
+  }
   for (auto& [key, parameter] : target) {
     if (key.find(".lora_") != key.npos) continue;
     const auto start = parameter.value();
     auto value = start.clone();
     for (std::size_t s = 0; s < sources.size(); ++s) {
-      const auto it = given[s].find(key);
+      const auto it = given[s].find(bias_key(key));
       if (it == given[s].end()) continue;
       const auto own = it->second.value();
       if (own.shape() != value.shape())
@@ -295,11 +311,12 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
     const auto& given = sets[s]->given_config();
     const auto own_whole = config_list(given, "modules_to_save");
     whole_modules.insert(own_whole.begin(), own_whole.end());
-    if (const auto mode = config_text(given, "bias");
-        mode == "all" || (!mode.empty() && mode != "none" && bias_mode == "none"))
-      bias_mode = mode == "all" ? "all" : "lora_only";
-    if (const auto it = given.find("trainable_token_indices");
-        it != given.end() && !it->second.is_null()) {
+    const bool biases = trains_biases(given);
+    if (biases && bias_mode != "all")
+      bias_mode = config_text(given, "bias") == "all" ? "all" : "lora_only";
+    const auto it = given.find("trainable_token_indices");
+    const bool trains_tokens = it != given.end() && !it->second.is_null();
+    if (trains_tokens) {
       if (!tokens.is_null() && !(tokens == it->second))
         throw ValueError("combine: the adapters have different trainable_token_indices");
       tokens = it->second;
@@ -319,7 +336,7 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
       }
       continue;
     }
-    if (!own_whole.empty() || bias_mode != "none" || !tokens.is_null())
+    if (!own_whole.empty() || biases || trains_tokens)
       throw ValueError(concat("combine: '", adapters[s], "' of ", sets[s]->info().peft_type,
                               " trains biases or modules beside its updates; merge it instead"));
     const auto deltas = model.deltas(adapters[s]);
@@ -435,6 +452,9 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
     if (!is_plain_lora(set.info(), config) || config_flag(config, "lora_bias"))
       throw ValueError(concat("combination_type ", type, ": '", adapter,
                               "' is no plain LoRA; use exact, which combines any methods"));
+    if (trains_biases(config))
+      throw ValueError(concat("combination_type ", type, ": '", adapter,
+                              "' trains biases of the model; use exact, which combines them"));
     for (const auto& m : config_list(config, "modules_to_save"))
       if (!whole_modules.insert(m).second)
         throw ValueError(
@@ -536,9 +556,9 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
 /// A new LoRA `name` from adapters of the model and their weights (which may be negative). The
 /// active adapters stay as they are.
 /// PEFT's kinds are as Hugging Face PEFT 0.21 computes them, except that rsLoRA is right there too
-/// (PEFT's result is √r too large), that adapters with DoRA or lora_bias are refused where PEFT
-/// drops a part of them, and that a result of PiSSA, OLoRA, … starts from the usual values where
-/// PEFT rewrites the frozen weights a second time.
+/// (PEFT's result is √r too large), that adapters with DoRA, lora_bias or trained biases are
+/// refused where PEFT drops a part of them, and that a result of PiSSA, OLoRA, … starts from the
+/// usual values where PEFT rewrites the frozen weights a second time.
 /// @throws ValueError for adapters that do not fit the kind
 template <std::floating_point T>
 AdapterSet<T>& add_weighted_adapter(BasicAdapterModel<T>& model,

@@ -489,6 +489,26 @@ inline std::vector<double> to_f64(const TensorView& tensor) {
   });
   return values;
 }
+/// True if both have the same shape and the same values, whatever they are stored as.
+inline bool same_values(const TensorView& a, const TensorView& b) {
+  if (a.shape != b.shape) return false;
+  if (a.dtype == b.dtype) return std::ranges::equal(a.data, b.data);
+  constexpr Index kPart = 1 << 16;  // elements that are converted at once
+  const Index count = a.elements();
+  for (Index first = 0; first < count; first += kPart) {
+    const Index size = std::min(kPart, count - first);
+    const auto part = [&](const TensorView& t) {
+      const auto width = t.data.size() / static_cast<std::size_t>(count);
+      return to_f64({t.name,
+                     t.dtype,
+                     {size},
+                     t.data.subspan(static_cast<std::size_t>(first) * width,
+                                    static_cast<std::size_t>(size) * width)});
+    };
+    if (part(a) != part(b)) return false;
+  }
+  return true;
+}
 /// Errors: ValueError when an element is not a whole number of 64 bits.
 inline std::vector<std::int64_t> to_i64(const TensorView& tensor) {
   std::vector<std::int64_t> values(static_cast<std::size_t>(tensor.elements()));

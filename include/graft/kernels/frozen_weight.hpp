@@ -19,12 +19,15 @@ enum class Compute { f32, bf16, f32_split };
 /// decode_step), as f32 to `out`.
 using DecodeRow = void (*)(const void* row, Index first, Index count, float* out);
 
-/// Decodes a panel, [count][32], from rows that lie row_bytes bytes apart: values first … first +
-/// count of 32 rows, value l of row r to to[32 l + r] (`first` and `count` are multiples of 32); or
-/// values first … first + 32 of `count` rows, value l of row r to to[32 r + l] (`first` is a
-/// multiple of 32).
+/// Decodes a panel, [count][32], from 32 rows that lie row_bytes bytes apart: values first … first
+/// + count, value l of row r to to[32 l + r]. `first` and `count` are multiples of 32.
 using DecodePanel = void (*)(const void* rows, Index row_bytes, Index first, Index count,
                              float* to);
+
+/// Decodes a panel, [count][32], from `count` rows that lie row_bytes bytes apart: values first …
+/// first + 32, value l of row r to to[32 r + l]. `first` is a multiple of 32.
+using DecodeColumns = void (*)(const void* rows, Index row_bytes, Index first, Index count,
+                               float* to);
 
 /// y_ij = Σ_l x_il w_jl for `count` stored rows w_j of `in` values, row_bytes bytes apart, and m
 /// rows of x (rows ldx apart; those of y ldy apart). Sums are in f32 and one of them does not
@@ -48,7 +51,8 @@ struct FrozenWeight {
   Index row_bytes = 0;
   Index decode_step = 256;  ///< a divisor of 256 and a multiple of 32
   DecodeRow decode = nullptr;
-  DecodePanel decode_panel = nullptr, decode_columns = nullptr;
+  DecodePanel decode_panel = nullptr;
+  DecodeColumns decode_columns = nullptr;
   DotRows dot = nullptr;
   DotInt8Rows dot_int8 = nullptr;
   const PackedWeights* packed = nullptr;

@@ -4,6 +4,7 @@
 
 #include "graft/autograd/ops/elementwise.hpp"
 #include "graft/autograd/ops/matmul.hpp"
+#include "graft/autograd/ops/shape.hpp"
 #include "graft/kernels/sparse.hpp"
 #include "graft/layers/concepts.hpp"
 
@@ -19,6 +20,15 @@ void check_input(const L& layer, const Shape& x) {
         concat("linear: input ", x.text(), ", expected [..., ", layer.in_features(), "]"));
 }
 
+/// A result that `write` writes; zeros where nobody reads it.
+template <std::floating_point T, class Write>
+BasicTensor<T> unless_unread(const BasicTape<T>& tape, const Shape& shape, const Write& write) {
+  if (tape.unread()) return BasicTensor<T>::zeros(shape);
+  auto y = BasicTensor<T>::empty(shape);
+  write(y.matrix());
+  return y;
+}
+
 }  // namespace detail
 
 /// base(x). A frozen layer is one node that keeps nothing of x. The layer must outlive the backward
@@ -30,10 +40,9 @@ BasicVar<ScalarOf<L>> linear(const L& base, const BasicVar<ScalarOf<L>>& x) {
   } else {
     using T = ScalarOf<L>;
     detail::check_input(base, x.shape());
-    const auto shape = x.shape().with_last(base.out_features());
-    const bool unread = x.tape().unread();
-    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
-    if (!unread) base.forward(x.value().matrix(), y.matrix());
+    auto y = detail::unless_unread(
+        x.tape(), x.shape().with_last(base.out_features()),
+        [&](const MatrixView<T>& to) { base.forward(x.value().matrix(), to); });
     return x.tape().record(
         std::move(y), x.requires_grad(), [&base, gx = x.grad_ref()](const BasicTensor<T>& dy) {
           const Index in = base.in_features();
@@ -74,15 +83,13 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
     auto h = BasicTensor<T>::empty({rows, rank});  // scaling · x_low Aᵀ
     kernels::gemm(false, true, rows, rank, in, scaling, x_low.value().data(), in, a.value().data(),
                   in, T{0}, h.data(), rank);
-    const auto shape = x.shape().with_last(out);
-    const bool unread = x.tape().unread();
-    auto y = unread ? BasicTensor<T>::zeros(shape) : BasicTensor<T>::empty(shape);
-    if (!unread) {
+    const auto write = [&](const MatrixView<T>& to) {
       auto bt = BasicTensor<T>::empty({rank, out});
       kernels::transpose(b.value().data(), out, rank, rank, bt.data(), out);
       const LowRankProduct<T> term{h.matrix(), bt.matrix()};
-      base.forward(x.value().matrix(), y.matrix(), &term);
-    }
+      base.forward(x.value().matrix(), to, &term);
+    };
+    auto y = detail::unless_unread(x.tape(), x.shape().with_last(out), write);
     const bool wants =
         x.requires_grad() || x_low.requires_grad() || a.requires_grad() || b.requires_grad();
     return x.tape().record(
@@ -126,26 +133,35 @@ BasicVar<ScalarOf<L>> linear_low_rank(const L& base, const BasicVar<ScalarOf<L>>
   }
 }
 
+namespace detail {
+
+/// W of y = x Wᵀ + b as the layer computes it: what it maps the identity to, without the image of
+/// zero.
+template <Linear L>
+BasicVar<ScalarOf<L>> weight_by_units(const L& base, BasicTape<ScalarOf<L>>& tape) {
+  const Index in = base.in_features();
+  auto units = BasicTensor<ScalarOf<L>>::zeros({in + 1, in});
+  for (Index i = 0; i < in; ++i) units(i, i) = 1;
+  const auto y = linear(base, tape.constant(std::move(units)));
+  return transpose(sub(slice(y, 0, 0, in), slice(y, 0, in, 1)));
+}
+
+}  // namespace detail
+
 /// The weight of a base as a matrix [out, in]: written out by a frozen layer with `DenseWeights`,
 /// else what the layer maps the identity to. Shares the elements where the base holds them so.
 template <Linear L>
 BasicTensor<ScalarOf<L>> weight_of(const L& base) {
   using T = ScalarOf<L>;
-  const Index in = base.in_features(), out = base.out_features();
   if constexpr (requires { base.dense_weight(); }) {
     return base.dense_weight();
   } else if constexpr (DenseWeights<L>) {
-    auto w = BasicTensor<T>::empty({out, in});
+    auto w = BasicTensor<T>::empty({base.out_features(), base.in_features()});
     base.write_weight(0, w.matrix());
     return w;
   } else {
     BasicTape<T> tape({.gradients = false, .training = false});
-    const auto zero = linear(base, tape.constant(BasicTensor<T>::zeros({1, in}))).value();
-    const auto image = linear(base, tape.constant(BasicTensor<T>::identity(in))).value();
-    auto w = BasicTensor<T>::empty({out, in});
-    for (Index i = 0; i < in; ++i)
-      for (Index o = 0; o < out; ++o) w(o, i) = image(i, o) - zero[o];
-    return w;
+    return detail::weight_by_units(base, tape).value();
   }
 }
 

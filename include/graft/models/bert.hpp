@@ -283,7 +283,7 @@ class BasicBert final : public BasicModel<T> {
   }
 
   /// The layer from hidden states to the vocabulary. A file may have its bias under either name, or
-  /// none, which is zeros.
+  /// none, which is zeros; of two, transformers runs on the layer's own.
   BasicAnyLinear<T> decoder(const BasicWeights<T>& weights, const MaskedHeadPaths& paths) const {
     const Index d = config_.hidden_size, n = config_.vocabulary;
     auto bias = BasicTensor<T>::zeros({n});

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <initializer_list>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -59,9 +60,19 @@ inline double finite_or(const io::JsonView& json, const char* key, double otherw
   return value;
 }
 
-/// Adds what `p`, an object of rotary settings, says to `rope`.
+/// The integer `key`; `absent` where it is not there, nothing where it is null.
+inline std::optional<Index> index_unless_null(const io::JsonView& json, const char* key,
+                                              std::optional<Index> absent, Index lowest = 0) {
+  if (!json.json().contains(key)) return absent;
+  const auto found = json.find(key);
+  if (!found) return std::nullopt;
+  return static_cast<Index>(found->integer(lowest, 1 << 30));
+}
+
+/// Adds what `p`, an object of rotary settings in `config`, says to `rope`, whose
+/// original_positions come before those of `p` where they are above 0.
 /// @throws IoError for a type that is not known, or values that the type cannot have
-inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
+inline void read_rope(const io::JsonView& p, const io::JsonView& config, RopeConfig& rope) {
   rope.theta = positive_or(p, "rope_theta", rope.theta);
   const char* key = p.has("rope_type") ? "rope_type" : "type";
   rope.type = p.string_or(key, "default");
@@ -72,10 +83,12 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
     p.at(key).fail(concat("'", rope.type,
                           "' is not supported; default, linear, dynamic, llama3, yarn and longrope "
                           "are"));
-  if (p.number_or("partial_rotary_factor", 1) != 1)
-    p.at("partial_rotary_factor").fail("another number than 1 is not supported");
-  rope.original_positions =
-      positive_or(p, "original_max_position_embeddings", rope.original_positions);
+  static constexpr const char* kPartial = "partial_rotary_factor";
+  if (const auto& holder = p.has(kPartial) ? p : config; holder.number_or(kPartial, 1) != 1)
+    holder.at(kPartial).fail("another number than 1 is not supported");
+  if (!(rope.original_positions > 0))
+    rope.original_positions =
+        positive_or(p, "original_max_position_embeddings", rope.max_positions);
   if (rope.type != "linear" && !(rope.original_positions > 0))
     p.fail("neither original_max_position_embeddings nor max_position_embeddings is there");
   if (yarn && !(rope.theta > 1)) p.fail(concat("yarn with a rope_theta of ", rope.theta));
@@ -117,20 +130,16 @@ inline void read_rope(const io::JsonView& p, RopeConfig& rope) {
 }
 
 /// Rotary settings of a config.json: transformers 5 keeps them in rope_parameters, older ones at
-/// the top and in rope_scaling.
+/// the top and in rope_scaling, which comes before rope_parameters where a file has both.
 inline RopeConfig rope_config(const io::JsonView& config, Index dim) {
   RopeConfig rope;
   rope.dim = dim;
   rope.theta = positive_or(config, "rope_theta", 10000);
   rope.max_positions = finite_or(config, "max_position_embeddings", 0);
-  rope.original_positions =
-      positive_or(config, "original_max_position_embeddings", rope.max_positions);
-  if (const auto parameters = config.find("rope_parameters"))
-    read_rope(*parameters, rope);
-  else if (const auto scaling = config.find("rope_scaling"))
-    read_rope(*scaling, rope);
-  if (rope.type != "default" && config.number_or("partial_rotary_factor", 1) != 1)
-    config.at("partial_rotary_factor").fail("another number than 1 is not supported");
+  rope.original_positions = positive_or(config, "original_max_position_embeddings", 0);
+  auto settings = config.find("rope_scaling");
+  if (!settings || settings->json().empty()) settings = config.find("rope_parameters");
+  if (settings) read_rope(*settings, config, rope);
   return rope;
 }
 
@@ -188,9 +197,10 @@ inline Index class_count(const io::JsonView& json) {
 /// The head of a decoder: a classifier of `classes`; where these are 0, what the class of the model
 /// says, a language model or a classifier.
 /// @param language_model  end of the name of the class that has a language model's head
+/// @param padding_id  where the file says nothing of it
 /// @throws IoError for another class; the bare model of a base checkpoint is enough for `classes`
 inline ClassifierHead decoder_head(const io::JsonView& json, std::string_view language_model,
-                                   Index classes) {
+                                   Index classes, std::optional<Index> padding_id = {}) {
   static constexpr std::string_view kClassifier = "ForSequenceClassification";
   ClassifierHead head;
   if (classes > 0)
@@ -198,8 +208,8 @@ inline ClassifierHead decoder_head(const io::JsonView& json, std::string_view la
   else
     check_class(json, {language_model, kClassifier});
   head.problem = problem_of(json);
-  if (json.has("pad_token_id"))
-    head.padding_id = static_cast<std::int32_t>(json.at("pad_token_id").integer(-1, 1 << 30));
+  if (const auto id = index_unless_null(json, "pad_token_id", padding_id, -1))
+    head.padding_id = static_cast<std::int32_t>(*id);
   head.classes = classes;
   if (classes > 0) return head;
   for (const auto& name : json.strings_or("architectures", {}))
@@ -209,8 +219,7 @@ inline ClassifierHead decoder_head(const io::JsonView& json, std::string_view la
 
 /// Tokens that a sliding window has; 0: none, as null says.
 inline Index window_of(const io::JsonView& json) {
-  const bool given = json.json().contains("sliding_window");
-  return static_cast<Index>(json.integer_or("sliding_window", given ? 0 : 4096, 0, 1 << 30));
+  return index_unless_null(json, "sliding_window", 4096).value_or(0);
 }
 
 /// @param classes  of a classifier, see decoder_head
@@ -226,7 +235,11 @@ inline LlamaConfig llama_config(const io::JsonView& json, Index classes = 0) {
   config.intermediate_size = size("intermediate_size");
   config.layers = size("num_hidden_layers");
   config.heads = size("num_attention_heads");
-  config.kv_heads = static_cast<Index>(json.integer_or("num_key_value_heads", config.heads));
+  const Index kv_heads = config.model_type == "llama"     ? config.heads
+                         : config.model_type == "mistral" ? 8
+                                                          : 32;
+  config.kv_heads =
+      index_unless_null(json, "num_key_value_heads", kv_heads, 1).value_or(config.heads);
   config.head_norm = config.model_type == "qwen3";
   config.head_dim = static_cast<Index>(
       json.integer_or("head_dim", config.head_norm ? 128 : config.hidden_size / config.heads));
@@ -288,11 +301,9 @@ inline BertConfig bert_config(const io::JsonView& json) {
   config.max_positions = size_of(json, "max_position_embeddings");
   config.token_types = distil ? 0 : static_cast<Index>(json.integer_or("type_vocab_size", 2));
   // null: no row is that of padding
-  if (json.json().contains("pad_token_id") && !json.has("pad_token_id"))
-    config.padding_id = -1;
-  else
-    config.padding_id =
-        static_cast<Index>(json.integer_or("pad_token_id", config.model_type == "roberta" ? 1 : 0));
+  config.padding_id =
+      index_unless_null(json, "pad_token_id", config.model_type == "roberta" ? 1 : 0, -1)
+          .value_or(-1);
   config.norm_eps = json.number_or("layer_norm_eps", 1e-12);
   config.activation = activation_named(json, distil ? "activation" : "hidden_act", "gelu");
   for (const auto& name : json.strings_or("architectures", {})) {
@@ -381,8 +392,7 @@ inline std::vector<bool> gemma_full_layers(Index layers, Index pattern) {
 
 inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   Gemma3Config config;
-  config.classifier = decoder_head(json, "ForCausalLM", classes);
-  if (!json.json().contains("pad_token_id")) config.classifier.padding_id = 0;
+  config.classifier = decoder_head(json, "ForCausalLM", classes, 0);
   refuse(json, "use_bidirectional_attention");
   config.logit_cap = json.number_or("final_logit_softcapping", 0);
   config.tied_head = json.boolean_or("tie_word_embeddings", true);
@@ -391,8 +401,8 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   config.intermediate_size = size_of(json, "intermediate_size");
   config.layers = size_of(json, "num_hidden_layers");
   config.heads = size_of(json, "num_attention_heads");
-  config.kv_heads = size_of(json, "num_key_value_heads");
-  config.head_dim = size_of(json, "head_dim");
+  config.kv_heads = static_cast<Index>(json.integer_or("num_key_value_heads", 4, 1, 1 << 30));
+  config.head_dim = static_cast<Index>(json.integer_or("head_dim", 256, 1, 1 << 30));
   config.max_positions =
       static_cast<Index>(json.integer_or("max_position_embeddings", 0, 0, 1 << 30));
   config.window = window_of(json);
@@ -406,18 +416,27 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = positive_or(json, "rope_theta", 1e6);
   config.sliding_rope.theta = positive_or(json, "rope_local_base_freq", 1e4);
-  for (auto* rope : {&config.full_rope, &config.sliding_rope})
-    rope->max_positions = rope->original_positions = static_cast<double>(config.max_positions);
-  if (const auto rope = json.find("rope_parameters")) {
-    const auto read = [&](const char* key, RopeConfig& r) {
-      if (const auto p = rope->find(key)) read_rope(*p, r);
-      r.truncate = true;  // transformers looks for it beside the types of layers
+  for (auto* rope : {&config.full_rope, &config.sliding_rope}) {
+    rope->max_positions = static_cast<double>(config.max_positions);
+    rope->original_positions = 0;
+  }
+  const auto parameters = json.find("rope_parameters");
+  if (parameters) {
+    const auto read = [&](const char* key, RopeConfig& rope) {
+      if (const auto p = parameters->find(key)) read_rope(*p, json, rope);
     };
     read("full_attention", config.full_rope);
     read("sliding_attention", config.sliding_rope);
-  } else if (const auto scaling = json.find("rope_scaling")) {
-    read_rope(*scaling, config.full_rope);
   }
+  if (const auto scaling = json.find("rope_scaling")) {
+    if (config.full_rope.type != "default")
+      scaling->fail(concat("a rope_parameters.full_attention of type ", config.full_rope.type,
+                           " is there beside it"));
+    read_rope(*scaling, json, config.full_rope);
+  }
+  // transformers looks for it beside the types of layers.
+  config.full_rope.truncate = config.sliding_rope.truncate =
+      !parameters || parameters->boolean_or("truncate", true);
   return config;
 }
 
@@ -484,6 +503,10 @@ inline void read_gguf_rope(const io::GgufFile& file, const std::string& architec
   }
 }
 
+inline bool gguf_ties_head(const io::GgufFile& file) {
+  return file.find("output.weight") == nullptr;
+}
+
 inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   const auto& m = file.metadata();
   const auto size = [&](const char* name) {
@@ -501,6 +524,7 @@ inline Gemma3Config gemma3_config(const io::GgufFile& file) {
   config.query_scalar = static_cast<double>(config.head_dim);
   config.rms_norm_eps = m.get_f32("gemma3.attention.layer_norm_rms_epsilon", 1e-6F);
   config.norm_offset = 0;
+  config.tied_head = gguf_ties_head(file);
   config.full_attention = gemma_full_layers(config.layers, 6);
   config.full_rope.dim = config.sliding_rope.dim = config.head_dim;
   config.full_rope.theta = 1e6;
@@ -561,7 +585,7 @@ inline LlamaConfig llama_config(const io::GgufFile& file, const std::string& arc
   config.rms_norm_eps = m.get_f32(key("attention.layer_norm_rms_epsilon"), 1e-6F);
   config.rope.dim = config.head_dim;
   read_gguf_rope(file, architecture, config.rope);
-  config.tied_head = file.find("output.weight") == nullptr;
+  config.tied_head = gguf_ties_head(file);
   config.head_norm = architecture == "qwen3";
   config.vocabulary = file.at("token_embd.weight").rows();
   return config;

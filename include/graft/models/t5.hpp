@@ -237,14 +237,18 @@ class BasicT5 final : public BasicModel<T> {
                a.after(n, a.output(a.heads(n, memory ? memory : n, pass, std::move(options))), x));
   }
 
+  /// The biases of distances are one for all rows of a batch.
+  [[noreturn]] static void refuse_rows(const std::string& that_differ) {
+    throw ValueError(concat("t5: rows of a batch with ", that_differ,
+                            "; the biases of distances are one for all rows: give them batches of "
+                            "their own"));
+  }
   /// Keys before those of the text. @throws ValueError if rows of the batch differ in them
   static Index same_virtual_keys(const Block& b, const BasicTape<T>& tape, Index batch) {
     const auto keys =
         b.self.heads.site.virtual_keys(tape.template context<ForwardContext>(), batch);
     if (std::any_of(keys.begin(), keys.end(), [&](Index k) { return k != keys.front(); }))
-      throw ValueError(
-          "t5: rows of a batch with prefixes of different lengths; the biases of distances are one "
-          "for all rows: give them batches of their own");
+      refuse_rows("prefixes of different lengths");
     return keys.front();
   }
   /// Biases of the buckets of distances, [buckets, heads].
@@ -259,9 +263,8 @@ class BasicT5 final : public BasicModel<T> {
     const auto chain = site.chain_of(names.front());
     for (const auto& name : names)
       if (site.chain_of(name) != chain)
-        throw ValueError(concat(
-            "t5: rows of a batch with '", names.front(), "' and '", name, "', which differ at ",
-            site.path(), "; its biases are one for all rows: give them batches of their own"));
+        refuse_rows(
+            concat("'", names.front(), "' and '", name, "', which differ at ", site.path()));
     return BasicEmbeddingView<T>(site.table(), chain)(tape, buckets);
   }
   /// Bias of each head for the distance between query and key, [heads, tokens, keys], of a table

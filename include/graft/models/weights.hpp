@@ -123,8 +123,7 @@ class SafetensorsWeights final : public BasicWeights<T> {
   }
   bool differ(const std::string& first, const std::string& second) const override {
     const auto *a = find(first), *b = find(second);
-    return a != nullptr && b != nullptr &&
-           !(a->dtype == b->dtype && a->shape == b->shape && std::ranges::equal(a->data, b->data));
+    return a != nullptr && b != nullptr && !io::same_values(*a, *b);
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& view = at(name, shape);
@@ -218,12 +217,6 @@ class GgufWeights final : public BasicWeights<T> {
   bool fits(const std::string& name, const Shape& shape) const override {
     const auto* t = file_->find(rename_(name));
     return t != nullptr && detail::same_shape(*t, shape);
-  }
-  bool differ(const std::string& first, const std::string& second) const override {
-    const auto *a = file_->find(rename_(first)), *b = file_->find(rename_(second));
-    return a != nullptr && b != nullptr &&
-           !(a->ggml_type == b->ggml_type && a->shape == b->shape &&
-             std::ranges::equal(a->data, b->data));
   }
   BasicTensor<T> tensor(const std::string& name, const Shape& shape) const override {
     const auto& t = at(name, shape);

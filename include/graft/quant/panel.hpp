@@ -13,7 +13,7 @@ namespace graft::inline v0_1::quant {
 GRAFT_KERNEL kernels::DecodePanel panel_decoder(Format format);
 
 /// The same for 32 columns of stored rows, by kernels::FrozenWeight::decode_columns.
-GRAFT_KERNEL kernels::DecodePanel column_decoder(Format format);
+GRAFT_KERNEL kernels::DecodeColumns column_decoder(Format format);
 
 }  // namespace graft::inline v0_1::quant
 

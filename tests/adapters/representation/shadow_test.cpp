@@ -2,6 +2,8 @@
 
 #include <catch2/catch.hpp>
 #include <filesystem>
+#include <string>
+#include <vector>
 
 #include "adapters/prompts/tiny_llama.hpp"
 
@@ -91,6 +93,26 @@ TEST_CASE("Token by token with a cache, generation has the same shadow") {
   }
 }
 
+TEST_CASE("layers_to_transform chooses blocks, but for those that are named whole") {
+  const auto blocks = [](const ShadowConfig& config) {
+    Setup<float> setup(config);
+    std::vector<std::string> paths;
+    for (const auto& placed : setup.set().parts())
+      if (!placed.path.empty()) paths.push_back(placed.path);
+    return paths;
+  };
+  using Paths = std::vector<std::string>;
+  const Paths both{"model.layers.0", "model.layers.1"}, second{"model.layers.1"};
+  auto config = kSmall;
+  CHECK(blocks(config) == both);
+  config.select.layers_to_transform = {1};
+  CHECK(blocks(config) == second);
+  config.target_modules = {"layers.0", "layers.1"};
+  CHECK(blocks(config) == second);
+  config.target_modules = {"model.layers.0", "model.layers.1"};
+  CHECK(blocks(config) == both);
+}
+
 TEST_CASE("Shadows are refused where they cannot be") {
   const auto refused = [](ShadowConfig config, const char* word) {
     CHECK_THROWS_WITH(Setup<float>(config), Catch::Contains(word));
@@ -98,6 +120,7 @@ TEST_CASE("Shadows are refused where they cannot be") {
   refused({.shadow_model = "some/model"}, "mirror");
   refused({.rank = 0}, "at least 1");
   refused({.target_modules = {"model.layers.7"}}, "match none");
+  refused({.select = {.layers_to_transform = {1}, .layers_pattern = {"blocks"}}}, "match none");
   graft::BasicSiteTable<float> table;
   table.info.architecture = "gpt2";
   graft::AdapterModel model(table, graft::all_methods<float>());

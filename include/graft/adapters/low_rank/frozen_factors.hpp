@@ -117,12 +117,8 @@ class BasicFrozenFactorLoRA {
                            tape.parameter(b_), scaling_);
   }
   std::vector<AdapterTensor<T>> tensors() const {
-    std::vector<AdapterTensor<T>> list(2);
-    list[0].name = "lora_A.weight";
-    list[0].parameter = a_;
+    auto list = std::vector{detail::named("lora_A.weight", a_), detail::named("lora_B.weight", b_)};
     list[0].group = "lora_A";
-    list[1].name = "lora_B.weight";
-    list[1].parameter = b_;
     list[1].group = "lora_B";
     return list;
   }

@@ -417,8 +417,8 @@ class IncreLoRAProcedure final : public Procedure<T> {
     const auto first = part.components().size();
     const Index q = config_.reserve();
     const auto draw = [&](std::uint64_t side, const Shape& shape) {
-      return detail::drawn_factor<T>(static_cast<std::uint64_t>(config_.seed), i, 2 * first + side,
-                                     shape);
+      return detail::seeded_factor<T>(static_cast<std::uint64_t>(config_.seed), i, 2 * first + side,
+                                      shape);
     };
     part.add_reserve(draw(0, {q, part.in_features()}), draw(1, {part.out_features(), q}));
     for (const auto& [name, parameter] : part.named(first))

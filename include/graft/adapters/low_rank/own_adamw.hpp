@@ -135,8 +135,8 @@ std::size_t blocks_as_in_file(const Blocks& blocks, const std::vector<Index>& ra
 /// N(0, 0.02²), a function of a seed and of what is drawn, so that a run that goes on from a
 /// checkpoint draws what an unbroken one does.
 template <std::floating_point T>
-BasicTensor<T> drawn_factor(std::uint64_t seed, std::uint64_t module, std::uint64_t number,
-                            const Shape& shape) {
+BasicTensor<T> seeded_factor(std::uint64_t seed, std::uint64_t module, std::uint64_t number,
+                             const Shape& shape) {
   TorchGenerator generator(splitmix64(splitmix64(seed * kSplitMixStep + module) + number));
   auto t = BasicTensor<T>::empty(shape);
   generator.normal(t.data(), t.size(), 0.0, 0.02);

@@ -284,8 +284,8 @@ class TriAdaptLoRAProcedure final : public Procedure<T> {
       auto& part = *growth_.parts()[i];
       const auto number = part.block_sizes().size();
       const auto draw = [&](std::uint64_t side, const Shape& shape) {
-        return detail::drawn_factor<T>(static_cast<std::uint64_t>(config_.seed), i,
-                                       2 * number + side, shape);
+        return detail::seeded_factor<T>(static_cast<std::uint64_t>(config_.seed), i,
+                                        2 * number + side, shape);
       };
       part.grow(draw(0, {q, part.in_features()}), draw(1, {part.out_features(), q}));
       for (const auto& [name, parameter] : part.named(number))

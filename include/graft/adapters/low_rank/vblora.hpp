@@ -122,17 +122,17 @@ class BasicVBLoRA {
   std::vector<AdapterTensor<T>> tensors() const {
     if (!choice_.empty()) {  // of a file that is being read
       auto list = choice_;
-      list.push_back(named("vblora_logits_A", a_));
-      list.push_back(named("vblora_logits_B", b_));
+      list.push_back(logits("vblora_logits_A", a_));
+      list.push_back(logits("vblora_logits_B", b_));
       for (std::size_t i = list.size() - 2; i < list.size(); ++i) list[i].saved = false;
       list.push_back(bank());
       return list;
     }
-    return {named("vblora_logits_A", a_), named("vblora_logits_B", b_), bank()};
+    return {logits("vblora_logits_A", a_), logits("vblora_logits_B", b_), bank()};
   }
   std::vector<AdapterTensor<T>> file_tensors() const {
     if (!config_.save_only_topk_weights)
-      return {named("vblora_logits_A", a_), named("vblora_logits_B", b_), bank()};
+      return {logits("vblora_logits_A", a_), logits("vblora_logits_B", b_), bank()};
     auto list = choice_of("vblora_logits_A", a_.value());
     for (auto& t : choice_of("vblora_logits_B", b_.value())) list.push_back(std::move(t));
     list.push_back(bank());
@@ -174,15 +174,13 @@ class BasicVBLoRA {
   }
 
  private:
-  static AdapterTensor<T> named(const char* name, const BasicParameter<T>& p) {
-    AdapterTensor<T> t;
-    t.name = name;
-    t.parameter = p;
+  static AdapterTensor<T> logits(const char* name, const BasicParameter<T>& p) {
+    auto t = detail::named(name, p);
     t.group = "vblora_logits";
     return t;
   }
   AdapterTensor<T> bank() const {
-    auto t = named("vblora_vector_bank", bank_);
+    auto t = detail::named("vblora_vector_bank", bank_);
     t.group = "vblora_vector_bank";
     t.scope = AdapterTensor<T>::Scope::model;
     return t;
@@ -208,12 +206,8 @@ class BasicVBLoRA {
         if (t + 1 < k) weights[row * (k - 1) + t] = std::exp(z[i] - z[top[0]]) / total;
       }
     }
-    std::vector<AdapterTensor<T>> list(2);
-    list[0].name = name + "_topk_indices";
-    list[0].index = std::move(index);
-    list[1].name = name + "_topk_weights";
-    list[1].parameter = BasicParameter<T>(std::move(weights), false);
-    return list;
+    return {detail::named<T>(name + "_topk_indices", std::move(index)),
+            detail::named(name + "_topk_weights", BasicParameter<T>(std::move(weights), false))};
   }
 
   VBLoRAConfig config_;

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/adapters/memory/wrapped_lora.hpp"
+#include "graft/adapters/plain_lora.hpp"
 #include "graft/autograd/ops/reduce.hpp"
 
 namespace graft::inline v0_1 {
@@ -143,7 +143,7 @@ struct DEFTDensityMethod {
                                                InitContext<T>& context) {
     config.validate();
     return linear_part(
-        detail::WrappedLoRA<T>(config.rank, config.alpha, config.dropout, site, context));
+        detail::PlainLoRA<T>(config.rank, config.alpha, config.dropout, site, context));
   }
   template <class Set>
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table, InitContext<T>&) {

@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "graft/adapters/memory/wrapped_lora.hpp"
+#include "graft/adapters/plain_lora.hpp"
 #include "graft/autograd/ops/edit_rows.hpp"
 
 namespace graft::inline v0_1 {
@@ -385,10 +385,10 @@ struct LeMoMethod {
   }
 
  private:
-  class Update : public detail::WrappedLoRA<T> {
+  class Update : public detail::PlainLoRA<T> {
    public:
     Update(const Config& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-        : detail::WrappedLoRA<T>(config.rank, config.alpha, config.dropout, site, context) {}
+        : detail::PlainLoRA<T>(config.rank, config.alpha, config.dropout, site, context) {}
     std::string merge_reason() const {
       return "LeMo trains on a part of the tokens and runs on all; load its tensors as LoRA to "
              "merge them";

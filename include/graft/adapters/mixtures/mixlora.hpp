@@ -12,7 +12,7 @@
 #include "graft/adapters/mixtures/feed_forward.hpp"
 #include "graft/adapters/mixtures/router.hpp"
 #include "graft/adapters/named_activation.hpp"
-#include "graft/autograd/low_rank_term.hpp"
+#include "graft/adapters/plain_lora.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -257,40 +257,6 @@ class MixLoRARouter final : public AdapterPart<T> {
   std::shared_ptr<MixLoRABlock<T>> block_;
 };
 
-/// An ordinary LoRA, for the layers of a MixLoRA that are in no feed-forward block.
-template <std::floating_point T>
-class MixLoRAPlain {
- public:
-  using Scalar = T;
-  MixLoRAPlain(const MixLoRAConfig& config, const LinearSiteInfo<T>& site, InitContext<T>& context)
-      : dropout_(config.dropout),
-        scaling_(static_cast<T>(config.scale_alpha() / static_cast<double>(config.rank))),
-        a_(detail::fresh<T>(context, {config.rank, site.in_features},
-                            [&](TorchGenerator& g, BasicTensor<T>& t) {
-                              const double bound =
-                                  kaiming_uniform_bound(site.in_features, std::sqrt(5.0));
-                              g.uniform(t.data(), t.size(), -bound, bound);
-                            })),
-        b_(detail::constant<T>({site.out_features, config.rank}, 0)) {}
-  template <Linear L>
-  BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
-    auto& tape = x.tape();
-    return linear_low_rank(base, x, graft::dropout(x, dropout_), tape.parameter(a_),
-                           tape.parameter(b_), scaling_);
-  }
-  std::optional<LowRankTerm<T>> low_rank_term() const {
-    return LowRankTerm<T>{a_, b_, scaling_, dropout_};
-  }
-  std::vector<AdapterTensor<T>> tensors() const {
-    return {detail::named("lora_A.weight", a_), detail::named("lora_B.weight", b_)};
-  }
-
- private:
-  double dropout_;
-  T scaling_;
-  BasicParameter<T> a_, b_;
-};
-
 /// MixLoRA: every feed-forward block becomes a mixture of experts that share its frozen weights and
 /// differ by LoRAs; other layers get an ordinary LoRA.
 ///
@@ -330,7 +296,9 @@ struct MixLoRAMethod {
     if (config.target_modules.empty() && site.model.is_output_layer(site.path)) return nullptr;
     detail::require_plain("MixLoRA", site);
     const auto place = detail::feed_forward_place(site.path);
-    if (place.role == Role::none) return linear_part(MixLoRAPlain<T>(config, site, context));
+    if (place.role == Role::none)
+      return linear_part(
+          detail::PlainLoRA<T>(config.rank, config.scale_alpha(), config.dropout, site, context));
     const Index width = place.role == Role::down ? site.out_features : site.in_features;
     auto& block = *context.shared.object("mixlora " + place.block, [&] {
       return std::make_shared<MixLoRABlock<T>>(config, site.model.activation, width, context);

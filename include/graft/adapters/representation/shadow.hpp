@@ -31,9 +31,7 @@ struct ShadowConfig {
   bool share_embeddings = true;
   std::optional<Index> update_hidden_size = {};
   double auxiliary_loss_weight = 0.05;
-  TargetModules exclude_modules = {};
-  std::vector<Index> layers_to_transform = {};
-  std::vector<std::string> layers_pattern = {}, modules_to_save = {};
+  Selection select = {};
 
   static constexpr const char* kPeftType = "SHADOW";
 
@@ -52,10 +50,10 @@ struct ShadowConfig {
     v("share_embeddings", share_embeddings);
     v("update_hidden_size", update_hidden_size);
     v("auxiliary_loss_weight", auxiliary_loss_weight);
-    v("exclude_modules", exclude_modules);
-    nullable_field(v, "layers_to_transform", layers_to_transform);
-    nullable_field(v, "layers_pattern", layers_pattern);
-    nullable_field(v, "modules_to_save", modules_to_save);
+    v("exclude_modules", select.exclude_modules);
+    nullable_field(v, "layers_to_transform", select.layers_to_transform);
+    nullable_field(v, "layers_pattern", select.layers_pattern);
+    nullable_field(v, "modules_to_save", select.modules_to_save);
   }
   /// @throws ValueError for sizes below one and for a shadow that is no mirror.
   void validate() const {
@@ -285,7 +283,9 @@ class ShadowStack final : public AdapterPart<T>, public StackAdapterInterface<T>
 /// identity at the start (W_up = 0); does not merge. The blocks must be neighbours. Source:
 /// ShadowPEFT as PEFT 0.21 has it (equations 1 to 9). Files say `default` in every key, whatever
 /// the adapter is called. Deviations: only a mirror, only language models; PEFT allows one active
-/// adapter, here several act one after the other, each with a state of its own.
+/// adapter, here several act one after the other, each with a state of its own;
+/// layers_to_transform chooses blocks, where PEFT takes all without target_modules and none by the
+/// ends of their paths.
 template <std::floating_point T>
 struct ShadowMethod {
   using Scalar = T;
@@ -322,15 +322,14 @@ struct ShadowMethod {
     for (const auto* site : table.hidden) {
       if (site->role() != HiddenRole::block) continue;
       paths.push_back(site->path());
-      const Index layer = layer_of(site->path());
-      const auto& layers = config.layers_to_transform;
-      if (!config.target_modules.empty() && !matches(config.target_modules, site->path())) continue;
-      if (!config.exclude_modules.empty() && matches(config.exclude_modules, site->path()))
-        continue;
-      if (!layers.empty() && std::find(layers.begin(), layers.end(), layer) == layers.end())
+      const auto& targets = config.target_modules;
+      const auto& excluded = config.select.exclude_modules;
+      if ((!targets.empty() && !matches(targets, site->path())) ||
+          (!excluded.empty() && matches(excluded, site->path())) ||
+          !takes_layer(config.select, targets, site->path()))
         continue;
       auto block = std::make_shared<ShadowBlock<T>>(config, table.info.hidden_size, context);
-      blocks.emplace(layer, block);
+      blocks.emplace(layer_of(site->path()), block);
       set.add_part(site->path(), block);
     }
     if (blocks.empty())

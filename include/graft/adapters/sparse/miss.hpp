@@ -98,7 +98,10 @@ class BasicMiSS {
     const Index in = x.cols(), out = y.cols(), rows = x.rows(), r = rank_;
     auto d = tape.parameter(block_);
     if (bat_) {  // W as [a, o c, j] times D_a
-      const auto w = reshape(effective_weight(base, tape), {out / r, in, r});
+      // W with what the adapters below make of it.
+      const auto frozen = detail::has_adapters_below(base) ? detail::weight_by_units(base, tape)
+                                                           : tape.constant(weight_of(base));
+      const auto w = reshape(frozen, {out / r, in, r});
       const auto product = reshape(matmul(w, d), {out / r, r, in / r, r});
       return add(y, affine(x, reshape(add(product, reshape(d, {out / r, r, 1, r})), {out, in})));
     }
@@ -119,17 +122,6 @@ class BasicMiSS {
   }
 
  private:
-  /// W with what the adapters below make of it: what they do with every unit vector.
-  template <Linear L>
-  static BasicVar<T> effective_weight(const L& base, BasicTape<T>& tape) {
-    if (!detail::has_adapters_below(base)) return tape.constant(weight_of(base));
-    const Index in = base.in_features();
-    auto units = BasicTensor<T>::zeros({in + 1, in});
-    for (Index i = 0; i < in; ++i) units(i, i) = 1;
-    const auto y = linear(base, tape.constant(units));
-    return transpose(sub(slice(y, 0, 0, in), slice(y, 0, in, 1)));
-  }
-
   Index rank_;
   double dropout_;
   bool bat_;

@@ -66,7 +66,8 @@ struct RightOperand {
   Index row_bytes = 0, row_values = 0;
   Index decode_step = kDecodeStep;
   DecodeRow decode = nullptr;
-  DecodePanel decode_panel = nullptr, decode_columns = nullptr;
+  DecodePanel decode_panel = nullptr;
+  DecodeColumns decode_columns = nullptr;
   DotRows dot = nullptr;
   DotInt8Rows dot_int8 = nullptr;
   const std::uint32_t* words = nullptr;  // or panels of bf16 pairs

@@ -8,8 +8,8 @@
 
 namespace graft::inline v0_1::quant {
 
-#define GRAFT_PANEL_DECODER(name, decoder)                           \
-  GRAFT_KERNEL kernels::DecodePanel name(Format format) {            \
+#define GRAFT_PANEL_DECODER(Decode, name, decoder)                   \
+  GRAFT_KERNEL kernels::Decode name(Format format) {                 \
     [[maybe_unused]] const kernels::Isa isa = kernels::vector_isa(); \
     switch (format) {                                                \
       case Format::q4_0:                                             \
@@ -25,8 +25,8 @@ namespace graft::inline v0_1::quant {
     }                                                                \
   }
 
-GRAFT_PANEL_DECODER(panel_decoder, decode_panel)
-GRAFT_PANEL_DECODER(column_decoder, decode_columns)
+GRAFT_PANEL_DECODER(DecodePanel, panel_decoder, decode_panel)
+GRAFT_PANEL_DECODER(DecodeColumns, column_decoder, decode_columns)
 #undef GRAFT_PANEL_DECODER
 
 }  // namespace graft::inline v0_1::quant

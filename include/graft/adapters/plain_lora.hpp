@@ -8,16 +8,16 @@
 
 namespace graft::inline v0_1::detail {
 
-/// y = base(x) + α/r · drop(x) Aᵀ Bᵀ: the update that methods of this family train while they do
-/// something else around it. A: [r, in], uniform; B: [out, r], zero. Trained: r (in + out).
+/// y = base(x) + α/r · drop(x) Aᵀ Bᵀ: the update that methods train while they do something else
+/// around it or at other layers. A: [r, in], uniform; B: [out, r], zero. Trained: r (in + out).
 template <std::floating_point T>
-class WrappedLoRA {
+class PlainLoRA {
  public:
   using Scalar = T;
 
   /// @throws ValueError for a rank below one
-  WrappedLoRA(Index rank, double alpha, double dropout, const LinearSiteInfo<T>& site,
-              InitContext<T>& context)
+  PlainLoRA(Index rank, double alpha, double dropout, const LinearSiteInfo<T>& site,
+            InitContext<T>& context)
       : scaling_(static_cast<T>(alpha / static_cast<double>(rank))), dropout_(dropout) {
     if (rank < 1) throw ValueError(concat("LoRA: rank ", rank, ", expected 1 or more"));
     const Index in = site.in_features;
@@ -45,18 +45,5 @@ class WrappedLoRA {
   double dropout_;
   BasicParameter<T> a_, b_;
 };
-
-/// The last linear layers of the feed-forward networks of a model, in order; they read the inner
-/// activations.
-template <std::floating_point T>
-std::vector<BasicLinearSite<T>*> last_feed_forward_layers(const BasicSiteTable<T>& table) {
-  std::vector<BasicLinearSite<T>*> sites;
-  for (const auto* hidden : table.hidden) {
-    if (hidden->role() != HiddenRole::feed_forward) continue;
-    for (auto* site : table.linear)
-      if (site->path() == concat(hidden->path(), ".", hidden->output_name())) sites.push_back(site);
-  }
-  return sites;
-}
 
 }  // namespace graft::inline v0_1::detail
