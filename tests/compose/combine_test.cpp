@@ -127,6 +127,146 @@ TEST_CASE("PEFT's combinations refuse what they would get wrong") {
   CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
 }
 
+TEST_CASE("What is trained whole beside an adapter of any method is combined with it") {
+  graft::LinearSite head{"head",
+                         graft::DenseLinear(random_tensor({3, 9}, 4), random_tensor({3}, 5))};
+  CombineBench bench;
+  bench.table.linear.push_back(&head);
+  const auto saved = graft::ConfigValue::List{graft::ConfigValue("head")};
+  const std::vector<graft::ConfigValue::Map> kinds{
+      {{"peft_type", "IA3"}, {"feedforward_modules", graft::ConfigValue::List{}}},
+      {{"peft_type", "LOHA"}, {"r", 2}},
+      {{"peft_type", "LORA"}, {"r", 2}, {"use_dora", true}, {"bias", "lora_only"}},
+      {{"peft_type", "LORA"}, {"r", 2}}};
+  unsigned seed = 100;
+  for (auto config : kinds) {
+    config["modules_to_save"] = saved;
+    config["task_type"] = "SEQ_CLS";
+    bench.add(std::string("a").append(std::to_string(seed)), config, seed);
+    seed += 10;
+  }
+  const auto run = [&](const std::vector<std::string>& names) {
+    const auto hidden = bench.run(names);
+    graft::Tape tape({.gradients = false, .training = false});
+    return head(tape.constant(hidden)).value().clone();
+  };
+  const std::vector<std::string> names = bench.model.names();
+  for (const auto& name : names) {
+    const auto& set = graft::convert_to_lora(bench.model, name, "lora");
+    CHECK(set.given_config().at("task_type") == graft::ConfigValue("SEQ_CLS"));
+    CHECK(set.given_config().at("modules_to_save") == graft::ConfigValue(saved));
+    CHECK(distance(run({"lora"}), run({name})) < 1e-4);
+    bench.model.remove("lora");
+  }
+  // A rank is one of the factors, not of the head.
+  CHECK(graft::convert_to_lora(bench.model, names[1], "lora", {5, 0}).given_config().at("r") ==
+        graft::ConfigValue(5));
+  bench.model.remove("lora");
+  // Heads on the same rows.
+  const auto h = random_tensor({6, 9}, 80);
+  const auto head_of = [&](const std::vector<std::string>& active) {
+    bench.model.activate(active);
+    graft::Tape tape({.gradients = false, .training = false});
+    return head(tape.constant(h)).value().clone();
+  };
+  graft::add_weighted_adapter(bench.model, names, {0.5, 0.25, -0.5, 2}, "w");
+  auto wanted = head_of({});
+  const auto frozen = wanted.clone();
+  const float weights[] = {0.5F, 0.25F, -0.5F, 2.0F};
+  for (std::size_t k = 0; k < names.size(); ++k) {
+    const auto y = head_of({names[k]});
+    for (Index i = 0; i < y.size(); ++i) wanted[i] += weights[k] * (y[i] - frozen[i]);
+  }
+  CHECK(distance(head_of({"w"}), wanted) < 1e-5);
+  graft::TorchGenerator generator(0);
+  bench.model.add("elsewhere",
+                  {{"peft_type", "LOHA"},
+                   {"target_modules", graft::ConfigValue::List{graft::ConfigValue("head")}}},
+                  generator);
+  CHECK_THROWS_WITH(
+      graft::add_weighted_adapter(bench.model, {names[0], "elsewhere"}, {1, 1}, "x"),
+      Catch::Contains("'elsewhere' of LOHA changes head, which another adapter trains whole"));
+}
+
+TEST_CASE("Breadcrumbs and ComPEFT of LoRAs are those of their products") {
+  graft::LinearSite other{"other.proj", graft::DenseLinear(random_tensor({7, 14}, 4))};
+  CombineBench bench;
+  bench.table.linear.push_back(&other);
+  bench.add("a", {{"peft_type", "LORA"}, {"r", 3}, {"lora_alpha", 6}}, 10);
+  bench.add("b", {{"peft_type", "LORA"}, {"r", 3}, {"lora_alpha", 3}}, 20);
+  const auto products = [&](const std::string& name) {
+    std::vector<Tensor> list;
+    for (const auto& [path, site] : graft::detail::lora_factors(bench.model.at(name)))
+      list.push_back(graft::product_of(site.factors, site.scaling));
+    return list;
+  };
+  const auto combine = [&](const std::vector<std::string>& names, graft::CombineOptions options) {
+    if (bench.model.contains("w")) bench.model.remove("w");
+    graft::add_weighted_adapter(bench.model, names, std::vector<double>(names.size(), 0.3), "w",
+                                options);
+    return products("w");
+  };
+  const auto a = products("a"), b = products("b");
+  const auto crumbs =
+      combine({"a", "b"}, {.combination_type = "breadcrumbs_svd", .remove = 0.1, .svd_rank = 9});
+  for (std::size_t k = 0; k < a.size(); ++k)
+    CHECK(distance(crumbs[k], graft::breadcrumbs<float>({a[k], b[k]}, {0.1, 0.1})) < 1e-5);
+  const auto whole = combine(
+      {"a", "b"},
+      {.combination_type = "breadcrumbs_svd", .density = 0.5, .by_row = false, .svd_rank = 9});
+  for (std::size_t k = 0; k < a.size(); ++k)
+    CHECK(distance(whole[k], graft::breadcrumbs<float>({a[k], b[k]}, {0.5, 0.01, false})) < 1e-5);
+  // All layers of an adapter together, also of one adapter alone.
+  const auto small = graft::compressed(a), too = graft::compressed(b);
+  const auto one = combine({"a"}, {.combination_type = "compeft_svd", .svd_rank = 9});
+  const auto both = combine({"a", "b"}, {.combination_type = "compeft_svd", .svd_rank = 9});
+  for (std::size_t k = 0; k < a.size(); ++k) {
+    CHECK(distance(one[k], graft::weighted_sum<float>({small[k]}, {0.3})) < 1e-5);
+    CHECK(distance(both[k], graft::weighted_sum<float>({small[k], too[k]}, {0.3, 0.3})) < 1e-5);
+  }
+  // On the factors: each row, and all A or all B of an adapter.
+  const auto factors = [&](const std::string& name, bool down) {
+    std::vector<Tensor> list;
+    for (const auto& [path, site] : graft::detail::lora_factors(bench.model.at(name)))
+      list.push_back(down ? site.factors.a : site.factors.b);
+    return list;
+  };
+  for (const bool down : {true, false}) {
+    const auto mine = factors("a", down);
+    const float weight = std::sqrt(0.3F * 2);
+    combine({"a"}, {.combination_type = "breadcrumbs", .density = 0.4});
+    const auto kept = factors("w", down);
+    combine({"a"}, {.combination_type = "compeft", .density = 0.4});
+    const auto signs = factors("w", down), expected = graft::compressed(mine, 0.4);
+    for (std::size_t k = 0; k < mine.size(); ++k) {
+      const auto mask = graft::breadcrumbs_mask(mine[k], {0.4, 0.01});
+      for (Index i = 0; i < mine[k].size(); ++i) {
+        CHECK(kept[k][i] ==
+              Approx(mask[static_cast<std::size_t>(i)] != 0 ? weight * mine[k][i] : 0));
+        CHECK(signs[k][i] == Approx(weight * expected[k][i]));
+      }
+    }
+  }
+  CHECK_THROWS_WITH(combine({"a", "b"}, {.combination_type = "breadcrumbs"}),
+                    Catch::Contains("keeps none of the 3 entries in a row of B"));
+  CHECK_THROWS_WITH(combine({"a"}, {.combination_type = "breadcrumbs_svd", .remove = 1}),
+                    Catch::Contains("expected at least 0 and less than 1"));
+}
+
+TEST_CASE("A negative weight takes away, also where factors are combined") {
+  CombineBench bench;
+  bench.add("a", {{"peft_type", "LORA"}, {"r", 2}, {"lora_alpha", 3}}, 10);
+  const auto wanted = bench.expected({"a"}, {-0.5F});
+  for (const char* type : {"exact", "cat", "linear", "svd"}) {
+    graft::CombineOptions options;
+    options.combination_type = type;
+    graft::add_weighted_adapter(bench.model, {"a"}, {-0.5}, "w", options);
+    INFO(type);
+    CHECK(distance(bench.run({"w"}), wanted) < 1e-5);
+    bench.model.remove("w");
+  }
+}
+
 TEST_CASE("Task arithmetic merges any methods, negation takes away, unmerging restores the bits") {
   CombineBench bench;
   bench.add_three();

@@ -31,8 +31,8 @@ struct MethodInfo {
   bool exact_gradient = true;
   /// Several active adapters of it act together; false: the last one takes the place of the others.
   bool adds_up = true;
-  /// A new adapter trains nothing before it was told what; see the method.
-  bool starts_empty = false;
+  /// Why a new adapter trains nothing, and what has to come first; empty: it trains.
+  std::string_view starts_empty = "";
   /// Trained elements of an embedding [in rows, out columns], where these are not `parameters`.
   std::string_view embedding_parameters = "";
   /// A dropout of the configuration that has no effect with its defaults, as in PEFT.

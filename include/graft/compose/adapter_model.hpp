@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -429,7 +430,7 @@ class BasicAdapterModel {
     std::map<std::string, BasicTensor<T>> weight;     ///< of linear layers [out, in]
     std::map<std::string, BasicTensor<T>> bias;       ///< of linear layers, where it changes
     std::map<std::string, BasicTensor<T>> embedding;  ///< [rows, dim]
-    bool norms = false;                               ///< norms change too
+    std::set<std::string> norms;                      ///< paths of norms that it changes
   };
   /// @throws ValueError if the adapter cannot be merged. Quantised weights are decoded for it.
   Deltas deltas(const std::string& name) {
@@ -453,7 +454,7 @@ class BasicAdapterModel {
     }
     for (const auto& [site, table] : one.embedding)
       result.embedding[site->path()] = minus(table, site->table().dense());
-    result.norms = !one.norm.empty();
+    for (const auto& [site, norm] : one.norm) result.norms.insert(site->path());
     return result;
   }
   void unmerge() {
@@ -462,6 +463,18 @@ class BasicAdapterModel {
     apply_active(active_);
   }
   bool merged() const { return !merged_.empty(); }
+
+  /// Whether the end of a path, or of a module around it, is one of `modules`; PEFT does not ask
+  /// for a whole name: "norm" means "input_layernorm" too.
+  static bool inside(const std::string& path, const std::vector<std::string>& modules) {
+    for (std::string_view rest = path;;) {
+      for (const auto& m : modules)
+        if (rest.ends_with(m)) return true;
+      const auto dot = rest.rfind('.');
+      if (dot == std::string_view::npos) return false;
+      rest = rest.substr(0, dot);
+    }
+  }
 
  private:
   /// Weight and bias of a linear layer.
@@ -626,17 +639,6 @@ class BasicAdapterModel {
       return BasicTensor<T>::from(io::to_f64(view), shape);
   }
 
-  /// Whether the end of a path, or of a module around it, is one of `modules`; PEFT does not ask
-  /// for a whole name: "norm" means "input_layernorm" too.
-  static bool inside(const std::string& path, const std::vector<std::string>& modules) {
-    for (std::string_view rest = path;;) {
-      for (const auto& m : modules)
-        if (rest.ends_with(m)) return true;
-      const auto dot = rest.rfind('.');
-      if (dot == std::string_view::npos) return false;
-      rest = rest.substr(0, dot);
-    }
-  }
   /// Names of modules that are trained whole beside the adapter.
   static std::vector<std::string> full_modules(const AdapterSet<T>& set) {
     std::vector<std::string> modules;

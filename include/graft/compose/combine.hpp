@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graft/compose/adapter_model.hpp"
+#include "graft/compose/compressed_update.hpp"
 #include "graft/compose/task_vectors.hpp"
 #include "graft/compose/update_factors.hpp"
 
@@ -19,12 +20,20 @@ struct CombineOptions {
   /// exact: ΔW = Σ wᵢ ΔWᵢ for any adapters that merge, LoRA or not, rsLoRA, DoRA, biases and
   /// modules_to_save included; LoRA factors are put side by side, updates of other methods
   /// factored.
-  /// The others are those of Hugging Face PEFT's add_weighted_adapter, for LoRA: cat, linear, ties,
+  /// The others are for LoRA. Those of Hugging Face PEFT's add_weighted_adapter: cat, linear, ties,
   /// dare_linear, dare_ties, magnitude_prune (on A and B separately, which is not Σ wᵢ ΔWᵢ), and
   /// svd, ties_svd, dare_linear_svd, dare_ties_svd, magnitude_prune_svd (on the products, then cut
-  /// off).
+  /// off). In the same two forms breadcrumbs (Model Breadcrumbs, the weights are its α, 0.3 in the
+  /// paper) and compeft (ComPEFT, the weights are its α): of compeft all A of an adapter are one
+  /// vector and all B another, of compeft_svd all its products. ComPEFT's τ of A would be the
+  /// difference from A as it was drawn, which files of adapters do not have; the products start
+  /// from zero.
   std::string combination_type = "exact";
-  double density = -1;  ///< share of entries that ties, dare_* and magnitude_prune keep
+  /// Share of entries that ties, dare_* and magnitude_prune keep; -1 for breadcrumbs is 0.1, for
+  /// compeft 0.2.
+  double density = -1;
+  double remove = Breadcrumbs{}.remove;  ///< breadcrumbs: share of the largest entries that go
+  bool by_row = Breadcrumbs{}.by_row;    ///< breadcrumbs: shares of each row, not of a whole tensor
   std::string majority_sign_method = "total";
   Index svd_rank = 0;     ///< *_svd: 0 is the largest rank of the adapters; exact: cut off at this
   double energy = 0;      ///< exact: the rank that keeps this share of Σσ² at each layer
@@ -251,7 +260,7 @@ inline std::string bias_key(std::string key) {
 }
 
 /// Adds Σ wᵢ (value of adapter i − value at the start) to every tensor that is no factor: biases,
-/// modules trained whole, rows of tokens.
+/// modules trained whole, rows of tokens. Of an adapter that is no plain LoRA the modules alone.
 template <std::floating_point T>
 void add_other_tensors(AdapterSet<T>& result, const std::vector<const AdapterSet<T>*>& sources,
                        const std::vector<double>& weights) {
@@ -268,6 +277,10 @@ void add_other_tensors(AdapterSet<T>& result, const std::vector<const AdapterSet
     for (std::size_t s = 0; s < sources.size(); ++s) {
       const auto it = given[s].find(bias_key(key));
       if (it == given[s].end()) continue;
+      const auto& config = sources[s]->given_config();
+      if (!is_plain_lora(sources[s]->info(), config) &&
+          !BasicAdapterModel<T>::inside(key, config_list(config, "modules_to_save")))
+        continue;
       const auto own = it->second.value();
       if (own.shape() != value.shape())
         throw ValueError(concat("combine: ", key, " has several shapes"));
@@ -294,7 +307,6 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
     std::vector<UpdateFactors<T>> factors;
     std::vector<double> weights;
     BasicTensor<T> whole, bias;
-    bool embedding = false;
     double scale = 0;  ///< size of the frozen weight, for what is rounding
   };
   std::map<std::string, Terms> terms;
@@ -304,29 +316,43 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
       sum[i] += static_cast<T>(weight * static_cast<double>(value[i]));
   };
   std::set<std::string> whole_modules;
-  std::string bias_mode = "none";
+  std::string bias_mode = "none";  // of plain LoRAs; what others do to biases is among their terms
   ConfigValue tokens;
   bool needs_bias = false;
+  const auto refuse = [&](std::size_t s, const std::string& why) {
+    throw ValueError(
+        concat("combine: '", adapters[s], "' of ", sets[s]->info().peft_type, " ", why));
+  };
+  for (const auto* set : sets)
+    for (const auto& m : config_list(set->given_config(), "modules_to_save"))
+      whole_modules.insert(m);
+  const std::vector<std::string> whole(whole_modules.begin(), whole_modules.end());
+  // What one adapter trains whole, no other one changes in another way.
+  const auto terms_at = [&](std::size_t s, const std::string& path) -> Terms& {
+    if (BasicAdapterModel<T>::inside(path, whole))
+      refuse(s, concat("changes ", path,
+                       ", which another adapter trains whole; merge them into the model instead"));
+    return terms[path];
+  };
   for (std::size_t s = 0; s < sets.size(); ++s) {
     const auto& given = sets[s]->given_config();
-    const auto own_whole = config_list(given, "modules_to_save");
-    whole_modules.insert(own_whole.begin(), own_whole.end());
-    const bool biases = trains_biases(given);
-    if (biases && bias_mode != "all")
-      bias_mode = config_text(given, "bias") == "all" ? "all" : "lora_only";
     const auto it = given.find("trainable_token_indices");
-    const bool trains_tokens = it != given.end() && !it->second.is_null();
-    if (trains_tokens) {
-      if (!tokens.is_null() && !(tokens == it->second))
-        throw ValueError("combine: the adapters have different trainable_token_indices");
-      tokens = it->second;
-    }
-    if (s == 0 && sets[s]->info().peft_type == "LORA") {
-      config = given;
-    }
+    const bool has_tokens = it != given.end() && !it->second.is_null();
+    if (s == 0 && sets[s]->info().peft_type == "LORA") config = given;
+    if (s == 0)
+      for (const char* field : {"task_type", "auto_mapping"})
+        if (const auto value = given.find(field); value != given.end())
+          config[field] = value->second;
     if (is_plain_lora(sets[s]->info(), given)) {
+      if (trains_biases(given) && bias_mode != "all")
+        bias_mode = config_text(given, "bias") == "all" ? "all" : "lora_only";
+      if (has_tokens) {
+        if (!tokens.is_null() && !(tokens == it->second))
+          throw ValueError("combine: the adapters have different trainable_token_indices");
+        tokens = it->second;
+      }
       for (const auto& [path, site] : lora_factors(*sets[s])) {
-        auto& t = terms[path];
+        auto& t = terms_at(s, path);
         t.factors.push_back(site.factors);
         t.weights.push_back(weights[s] * site.scaling);
         if (site.bias) {
@@ -336,23 +362,30 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
       }
       continue;
     }
-    if (!own_whole.empty() || biases || trains_tokens)
-      throw ValueError(concat("combine: '", adapters[s], "' of ", sets[s]->info().peft_type,
-                              " trains biases or modules beside its updates; merge it instead"));
-    const auto deltas = model.deltas(adapters[s]);
-    if (deltas.norms)
-      throw ValueError(concat("combine: '", adapters[s],
-                              "' changes norms, which no LoRA can; merge it instead"));
-    for (const auto& [path, delta] : deltas.weight) {
-      terms[path];
-      accumulate(terms[path].whole, delta, weights[s]);
+    if (has_tokens)
+      refuse(s, "trains rows of tokens beside its updates; merge it into the model instead");
+    const auto own_whole = config_list(given, "modules_to_save");
+    const auto is_own = [&](const std::string& path) {
+      return BasicAdapterModel<T>::inside(path, own_whole);
+    };
+    typename BasicAdapterModel<T>::Deltas deltas;
+    try {
+      deltas = model.deltas(adapters[s]);
+    } catch (const ValueError& error) {
+      refuse(s, concat("cannot become a LoRA: ", error.what()));
     }
+    for (const auto& path : deltas.norms)
+      if (!is_own(path))
+        refuse(s, concat("changes the norm ", path,
+                         ", which no LoRA can; merge it into the model instead"));
+    for (const auto& [path, delta] : deltas.weight)
+      if (!is_own(path)) accumulate(terms_at(s, path).whole, delta, weights[s]);
     for (const auto& [path, delta] : deltas.embedding) {
-      accumulate(terms[path].whole, transposed(delta), weights[s]);
-      terms[path].embedding = true;
+      if (!is_own(path)) accumulate(terms_at(s, path).whole, transposed(delta), weights[s]);
     }
     for (const auto& [path, bias] : deltas.bias) {
-      accumulate(terms[path].bias, bias, weights[s]);
+      if (is_own(path)) continue;
+      accumulate(terms_at(s, path).bias, bias, weights[s]);
       needs_bias = true;
     }
   }
@@ -419,28 +452,65 @@ void clamp_factors(UpdateFactors<T>& f, double quantile) {
     for (T& v : *t) v = std::min(std::max(v, -limit), limit);
 }
 
+/// Products of a LoRA by path.
+template <std::floating_point T>
+std::map<std::string, BasicTensor<T>> products_of(
+    const std::map<std::string, SiteFactors<T>>& sites) {
+  std::map<std::string, BasicTensor<T>> products;
+  for (const auto& [path, site] : sites) products[path] = product_of(site.factors, site.scaling);
+  return products;
+}
+
+/// ComPEFT of all these tensors as one vector.
+template <std::floating_point T>
+void compress(std::vector<BasicTensor<T>*> tensors, double density) {
+  std::vector<BasicTensor<T>> values;
+  for (const auto* t : tensors) values.push_back(*t);
+  values = compressed(values, density);
+  for (std::size_t i = 0; i < tensors.size(); ++i) *tensors[i] = std::move(values[i]);
+}
+
+/// What a kind of combination keeps of each tensor.
+inline CombineRule combine_rule(const std::string& type, const CombineOptions& options) {
+  CombineRule rule{type, options.density, options.majority_sign_method, options.remove,
+                   options.by_row};
+  if (type == "svd")
+    rule.kind = "linear";
+  else if (type.ends_with("_svd"))
+    rule.kind = type.substr(0, type.size() - 4);
+  static const std::set<std::string> kKinds{"cat",         "linear",    "ties",
+                                            "dare_linear", "dare_ties", "magnitude_prune",
+                                            "breadcrumbs", "compeft"};
+  if (!kKinds.contains(rule.kind) || type == "cat_svd" || type == "linear_svd")
+    throw ValueError(
+        concat("combination_type '", type,
+               "', expected exact, cat, linear, svd, ties, dare_linear, dare_ties, "
+               "magnitude_prune, breadcrumbs or compeft, the last six also with _svd"));
+  if (rule.kind == "cat" || rule.kind == "linear") return rule;
+  if (options.density < 0) {
+    if (rule.kind != "breadcrumbs" && rule.kind != "compeft")
+      throw ValueError(concat("combination_type ", type, " needs a density"));
+    rule.density = rule.kind == "compeft" ? 0.2 : Breadcrumbs{}.keep;
+  }
+  if (rule.kind == "breadcrumbs" && !(options.remove >= 0 && options.remove < 1))
+    throw ValueError(concat("combination_type ", type, ": remove ", options.remove,
+                            ", expected at least 0 and less than 1"));
+  return rule;
+}
+
 template <std::floating_point T>
 AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
                                const std::vector<std::string>& adapters,
                                const std::vector<double>& weights, const std::string& name,
                                const CombineOptions& options) {
-  // One adapter is always combined linearly.
-  const std::string type = adapters.size() == 1 ? "linear" : options.combination_type;
+  auto type = options.combination_type;
+  // PEFT always combines one adapter linearly.
+  if (adapters.size() == 1 && !type.starts_with("breadcrumbs") && !type.starts_with("compeft"))
+    type = "linear";
+  auto rule = combine_rule(type, options);
+  const bool compresses = rule.kind == "compeft";
+  if (compresses) rule.kind = "linear";
   const bool on_products = type.ends_with("svd");
-  CombineRule rule{type, options.density, options.majority_sign_method};
-  if (type == "svd")
-    rule.kind = "linear";
-  else if (on_products)
-    rule.kind = type.substr(0, type.size() - 4);
-  static const std::set<std::string> kKinds{"linear", "ties", "dare_linear", "dare_ties",
-                                            "magnitude_prune"};
-  if (type != "cat" && !kKinds.contains(rule.kind))
-    throw ValueError(concat("combination_type '", type,
-                            "', expected exact, cat, linear, svd, ties, ties_svd, dare_linear, "
-                            "dare_ties, dare_linear_svd, dare_ties_svd, magnitude_prune or "
-                            "magnitude_prune_svd"));
-  if (type != "cat" && rule.kind != "linear" && options.density < 0)
-    throw ValueError(concat("combination_type ", type, " needs a density"));
   std::vector<std::map<std::string, SiteFactors<T>>> factors;
   std::vector<Index> ranks;
   bool patterns = false;
@@ -497,6 +567,23 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
     for (const auto& n : names) list.emplace_back(n);
     config["target_modules"] = list;
   }
+  std::vector<std::map<std::string, BasicTensor<T>>> products;
+  if (compresses)
+    for (auto& own : factors) {
+      std::vector<BasicTensor<T>*> a, b, whole;
+      for (auto& [path, site] : own) {
+        a.push_back(&site.factors.a);
+        b.push_back(&site.factors.b);
+      }
+      if (on_products) {
+        products.push_back(products_of(own));
+        for (auto& [path, product] : products.back()) whole.push_back(&product);
+        compress(whole, rule.density);
+      } else {
+        compress(a, rule.density);
+        compress(b, rule.density);
+      }
+    }
   TorchGenerator generator(options.seed);
   auto& result = add_result(model, name, config, generator);
   std::map<std::string, SiteFactors<T>> sites;
@@ -528,7 +615,9 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
       std::vector<double> given;
       for (std::size_t t = 0, k = 0; t < factors.size(); ++t)
         if (const auto it = factors[t].find(path); it != factors[t].end()) {
-          deltas.push_back(product_of(own[k++], it->second.scaling));
+          deltas.push_back(products.empty() ? product_of(own[k], it->second.scaling)
+                                            : products[t].at(path));
+          ++k;
           given.push_back(weights[t]);
         }
       site.factors =
@@ -536,6 +625,12 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
       if (options.svd_clamp >= 0) clamp_factors(site.factors, options.svd_clamp);
       continue;
     }
+    if (rule.kind == "breadcrumbs" && rule.by_row && share_of(own[0].rank(), rule.density) == 0)
+      throw ValueError(concat("combination_type ", type, ": density ", rule.density,
+                              " keeps none of the ", own[0].rank(),
+                              " entries in a row of B; shares of whole tensors, breadcrumbs_svd or "
+                              "a density of at least ",
+                              1.0 / static_cast<double>(own[0].rank()), " keep some"));
     std::vector<BasicTensor<T>> a, b;
     std::vector<double> weights_a, weights_b;
     for (std::size_t t = 0; t < own.size(); ++t) {

@@ -49,6 +49,22 @@ CompressedUpdate compress_update(std::span<const T> values, double density = 0.2
   return result;
 }
 
+/// Tensors of one task, compressed together and in their shapes again.
+template <std::floating_point T>
+std::vector<BasicTensor<T>> compressed(const std::vector<BasicTensor<T>>& tensors,
+                                       double density = 0.2, double alpha = 1) {
+  std::vector<T> all;
+  for (const auto& t : tensors) all.insert(all.end(), t.begin(), t.end());
+  const auto update = compress_update(std::span<const T>(all), density, alpha);
+  std::vector<BasicTensor<T>> result;
+  auto sign = update.sign.begin();
+  for (const auto& t : tensors) {
+    result.push_back(BasicTensor<T>::empty(t.shape()));
+    for (T& v : result.back()) v = static_cast<T>(*sign++ * update.scale);
+  }
+  return result;
+}
+
 /// Positions of the entries with this sign, one bit each, bit 7 of a byte first.
 inline std::vector<std::uint8_t> sign_mask(const CompressedUpdate& update, int sign) {
   std::vector<std::uint8_t> mask((update.sign.size() + 7) / 8, 0);

@@ -12,7 +12,8 @@ namespace graft::inline v0_1 {
 
 /// A new LoRA `name` that approximates what adapter `source` does to the weights: the truncated SVD
 /// of ΔW = W' − W at each layer, with B = U S, A = Vᵀ and scaling one. For any method that merges
-/// into weights; biases that it changes become LoRA biases. The active adapters stay as they are.
+/// into weights; biases that it changes become LoRA biases, modules that it trains whole stay what
+/// they are. The active adapters stay active.
 /// `choice`: a rank for all layers, or the share of Σσ² to keep at each (then ranks differ), or
 /// neither: everything that is not rounding.
 /// @throws ValueError if the adapter cannot be merged, changes norms, or a rank exceeds a layer's
@@ -21,10 +22,11 @@ AdapterSet<T>& convert_to_lora(BasicAdapterModel<T>& model, const std::string& s
                                const std::string& name, const RankChoice& choice = {}) {
   choice.validate();
   const auto& info = model.at(source).info();
+  const auto whole = detail::config_list(model.at(source).given_config(), "modules_to_save");
   if (choice.rank > 0)
     for (const auto* site : model.sites().linear)
       for (const auto& named : site->adapters())
-        if (named.name == source &&
+        if (named.name == source && !BasicAdapterModel<T>::inside(site->path(), whole) &&
             choice.rank > std::min(site->in_features(), site->out_features()))
           throw ValueError(concat("convert_to_lora: rank ", choice.rank, " of ", info.peft_type,
                                   " at ", site->path(), ", which has ",

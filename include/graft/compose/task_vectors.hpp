@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -18,16 +18,16 @@ namespace graft::inline v0_1 {
 /// 1 for the `count` entries of largest magnitude, else 0; of equal ones the first is kept.
 template <std::floating_point T>
 std::vector<unsigned char> largest_entries(std::span<const T> values, Index count) {
-  std::vector<unsigned char> mask(values.size(), 0);
-  std::vector<std::size_t> order(values.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  const auto end = order.begin() + std::clamp<Index>(count, 0, std::ssize(values));
-  const auto before = [&](std::size_t a, std::size_t b) {
-    const T x = std::abs(values[a]), y = std::abs(values[b]);
-    return x != y ? x > y : a < b;
-  };
-  if (end != order.end()) std::nth_element(order.begin(), end, order.end(), before);
-  for (auto it = order.begin(); it != end; ++it) mask[*it] = 1;
+  std::vector<unsigned char> mask(values.size(), count < std::ssize(values) ? 0 : 1);
+  if (count <= 0 || count >= std::ssize(values)) return mask;
+  std::vector<T> sizes(values.size());
+  std::transform(values.begin(), values.end(), sizes.begin(), [](T v) { return std::abs(v); });
+  const auto last = sizes.begin() + count - 1;
+  std::nth_element(sizes.begin(), last, sizes.end(), std::greater<T>());
+  const T least = *last;
+  Index equal = std::count(sizes.begin(), last + 1, least);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    mask[i] = std::abs(values[i]) > least || (std::abs(values[i]) == least && equal-- > 0);
   return mask;
 }
 
@@ -148,33 +148,6 @@ BasicTensor<T> disjoint_mean(const std::vector<BasicTensor<T>>& tasks,
   return result;
 }
 
-/// How tensors of several tasks become one.
-struct CombineRule {
-  /// linear: Σ w τ; magnitude_prune, dare_linear: the same after keeping the largest entries or a
-  /// random part of them; ties (Yadav et al. 2023, arXiv:2306.01708), dare_ties: those, then signs
-  /// are elected and agreeing entries averaged.
-  std::string kind = "linear";
-  double density = 1;
-  std::string majority_sign_method = "total";
-};
-
-/// One tensor from those of several tasks. @throws ValueError for an unknown kind
-template <std::floating_point T>
-BasicTensor<T> combine_tasks(const CombineRule& rule, std::vector<BasicTensor<T>> tasks,
-                             const std::vector<double>& weights, TorchGenerator& generator) {
-  const bool dare = rule.kind == "dare_linear" || rule.kind == "dare_ties";
-  const bool elects = rule.kind == "ties" || rule.kind == "dare_ties";
-  if (!dare && !elects && rule.kind != "linear" && rule.kind != "magnitude_prune")
-    throw ValueError(concat("combination '", rule.kind,
-                            "', expected linear, ties, dare_linear, dare_ties or "
-                            "magnitude_prune"));
-  if (rule.kind != "linear")
-    for (auto& t : tasks)
-      t = dare ? drop_and_rescale(t, rule.density, generator) : keep_largest(t, rule.density);
-  return elects ? disjoint_mean(tasks, weights, elect_signs(tasks, rule.majority_sign_method))
-                : weighted_sum(tasks, weights);
-}
-
 /// Model Breadcrumbs (Davari & Belilovsky 2023, arXiv:2312.06795): which entries stay when those of
 /// largest magnitude and the small ones go, counted by row (last axis) or in the whole tensor.
 struct Breadcrumbs {
@@ -204,6 +177,39 @@ BasicTensor<T> breadcrumbs(const std::vector<BasicTensor<T>>& tasks, const Bread
   std::vector<BasicTensor<T>> kept;
   for (const auto& t : tasks) kept.push_back(detail::masked(t, breadcrumbs_mask(t, options)));
   return weighted_sum(kept, std::vector<double>(kept.size(), alpha));
+}
+
+/// How tensors of several tasks become one.
+struct CombineRule {
+  /// linear: Σ w τ; magnitude_prune, dare_linear: the same after keeping the largest entries or a
+  /// random part of them; ties (Yadav et al. 2023, arXiv:2306.01708), dare_ties: those, then signs
+  /// are elected and agreeing entries averaged; breadcrumbs: Σ w m ⊙ τ (see Breadcrumbs).
+  std::string kind = "linear";
+  double density = 1;  ///< share of entries that all but linear keep
+  std::string majority_sign_method = "total";
+  double remove = Breadcrumbs{}.remove;  ///< breadcrumbs
+  bool by_row = Breadcrumbs{}.by_row;    ///< breadcrumbs
+};
+
+/// One tensor from those of several tasks. @throws ValueError for an unknown kind
+template <std::floating_point T>
+BasicTensor<T> combine_tasks(const CombineRule& rule, std::vector<BasicTensor<T>> tasks,
+                             const std::vector<double>& weights, TorchGenerator& generator) {
+  const bool dare = rule.kind == "dare_linear" || rule.kind == "dare_ties";
+  const bool elects = rule.kind == "ties" || rule.kind == "dare_ties";
+  const bool crumbs = rule.kind == "breadcrumbs";
+  if (!dare && !elects && !crumbs && rule.kind != "linear" && rule.kind != "magnitude_prune")
+    throw ValueError(concat("combination '", rule.kind,
+                            "', expected linear, ties, dare_linear, dare_ties, magnitude_prune or "
+                            "breadcrumbs"));
+  if (rule.kind != "linear")
+    for (auto& t : tasks)
+      t = dare     ? drop_and_rescale(t, rule.density, generator)
+          : crumbs ? detail::masked(
+                         t, breadcrumbs_mask(t, {rule.density, rule.remove, rule.by_row, true}))
+                   : keep_largest(t, rule.density);
+  return elects ? disjoint_mean(tasks, weights, elect_signs(tasks, rule.majority_sign_method))
+                : weighted_sum(tasks, weights);
 }
 
 /// CoPA-Merging (Zeng et al. 2025, RobustMerge): factors A_t [r, in], B_t [out, r] of one rank.

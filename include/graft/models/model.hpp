@@ -95,7 +95,8 @@ class BasicModel {
 /// A width of a stack of blocks beside a model. @throws ValueError if it is no whole number
 inline Index reduced(Index width, Index reduction) {
   if (reduction < 1 || width % reduction != 0)
-    throw ValueError(concat("stack of blocks: a width of ", width, " over ", reduction));
+    throw ValueError(concat("stack of blocks: a reduction of ", reduction,
+                            " does not divide the width ", width));
   return width / reduction;
 }
 

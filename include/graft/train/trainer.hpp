@@ -130,7 +130,7 @@ class BasicTrainer {
       optimizer_ = own_.get();
     }
     if (optimizer_->size() == 0)
-      throw ValueError("trainer: the active adapters have no trained tensors");
+      throw ValueError(concat("trainer: the active adapters have no trained tensors", why_empty()));
     base_rate_ = optimizer_->learning_rate();
     config_.steps = steps_of(config, data_.rows);
   }
@@ -269,7 +269,8 @@ class BasicTrainer {
         loss = add(loss, extra);
       }
       if (!std::isfinite(loss.item())) fail("loss", static_cast<double>(loss.item()));
-      if (!loss.requires_grad()) throw ValueError("trainer: the loss depends on no trained tensor");
+      if (!loss.requires_grad())
+        throw ValueError(concat("trainer: the loss depends on no trained tensor", why_empty()));
       tape.backward(loss, BasicTensor<T>::full(loss.shape(), static_cast<T>(share)));
     }
     procedures([&](auto& p) { p.after_backward(info); });
@@ -293,6 +294,15 @@ class BasicTrainer {
     if (first_timed_ == 0) first_timed_ = step_;
     report.seconds_left = recent_ * static_cast<double>(config_.steps - step_);
     return report;
+  }
+
+  /// What active adapters that train nothing yet wait for.
+  std::string why_empty() const {
+    std::string text;
+    for (const auto& name : adapters_->active())
+      if (const auto& info = adapters_->at(name).info(); !info.starts_empty.empty())
+        text += concat("; ", info.name, ": ", info.starts_empty);
+    return text;
   }
 
   static Index size_of(const models::BasicBatch<T>& batch) {

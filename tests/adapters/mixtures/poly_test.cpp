@@ -38,7 +38,24 @@ TEST_CASE("Poly gives rows of one task one update, and is the identity at the st
   for (Index i = 0; i < 20; ++i) CHECK(same[i] == same[20 + i]);
   CHECK(std::abs(other[0] - other[20]) > 1e-6);
   CHECK_THROWS_WITH(run({0, 3, 0}), Catch::Contains("task 3 of 3"));
-  CHECK_THROWS_WITH(run({}), Catch::Contains("task ids"));
+  CHECK_THROWS_WITH(run({}), Catch::Contains("n_tasks 3, and the batch has no task ids"));
+}
+
+TEST_CASE("One task of Poly needs no ids") {
+  const auto layer = checks::random_layer<double>(10, 12, 1);
+  const auto poly = checks::make<BasicPoly<double>>(PolyConfig{.rank = 2}, checks::site_of(layer));
+  checks::randomize(poly);
+  const auto x = checks::random_tensor<double>({3, 2, 12}, 2);
+  const auto run = [&](bool training, std::vector<std::int64_t> ids) {
+    graft::BasicTape<double> tape({.gradients = false, .training = training, .seed = 4});
+    auto context = tasks(std::move(ids));
+    context->batch = 3;
+    tape.set_context(context);
+    return poly.apply(layer, tape.constant(x)).value();
+  };
+  for (const bool training : {false, true})
+    CHECK(checks::relative_error(run(training, {}), run(training, {0, 0, 0})) == 0);
+  CHECK(checks::relative_error(run(false, {}), checks::base_output(layer, x)) > 1e-3);
 }
 
 TEST_CASE("gradients of Poly agree with differences, with given draws in training too") {

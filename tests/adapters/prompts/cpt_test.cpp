@@ -83,6 +83,14 @@ TEST_CASE("Inside of its limits the gradient of CPT is that of the loss") {
   }
 }
 
+TEST_CASE("CPT says why nothing is left to predict") {
+  auto c = cpt_config();
+  c.cpt_token_ids = {5, 17};
+  c.cpt_tokens_type_mask = {1, 2};
+  prompts::Setup<double> setup(c);
+  CHECK_THROWS_WITH(setup.loss(), Catch::Contains("the largest type in cpt_tokens_type_mask is 2"));
+}
+
 TEST_CASE("CPT refuses lists of different lengths") {
   prompts::Setup<double> setup;
   auto c = cpt_config();

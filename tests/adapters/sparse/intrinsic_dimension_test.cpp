@@ -1,5 +1,6 @@
 #include "graft/adapters/sparse/intrinsic_dimension.hpp"
 
+#include <atomic>
 #include <catch2/catch.hpp>
 
 #include "adapters/method_checks.hpp"
@@ -142,6 +143,46 @@ TEST_CASE("A projection of many blocks is the same whether it is kept or not") {
   kept->apply(theta.data(), a.data());
   drawn->apply(theta.data(), b.data());
   CHECK(checks::relative_error(b, a) < 1e-13);
+}
+
+TEST_CASE("A projection that is not kept follows another θ, and draws once for the same one") {
+  std::atomic<int> draws = 0;
+  const graft::DrawnMap<double> map(6, 3, BasicTensor<double>::full({2}, 0.5),
+                                    [&](Index b, Index count, double* out) {
+                                      ++draws;
+                                      for (Index i = 0; i < 2 * count; ++i)
+                                        out[i] = static_cast<double>(6 * b + i);
+                                    });
+  std::vector<double> y(6);
+  const auto at = [&](std::vector<double> theta) {
+    map.apply(theta.data(), y.data());
+    for (std::size_t i = 0; i < 6; ++i) {
+      const auto first = static_cast<double>(2 * i);
+      CHECK(y[i] == Approx(0.5 * (first * theta[0] + (first + 1) * theta[1])));
+    }
+  };
+  at({1, 2});
+  at({1, 2});
+  CHECK(draws == 2);
+  at({1, 3});
+  CHECK(draws == 4);
+  at({0, 0});
+  CHECK(draws == 4);
+}
+
+TEST_CASE("Normal numbers of a projection have the moments of normal ones") {
+  std::vector<double> z(400001);
+  graft::detail::draw_normals(7, std::ssize(z), 2, z.data());
+  double moments[5] = {}, neighbours = 0;
+  for (std::size_t i = 0; i < z.size(); ++i) {
+    for (int k = 1; k < 5; ++k) moments[k] += std::pow(z[i] / 2, k) / static_cast<double>(z.size());
+    if (i > 0) neighbours += z[i] * z[i - 1] / 4 / static_cast<double>(z.size());
+  }
+  CHECK(moments[1] == Approx(0).margin(0.008));
+  CHECK(moments[2] == Approx(1).margin(0.01));
+  CHECK(moments[3] == Approx(0).margin(0.03));
+  CHECK(moments[4] == Approx(3).margin(0.08));
+  CHECK(neighbours == Approx(0).margin(0.008));
 }
 
 TEST_CASE("Fastfood is its definition and keeps norms on average") {

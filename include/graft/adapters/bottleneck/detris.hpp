@@ -263,8 +263,8 @@ class BasicDETRIS {
       const Index side =
           config_.grid > 0 ? config_.grid : std::llround(std::sqrt(static_cast<double>(places)));
       if (side * side != places)
-        throw ShapeError(
-            concat("DETRIS: ", places, " patches, expected a grid of ", side, " x ", side));
+        throw ShapeError(concat("DETRIS: ", places, " patches, expected a grid of ", side, " x ",
+                                side, ", as layers of an image encoder have"));
       sizes = {side, side};
     }
     const auto join = [](const std::vector<BasicVar<T>>& list) { return concat_along(1, list); };

@@ -188,7 +188,8 @@ class BasicASLoRA {
     });
     if (shared_->a().shape() != Shape{r, in} || shared_->b().front().shape() != Shape{out, r})
       throw ValueError(concat("ASLoRA: ", site.path, " [", out, ", ", in,
-                              "] has another shape than others called ", type_));
+                              "] has another shape than others called ", type_,
+                              "; target_modules takes names of layers of one shape"));
   }
 
   template <Linear L>

@@ -13,7 +13,7 @@ namespace graft::inline v0_1 {
 struct FLoRAConfig {
   std::vector<Index> rank = {8};  ///< in, out, kernel sizes …; a single one for all
   double scale = 4;
-  double dropout = 0;
+  double dropout = 0;  ///< on the input of the branch, while training; the original: 0.01
   TargetModules target_modules = {};
   Selection select = {};
 

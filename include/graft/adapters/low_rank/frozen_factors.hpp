@@ -16,7 +16,7 @@ namespace graft::inline v0_1 {
 struct AsymmetricLoRAConfig {
   Index rank = 8;
   double alpha = 16;
-  double dropout = 0;
+  double dropout = 0;  ///< on the input of the branch, while training; the original: 0.05
   bool update_A = false, update_B = true;
   std::string A_init = "rand";  ///< V: right singular vectors of W, rand: a random frame, he, zero
   std::string B_init = "zero";  ///< U: left singular vectors of W, rand, he, zero

@@ -17,7 +17,7 @@ namespace graft::inline v0_1 {
 struct MoSConfig {
   Index rank = 8;
   double alpha = 16;
-  double dropout = 0;
+  double dropout = 0;           ///< on the input of the branch, while training; the original: 0.1
   Index equivalent_rank = 2;    ///< the pools are as large as LoRAs of this rank
   Index private_rank = 1;       ///< ranks of shards that only one layer uses
   Index shards_per_vector = 4;  ///< divides in and out
@@ -118,7 +118,8 @@ class BasicMoS {
     });
     if (pool_a_.shape() != Shape{n, in / l} || pool_b_.shape() != Shape{n, out / l})
       throw ValueError(concat("MoS: ", site.path, " [", out, ", ", in,
-                              "] has another shape than others called ", type_));
+                              "] has another shape than others called ", type_,
+                              "; target_modules takes names of layers of one shape"));
     index_a_ = table();
     index_b_ = table();
     if (context.loading) return;

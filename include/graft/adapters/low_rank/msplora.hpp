@@ -15,7 +15,7 @@ namespace graft::inline v0_1 {
 struct MSPLoRAConfig {
   Index rank = 64;  ///< of the first level; each further level has half
   double alpha = 16;
-  double dropout = 0;
+  double dropout = 0;  ///< on the input of the branch, while training; the original: 0.05
   Index segments = 3;
   std::string scale = "per_level";  ///< alpha / r_i, or common: alpha / r at every level
   TargetModules target_modules = {};
@@ -85,7 +85,8 @@ class BasicMSPLoRA {
       b_[i] = context.shared.get(names[i] + ".B", [&] { return BasicTensor<T>::zeros({out, r}); });
       if (a_[i].shape() != Shape{r, in} || b_[i].shape() != Shape{out, r})
         throw ValueError(concat("MSPLoRA: ", site.path, " [", out, ", ", in,
-                                "] has another shape than others called ", type_));
+                                "] has another shape than others called ", type_,
+                                "; target_modules takes names of layers of one shape"));
     }
   }
 

@@ -19,7 +19,7 @@ struct MTLoRAConfig {
   double shared_scale = 4;             ///< as it is, not over the rank
   double task_scale = 4;
   bool trainable_scale = false;
-  double dropout = 0;
+  double dropout = 0;  ///< on the input of the branch, while training; the original: 0.05
   TargetModules target_modules = {};
   Selection select = {};
 

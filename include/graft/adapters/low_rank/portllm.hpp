@@ -56,7 +56,7 @@ class BasicPortLLM {
             .sites = "linear",
             .parameters = "0",
             .in_peft = false,
-            .starts_empty = true};
+            .starts_empty = "its patches are trained as LoRA on an older model, and loaded"};
   }
 
   BasicPortLLM(const PortLLMConfig& config, const LinearSiteInfo<T>& site, InitContext<T>&)

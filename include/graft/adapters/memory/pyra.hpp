@@ -276,7 +276,8 @@ struct PYRAMethod {
             .mergeable = false,
             .in_peft = false,
             .exact_gradient = false,
-            .starts_empty = true};
+            .starts_empty =
+                "merge_schedule has the number of tokens that each block merges, and names none"};
   }
   template <class Set>
   static void finish(const Config& config, Set& set, BasicSiteTable<T>& table,

@@ -77,7 +77,11 @@ class SideStack : public AdapterPart<T>, public StackAdapterInterface<T> {
     sizes.layers = std::ssize(blocks_);
     sizes.reduction = reduction;
     sizes.embeddings = false;
-    mirror_ = table.mirror(sizes);
+    try {
+      mirror_ = table.mirror(sizes);
+    } catch (const ValueError& error) {
+      throw ValueError(concat(method_, ": reduction_factor ", reduction, ": ", error.what()));
+    }
     width_ = mirror_->sites().info.hidden_size;
     fill(name, table, context);
     mixer_ = std::make_shared<Mixer>(*this);

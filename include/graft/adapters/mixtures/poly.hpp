@@ -54,10 +54,11 @@ struct PolyConfig {
 /// A: [S, K, in / S, rank], B: [S, K, rank, out / S], logits Z: [tasks, S K]; trained: K rank (in +
 /// out) + tasks S K. Mixture of split s: w = z / (Σ_k z + 10⁻¹²) with z = σ(Z_t), while training
 /// z = σ(Z_t + ln u − ln(1 − u)), u uniform. The identity at the start (B = 0). Tasks come with the
-/// batch (ForwardContext::task_ids), one a row. Does not merge: the weight depends on the task;
-/// what one task sees does (`task_skill`). A new task: `mean_task_logits` (MHR-z), `mean_skill`
-/// (MHR-µ). Source: Ponti et al. 2022 (arXiv:2202.13914), eq. 2 to 4; splits: Caccia et al. 2022
-/// (arXiv:2211.03831). Tensors: poly_lora_A, poly_lora_B, poly_router.module_logits.
+/// batch (ForwardContext::task_ids), one a row; one task alone needs none. Does not merge: the
+/// weight depends on the task; what one task sees does (`task_skill`). A new task:
+/// `mean_task_logits` (MHR-z), `mean_skill` (MHR-µ). Source: Ponti et al. 2022 (arXiv:2202.13914),
+/// eq. 2 to 4; splits: Caccia et al. 2022 (arXiv:2211.03831). Tensors: poly_lora_A, poly_lora_B,
+/// poly_router.module_logits.
 template <std::floating_point T>
 class BasicPoly {
  public:
@@ -129,12 +130,20 @@ class BasicPoly {
   BasicVar<T> apply(const L& base, const BasicVar<T>& x) const {
     auto& tape = x.tape();
     const auto* context = tape.template context<ForwardContext>();
-    const Index n = context == nullptr ? 0 : static_cast<Index>(context->task_ids.size());
-    if (n == 0 || x.rows() % n != 0)
+    auto ids = context == nullptr ? std::vector<std::int64_t>() : context->task_ids;
+    if (ids.empty() && config_.tasks == 1) {
+      const Index batch = context == nullptr ? 1 : std::max<Index>(context->batch, 1);
+      ids.assign(static_cast<std::size_t>(batch), 0);
+    }
+    const Index n = static_cast<Index>(ids.size());
+    if (n == 0)
+      throw ValueError(concat("Poly: n_tasks ", config_.tasks,
+                              ", and the batch has no task ids (task_ids), one for each row"));
+    if (x.rows() % n != 0)
       throw ValueError(concat("Poly: ", n, " task ids for the input ", x.shape().text(),
                               ", expected one for each row of the batch"));
     const Index s = config_.splits, k = config_.skills, r = config_.rank;
-    const auto w = permute(mixture(tape, context->task_ids), {1, 0, 2});
+    const auto w = permute(mixture(tape, ids), {1, 0, 2});
     const auto mixed = [&](const BasicParameter<T>& p, Index elements) {
       return matmul(w, reshape(tape.parameter(p), {s, k, elements}));
     };

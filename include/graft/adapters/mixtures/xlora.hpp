@@ -382,7 +382,9 @@ struct XLoRAMethod {
 
   template <class Set, class Table>
   static void finish(const Config& config, Set& set, Table& table, InitContext<T>& context) {
-    if (config.adapters.empty()) throw ValueError("X-LoRA: adapters names no expert");
+    if (config.adapters.empty())
+      throw ValueError(
+          "X-LoRA: adapters is empty, expected names and folders of the LoRAs that it mixes");
     if (table.pass == nullptr)
       throw ValueError("X-LoRA: the model has no first pass that the scalings could come from");
     const auto names = expert_names(config);

@@ -166,6 +166,11 @@ class BasicCptPrompt final : public TablePrompt<T> {
         factor *= static_cast<T>(config_.opt_loss_decay_factor);
       return factor;
     };
+    if (outputs.empty())
+      throw ValueError(
+          concat("CPT: the largest type in cpt_tokens_type_mask is ", text - 4,
+                 ", so that the text is no output and nothing is left to predict; the examples in "
+                 "cpt_token_ids end with an output, whose type is a multiple of 4"));
     const bool decay = config_.opt_weighted_loss_type == "decay";
     if (decay) weights.assign(labels.size(), T{1});
     for (Index t = 0; t < tokens; ++t) {

@@ -233,7 +233,7 @@ struct ID3Method {
             .sites = "linear, conv",
             .parameters = "; budget in all",
             .in_peft = false,
-            .starts_empty = true};
+            .starts_empty = "its procedure selects step by step"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {

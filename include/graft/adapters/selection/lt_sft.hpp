@@ -79,7 +79,9 @@ struct LTSFTMethod {
             .sites = "linear, conv",
             .parameters = "; num_tunable_weights in all",
             .in_peft = false,
-            .starts_empty = true};
+            .starts_empty =
+                "a run of full fine-tuning comes first; what it moved most (selection::most_moved) "
+                "is given to select of the parts"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {

@@ -186,7 +186,7 @@ struct SIFTMethod {
             .sites = "linear, conv",
             .parameters = "floor(sparse_rate in out) + 1",
             .in_peft = false,
-            .starts_empty = true};
+            .starts_empty = "its procedure selects in the first steps"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {

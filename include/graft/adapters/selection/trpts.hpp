@@ -317,7 +317,7 @@ struct TRPTSMethod {
             .parameters = "; out C, C by the Fisher information",
             .mergeable = false,
             .in_peft = false,
-            .starts_empty = true};
+            .starts_empty = "its procedure selects in the first steps"};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config&, const LinearSiteInfo<T>& site,
                                                InitContext<T>&) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -68,7 +69,8 @@ class DenseMap final : public SubspaceMap<T> {
 };
 
 /// A dense P that is computed when it is needed: `rows(block, count, out)` writes the first `count`
-/// rows of a block as [count, d]; columns are multiplied by `scale` [d].
+/// rows of a block as [count, d]; columns are multiplied by `scale` [d]. The last P θ is kept: a
+/// step asks for it in both passes, an evaluation for every batch.
 template <std::floating_point T>
 class DrawnMap final : public SubspaceMap<T> {
  public:
@@ -82,14 +84,13 @@ class DrawnMap final : public SubspaceMap<T> {
   Index inputs() const override { return scale_.size(); }
   Index outputs() const override { return outputs_; }
   void apply(const T* theta, T* y) const override {
-    const Index d = inputs();
-    auto scaled = BasicTensor<T>::empty({d});
-    kernels::mul(theta, scale_.data(), scaled.data(), d);
-    ThreadPool::global().parallel_for(blocks(), [&](Index b) {
-      const auto [first, p] = block(b);
-      kernels::gemm(false, true, 1, p.rows(), d, T{1}, scaled.data(), d, p.data(), d, T{0},
-                    y + first, p.rows());
-    });
+    const std::lock_guard lock(mutex_);
+    if (kept_.empty() || !std::equal(theta_.begin(), theta_.end(), theta)) {
+      kept_.resize(static_cast<std::size_t>(outputs_));
+      compute(theta, kept_.data());
+      theta_.assign(theta, theta + inputs());
+    }
+    std::copy(kept_.begin(), kept_.end(), y);
   }
   void add_adjoint(const T* dy, T* dtheta) const override {
     // Sums over fixed parts, so that threads do not change the order.
@@ -107,6 +108,20 @@ class DrawnMap final : public SubspaceMap<T> {
   }
 
  private:
+  void compute(const T* theta, T* y) const {
+    const Index d = inputs();
+    if (std::all_of(theta, theta + d, [](T v) { return v == 0; })) {
+      std::fill_n(y, outputs_, T{0});
+      return;
+    }
+    auto scaled = BasicTensor<T>::empty({d});
+    kernels::mul(theta, scale_.data(), scaled.data(), d);
+    ThreadPool::global().parallel_for(blocks(), [&](Index b) {
+      const auto [first, p] = block(b);
+      kernels::gemm(false, true, 1, p.rows(), d, T{1}, scaled.data(), d, p.data(), d, T{0},
+                    y + first, p.rows());
+    });
+  }
   Index blocks() const { return (outputs_ + block_ - 1) / block_; }
   std::pair<Index, BasicTensor<T>> block(Index b) const {
     const Index first = b * block_, count = std::min(block_, outputs_ - first);
@@ -118,6 +133,8 @@ class DrawnMap final : public SubspaceMap<T> {
   Index outputs_, block_;
   BasicTensor<T> scale_;
   Rows rows_;
+  mutable std::mutex mutex_;
+  mutable std::vector<T> theta_, kept_;  ///< the last θ and P θ
 };
 
 /// P with few elements.
