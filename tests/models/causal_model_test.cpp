@@ -55,7 +55,7 @@ Pass pass(graft::models::CausalModel& model, const Adapt& adapt, const graft::mo
     if (std::strcmp(event.name, "frozen forward") == 0) ++result.products;
   for (const auto& name : adapters.names())
     for (const auto& p : adapters.at(name).parameters())
-      result.gradients.push_back(p.grad().clone());
+      if (p.grad()) result.gradients.push_back(p.grad().clone());
   return result;
 }
 
@@ -101,7 +101,6 @@ TEST_CASE("A block that runs again leaves out its last product where nothing rea
   }
   SECTION("which trained biases and further LoRAs do not") {
     CHECK(products_again(gpt2, "LORA", {{"bias", "all"}}) == 3);
-    CHECK(products_again(llama, "LORA", {{"lora_bias", true}}) == 6);
     const auto two = [](auto& adapters) {
       add(adapters, "LORA");
       add(adapters, "LORA", "other");
