@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -103,14 +104,20 @@ inline const std::array<float, 4096>& normal_sizes() {
 template <std::floating_point T>
 void draw_normals(std::uint64_t seed, Index count, double std, T* out) {
   const auto& sizes = normal_sizes();
-  const T factor = static_cast<T>(std);
-  for (Index i = 0; i < count; i += 4) {
-    auto bits = splitmix64(seed + kSplitMixStep * static_cast<std::uint64_t>(i / 4 + 1));
-    for (Index k = i; k < std::min(i + 4, count); ++k, bits >>= 16) {
-      const T size = factor * static_cast<T>(sizes[bits & 0xfffU]);
-      out[k] = (bits & 0x1000U) != 0 ? -size : size;
-    }
+  const auto word = [seed](Index group) {
+    return splitmix64(seed + kSplitMixStep * static_cast<std::uint64_t>(group + 1));
+  };
+  const auto number = [&sizes, factor = static_cast<T>(std)](std::uint64_t bits) {
+    const auto sign = static_cast<std::uint32_t>(bits & 0x1000U) << 19;
+    const auto size = std::bit_cast<std::uint32_t>(sizes[bits & 0xfffU]);
+    return factor * static_cast<T>(std::bit_cast<float>(size ^ sign));
+  };
+  Index i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const auto bits = word(i / 4);
+    for (Index k = 0; k < 4; ++k) out[i + k] = number(bits >> (16 * k));
   }
+  for (Index k = 0; i + k < count; ++k) out[i + k] = number(word(i / 4) >> (16 * k));
 }
 
 /// Maps from θ to every tensor, drawn from a seed. Draws are in float, so that both precisions have
