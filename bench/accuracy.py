@@ -153,7 +153,8 @@ class Comparison:
         try:
             result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False,
                                     timeout=self.o.timeout,
-                                    env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(self.o.threads)})
+                                    env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(self.o.threads),
+                                         "OMP_WAIT_POLICY": "PASSIVE"})
         except FileNotFoundError:
             raise Missing(f"{arguments[0]} is not there") from None
         except subprocess.TimeoutExpired:
@@ -294,4 +295,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
