@@ -471,8 +471,11 @@ class Run {
     }
     adapters_->save(kAdapter, output_);
     Json result = result_json();
-    result["step_ms"] = Json::array();
-    for (const auto& r : history.steps) result["step_ms"].push_back(1000 * r.seconds);
+    result["step_ms"] = result["step_loss"] = Json::array();
+    for (const auto& r : history.steps) {
+      result["step_ms"].push_back(1000 * r.seconds);
+      result["step_loss"].push_back(r.loss);
+    }
     graft::io::write_file_atomically(output_ / "result.json", graft::io::json_text(result) + "\n");
     if (trainer_->done()) fs::remove_all(checkpoints());
     if (s_.json) {
