@@ -41,7 +41,10 @@ def methods(program):
     def paper(text):
         arxiv = re.fullmatch(r"arXiv:(\S+)", text)
         return f"[{arxiv[1]}](https://arxiv.org/abs/{arxiv[1]})" if arxiv else text
-    rows = [[f"`{e['peft_type']}`", e["sites"], e["parameters"], "yes" if e["mergeable"] else "no",
+    def merges(e):
+        unless = e["merge_unless"]
+        return "no" if not e["mergeable"] else f"unless {unless}" if unless else "yes"
+    rows = [[f"`{e['peft_type']}`", e["sites"], e["parameters"], merges(e),
              "yes" if e["peft"] else "no", paper(e["paper"])] for e in entries]
     every = table(["peft_type", "sites", "trained a site", "merges", "PEFT has it", "paper"], rows)
     return overview + "\n\n" + folded(f"All {len(entries)}: sites, trained parameters, papers", every)

@@ -21,6 +21,12 @@ std::string formula(const graft::MethodInfo& info) {
   return text(info.parameters.substr(info.parameters.starts_with("; ") ? 2 : 0));
 }
 
+/// Whether adapters of the method merge, with its condition.
+std::string merges(const graft::MethodInfo& info) {
+  if (!info.mergeable) return "no";
+  return info.merge_unless.empty() ? "yes" : graft::concat("unless ", info.merge_unless);
+}
+
 std::string folded(std::string_view name) {
   std::string result;
   for (const char c : name)
@@ -38,6 +44,7 @@ int show_method(const graft::MethodEntry<float>& entry, bool json) {
   say(graft::concat(i.name, " (", i.peft_type, ")", i.paper.empty() ? "" : ", ", i.paper,
                     "\nsites: ", i.sites, "\ntrained a site: ", formula(i), "\n",
                     i.mergeable ? "can be merged" : "cannot be merged",
+                    i.merge_unless.empty() ? "" : " unless ", i.merge_unless,
                     "\n\nadapter_config.json with its defaults:"));
   print_json(graft::config_json(entry.defaults));
   return 0;
@@ -78,6 +85,7 @@ int list_methods(bool json, graft::SiteTable* sites) {
                     {"sites", text(i.sites)},
                     {"parameters", formula(i)},
                     {"mergeable", i.mergeable},
+                    {"merge_unless", text(i.merge_unless)},
                     {"peft", i.in_peft},
                     {"paper", text(i.paper)}});
     std::string trained = "-";
@@ -89,7 +97,7 @@ int list_methods(bool json, graft::SiteTable* sites) {
       }
     }
     rows.push_back({text(i.peft_type), text(i.name), text(i.family), text(i.sites), formula(i),
-                    i.mergeable ? "yes" : "no", i.in_peft ? "yes" : "no", text(i.paper)});
+                    merges(i), i.in_peft ? "yes" : "no", text(i.paper)});
     if (sites != nullptr) rows.back().insert(rows.back().begin() + 5, trained);
   }
   if (sites != nullptr) rows[0].insert(rows[0].begin() + 5, "in the model");

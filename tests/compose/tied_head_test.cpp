@@ -4,6 +4,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -246,4 +247,42 @@ TEST_CASE("A file may hold copies for the head that follows, and no other tensor
   adapters.load("again", folder.path(), false, &report);
   CHECK(report.missing.empty());
   CHECK(report.unexpected == std::vector<std::string>{head + "stray"});
+}
+
+TEST_CASE("Trained tokens are in files under the names of all layers over the table, as in PEFT") {
+  const graft_test::TemporaryFolder folder;
+  const auto keys = [&](auto& model, const graft::ConfigValue::Map& map) {
+    graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+    graft::TorchGenerator generator(3);
+    auto& set = adapters.add("default", map, generator);
+    const auto trained = set.trainable_elements();
+    redraw(set);
+    adapters.save("default", folder.path());
+    const auto before = logits(model);
+    adapters.remove("default");
+    CHECK(adapters.load("default", folder.path()).trainable_elements() == trained);
+    CHECK(difference(logits(model), before) < 1e-5);
+    std::set<std::string> names;
+    for (const auto& view :
+         graft::io::SafetensorsFile::open(folder.path() / "adapter_model.safetensors").tensors())
+      if (view.name.ends_with("trainable_tokens_delta"))
+        names.insert(view.name.substr(std::string("base_model.model.").size()));
+    return names;
+  };
+  const graft::ConfigValue::List tokens{graft::ConfigValue(4), graft::ConfigValue(7)};
+  const graft::ConfigValue::Map alone{{"peft_type", "TRAINABLE_TOKENS"}, {"token_indices", tokens}};
+  graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
+  CHECK(keys(model, alone) == std::set<std::string>{"model.embed_tokens.trainable_tokens_delta",
+                                                    "lm_head.trainable_tokens_delta"});
+  graft::models::BasicT5<double> stacks(t5(), checks::RandomWeights<double>());
+  CHECK(keys(stacks, alone) == std::set<std::string>{"shared.trainable_tokens_delta",
+                                                     "encoder.embed_tokens.trainable_tokens_delta",
+                                                     "decoder.embed_tokens.trainable_tokens_delta",
+                                                     "lm_head.trainable_tokens_delta"});
+  // Beside LoRA under the embedding's alone.
+  auto beside = config("target_modules", "q_proj");
+  beside["ensure_weight_tying"] = false;
+  beside["trainable_token_indices"] = tokens;
+  CHECK(keys(model, beside) ==
+        std::set<std::string>{"model.embed_tokens.token_adapter.trainable_tokens_delta"});
 }

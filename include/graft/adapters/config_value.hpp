@@ -254,14 +254,17 @@ class ConfigReader {
 /// Visitor that writes the fields of a configuration into a map.
 class ConfigWriter {
  public:
-  explicit ConfigWriter(ConfigValue::Map& map) : map_(map) {}
+  /// `every`: also fields that only graft knows where they have their default.
+  explicit ConfigWriter(ConfigValue::Map& map, bool every = false) : map_(map), every_(every) {}
   template <class Field>
   void operator()(const char* key, Field& field) const {
     map_[key] = detail::write_config(field);
   }
+  bool every() const { return every_; }
 
  private:
   ConfigValue::Map& map_;
+  bool every_;
 };
 
 /// A configuration inside of another one: `value` is a map with fields of it, or null for the
@@ -279,13 +282,13 @@ Config nested_config(const char* key, const ConfigValue& value) {
   return config;
 }
 
-/// A field that only graft knows: written only where it is not the default, so that files of others
-/// stay as they know them.
+/// A field that only graft knows: files have it only where it is not the default, so that PEFT,
+/// which warns of fields that it does not know, finds its own.
 template <class Visitor, class Field>
 void optional_field(Visitor& v, const char* key, Field& field,
                     const std::type_identity_t<Field>& standard) {
   if constexpr (std::is_same_v<Visitor, ConfigWriter>) {
-    if (field == standard) return;
+    if (!v.every() && field == standard) return;
   }
   v(key, field);
 }
@@ -300,6 +303,14 @@ void nullable_field(Visitor& v, const char* key, std::vector<Element>& list) {
   v(key, list);
 }
 
+/// Which fields of a Selection PEFT's class of a method has too.
+struct SelectionInPeft {
+  bool exclude_modules = true;
+  bool layers = true;  ///< layers_to_transform and layers_pattern
+  bool rank_pattern = true;
+  bool alpha_pattern = true;
+};
+
 /// Which sites a method goes to, and exceptions by layer; the fields that nearly all methods of
 /// PEFT share.
 struct Selection {
@@ -310,14 +321,22 @@ struct Selection {
   std::map<std::string, ConfigValue> rank_pattern;   ///< regex on the path's end -> rank
   std::map<std::string, ConfigValue> alpha_pattern;  ///< regex on the path's end -> alpha
 
+  /// Those that PEFT lacks are as `optional_field` has it.
   template <class Visitor>
-  void fields(Visitor& v) {
-    v("exclude_modules", exclude_modules);
-    nullable_field(v, "layers_to_transform", layers_to_transform);
-    nullable_field(v, "layers_pattern", layers_pattern);
+  void fields(Visitor& v, SelectionInPeft in_peft = {}) {
+    const auto meant = [&](bool known, const auto& field) {
+      if constexpr (std::is_same_v<Visitor, ConfigWriter>)
+        return known || v.every() || !field.empty();
+      else
+        return true;
+    };
+    if (meant(in_peft.exclude_modules, exclude_modules)) v("exclude_modules", exclude_modules);
+    if (meant(in_peft.layers, layers_to_transform))
+      nullable_field(v, "layers_to_transform", layers_to_transform);
+    if (meant(in_peft.layers, layers_pattern)) nullable_field(v, "layers_pattern", layers_pattern);
     nullable_field(v, "modules_to_save", modules_to_save);
-    v("rank_pattern", rank_pattern);
-    v("alpha_pattern", alpha_pattern);
+    if (meant(in_peft.rank_pattern, rank_pattern)) v("rank_pattern", rank_pattern);
+    if (meant(in_peft.alpha_pattern, alpha_pattern)) v("alpha_pattern", alpha_pattern);
   }
 };
 

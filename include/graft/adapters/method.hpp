@@ -20,8 +20,10 @@ struct MethodInfo {
   std::string_view paper;       ///< "arXiv:2106.09685"
   std::string_view sites;       ///< "linear, embedding, conv"
   std::string_view parameters;  ///< trained elements a site: "r (in + out)"
+  /// With its default configuration it can be folded into the weights …
   bool mergeable = true;
-  bool in_peft = true;  ///< Hugging Face PEFT reads and writes its files
+  std::string_view merge_unless = "";  ///< … and with others, unless this is so; empty: in general
+  bool in_peft = true;                 ///< Hugging Face PEFT reads and writes its files
   /// What files put before the path of a module; prompt methods wrap the model once less.
   std::string_view path_prefix = "base_model.model.";
   /// With its default configuration a new adapter leaves the results of the model as they are.

@@ -76,6 +76,7 @@ inline bool takes_layer(const Selection& select, const TargetModules& targets,
 }
 
 /// Value of the first pattern of a rank_pattern or alpha_pattern that matches the end of the path.
+/// They are in the order of the alphabet, in which PEFT writes them too.
 inline std::optional<ConfigValue> pattern_value(const std::map<std::string, ConfigValue>& patterns,
                                                 std::string_view path) {
   for (const auto& [pattern, value] : patterns)

@@ -583,8 +583,12 @@ class BasicAdapterModel {
         type == given.end() ? nullptr : type->second.template get_if<std::string>();
     if (peft_type == nullptr) throw ValueError("adapter config: field 'peft_type' is missing");
     const auto& entry = registry_->at(*peft_type);
-    auto config = entry.defaults;
-    for (const auto& [key, value] : given) config[key] = value;
+    auto config = entry.written;
+    for (const auto& [key, value] : given) {
+      const auto known = entry.defaults.find(key);
+      if (config.contains(key) || known == entry.defaults.end() || known->second != value)
+        config[key] = value;
+    }
     const bool tied = tie_targets(config);
     auto set = std::make_unique<AdapterSet<T>>(name, entry.info, config);
     SharedParameters<T> shared;
@@ -844,6 +848,15 @@ class BasicAdapterModel {
       if (is_tied_head(*site, *table_)) drop_parts(set, *site);
     }
   }
+  /// PEFT's files have trained tokens under the name of every layer over the table, unless another
+  /// method trains them beside itself.
+  static void copy_rows(AdapterSet<T>& set, const std::string& path, const EmbeddingPart<T>& part) {
+    if (set.info().peft_type != TrainableTokensConfig::kPeftType) return;
+    for (auto copy : part.tensors()) {
+      copy.alias = copy.written = true;
+      set.add_tensor(set.key_of(path, copy), copy);
+    }
+  }
   /// Layers that run on the rows of an adapted table follow it where the adapter says how, some of
   /// them only where the configuration asks.
   void tie_heads(AdapterSet<T>& set, bool asked) {
@@ -858,6 +871,7 @@ class BasicAdapterModel {
             part->tied_head() != nullptr || dynamic_cast<const FullEmbedding<T>*>(part) != nullptr;
         if (!follows) continue;
         site->adapters().push_back(named);
+        copy_rows(set, site->path(), *part);
         if (asked) set.add_follower(site->path(), source);
       }
     }
@@ -880,6 +894,7 @@ class BasicAdapterModel {
                                   " cannot follow this adapter of ", source));
         if (!head) continue;
         site->adapters().push_back({set.name(), head});
+        copy_rows(set, site->path(), *part);
         if (!asked) continue;
         set.add_part(site->path(), head);
         set.add_follower(site->path(), source);

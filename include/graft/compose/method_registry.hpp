@@ -33,7 +33,8 @@ struct MethodPlaces {
 template <std::floating_point T>
 struct MethodEntry {
   MethodInfo info;
-  ConfigValue::Map defaults;
+  ConfigValue::Map defaults;  ///< every field that a configuration may have
+  ConfigValue::Map written;   ///< the same without what files have only where it is set
   /// Makes the parts of `set` from its configuration and attaches them to the sites of `table`, not
   /// yet active.
   std::function<void(AdapterSet<T>& set, BasicSiteTable<T>& table, InitContext<T>& context)> build;
@@ -393,11 +394,11 @@ MethodPlaces places_of() {
   return p;
 }
 
-/// A configuration with all fields of the method.
+/// A configuration with the fields of the method: all, or those that files always have.
 template <class Config>
-ConfigValue::Map default_config(std::string_view peft_type, Config config = {}) {
+ConfigValue::Map default_config(std::string_view peft_type, Config config = {}, bool every = true) {
   ConfigValue::Map map;
-  ConfigWriter writer(map);
+  ConfigWriter writer(map, every);
   config.fields(writer);
   map["peft_type"] = std::string(peft_type);
   return map;
@@ -432,8 +433,10 @@ class MethodRegistry {
  private:
   template <class Method>
   void add_one() {
+    using Config = typename Method::Config;
     entries_.push_back({Method::info(),
-                        detail::default_config<typename Method::Config>(Method::info().peft_type),
+                        detail::default_config<Config>(Method::info().peft_type),
+                        detail::default_config<Config>(Method::info().peft_type, {}, false),
                         &detail::build_method<Method>,
                         {},
                         detail::places_of<Method>(),
@@ -442,9 +445,9 @@ class MethodRegistry {
     entry.example = entry.defaults;
     if constexpr (requires { Method::example(); })
       entry.example = detail::default_config(entry.info.peft_type, Method::example());
-    if constexpr (requires(const typename Method::Config& config) { Method::experts(config); })
+    if constexpr (requires(const Config& config) { Method::experts(config); })
       entry.experts = [](const ConfigValue::Map& map) {
-        return Method::experts(detail::config_from<typename Method::Config>(map));
+        return Method::experts(detail::config_from<Config>(map));
       };
   }
   std::vector<MethodEntry<T>> entries_;

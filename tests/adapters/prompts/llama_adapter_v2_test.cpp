@@ -57,6 +57,7 @@ TEST_CASE("LLaMA-Adapter V2 with prompts: identity for text, count, gradients, f
       setup.set().parameters());
   CHECK(check.relative_error < 1e-6);
   setup.expect_same_after_saving();
+  CHECK_THROWS_WITH(setup.adapters.merge(), Catch::Contains("cannot be folded"));
 }
 
 TEST_CASE(

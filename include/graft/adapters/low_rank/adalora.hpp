@@ -61,6 +61,8 @@ struct AdaLoRAConfig {
     v("bias", bias);
     v("target_modules", target_modules);
     select.fields(v);
+    // No effect, as in PEFT, whose class inherits the field from LoRA's.
+    if constexpr (std::is_same_v<Visitor, ConfigReader>) select.alpha_pattern.clear();
   }
   /// @throws ValueError for sizes, weights or phases that cannot be.
   void validate() const {
@@ -120,7 +122,7 @@ BasicVar<T> orthogonality(const BasicVar<T>& a, const BasicVar<T>& b, bool squar
 /// 2023 (arXiv:2303.10512), eq. 3 and 4. Deviations: norms are not squared, as in the authors' and
 /// PEFT's code. PEFT never lets c follow the rank; kept. PEFT's loss lacks the term where the
 /// configuration has no task_type (it calls the model past the tuner); here it is always there.
-/// Tensors: lora_A, lora_E, lora_B.
+/// alpha_pattern has no effect, as in PEFT. Tensors: lora_A, lora_E, lora_B.
 template <std::floating_point T>
 class BasicAdaLoRA {
  public:

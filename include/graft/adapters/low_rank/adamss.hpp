@@ -56,7 +56,7 @@ struct AdaMSSConfig {
     v("asa_uncertainty_beta", uncertainty_beta);
     v("asa_schedule_exponent", schedule_exponent);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for sizes or steps that cannot be.
   void validate() const {

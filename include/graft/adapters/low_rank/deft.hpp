@@ -42,7 +42,7 @@ struct DEFTConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one or an unknown decomposition.
   void validate() const {

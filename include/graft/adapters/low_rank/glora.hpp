@@ -34,7 +34,9 @@ struct GLoRAConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(
+        v,
+        {.exclude_modules = false, .layers = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one or an unknown word.
   void validate() const {

@@ -31,7 +31,7 @@ struct HiRAConfig {
     v("init_weights", init_weights);
     v("fan_in_fan_out", fan_in_fan_out);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one.
   void validate() const {
@@ -57,7 +57,9 @@ void take_rank_of(const Shape* a_in_file, BasicParameter<T>& a, BasicParameter<T
 /// A: [rank, in], B: [out, rank]; trained: rank (in + out); the update has any rank. The identity
 /// at the start (B = 0); merges. W ⊙ (1 + B A) is one product, built again in the backward pass.
 /// Source: Huang et al. 2025 (openreview TwJrTz9cRS), eq. 4. Tensors: hira_A, hira_B; convolutions
-/// as convolutions.
+/// as convolutions. Deviation: a new adapter has the ranks of rank_pattern. PEFT 0.21.2 gives the
+/// first adapter of a layer the rank r whatever the pattern says, so that it reads files of graft
+/// with a pattern as a second adapter only; its own are read here as they are.
 template <std::floating_point T>
 class BasicHiRA {
  public:

@@ -29,7 +29,7 @@ struct LilyConfig {
     v("scaling", scaling);
     v("init_weights", init_weights);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for sizes below one.
   void validate() const {

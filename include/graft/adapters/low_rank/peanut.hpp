@@ -33,7 +33,7 @@ struct PEANuTConfig {
     v("scaling", scaling);
     v("init_weights", init_weights);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   void validate() const;
 };

@@ -44,7 +44,7 @@ struct RandLoRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one.
   void validate() const {
@@ -132,8 +132,9 @@ BasicVar<T> scaled_bases(const BasicTensor<T>& a, const BasicVar<T>& lambda,
 /// equal (ρ, k), and so does this. The identity at the start (λ = 0); merges. Source: Albert et al.
 /// 2025 (arXiv:2502.00987), eq. 4. Without save_projection the bases are drawn from
 /// projection_prng_key in bfloat16 as PEFT does on a CPU that has it. Tensors: randlora_lambda,
-/// randlora_gamma, base_model.randlora_A, base_model.randlora_B (PEFT's files repeat these two in
-/// every layer; that is read, and not written).
+/// randlora_gamma, base_model.randlora_A, base_model.randlora_B. PEFT's files repeat these two in
+/// every layer; that is read, and not written: PEFT warns of missing keys then, but its layers
+/// share the two that there are.
 template <std::floating_point T>
 class BasicRandLoRA {
  public:

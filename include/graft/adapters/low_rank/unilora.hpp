@@ -43,7 +43,7 @@ struct UniLoRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank or a length below one.
   void validate() const {

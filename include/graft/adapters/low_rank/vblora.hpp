@@ -43,7 +43,7 @@ struct VBLoRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for sizes below one or more vectors in a mixture than there are.
   void validate() const {

@@ -42,7 +42,7 @@ struct VeRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one.
   void validate() const {
@@ -80,7 +80,7 @@ struct PVeRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one.
   void validate() const {

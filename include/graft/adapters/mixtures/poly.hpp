@@ -37,7 +37,7 @@ struct PolyConfig {
     v("n_tasks", tasks);
     v("n_skills", skills);
     v("n_splits", splits);
-    select.fields(v);
+    select.fields(v, {.layers = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a count below one or another type.
   void validate() const {

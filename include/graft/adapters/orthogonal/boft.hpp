@@ -34,7 +34,7 @@ struct BOFTConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError unless exactly one of block size and number is positive, and m is.
   void validate() const {

@@ -46,7 +46,7 @@ struct OFTConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError unless exactly one of r and oft_block_size is positive; for an unknown sign
   /// and a dropout outside of [0, 1].

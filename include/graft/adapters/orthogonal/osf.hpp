@@ -25,8 +25,7 @@ struct OSFConfig {
   ConfigValue init_weights = true;     ///< false: the trained part is N(0, 1)
   ConfigValue target_svd_config = {};  ///< read and written; PEFT does not use it either
   TargetModules target_modules = {};
-  TargetModules exclude_modules = {};
-  std::vector<std::string> modules_to_save = {};
+  Selection select = {};
 
   static constexpr const char* kPeftType = "OSF";
 
@@ -45,8 +44,8 @@ struct OSFConfig {
     v("init_weights", init_weights);
     v("target_svd_config", target_svd_config);
     v("target_modules", target_modules);
-    v("exclude_modules", exclude_modules);
-    nullable_field(v, "modules_to_save", modules_to_save);
+    optional_field(v, "exclude_modules", select.exclude_modules, {});
+    nullable_field(v, "modules_to_save", select.modules_to_save);
   }
 };
 

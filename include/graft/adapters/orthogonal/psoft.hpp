@@ -54,7 +54,7 @@ struct PSOFTConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("init_weights", init_weights);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank, a series or a name that there is not.
   void validate() const {

@@ -206,6 +206,7 @@ struct LlamaAdapterV2Method {
             .paper = "arXiv:2304.15010",
             .sites = "linear, norm, attention, prompt",
             .parameters = "; in + out or 2 out a layer, width a norm",
+            .merge_unless = "prompts take part",
             .in_peft = false};
   }
   static std::shared_ptr<LinearPart<T>> linear(const Config& config, const LinearSiteInfo<T>& site,

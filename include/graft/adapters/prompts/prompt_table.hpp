@@ -73,7 +73,8 @@ class PromptTable {
       values_ = {};
       encoder_->before_load();
     } else if (!values_) {
-      values_ = BasicParameter<T>(BasicTensor<T>::zeros(shape_));
+      BasicTape<T> tape({.gradients = false, .training = false});
+      values_ = BasicParameter<T>(all(tape).value().clone());
     }
   }
   void after_load() {

@@ -315,7 +315,7 @@ struct TRPTSMethod {
             .paper = "arXiv:2507.22872",
             .sites = "linear, conv",
             .parameters = "; out C, C by the Fisher information",
-            .mergeable = false,
+            .merge_unless = "tokens of images are fused",
             .in_peft = false,
             .starts_empty = "its procedure selects in the first steps"};
   }

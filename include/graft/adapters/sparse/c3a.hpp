@@ -32,7 +32,7 @@ struct C3AConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
 };
 

@@ -35,7 +35,7 @@ struct DeLoRAConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one.
   void validate() const {

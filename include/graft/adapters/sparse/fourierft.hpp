@@ -39,7 +39,7 @@ struct FourierFTConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
 };
 

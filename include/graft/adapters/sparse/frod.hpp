@@ -48,7 +48,7 @@ struct FRoDConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.exclude_modules = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rate outside of [0, 1].
   void validate() const {

@@ -30,7 +30,7 @@ struct MiSSConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for ranks below one or an unknown init.
   void validate() const {

@@ -33,7 +33,9 @@ struct SHiRAConfig {
     v("fan_in_fan_out", fan_in_fan_out);
     v("init_weights", init_weights);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(
+        v,
+        {.exclude_modules = false, .layers = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for a rank below one or an unknown mask.
   void validate() const {

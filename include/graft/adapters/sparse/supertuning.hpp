@@ -39,7 +39,9 @@ struct SupertuningConfig {
     v("init_weights", init_weights);
     v("save_precomputed_indices", save_precomputed_indices);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(
+        v,
+        {.exclude_modules = false, .layers = false, .rank_pattern = false, .alpha_pattern = false});
   }
   /// @throws ValueError for numbers out of range, or an alpha without r.
   void validate() const {

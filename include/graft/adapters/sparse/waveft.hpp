@@ -48,7 +48,7 @@ struct WaveFTConfig {
     v("init_weights", init_weights);
     v("bias", bias);
     v("target_modules", target_modules);
-    select.fields(v);
+    select.fields(v, {.rank_pattern = false, .alpha_pattern = false});
   }
 };
 
