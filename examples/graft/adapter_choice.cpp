@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cctype>
+#include <map>
 
 #include "options.hpp"
 #include "session.hpp"
@@ -167,6 +168,45 @@ AdapterChoice choose_adapter(const AdapterOptions& s, const CLI::App& command,
   }
   config["base_model_name_or_path"] = model_name;
   return choice;
+}
+
+std::string setting_hint(const std::string& message, const ConfigValue::Map& config) {
+  static const std::map<std::string, std::string> kOptions{
+      {"r", "--rank"},
+      {"init_r", "--rank"},
+      {"alpha", "--alpha"},
+      {"lora_alpha", "--alpha"},
+      {"lora_dropout", "--dropout"},
+      {"num_virtual_tokens", "--virtual-tokens"},
+      {"adapter_len", "--virtual-tokens"},
+      {"adapter_layers", "--adapter-layers"},
+      {"target_modules", "--target-modules"}};
+  const auto it = config.find("peft_type");
+  const auto* type = it == config.end() ? nullptr : it->second.get_if<std::string>();
+  if (type == nullptr || !methods().contains(*type) || message.find("--") != message.npos)
+    return "";
+  const auto& defaults = methods().at(*type).defaults;
+  std::vector<std::string> options;
+  const auto add = [&](const std::string& field) {
+    const auto known = kOptions.find(field);
+    const auto option = known == kOptions.end() ? concat("--set ", field, "=VALUE") : known->second;
+    if (std::find(options.begin(), options.end(), option) == options.end())
+      options.push_back(option);
+  };
+  if (message.find("target modules") != message.npos) add("target_modules");
+  // Words that are fields: "NAME: r 16 …", or with a line below, as no other word has.
+  const std::size_t first = message.find(": ") + 2;
+  for (std::size_t begin = 0, end = 0; begin < message.size(); begin = end + 1) {
+    end = begin;
+    while (end < message.size() &&
+           (std::isalnum(static_cast<unsigned char>(message[end])) != 0 || message[end] == '_'))
+      ++end;
+    const auto word = message.substr(begin, end - begin);
+    if (defaults.contains(word) && (begin == first || word.find('_') != word.npos)) add(word);
+  }
+  std::string text;
+  for (const auto& option : options) text += (text.empty() ? "; to set: " : ", ") + option;
+  return text;
 }
 
 void train_whole(ConfigValue::Map& config, const std::vector<std::string>& modules) {

@@ -40,6 +40,10 @@ AdapterChoice choose_adapter(const AdapterOptions& options, const CLI::App& comm
                              const std::string& model_name,
                              const graft::BasicSiteTable<float>& sites);
 
+/// Which options set the fields of the method that a message names: "; to set: --rank, --set
+/// group_size=VALUE"; empty if it names none, or options.
+std::string setting_hint(const std::string& message, const graft::ConfigValue::Map& config);
+
 /// Adds modules that are trained whole beside the adapter.
 void train_whole(graft::ConfigValue::Map& config, const std::vector<std::string>& modules);
 

@@ -5,6 +5,7 @@
 
 #include "graft/compose/convert.hpp"
 #include "labels.hpp"
+#include "options.hpp"
 #include "session.hpp"
 
 namespace cli {
@@ -18,8 +19,51 @@ struct CombineSettings {
   std::vector<std::string> adapters;
   std::vector<double> weights;
   graft::CombineOptions options;
+  std::string granularity = "row";
   bool json = false;
 };
+
+/// exact, Hugging Face PEFT's combination_type, and others in its two forms.
+const std::vector<std::string>& modes() {
+  static const auto list = [] {
+    std::vector<std::string> names{"exact", "cat", "linear", "svd"};
+    for (const char* name :
+         {"ties", "dare_linear", "dare_ties", "magnitude_prune", "breadcrumbs", "compeft"}) {
+      names.emplace_back(name);
+      names.push_back(concat(name, "_svd"));
+    }
+    return names;
+  }();
+  return list;
+}
+
+/// Whether a mode heeds an option.
+bool heeds(const std::string& mode, const std::string& option) {
+  const auto is = [&](const char* start) { return mode.starts_with(start); };
+  if (option == "rank") return mode == "exact" || mode.ends_with("svd");
+  if (option == "energy") return mode == "exact";
+  if (option == "svd-clamp") return mode.ends_with("svd");
+  if (option == "sign") return is("ties") || is("dare_ties");
+  if (option == "seed") return is("dare_");
+  if (option == "remove" || option == "granularity") return is("breadcrumbs");
+  return is("ties") || is("dare_") || is("magnitude_prune") || is("breadcrumbs") || is("compeft");
+}
+
+void check_options(const CombineSettings& s, const CLI::App& command) {
+  const std::string& mode = s.options.combination_type;
+  for (const char* option :
+       {"density", "remove", "granularity", "sign", "rank", "energy", "svd-clamp", "seed"}) {
+    if (heeds(mode, option) || !given(command, option)) continue;
+    std::string others;
+    for (const auto& other : modes())
+      if (heeds(other, option)) others += (others.empty() ? "" : ", ") + other;
+    throw graft::ValueError(concat("--", option, ": goes with --mode ", others, ", not ", mode));
+  }
+  const bool usual = mode.starts_with("breadcrumbs") || mode.starts_with("compeft");
+  if (heeds(mode, "density") && !usual && s.adapters.size() > 1 && !given(command, "density"))
+    throw graft::ValueError(
+        concat("--mode ", mode, ": needs --density, the share of entries that it keeps"));
+}
 
 /// What the heads of adapters are for: one thing, which some of them may lack.
 struct Heads {
@@ -41,10 +85,14 @@ Heads heads_of(const std::vector<std::string>& adapters) {
   return heads;
 }
 
-int combine(const CombineSettings& s) {
+int combine(const CombineSettings& s, const CLI::App& command) {
+  check_options(s, command);
   if (!s.weights.empty() && s.weights.size() != s.adapters.size())
     throw graft::ValueError(
         concat("--weights: ", s.weights.size(), " weights for ", s.adapters.size(), " adapters"));
+  for (const double weight : s.weights)
+    if (!std::isfinite(weight))
+      throw graft::ValueError(concat("--weights: ", weight, ", expected finite numbers"));
   if (fs::exists(s.output) && (!fs::is_directory(s.output) || !fs::is_empty(s.output)))
     throw graft::ValueError(concat("--output: ", s.output, " exists already"));
   const auto heads = heads_of(s.adapters);
@@ -58,7 +106,9 @@ int combine(const CombineSettings& s) {
   graft::AdapterModel adapters(model->sites(), methods());
   load_adapters(adapters, s.adapters, s.model);
   const auto names = adapters.names();
-  const auto weights = s.weights.empty() ? std::vector<double>(names.size(), 1.0) : s.weights;
+  // Breadcrumbs' paper gives all tasks one weight below 1.
+  const double usual = s.options.combination_type.starts_with("breadcrumbs") ? 0.3 : 1;
+  const auto weights = s.weights.empty() ? std::vector<double>(names.size(), usual) : s.weights;
   double sum = 0;
   for (std::size_t i = 0; i < names.size(); ++i)
     if (heads.there[i]) sum += weights[i];
@@ -68,7 +118,9 @@ int combine(const CombineSettings& s) {
         "; adapters with a head that the model does not have take weights that add up to 1"));
   std::string result = "combined";
   while (adapters.contains(result)) result += "_";
-  auto& set = graft::add_weighted_adapter(adapters, names, weights, result, s.options);
+  auto options = s.options;
+  options.by_row = s.granularity == "row";
+  auto& set = graft::add_weighted_adapter(adapters, names, weights, result, options);
   set.mutable_config()["base_model_name_or_path"] = last_name(s.model);
   adapters.save(result, s.output);
   if (labels) save_labels(s.output, *labels);
@@ -102,19 +154,31 @@ void add_combine(CLI::App& app, Command& run) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->delimiter(',')
       ->required();
-  c->add_option("--weights", s->weights,
-                "A number for each adapter, separated by commas; may be negative. Default: all 1")
+  c->add_option(
+       "--weights", s->weights,
+       "A number for each adapter, separated by commas; a negative one takes away what the "
+       "adapter learnt. Default: all 1, of breadcrumbs* all 0.3")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->delimiter(',');
-  c->add_option("--mode", s->options.combination_type,
-                "exact: the weighted sum of what the adapters do to the weights, for any method "
-                "that merges. The others are Hugging Face PEFT's combination_type, for LoRA")
-      ->check(CLI::IsMember({"exact", "cat", "linear", "svd", "ties", "ties_svd", "dare_linear",
-                             "dare_ties", "dare_linear_svd", "dare_ties_svd", "magnitude_prune",
-                             "magnitude_prune_svd"}));
+  c->add_option(
+       "--mode", s->options.combination_type,
+       "exact: the weighted sum of what the adapters do to the weights, for any method "
+       "that merges. The others are for LoRA: Hugging Face PEFT's combination_type, Model "
+       "Breadcrumbs (without the largest entries and the small ones) and ComPEFT (signs of "
+       "the largest entries times one number)")
+      ->check(CLI::IsMember(modes()));
   c->add_option("--density", s->options.density,
-                "Share of entries that ties, dare_* and magnitude_prune keep");
-  c->add_option("--sign", s->options.majority_sign_method, "How ties elects signs")
+                "Share of entries that ties*, dare_*, magnitude_prune*, breadcrumbs* and compeft* "
+                "keep; default of breadcrumbs* 0.1, of compeft* 0.2")
+      ->check(CLI::Range(0.0, 1.0))
+      ->default_str("");
+  c->add_option("--remove", s->options.remove,
+                "breadcrumbs*: share of entries, the largest, that go first")
+      ->check(CLI::Range(0.0, 0.999));
+  c->add_option("--granularity", s->granularity,
+                "breadcrumbs*: shares are of each row or of a whole tensor")
+      ->check(CLI::IsMember({"row", "tensor"}));
+  c->add_option("--sign", s->options.majority_sign_method, "How ties* and dare_ties* elect signs")
       ->check(CLI::IsMember({"total", "frequency"}));
   c->add_option("--rank", s->options.svd_rank,
                 "Rank of the result of *_svd, and of exact (0: whatever is needed)")
@@ -127,7 +191,7 @@ void add_combine(CLI::App& app, Command& run) {
   c->add_option("--seed", s->options.seed, "Of the random parts of dare_*");
   c->add_option("--output", s->output, "New adapter folder")->required();
   c->add_flag("--json", s->json, "Print JSON");
-  c->callback([&run, s, unused] { run = [s, unused] { return combine(*s); }; });
+  c->callback([&run, s, unused, c] { run = [s, unused, c] { return combine(*s, *c); }; });
 }
 
 }  // namespace cli

@@ -79,16 +79,17 @@ class Comparison {
     for (const char* free : {"methods", "seeds", "threads"}) now.erase(free);
     const fs::path file = output_ / "settings.json";
     if (fs::exists(file)) {
-      const Json then = graft::io::read_json(file);
+      const Json then = with_defaults_among(graft::io::read_json(file));
       for (const auto& [key, value] : now.items())
-        if (!then.contains(key) || then.at(key) != value)
+        if (then.contains(key) ? then.at(key) != value : given(command_, key))
           throw graft::ValueError(concat("--", key, ": the comparison in ", s_.output,
                                          " was begun with ",
                                          then.contains(key) ? then.at(key).dump() : "the default",
                                          ", it cannot go on with ", value.dump()));
     } else {
       fs::create_directories(output_);
-      graft::io::write_file_atomically(file, graft::io::json_text(now, 2) + "\n");
+      graft::io::write_file_atomically(
+          file, graft::io::json_text(with_defaults_apart(command_, now), 2) + "\n");
     }
     if (s_.method_settings.empty()) return;
     own_ = graft::io::read_json(s_.method_settings);

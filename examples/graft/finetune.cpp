@@ -87,6 +87,17 @@ class Run {
       : s_(settings), command_(command), output_(settings.output) {}
 
   int operator()() {
+    try {
+      return run();
+    } catch (const graft::Error& error) {
+      const auto hint = setting_hint(error.what(), choice_.config);
+      if (hint.empty()) throw;
+      throw graft::ValueError(error.what() + hint);
+    }
+  }
+
+ private:
+  int run() {
     if (!prepare_folder()) return 0;
     load();
     if (s_.resume) resume();
@@ -107,7 +118,6 @@ class Run {
     return 0;
   }
 
- private:
   fs::path checkpoints() const { return output_ / "checkpoints"; }
   void tell(const std::string& text) const {
     if (!s_.json) say(text);
@@ -287,6 +297,21 @@ class Run {
     return {s_.learning_rate, s_.beta1, s_.beta2, s_.eps, s_.weight_decay};
   }
 
+  /// Whether anything is trained beside modules that are trained whole.
+  static bool trains_updates(const graft::AdapterSet<float>& set) {
+    std::vector<std::string> whole;
+    if (const auto it = set.given_config().find("modules_to_save"); it != set.given_config().end())
+      if (const auto* list = it->second.get_if<graft::ConfigValue::List>())
+        for (const auto& name : *list)
+          if (const auto* text = name.get_if<std::string>()) whole.push_back(*text);
+    const auto tensors = set.tensors();
+    return std::any_of(tensors.begin(), tensors.end(), [&](const auto& keyed) {
+      const auto& parameter = keyed.tensor.parameter;
+      return parameter && parameter.trainable() && parameter.size() > 0 &&
+             !graft::AdapterModel::inside(keyed.key, whole);
+    });
+  }
+
   /// Inits that look at data see the first rows of it.
   const graft::AdapterSet<float>& add_adapter() {
     const auto& sites = task_->model().sites();
@@ -315,6 +340,10 @@ class Run {
       tell(concat("init       ", *word, " from ", s_.calibration_batches, " batches of ",
                   s_.task.batch_size, " rows"));
     const auto& set = graft::add_calibrated(*adapters_, kAdapter, choice_.config, generator, data);
+    if (!set.info().starts_empty.empty() && set.procedure() == nullptr && !trains_updates(set))
+      throw graft::ValueError(concat("--method ", s_.adapter.method, ": a new adapter of ",
+                                     set.info().name,
+                                     " trains nothing: ", set.info().starts_empty));
     for (std::size_t i = 0; i < before.size(); ++i) {
       const auto now = sites.linear[i]->base().identity();
       rewritten_ = rewritten_ || before[i].owner_before(now) || now.owner_before(before[i]);

@@ -68,10 +68,12 @@ Json json_value(const CLI::Option& option, bool use_default) {
   return one_of(kPaths, name) ? fs::absolute(text).string() : text;
 }
 
-/// Arguments from a settings file, without options that `arguments` has. Of the options that were
-/// at their defaults, those that have another default by now.
+/// Arguments from a settings file, without options that `arguments` has: where `with_given` is set
+/// those that were given, and of those that were at their defaults the ones that have another
+/// default by now.
 std::vector<std::string> read_settings(const CLI::App& command, const fs::path& path,
-                                       const std::vector<std::string>& arguments) {
+                                       const std::vector<std::string>& arguments,
+                                       bool with_given = true) {
   const Json document = graft::io::read_json(path);
   std::vector<std::string> result;
   const auto read = [&](const JsonView& settings, bool defaults) {
@@ -95,7 +97,7 @@ std::vector<std::string> read_settings(const CLI::App& command, const fs::path& 
     }
   };
   const JsonView settings(document, path.string());
-  read(settings, false);
+  if (with_given) read(settings, false);
   if (const auto defaults = settings.find(kDefaults)) read(*defaults, true);
   return result;
 }
@@ -127,19 +129,25 @@ std::vector<std::string> with_settings(const CLI::App& app, std::vector<std::str
   std::string file;
   if (command->get_option_no_throw("--config") != nullptr && take(arguments, "config", file))
     from_files = read_settings(*command, file, arguments);
-  if (command->get_option_no_throw("--resume") != nullptr && has_option(arguments, "resume")) {
+  const bool resumes =
+      command->get_option_no_throw("--resume") != nullptr && has_option(arguments, "resume");
+  if (resumes || command->get_name() == "compare") {
     auto known = arguments;
     known.insert(known.end(), from_files.begin(), from_files.end());
     auto copy = known;
     std::string output;
-    if (!take(copy, "output", output))
+    const bool named = take(copy, "output", output);
+    if (resumes && !named)
       throw graft::ValueError("--resume: --output names the folder of the run to go on with");
     const fs::path settings = fs::path(output) / "settings.json";
-    if (!fs::exists(settings))
+    const bool begun = named && fs::exists(settings);
+    if (resumes && !begun)
       throw graft::IoError(
           concat(settings.string(), ": no such file; there is no run to go on with"));
-    const auto more = read_settings(*command, settings, known);
-    from_files.insert(from_files.end(), more.begin(), more.end());
+    if (begun) {
+      const auto more = read_settings(*command, settings, known, resumes);
+      from_files.insert(from_files.end(), more.begin(), more.end());
+    }
   }
   arguments.insert(arguments.begin() + 1, from_files.begin(), from_files.end());
   return arguments;

@@ -16,6 +16,7 @@ namespace cli {
 /// The arguments with those of `--config FILE` (a JSON object, keys are names of options) and, with
 /// `--resume`, of settings.json in the folder of `--output` put behind the name of the command,
 /// unless the command line has them itself.
+/// `compare` goes on in a folder that has settings with the defaults that these had.
 /// An option below the key "defaults" counts as given only where it has another default by now.
 /// @throws IoError for a file that cannot be read, a key that is no option of the command, a value
 /// that fits none

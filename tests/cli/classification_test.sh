@@ -83,6 +83,35 @@ assert difference("new", "early") > 1e-3
 for pair in (("new", "lora"), ("new", "first"), ("early", "second")):
     assert difference(*pair) < 1e-4, (pair, difference(*pair))
 PYTHON
+  # That of any method whose change of the weights a LoRA can be.
+  for method in ia3 dora "oft --set oft_block_size=8"; do
+    rm -rf other lora mean whole
+    "$graft" finetune $settings $columns --data data.csv --held-out 0.2 --output other --method $method --json \
+      >other.json
+    "$graft" convert --model model --input other --to-lora --output lora >/dev/null
+    "$graft" combine --model model --adapter one=other,two=lora --weights 0.25,0.75 --output mean >/dev/null
+    "$graft" merge --model model --adapter other --output whole >/dev/null
+    "$graft" predict --model model --adapter other --data new.txt --json >other.jsonl
+    "$graft" predict --model model --adapter lora --data new.txt --json >lora.jsonl
+    "$graft" predict --model model --adapter mean --data new.txt --json >mean.jsonl
+    "$graft" predict --model whole --data new.txt --json >whole.jsonl
+    python3 - "$method" <<'PYTHON'
+import json, sys
+def scores(name):
+    return [json.loads(line)["scores"] for line in open(f"{name}.jsonl")]
+for name in ("lora", "mean", "whole"):
+    for a, b in zip(scores("other"), scores(name)):
+        assert a.keys() == b.keys() and all(abs(a[c] - b[c]) < 1e-3 for c in a), (sys.argv[1], name, a, b)
+PYTHON
+    check lora/adapter_config.json 'd["task_type"] == "SEQ_CLS" and d["modules_to_save"] == ["classifier"]'
+  done
+  rm -rf other
+  "$graft" finetune $settings $columns --data data.csv --max-steps 1 --output norms --method ssf --json >norms.json
+  expect 2 "of SSF changes the norm .*, which no LoRA can; merge it into the model instead" "$graft" convert \
+    --model model --input norms --to-lora --output none
+  "$graft" finetune $settings $columns --data data.csv --max-steps 1 --output bottles --method pfeiffer --json >bottles.json
+  expect 2 "of PFEIFFER cannot become a LoRA: .*is not linear" "$graft" convert --model model --input bottles --to-lora \
+    --output none
   expect 2 "add up to 2; .*take weights that add up to 1" "$graft" combine --model model --adapter adapter,early \
     --output none
   expect 2 "adapters with a head go with --mode exact" "$graft" combine --model model --adapter adapter,early \

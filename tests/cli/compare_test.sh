@@ -54,6 +54,23 @@ grep -q '^| rslora | [0-9.]* ± ' out/table.md || fail "no row in the table: $(c
 grep -q "</html>" out/table.html || fail "the page is not whole"
 grep -q -e 'src="http' -e 'href="http' out/table.html && fail "the page needs the network"
 
+# It goes on with the defaults that it was begun with, whatever they are by now.
+python3 - <<'PYTHON'
+import json
+settings = json.load(open("out/settings.json"))
+assert settings["steps"] == 20 and settings["defaults"]["scheduler"] == "linear" and "steps" not in settings["defaults"]
+settings["defaults"]["scheduler"] = "cosine"
+del settings["defaults"]["rank"]
+json.dump(settings, open("out/settings.json", "w"))
+PYTHON
+# shellcheck disable=SC2086 # words are meant to split
+"$graft" compare $compare --seeds 3 --methods probe --output out >on.txt 2>&1 || { cat on.txt; fail "it did not go on"; }
+python3 - <<'PYTHON'
+import glob, json
+(path,) = glob.glob("out/runs/probe-seed3-*/settings.json")
+assert json.load(open(path))["scheduler"] == "cosine"
+PYTHON
+
 # Other settings do not go on in the same folder.
 code=0
 "$graft" compare --model model --data data.csv --seeds 2 --steps 30 --methods probe --output out >other.txt 2>&1 || code=$?

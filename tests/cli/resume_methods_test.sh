@@ -23,18 +23,23 @@ BASES = {
 SETTINGS = {
     "ADALORA": [f"total_step={STEPS}", "tinit=1", "tfinal=1", "deltaT=1"],
     "ADAMSS": ["use_asa=true", "asa_target_subspaces=2", "init_warmup=0", "final_warmup=4", "mask_interval=1"],
-    "ASLORA": ["merge_start=1", "merge_interval=1"], "C3A": ["block_size=8"], "EFFICIENT_QAT": ["group_size=8"],
+    "ASLORA": ["merge_start=1", "merge_interval=1"], "C3A": ["block_size=8"],
+    "CPT": ["cpt_token_ids=[5,6,7,8]", "cpt_tokens_type_mask=[1,2,3,4]"], "EFFICIENT_QAT": ["group_size=8"],
     "ID3": [f"max_steps={STEPS}"], "INCRELORA": ["init_warmup=1", "incre_interval=1"],
     "INTRINSIC_DIMENSION": ["d=20"], "IST": ["update_importance_interval_steps=2"], "KADAPTATION": ["phm_dim=4"],
     "L4Q": ["group_size=8"], "LOSIA": ["period=2"], "LST": ["reduction_factor=2"],
     "MOKA": ["a_shapes=[[12,12],[8,8]]"], "MOS": ["r=2"], "PASTA": ["special_token_ids=[260,5,7]"],
-    "QA_LORA": ["qalora_group_size=8"], "QST": ["reduction_factor=2"], "ROAD": ["group_size=8"],
-    "SEMANTIC_PROXY_PROMPTS": ["num_classes=2"], "SPIEL": ["reselection_steps=2", "selection_accumulation_steps=1"],
+    "PYRA": ["merge_schedule=[2,0]"], "QA_LORA": ["qalora_group_size=8"], "QST": ["reduction_factor=2"],
+    "ROAD": ["group_size=8"], "SEMANTIC_PROXY_PROMPTS": ["num_classes=2"],
+    "SPIEL": ["reselection_steps=2", "selection_accumulation_steps=1"],
     "SPT": ['structured_modules=["q_proj","query"]', 'sparse_modules=["v_proj","value"]', "tau=20"],
     "TRAINABLE_TOKENS": ["token_indices=[5,7]"], "VBLORA": ["vector_length=8"], "WAVEFT": ["n_frequency=64"],
 }
 # What needs more than the program can give it.
-REFUSED = {"DETRIS": "expected a grid", "POLY": "0 task ids", "XLORA": "names no expert"}
+REFUSED = {
+    "DETRIS": "expected a grid", "LT_SFT": "trains nothing: a run of full fine-tuning comes first",
+    "PORTLLM": "trains nothing: its patches are trained as LoRA", "XLORA": "adapters is empty",
+}
 
 
 def finetune(*arguments):

@@ -61,6 +61,35 @@ for prompt in "The seventh" "looked at"; do
   "$graft" generate --model model --adapter same --prompt "$prompt" --max-tokens 8 --temperature 0 >zero.txt
   cmp plain.txt zero.txt || fail "the weighted mean of one adapter is another one"
 done
+# A negative weight takes away what an adapter learnt.
+"$graft" combine --model model --adapter adapter --weights -1 --output minus >/dev/null
+"$graft" combine --model model --adapter one=adapter,two=minus --output none_left >/dev/null
+"$graft" generate --model model --prompt "The seventh" --max-tokens 8 --temperature 0 >plain.txt
+"$graft" generate --model model --adapter none_left --prompt "The seventh" --max-tokens 8 --temperature 0 >zero.txt
+cmp plain.txt zero.txt || fail "an adapter and its negation changed the model"
+# Every mode, with the weights that are usual for it.
+both="combine --model model --adapter one=adapter,two=again"
+for mode in cat linear svd "ties --density 0.5" "ties_svd --density 0.5" "dare_linear --density 0.5" \
+  "dare_linear_svd --density 0.5" "dare_ties --density 0.5" "dare_ties_svd --density 0.5" \
+  "magnitude_prune --density 0.5" "magnitude_prune_svd --density 0.5" "breadcrumbs --density 0.25" \
+  "breadcrumbs --granularity tensor" breadcrumbs_svd compeft compeft_svd; do
+  rm -rf mode
+  # shellcheck disable=SC2086 # words are meant to split
+  "$graft" $both --mode $mode --output mode --json >mode.json || fail "combine --mode $mode"
+  [ -s mode/adapter_model.safetensors ] || fail "combine --mode $mode wrote no adapter"
+  case $mode in
+    breadcrumbs*) grep -q '"weight": 0.3' mode.json || fail "weights of breadcrumbs: $(cat mode.json)" ;;
+    *) grep -q '"weight": 1.0' mode.json || fail "weights of $mode: $(cat mode.json)" ;;
+  esac
+done
+# shellcheck disable=SC2086
+{
+  expect 2 "keeps none of the 4 entries in a row of B" "$graft" $both --mode breadcrumbs --output none
+  expect 2 "mode ties: needs --density" "$graft" $both --mode ties --output none
+  expect 2 "remove: goes with --mode breadcrumbs, breadcrumbs_svd, not ties" "$graft" $both --mode ties --remove 0.1 \
+    --output none
+  expect 2 "energy: goes with --mode exact, not cat" "$graft" $both --mode cat --energy 0.9 --output none
+}
 "$graft" convert --model model --input adapter --output lora --energy 0.999 >/dev/null
 [ -s lora/adapter_model.safetensors ] || fail "convert --energy wrote no adapter"
 expect 2 'exists already' "$graft" combine --model model --adapter adapter --output same
