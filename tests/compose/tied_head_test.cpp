@@ -263,8 +263,8 @@ TEST_CASE("Trained tokens are in files under the names of all layers over the ta
     CHECK(adapters.load("default", folder.path()).trainable_elements() == trained);
     CHECK(difference(logits(model), before) < 1e-5);
     std::set<std::string> names;
-    for (const auto& view :
-         graft::io::SafetensorsFile::open(folder.path() / "adapter_model.safetensors").tensors())
+    const auto file = graft::io::SafetensorsFile::open(folder.path() / "adapter_model.safetensors");
+    for (const auto& view : file.tensors())
       if (view.name.ends_with("trainable_tokens_delta"))
         names.insert(view.name.substr(std::string("base_model.model.").size()));
     return names;
