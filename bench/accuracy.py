@@ -45,7 +45,7 @@ def linear(method, learning_rate=1e-3, *more, **fields):
 METHODS = {
     "lora": linear("lora", 1e-3, *RANK),
     "dora": linear("dora", 1e-3, *RANK),
-    "adalora": linear("adalora", 5e-3, "--alpha", "16", init_r=12, target_r=8, tinit=50, tfinal=50, deltaT=5,
+    "adalora": linear("adalora", 5e-3, "--alpha", "16", init_r=12, target_r=8, tinit="FIFTH", tfinal="FIFTH", deltaT=5,
                       total_step="STEPS"),
     "oft": linear("oft"),
     "ia3": Method(["--method", "ia3", "--target-modules", "key,value,output.dense",
@@ -146,7 +146,10 @@ class Comparison:
 
     def settings(self):
         """What a finished method must have been run with."""
-        return {"model": self.o.model.name, "seed": self.o.seed, "steps": self.steps, "batch_size": self.o.batch_size,
+        def place(path):
+            return "/".join(path.resolve().parts[-2:])
+
+        return {"model": place(self.o.model), "train": place(self.o.train), "test": place(self.o.test), "seed": self.o.seed, "steps": self.steps, "batch_size": self.o.batch_size,
                 "sequence_length": self.o.sequence_length}
 
     def command(self, arguments):
@@ -164,7 +167,7 @@ class Comparison:
         return result.stdout
 
     def finetune(self, method, output, *more):
-        options = [option.replace('"STEPS"', str(self.steps)) for option in method.options]
+        options = [option.replace('"STEPS"', str(self.steps)).replace('"FIFTH"', str(self.steps // 5)) for option in method.options]
         self.command([
             self.o.bin / "graft", "finetune", "--json", "--task", "classification", "--model", self.o.model, "--data",
             self.o.train, "--held-out", 0, "--output", output, "--overwrite", *options, "--batch-size", self.o.batch_size,
@@ -213,7 +216,9 @@ class Comparison:
                 record[side] = getattr(self, side)(method, place)
             except Missing as reason:
                 record[side] = {"reason": str(reason)}
-            file.write_text(json.dumps(record), encoding="utf-8")
+            written = file.with_suffix(".new")
+            written.write_text(json.dumps(record), encoding="utf-8")
+            os.replace(written, file)
         shutil.rmtree(place, ignore_errors=True)
         return record
 

@@ -9,7 +9,9 @@ set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:?usage: bench/accuracy.sh FOLDER [--methods LIST] [--epochs E] [--max-steps N] [--seed N] [--threads N]}
 shift
-case $folder in /*) ;; *) folder=$PWD/$folder ;; esac
+absolute() { case $1 in "" | none | /*) printf %s "$1" ;; *) printf %s "$PWD/$1" ;; esac; }
+folder=$(absolute "$folder") GRAFT_BIN=$(absolute "${GRAFT_BIN:-}") GRAFT_ENCODER=$(absolute "${GRAFT_ENCODER:-}")
+GRAFT_LABELLED=$(absolute "${GRAFT_LABELLED:-}")
 cd "$here"
 . cmake/setup.sh
 bin=${GRAFT_BIN:-$here/build/release/bin}
@@ -27,6 +29,8 @@ if [ -z "$python" ]; then
   else
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     graft_say "Installing into a throw-away environment: torch transformers peft"
     python=$scratch/torch/bin/python
     {

@@ -33,6 +33,8 @@ needs() { # needs ROW...: true if one of the rows was chosen
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 count=0
 # missing PEER REASON: keeps why a peer is not there.
 missing() {

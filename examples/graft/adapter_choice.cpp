@@ -180,6 +180,12 @@ std::string setting_hint(const std::string& message, const ConfigValue::Map& con
       {"num_virtual_tokens", "--virtual-tokens"},
       {"adapter_len", "--virtual-tokens"},
       {"adapter_layers", "--adapter-layers"},
+      {"bias", "--bias"},
+      {"exclude_modules", "--exclude-modules"},
+      {"init_lora_weights", "--init"},
+      {"init_weights", "--init"},
+      {"layers_to_transform", "--layers"},
+      {"use_rslora", "--rslora"},
       {"target_modules", "--target-modules"}};
   const auto it = config.find("peft_type");
   const auto* type = it == config.end() ? nullptr : it->second.get_if<std::string>();

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cmath>
+#include <optional>
 
 #include "graft/compose/convert.hpp"
 #include "labels.hpp"
@@ -50,17 +51,23 @@ bool heeds(const std::string& mode, const std::string& option) {
 }
 
 void check_options(const CombineSettings& s, const CLI::App& command) {
-  const std::string& mode = s.options.combination_type;
+  std::string mode = s.options.combination_type;
+  // As in PEFT, one adapter is combined linearly by the other modes.
+  const bool usual = mode.starts_with("breadcrumbs") || mode.starts_with("compeft");
+  if (s.adapters.size() == 1 && mode != "exact" && !usual) mode = "linear";
   for (const char* option :
        {"density", "remove", "granularity", "sign", "rank", "energy", "svd-clamp", "seed"}) {
     if (heeds(mode, option) || !given(command, option)) continue;
     std::string others;
     for (const auto& other : modes())
       if (heeds(other, option)) others += (others.empty() ? "" : ", ") + other;
-    throw graft::ValueError(concat("--", option, ": goes with --mode ", others, ", not ", mode));
+    throw graft::ValueError(
+        concat("--", option, ": goes with --mode ", others, ", not ", mode,
+               mode == s.options.combination_type ? "" : ", as which one adapter is combined"));
   }
-  const bool usual = mode.starts_with("breadcrumbs") || mode.starts_with("compeft");
-  if (heeds(mode, "density") && !usual && s.adapters.size() > 1 && !given(command, "density"))
+  if (heeds(mode, "density") && given(command, "density") && s.options.density == 0)
+    throw graft::ValueError("--density: 0 keeps no entry, expected above 0");
+  if (heeds(mode, "density") && !usual && !given(command, "density"))
     throw graft::ValueError(
         concat("--mode ", mode, ": needs --density, the share of entries that it keeps"));
 }
@@ -73,13 +80,15 @@ struct Heads {
 /// @throws ValueError if they have heads for different things
 Heads heads_of(const std::vector<std::string>& adapters) {
   Heads heads;
+  std::string first;
   for (const auto& from : adapters) {
     auto own = load_labels(adapter_folder(from));
     heads.there.push_back(own.has_value());
     if (!own) continue;
     if (heads.labels && (own->task != heads.labels->task || own->names != heads.labels->names))
       throw graft::ValueError(
-          concat("--adapter: the head of ", from, " is for other classes than that of another"));
+          concat("--adapter: the head of ", from, " is for other classes than that of ", first));
+    first = from;
     heads.labels = std::move(own);
   }
   return heads;
@@ -165,7 +174,7 @@ void add_combine(CLI::App& app, Command& run) {
        "exact: the weighted sum of what the adapters do to the weights, for any method "
        "that merges. The others are for LoRA: Hugging Face PEFT's combination_type, Model "
        "Breadcrumbs (without the largest entries and the small ones) and ComPEFT (signs of "
-       "the largest entries times one number)")
+       "the largest entries times one number). One adapter is combined linearly by PEFT's")
       ->check(CLI::IsMember(modes()));
   c->add_option("--density", s->options.density,
                 "Share of entries that ties*, dare_*, magnitude_prune*, breadcrumbs* and compeft* "
@@ -181,13 +190,13 @@ void add_combine(CLI::App& app, Command& run) {
   c->add_option("--sign", s->options.majority_sign_method, "How ties* and dare_ties* elect signs")
       ->check(CLI::IsMember({"total", "frequency"}));
   c->add_option("--rank", s->options.svd_rank,
-                "Rank of the result of *_svd, and of exact (0: whatever is needed)")
+                "Rank of the result of svd and *_svd, and of exact (0: whatever is needed)")
       ->check(CLI::NonNegativeNumber);
   c->add_option("--energy", s->options.energy,
                 "exact: the smallest ranks that keep this share of the squared singular values")
       ->check(CLI::Range(0.0, 1.0));
   c->add_option("--svd-clamp", s->options.svd_clamp,
-                "Quantile at which *_svd cuts the entries of its factors; below 0: none");
+                "Quantile at which svd and *_svd cut the entries of its factors; below 0: none");
   c->add_option("--seed", s->options.seed, "Of the random parts of dare_*");
   c->add_option("--output", s->output, "New adapter folder")->required();
   c->add_flag("--json", s->json, "Print JSON");

@@ -76,7 +76,10 @@ class Comparison {
   /// The settings of a comparison that goes on must be those that it was begun with.
   void read_settings() {
     Json now = settings_of(command_);
-    for (const char* free : {"methods", "seeds", "threads"}) now.erase(free);
+    const auto free = [](const std::string& key) {
+      return key == "methods" || key == "seeds" || key == "threads";
+    };
+    for (const char* key : {"methods", "seeds", "threads"}) now.erase(key);
     const fs::path file = output_ / "settings.json";
     if (fs::exists(file)) {
       const Json then = with_defaults_among(graft::io::read_json(file));
@@ -86,6 +89,11 @@ class Comparison {
                                          " was begun with ",
                                          then.contains(key) ? then.at(key).dump() : "the default",
                                          ", it cannot go on with ", value.dump()));
+      for (const auto& [key, value] : then.items())
+        if (!now.contains(key) && !free(key))
+          throw graft::ValueError(concat("--", key, ": the comparison in ", s_.output,
+                                         " was begun with ", value.dump(),
+                                         ", it cannot go on without it"));
     } else {
       fs::create_directories(output_);
       graft::io::write_file_atomically(

@@ -341,8 +341,7 @@ class Run {
                   s_.task.batch_size, " rows"));
     const auto& set = graft::add_calibrated(*adapters_, kAdapter, choice_.config, generator, data);
     if (!set.info().starts_empty.empty() && set.procedure() == nullptr && !trains_updates(set))
-      throw graft::ValueError(concat("--method ", s_.adapter.method, ": a new adapter of ",
-                                     set.info().name,
+      throw graft::ValueError(concat("a new adapter of ", set.info().name,
                                      " trains nothing: ", set.info().starts_empty));
     for (std::size_t i = 0; i < before.size(); ++i) {
       const auto now = sites.linear[i]->base().identity();

@@ -45,7 +45,7 @@ int show_method(const graft::MethodEntry<float>& entry, bool json) {
                     "\nsites: ", i.sites, "\ntrained a site: ", formula(i), "\n",
                     i.mergeable ? "can be merged" : "cannot be merged",
                     i.merge_unless.empty() ? "" : " unless ", i.merge_unless,
-                    "\n\nadapter_config.json with its defaults:"));
+                    "\n\nfields of adapter_config.json with their defaults:"));
   print_json(graft::config_json(entry.defaults));
   return 0;
 }

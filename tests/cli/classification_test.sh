@@ -105,7 +105,7 @@ for name in ("lora", "mean", "whole"):
 PYTHON
     check lora/adapter_config.json 'd["task_type"] == "SEQ_CLS" and d["modules_to_save"] == ["classifier"]'
   done
-  rm -rf other
+  rm -rf other lora mean whole
   "$graft" finetune $settings $columns --data data.csv --max-steps 1 --output norms --method ssf --json >norms.json
   expect 2 "of SSF changes the norm .*, which no LoRA can; merge it into the model instead" "$graft" convert \
     --model model --input norms --to-lora --output none

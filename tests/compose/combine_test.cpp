@@ -128,8 +128,8 @@ TEST_CASE("PEFT's combinations refuse what they would get wrong") {
 }
 
 TEST_CASE("What is trained whole beside an adapter of any method is combined with it") {
-  graft::LinearSite head{"head",
-                         graft::DenseLinear(random_tensor({3, 9}, 4), random_tensor({3}, 5))};
+  graft::LinearSite head{"head", graft::DenseLinear(checks::random_tensor<float>({3, 9}, 4),
+                                                    checks::random_tensor<float>({3}, 5))};
   CombineBench bench;
   bench.table.linear.push_back(&head);
   const auto saved = graft::ConfigValue::List{graft::ConfigValue("head")};
@@ -163,7 +163,7 @@ TEST_CASE("What is trained whole beside an adapter of any method is combined wit
         graft::ConfigValue(5));
   bench.model.remove("lora");
   // Heads on the same rows.
-  const auto h = random_tensor({6, 9}, 80);
+  const auto h = checks::random_tensor<float>({6, 9}, 80);
   const auto head_of = [&](const std::vector<std::string>& active) {
     bench.model.activate(active);
     graft::Tape tape({.gradients = false, .training = false});
@@ -189,7 +189,8 @@ TEST_CASE("What is trained whole beside an adapter of any method is combined wit
 }
 
 TEST_CASE("Breadcrumbs and ComPEFT of LoRAs are those of their products") {
-  graft::LinearSite other{"other.proj", graft::DenseLinear(random_tensor({7, 14}, 4))};
+  graft::LinearSite other{"other.proj",
+                          graft::DenseLinear(checks::random_tensor<float>({7, 14}, 4))};
   CombineBench bench;
   bench.table.linear.push_back(&other);
   bench.add("a", {{"peft_type", "LORA"}, {"r", 3}, {"lora_alpha", 6}}, 10);

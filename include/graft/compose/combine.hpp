@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
+#include <numeric>
 #include <set>
 #include <string>
 #include <utility>
@@ -78,6 +80,12 @@ inline std::vector<std::string> config_list(const ConfigValue::Map& config,
   if (it != config.end() && it->second.get_if<ConfigValue::List>() != nullptr)
     read_config(field, it->second, list);
   return list;
+}
+
+/// True if an entry is not zero.
+template <std::floating_point T>
+bool changes(const BasicTensor<T>& delta) {
+  return std::any_of(delta.begin(), delta.end(), [](T v) { return v != 0; });
 }
 
 /// True if the adapter trains biases of the model.
@@ -378,13 +386,18 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
       if (!is_own(path))
         refuse(s, concat("changes the norm ", path,
                          ", which no LoRA can; merge it into the model instead"));
+    // Layers that stay as they are need no factors.
+    const auto counts = [&](const std::string& path, const BasicTensor<T>& delta) {
+      if (is_own(path)) return false;
+      const auto bias = deltas.bias.find(path);
+      return changes(delta) || (bias != deltas.bias.end() && changes(bias->second));
+    };
     for (const auto& [path, delta] : deltas.weight)
-      if (!is_own(path)) accumulate(terms_at(s, path).whole, delta, weights[s]);
-    for (const auto& [path, delta] : deltas.embedding) {
-      if (!is_own(path)) accumulate(terms_at(s, path).whole, transposed(delta), weights[s]);
-    }
+      if (counts(path, delta)) accumulate(terms_at(s, path).whole, delta, weights[s]);
+    for (const auto& [path, delta] : deltas.embedding)
+      if (counts(path, delta)) accumulate(terms_at(s, path).whole, transposed(delta), weights[s]);
     for (const auto& [path, bias] : deltas.bias) {
-      if (is_own(path)) continue;
+      if (is_own(path) || !changes(bias)) continue;
       accumulate(terms_at(s, path).bias, bias, weights[s]);
       needs_bias = true;
     }
@@ -398,7 +411,11 @@ AdapterSet<T>& combine_exactly(BasicAdapterModel<T>& model,
   for (auto& [path, t] : terms) {
     auto& site = sites[path];
     site.bias = t.bias;
-    if (t.whole) {
+    if (t.whole && t.factors.empty() && !changes(t.whole)) {
+      const Index out = t.whole.shape()[0];
+      site.factors = {BasicTensor<T>::zeros({1, t.whole.size() / out}),
+                      BasicTensor<T>::zeros({out, 1})};
+    } else if (t.whole) {
       if (!t.factors.empty()) {
         const auto sum = product_of(concatenated_factors(t.factors, t.weights));
         accumulate(t.whole, sum, 1);
@@ -520,10 +537,10 @@ AdapterSet<T>& combine_as_peft(BasicAdapterModel<T>& model,
     const auto& set = model.at(adapter);
     const auto& config = set.given_config();
     if (!is_plain_lora(set.info(), config) || config_flag(config, "lora_bias"))
-      throw ValueError(concat("combination_type ", type, ": '", adapter,
+      throw ValueError(concat("combination_type ", options.combination_type, ": '", adapter,
                               "' is no plain LoRA; use exact, which combines any methods"));
     if (trains_biases(config))
-      throw ValueError(concat("combination_type ", type, ": '", adapter,
+      throw ValueError(concat("combination_type ", options.combination_type, ": '", adapter,
                               "' trains biases of the model; use exact, which combines them"));
     for (const auto& m : config_list(config, "modules_to_save"))
       if (!whole_modules.insert(m).second)

@@ -428,7 +428,7 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
     read("full_attention", config.full_rope);
     read("sliding_attention", config.sliding_rope);
   }
-  if (const auto scaling = json.find("rope_scaling")) {
+  if (const auto scaling = json.find("rope_scaling"); scaling && !scaling->json().empty()) {
     if (config.full_rope.type != "default")
       scaling->fail(concat("a rope_parameters.full_attention of type ", config.full_rope.type,
                            " is there beside it"));

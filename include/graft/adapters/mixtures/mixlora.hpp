@@ -257,6 +257,19 @@ class MixLoRARouter final : public AdapterPart<T> {
   std::shared_ptr<MixLoRABlock<T>> block_;
 };
 
+/// An ordinary LoRA, for the layers of a MixLoRA that are in no feed-forward block. In no group:
+/// what optimisers do with pairs of factors would leave out the experts.
+template <std::floating_point T>
+class MixLoRAPlain : public detail::PlainLoRA<T> {
+ public:
+  using detail::PlainLoRA<T>::PlainLoRA;
+  std::vector<AdapterTensor<T>> tensors() const {
+    auto list = detail::PlainLoRA<T>::tensors();
+    for (auto& t : list) t.group.clear();
+    return list;
+  }
+};
+
 /// MixLoRA: every feed-forward block becomes a mixture of experts that share its frozen weights and
 /// differ by LoRAs; other layers get an ordinary LoRA.
 ///
@@ -298,7 +311,7 @@ struct MixLoRAMethod {
     const auto place = detail::feed_forward_place(site.path);
     if (place.role == Role::none)
       return linear_part(
-          detail::PlainLoRA<T>(config.rank, config.scale_alpha(), config.dropout, site, context));
+          MixLoRAPlain<T>(config.rank, config.scale_alpha(), config.dropout, site, context));
     const Index width = place.role == Role::down ? site.out_features : site.in_features;
     auto& block = *context.shared.object("mixlora " + place.block, [&] {
       return std::make_shared<MixLoRABlock<T>>(config, site.model.activation, width, context);

@@ -132,8 +132,7 @@ class BasicPoly {
     const auto* context = tape.template context<ForwardContext>();
     auto ids = context == nullptr ? std::vector<std::int64_t>() : context->task_ids;
     if (ids.empty() && config_.tasks == 1) {
-      const Index batch = context == nullptr ? 1 : std::max<Index>(context->batch, 1);
-      ids.assign(static_cast<std::size_t>(batch), 0);
+      ids.assign(1, 0);
     }
     const Index n = static_cast<Index>(ids.size());
     if (n == 0)

@@ -107,7 +107,8 @@ void draw_normals(std::uint64_t seed, Index count, double std, T* out) {
   const auto word = [seed](Index group) {
     return splitmix64(seed + kSplitMixStep * static_cast<std::uint64_t>(group + 1));
   };
-  const auto number = [&sizes, factor = static_cast<T>(std)](std::uint64_t bits) {
+  const auto number = [&sizes,
+                       factor = static_cast<T>(static_cast<float>(std))](std::uint64_t bits) {
     const auto sign = static_cast<std::uint32_t>(bits & 0x1000U) << 19;
     const auto size = std::bit_cast<std::uint32_t>(sizes[bits & 0xfffU]);
     return factor * static_cast<T>(std::bit_cast<float>(size ^ sign));
@@ -126,7 +127,8 @@ template <std::floating_point T>
 class SubspaceDraws {
  public:
   using Map = std::shared_ptr<const SubspaceMap<T>>;
-  /// Elements of projections that are kept in memory; more are drawn again each time.
+  /// Elements of projections that are kept in memory; more are drawn again for each new θ, and for
+  /// each gradient.
   static constexpr Index kKept = Index{1} << 24;
 
   SubspaceDraws(std::vector<Index> sizes, Index d, std::uint64_t seed, Index kept = kKept)

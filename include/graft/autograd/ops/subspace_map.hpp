@@ -69,8 +69,9 @@ class DenseMap final : public SubspaceMap<T> {
 };
 
 /// A dense P that is computed when it is needed: `rows(block, count, out)` writes the first `count`
-/// rows of a block as [count, d]; columns are multiplied by `scale` [d]. The last P θ is kept: a
-/// step asks for it in both passes, an evaluation for every batch.
+/// rows of a block as [count, d]; columns are multiplied by `scale` [d]. The last P θ is kept, as
+/// many elements as the map has outputs: a step asks for it in both passes, an evaluation for every
+/// batch.
 template <std::floating_point T>
 class DrawnMap final : public SubspaceMap<T> {
  public:
@@ -84,8 +85,13 @@ class DrawnMap final : public SubspaceMap<T> {
   Index inputs() const override { return scale_.size(); }
   Index outputs() const override { return outputs_; }
   void apply(const T* theta, T* y) const override {
+    if (std::all_of(theta, theta + inputs(), [](T v) { return v == 0; })) {
+      std::fill_n(y, outputs_, T{0});
+      return;
+    }
     const std::lock_guard lock(mutex_);
-    if (kept_.empty() || !std::equal(theta_.begin(), theta_.end(), theta)) {
+    if (theta_.empty() || !std::equal(theta_.begin(), theta_.end(), theta)) {
+      theta_.clear();  // what is kept belongs to no θ until it is whole
       kept_.resize(static_cast<std::size_t>(outputs_));
       compute(theta, kept_.data());
       theta_.assign(theta, theta + inputs());
@@ -110,10 +116,6 @@ class DrawnMap final : public SubspaceMap<T> {
  private:
   void compute(const T* theta, T* y) const {
     const Index d = inputs();
-    if (std::all_of(theta, theta + d, [](T v) { return v == 0; })) {
-      std::fill_n(y, outputs_, T{0});
-      return;
-    }
     auto scaled = BasicTensor<T>::empty({d});
     kernels::mul(theta, scale_.data(), scaled.data(), d);
     ThreadPool::global().parallel_for(blocks(), [&](Index b) {
