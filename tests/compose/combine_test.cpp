@@ -313,12 +313,16 @@ struct BiasBench {
     table.linear = {&q, &v};
     table.info.architecture = "toy";
   }
-  void add(const std::string& target, const std::string& bias, unsigned seed) {
+  void add(const std::string& target, const std::string& bias, unsigned seed, bool dora = false) {
     graft::TorchGenerator generator(seed);
     const graft::ConfigValue::List targets{graft::ConfigValue(target)};
-    auto& set = model.add(
-        target, {{"peft_type", "LORA"}, {"r", 2}, {"bias", bias}, {"target_modules", targets}},
-        generator);
+    auto& set = model.add(target,
+                          {{"peft_type", "LORA"},
+                           {"r", 2},
+                           {"bias", bias},
+                           {"use_dora", dora},
+                           {"target_modules", targets}},
+                          generator);
     for (const auto& p : set.parameters())
       p.assign(checks::random_tensor<float>(p.shape(), seed++, 0.3F));
   }
@@ -352,6 +356,21 @@ TEST_CASE("Biases that adapters train in different modes are summed at all layer
         CHECK(distance(bench.run(*layer, {"w"}), wanted) < 1e-5);
       }
     }
+}
+
+TEST_CASE("A bias that is trained alone beside DoRA needs no factors of more than one rank") {
+  BiasBench bench;
+  bench.add("q", "all", 10, true);
+  auto& set = graft::add_weighted_adapter(bench.model, {"q"}, {0.5}, "w", {.svd_rank = 3});
+  for (const auto* layer : {&bench.q, &bench.v}) {
+    const auto base = bench.run(*layer, {}), whole = bench.run(*layer, {"q"});
+    REQUIRE(distance(whole, base) > 1e-3);
+    auto wanted = base.clone();
+    for (Index i = 0; i < base.size(); ++i) wanted[i] += 0.5F * (whole[i] - base[i]);
+    CHECK(distance(bench.run(*layer, {"w"}), wanted) < 1e-5);
+  }
+  // q: 3 (5 + 4) + 4; v: 5 + 4 + 4, zeros but for the bias.
+  CHECK(set.trainable_elements() == 31 + 13);
 }
 
 TEST_CASE("An adapter with trained biases goes with other methods, in any order") {
