@@ -83,6 +83,11 @@ TEST_CASE("A token whose blanks went to the token before is found all the same")
   CHECK(tokenizer.encode("a    a", {.add_special = false}) == Ids{0, 5, 5, 0});
   CHECK(tokenizer.encode("<x>  a", {.add_special = false}) == Ids{4, 5, 0});
   CHECK(tokenizer.encode("<x> ba", {.add_special = false}) == Ids{4, 6, 0});
+
+  // Of one that looks to both sides nothing is left.
+  document["added_tokens"][2]["lstrip"] = true;
+  const auto both = graft::text::tokenizer_from_json(document.dump(), "t.json");
+  CHECK(both.encode("a    a", {.add_special = false}) == Ids{0, 5, 0});
 }
 
 TEST_CASE("Complaints name the file and the field") {

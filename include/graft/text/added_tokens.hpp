@@ -26,7 +26,8 @@ struct AddedToken {
 };
 
 /// Finds added tokens: the leftmost first, of those the longest. As in the tokenizers library, one
-/// that begins with blanks which the token before took along is found all the same.
+/// that begins with blanks which the token before took along is found all the same, unless nothing
+/// is left of it.
 class AddedTokenMatcher {
  public:
   AddedTokenMatcher() = default;
@@ -59,7 +60,7 @@ class AddedTokenMatcher {
       if (token.rstrip) end += leading_space(text.substr(end));
       if (begin > done) on_text(done, begin);
       end = std::max(begin, end);
-      on_token(token.id, begin, end);
+      if (begin < end) on_token(token.id, begin, end);
       done = end;
     }
     if (done < text.size()) on_text(done, text.size());
