@@ -166,7 +166,7 @@ PYTHON
   python3 -c 'print("text,label\na,x\n" + "sun " * 70 + ",y")' >long.csv
   expect 2 "model has 64 positions, and 1 rows of long.csv" "$graft" finetune $bad --data long.csv
   expect 0 "1 cut to 64" "$graft" finetune $settings --output cut --data long.csv --sequence-length 64
-  expect 2 "the head of adapter is for other classes" "$graft" combine --model model --adapter adapter,cut \
+  expect 2 "the head of cut is for other classes than that of adapter" "$graft" combine --model model --adapter adapter,cut \
     --weights 0.5,0.5 --output none
   expect 2 "no_such.csv" "$graft" finetune $bad --data no_such.csv
   python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" language

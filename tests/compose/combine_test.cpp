@@ -179,10 +179,12 @@ TEST_CASE("What is trained whole beside an adapter of any method is combined wit
   }
   CHECK(distance(head_of({"w"}), wanted) < 1e-5);
   graft::TorchGenerator generator(0);
-  bench.model.add("elsewhere",
-                  {{"peft_type", "LOHA"},
-                   {"target_modules", graft::ConfigValue::List{graft::ConfigValue("head")}}},
-                  generator);
+  auto& elsewhere =
+      bench.model.add("elsewhere",
+                      {{"peft_type", "LOHA"},
+                       {"target_modules", graft::ConfigValue::List{graft::ConfigValue("head")}}},
+                      generator);
+  for (const auto& p : elsewhere.parameters()) p.assign(checks::random_tensor<float>(p.shape(), 7));
   CHECK_THROWS_WITH(
       graft::add_weighted_adapter(bench.model, {names[0], "elsewhere"}, {1, 1}, "x"),
       Catch::Contains("'elsewhere' of LOHA changes head, which another adapter trains whole"));
@@ -361,7 +363,7 @@ TEST_CASE("Biases that adapters train in different modes are summed at all layer
 TEST_CASE("A bias that is trained alone beside DoRA needs no factors of more than one rank") {
   BiasBench bench;
   bench.add("q", "all", 10, true);
-  auto& set = graft::add_weighted_adapter(bench.model, {"q"}, {0.5}, "w", {.svd_rank = 3});
+  auto& set = graft::add_weighted_adapter(bench.model, {"q"}, {0.5}, "w");
   for (const auto* layer : {&bench.q, &bench.v}) {
     const auto base = bench.run(*layer, {}), whole = bench.run(*layer, {"q"});
     REQUIRE(distance(whole, base) > 1e-3);
@@ -369,8 +371,8 @@ TEST_CASE("A bias that is trained alone beside DoRA needs no factors of more tha
     for (Index i = 0; i < base.size(); ++i) wanted[i] += 0.5F * (whole[i] - base[i]);
     CHECK(distance(bench.run(*layer, {"w"}), wanted) < 1e-5);
   }
-  // q: 3 (5 + 4) + 4; v: 5 + 4 + 4, zeros but for the bias.
-  CHECK(set.trainable_elements() == 31 + 13);
+  // q: 4 (5 + 4) + 4; v: 5 + 4 + 4, zeros but for the bias.
+  CHECK(set.trainable_elements() == 40 + 13);
 }
 
 TEST_CASE("An adapter with trained biases goes with other methods, in any order") {

@@ -107,7 +107,8 @@ TEST_CASE("The limits of the gates are what they say") {
     CHECK(checks::relative_error(with, qst.logits(Setup::batch())) < 1e-12);
   }
   CHECK_THROWS_WITH(qst.adapters.merge(), Catch::Contains("no change of a weight"));
-  CHECK_THROWS_WITH(Setup(graft::LSTConfig{.reduction_factor = 5}), Catch::Contains("over 5"));
+  CHECK_THROWS_WITH(Setup(graft::LSTConfig{.reduction_factor = 5}),
+                    Catch::Contains("reduction_factor 5") && Catch::Contains("width 12"));
   CHECK_THROWS_WITH(Setup(graft::LSTConfig{.reduction_factor = 2, .side_layers = {2, 1}}),
                     Catch::Contains("rising"));
   CHECK_THROWS_WITH(Setup(graft::QSTConfig{.downsample = "mean"}), Catch::Contains("max_pool"));

@@ -132,7 +132,8 @@ class BasicPoly {
     const auto* context = tape.template context<ForwardContext>();
     auto ids = context == nullptr ? std::vector<std::int64_t>() : context->task_ids;
     if (ids.empty() && config_.tasks == 1) {
-      ids.assign(1, 0);
+      const Index batch = context == nullptr ? 1 : std::max<Index>(context->batch, 1);
+      ids.assign(x.rows() % batch == 0 ? static_cast<std::size_t>(batch) : 1, 0);
     }
     const Index n = static_cast<Index>(ids.size());
     if (n == 0)
