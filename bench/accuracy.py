@@ -15,10 +15,9 @@ import os
 import pathlib
 import shutil
 import statistics
-import subprocess
 import sys
 
-from compare import HERE, Missing, flags, last_line
+from compare import HERE, Missing, flags, output_of
 
 MASK = (1 << 64) - 1
 NO_STEP = ["--max-steps", "1", "--learning-rate", "1e-300", "--weight-decay", "0"]  # leaves the adapter as it was drawn
@@ -149,25 +148,17 @@ class Comparison:
         def place(path):
             return "/".join(path.resolve().parts[-2:])
 
-        return {"model": place(self.o.model), "train": place(self.o.train), "test": place(self.o.test), "seed": self.o.seed, "steps": self.steps, "batch_size": self.o.batch_size,
-                "sequence_length": self.o.sequence_length}
+        return {**{name: place(getattr(self.o, name)) for name in ("model", "train", "test")}, "seed": self.o.seed,
+                "steps": self.steps, "batch_size": self.o.batch_size, "sequence_length": self.o.sequence_length}
 
     def command(self, arguments):
-        try:
-            result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False,
-                                    timeout=self.o.timeout,
-                                    env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(self.o.threads),
-                                         "OMP_WAIT_POLICY": "PASSIVE"})
-        except FileNotFoundError:
-            raise Missing(f"{arguments[0]} is not there") from None
-        except subprocess.TimeoutExpired:
-            raise Missing(f"stopped after {self.o.timeout} s") from None
-        if result.returncode != 0:
-            raise Missing(last_line(result.stderr or result.stdout))
-        return result.stdout
+        return output_of(arguments, self.o.timeout,
+                         {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(self.o.threads),
+                          "OMP_WAIT_POLICY": "PASSIVE"})
 
     def finetune(self, method, output, *more):
-        options = [option.replace('"STEPS"', str(self.steps)).replace('"FIFTH"', str(self.steps // 5)) for option in method.options]
+        options = [option.replace('"STEPS"', str(self.steps)).replace('"FIFTH"', str(self.steps // 5))
+                   for option in method.options]
         self.command([
             self.o.bin / "graft", "finetune", "--json", "--task", "classification", "--model", self.o.model, "--data",
             self.o.train, "--held-out", 0, "--output", output, "--overwrite", *options, "--batch-size", self.o.batch_size,

@@ -49,6 +49,19 @@ def spread(values):
     return (max(values) - min(values)) / statistics.median(values) if len(values) > 1 else 0.0
 
 
+def output_of(arguments, timeout, env):
+    """What a program prints. Raises Missing for one that is not there, fails, or takes longer than `timeout` seconds."""
+    try:
+        result = subprocess.run([str(a) for a in arguments], env=env, capture_output=True, text=True, timeout=timeout, check=False)
+    except FileNotFoundError:
+        raise Missing(f"{arguments[0]} is not there") from None
+    except subprocess.TimeoutExpired:
+        raise Missing(f"stopped after {timeout} s") from None
+    if result.returncode != 0:
+        raise Missing(last_line(result.stderr or result.stdout))
+    return result.stdout
+
+
 class Row:
     """A line of the table: what, the bar in words, the measured figure in words, and whether it is met."""
 
@@ -84,19 +97,11 @@ class Bench:
     # Runs -----------------------------------------------------------------------------------------------------------
     def command(self, arguments, **env):
         """Runs a program and gives the JSON object that it prints."""
+        text = output_of(arguments, self.o.timeout, {**self.env, **env})
         try:
-            result = subprocess.run([str(a) for a in arguments], env={**self.env, **env}, capture_output=True, text=True,
-                                    timeout=self.o.timeout, check=False)
-        except FileNotFoundError:
-            raise Missing(f"{arguments[0]} is not there") from None
-        except subprocess.TimeoutExpired:
-            raise Missing(f"stopped after {self.o.timeout} s") from None
-        if result.returncode != 0:
-            raise Missing(last_line(result.stderr or result.stdout))
-        try:
-            return json.loads(result.stdout[result.stdout.index("{"):])
+            return json.loads(text[text.index("{"):])
         except ValueError:
-            raise Missing("it printed no JSON: " + last_line(result.stdout)) from None
+            raise Missing("it printed no JSON: " + last_line(text)) from None
 
     def step(self, *extra, batch=4, tokens=256, threads=None, steps=None):
         threads = threads or self.o.threads

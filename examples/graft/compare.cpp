@@ -76,13 +76,14 @@ class Comparison {
   /// The settings of a comparison that goes on must be those that it was begun with.
   void read_settings() {
     Json now = settings_of(command_);
-    const auto free = [](const std::string& key) {
-      return key == "methods" || key == "seeds" || key == "threads";
+    const auto drop_free = [](Json& settings) {
+      for (const char* free : {"methods", "seeds", "threads"}) settings.erase(free);
     };
-    for (const char* key : {"methods", "seeds", "threads"}) now.erase(key);
+    drop_free(now);
     const fs::path file = output_ / "settings.json";
     if (fs::exists(file)) {
-      const Json then = with_defaults_among(graft::io::read_json(file));
+      Json then = with_defaults_among(graft::io::read_json(file));
+      drop_free(then);
       for (const auto& [key, value] : now.items())
         if (then.contains(key) ? then.at(key) != value : given(command_, key))
           throw graft::ValueError(concat("--", key, ": the comparison in ", s_.output,
@@ -90,7 +91,7 @@ class Comparison {
                                          then.contains(key) ? then.at(key).dump() : "the default",
                                          ", it cannot go on with ", value.dump()));
       for (const auto& [key, value] : then.items())
-        if (!now.contains(key) && !free(key))
+        if (!now.contains(key))
           throw graft::ValueError(concat("--", key, ": the comparison in ", s_.output,
                                          " was begun with ", value.dump(),
                                          ", it cannot go on without it"));
