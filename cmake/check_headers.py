@@ -2,8 +2,8 @@
 """Every public header compiles as the only include of a file, without a warning, under each compiler, and all of them
 together, as users of the headers alone and of the compiled kernels.
 
-A header that includes one of COMMON, itself or through others, is read after that one precompiled: it is the same text,
-read earlier. Files in impl/ are not public.
+A header that includes one of COMMON, itself or through others, is read after the first such one precompiled (the one
+with most in it stands first): it is the same text, read earlier. Files in impl/ are not public.
 
 Usage: check_headers.py COMPILER...
 """
@@ -18,7 +18,9 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", f"-I{ROOT}/include"]
 LIBRARY = "-DGRAFT_KERNELS_COMPILED"
-COMMON = ["graft/adapters/method.hpp", "graft/autograd/tape.hpp", "graft/io/json.hpp"]
+COMMON = ["graft/models/weights.hpp", "graft/compose/adapter_set.hpp", "graft/adapters/method.hpp",
+          "graft/adapters/adapter.hpp", "graft/autograd/ops/common.hpp", "graft/text/normalizer.hpp",
+          "graft/text/unicode.hpp", "graft/io/json.hpp", "graft/tensor/tensor.hpp"]
 
 
 def run(*command):

@@ -61,6 +61,8 @@ template class BasicVit<@scalar@>;
 #include "graft/compose/methods.hpp"
 
 namespace graft {
+template void build_parts(const ConfiguredMethod<@scalar@>&, AdapterSet<@scalar@>&, BasicSiteTable<@scalar@>&,
+                          InitContext<@scalar@>&);
 template class BasicAdapterModel<@scalar@>;
 
 namespace detail {

@@ -76,7 +76,7 @@ class ProbedSites {
   ProbedSites(BasicAdapterModel<T>& model, const ConfigValue::Map& map)
       : disabled_(model.disabled()) {
     const auto config = config_from<LoRAConfig>(map);
-    const SiteFilter<LoRAMethod<T>> filter(config, map, model.sites());
+    const SiteFilter filter(site_rules<LoRAMethod<T>>(config), map, model.sites().info);
     for (auto* site : model.sites().linear) {
       const auto& path = site->target_path.empty() ? site->path() : site->target_path;
       if (!site->expert.parameter.empty() || !site->conv.kernel.empty() ||
@@ -85,7 +85,8 @@ class ProbedSites {
       auto probe = std::make_shared<CalibrationProbe<T>>();
       site->adapters().push_back({kName, probe});
       site->activate({kName});
-      list_.push_back({site, filter.site_config(site->path()), std::move(probe)});
+      const auto own = filter.config_of(site->path());
+      list_.push_back({site, own ? config_from<LoRAConfig>(*own) : config, std::move(probe)});
     }
     if (list_.empty()) throw ValueError("calibration: the target modules match no linear layer");
   }
