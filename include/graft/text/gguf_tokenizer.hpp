@@ -12,6 +12,7 @@
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
 #include "graft/io/gguf.hpp"
+#include "graft/io/utf8.hpp"
 #include "graft/text/tokenizer.hpp"
 
 namespace graft::inline v0_1::text {

@@ -1,0 +1,6 @@
+// Reading and writing of files, compiled once for our own programs.
+#define GRAFT_FILES_IMPLEMENTATION
+
+#include "graft/io/gguf.hpp"
+#include "graft/io/json.hpp"
+#include "graft/io/safetensors.hpp"
