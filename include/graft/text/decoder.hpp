@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <string_view>
@@ -8,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "graft/io/linkage.hpp"
 #include "graft/text/normalizer.hpp"
 #include "graft/text/pre_tokenizer.hpp"
 #include "graft/text/unicode.hpp"
@@ -23,55 +23,21 @@ using Texts = std::vector<std::string>;
 
 /// Bytes from their printable form; a token with other characters stands for its own bytes.
 struct ByteLevel {
-  void operator()(Texts& texts) const {
-    std::string bytes;
-    for (const std::string& text : texts) {
-      if (!ByteAlphabet::get().decode(text, bytes)) bytes.append(text);
-    }
-    texts.assign(1, replace_invalid_utf8(bytes));
-  }
+  void operator()(Texts& texts) const;
 };
 
 struct Replace {
   normalizers::Replace replace;
-  void operator()(Texts& texts) const {
-    for (std::string& text : texts) text = replace(text);
-  }
+  void operator()(Texts& texts) const;
 };
 
 /// Runs of byte tokens "<0xE2>" become the characters they spell, or one U+FFFD a byte.
 struct ByteFallback {
-  void operator()(Texts& texts) const {
-    Texts out;
-    std::string bytes;
-    const auto flush = [&] {
-      if (bytes.empty()) return;
-      if (is_valid_utf8(bytes)) {
-        out.push_back(bytes);
-      } else {
-        for (std::size_t i = 0; i < bytes.size(); ++i) out.emplace_back(kReplacementText);
-      }
-      bytes.clear();
-    };
-    for (std::string& text : texts) {
-      if (const int byte = byte_of_token(text); byte >= 0) {
-        bytes.push_back(static_cast<char>(byte));
-        continue;
-      }
-      flush();
-      out.push_back(std::move(text));
-    }
-    flush();
-    texts.swap(out);
-  }
+  void operator()(Texts& texts) const;
 };
 
 struct Fuse {
-  void operator()(Texts& texts) const {
-    std::string joined;
-    for (const std::string& text : texts) joined.append(text);
-    texts.assign(1, std::move(joined));
-  }
+  void operator()(Texts& texts) const;
 };
 
 /// Drops up to `start` copies of a character from the left of each text, up to `stop` from its
@@ -80,16 +46,7 @@ struct Strip {
   std::string content = " ";
   std::size_t start = 0;
   std::size_t stop = 0;
-  void operator()(Texts& texts) const {
-    for (std::string& text : texts) {
-      std::string_view rest = text;
-      for (std::size_t i = 0; i < start && rest.starts_with(content); ++i)
-        rest.remove_prefix(content.size());
-      for (std::size_t i = 0; i < stop && rest.ends_with(content); ++i)
-        rest.remove_suffix(content.size());
-      text = std::string(rest);
-    }
-  }
+  void operator()(Texts& texts) const;
 };
 
 /// Blanks between words, none before a continuation; `cleanup` undoes the blanks that splitting put
@@ -98,49 +55,21 @@ struct WordPiece {
   std::string prefix = "##";
   bool cleanup = true;
   /// Takes back the blanks before punctuation and English contractions.
-  static std::string cleaned(std::string text) {
-    static constexpr std::pair<std::string_view, std::string_view> kUndo[] = {
-        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
-        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
-        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
-    };
-    for (const auto& [from, to] : kUndo) text = replace_all(text, from, to);
-    return text;
-  }
-  void operator()(Texts& texts) const {
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-      std::string& text = texts[i];
-      if (i > 0) {
-        if (text.starts_with(prefix)) {
-          text.erase(0, prefix.size());
-        } else {
-          text.insert(0, " ");
-        }
-      }
-      if (cleanup) text = cleaned(text);
-    }
-  }
+  static std::string cleaned(std::string text);
+  void operator()(Texts& texts) const;
 };
 
 /// Blanks from their visible mark; the one that was put before the text goes.
 struct Metaspace {
   std::string replacement = "\xE2\x96\x81";
   PrependScheme prepend_scheme = PrependScheme::always;
-  void operator()(Texts& texts) const {
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-      const bool first = i == 0 && prepend_scheme != PrependScheme::never;
-      texts[i] = replace_all(texts[i], replacement, first ? "" : " ");
-    }
-  }
+  void operator()(Texts& texts) const;
 };
 
 /// A suffix marks the ends of words.
 struct Bpe {
   std::string suffix = "</w>";
-  void operator()(Texts& texts) const {
-    for (std::size_t i = 0; i < texts.size(); ++i)
-      texts[i] = replace_all(texts[i], suffix, i + 1 < texts.size() ? " " : "");
-  }
+  void operator()(Texts& texts) const;
 };
 
 /// The best token of each frame of speech: repeats and blanks (`pad_token`) go, a token stands for
@@ -149,16 +78,7 @@ struct Ctc {
   std::string pad_token = "<pad>";
   std::string word_delimiter_token = "|";
   bool cleanup = true;
-  void operator()(Texts& texts) const {
-    texts.erase(std::unique(texts.begin(), texts.end()), texts.end());
-    Texts out;
-    for (const std::string& token : texts) {
-      std::string text = replace_all(token, pad_token, "");
-      if (cleanup) text = replace_all(WordPiece::cleaned(text), word_delimiter_token, " ");
-      if (!text.empty()) out.push_back(std::move(text));
-    }
-    texts.swap(out);
-  }
+  void operator()(Texts& texts) const;
 };
 
 }  // namespace decoders
@@ -171,16 +91,11 @@ using DecoderStep = std::variant<decoders::ByteLevel, decoders::Replace, decoder
 struct Decoder {
   std::vector<DecoderStep> steps;
 
-  std::string operator()(std::vector<std::string> texts) const {
-    for (const DecoderStep& step : steps)
-      std::visit([&](const auto& decode) { decode(texts); }, step);
-    std::string joined;
-    for (std::size_t i = 0; i < texts.size(); ++i) {
-      if (i > 0 && steps.empty()) joined.push_back(' ');
-      joined.append(texts[i]);
-    }
-    return joined;
-  }
+  std::string operator()(std::vector<std::string> texts) const;
 };
 
 }  // namespace graft::inline v0_1::text
+
+#if !defined(GRAFT_FILES_COMPILED)
+#include "graft/text/impl/decoder_impl.hpp"
+#endif
