@@ -1,7 +1,9 @@
-// The compiled library: the operations of the tape, once. What they call is in the other sources of it.
+// The compiled library: tensors, the tape and its operations, once.
 #define GRAFT_KERNELS_COMPILED
 #define GRAFT_KERNELS_IMPLEMENTATION
 
+#include "graft/autograd/impl/parameter_impl.hpp"
+#include "graft/autograd/impl/tape_impl.hpp"
 #include "graft/autograd/ops/impl/attention_impl.hpp"
 #include "graft/autograd/ops/impl/block_circulant_impl.hpp"
 #include "graft/autograd/ops/impl/block_matmul_impl.hpp"
@@ -38,3 +40,4 @@
 #include "graft/autograd/ops/impl/unfold_impl.hpp"
 #include "graft/autograd/ops/impl/wavelet_impl.hpp"
 #include "graft/autograd/ops/impl/windows_impl.hpp"
+#include "graft/tensor/impl/tensor_impl.hpp"

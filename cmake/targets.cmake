@@ -31,7 +31,9 @@ if(TARGET xtensor)
 endif()
 
 if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
-  add_library(graft_kernels STATIC "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp" "${PROJECT_SOURCE_DIR}/cmake/ops.cpp")
+  add_library(
+    graft_kernels STATIC "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp" "${PROJECT_SOURCE_DIR}/cmake/ops.cpp"
+                         "${PROJECT_SOURCE_DIR}/cmake/adapters.cpp")
   target_compile_definitions(graft_kernels INTERFACE GRAFT_KERNELS_COMPILED)
   target_link_libraries(graft_kernels PUBLIC graft_graft)
   set_target_properties(graft_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cmath>
+
 #include "graft/autograd/ops/rescale_columns.hpp"
 
 namespace graft::inline v0_1 {
