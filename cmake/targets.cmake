@@ -3,8 +3,8 @@
 #   graft::io       + model and adapter files (nlohmann_json)
 #   graft::text     + tokenizers (PCRE2, ICU)
 #   graft::xtensor  + xtensor, for graft/interop/xtensor.hpp
-#   graft::kernels  + the SIMD kernels for all instruction sets and the tape's operations, compiled once instead of in
-#                     every user
+#   graft::kernels  + the SIMD kernels for all instruction sets, the tape's operations and what else is the same in every
+#                     user, compiled once
 set(GRAFT_TARGETS graft_graft)
 add_library(graft_graft INTERFACE)
 target_compile_features(graft_graft INTERFACE cxx_std_20)

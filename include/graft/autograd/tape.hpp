@@ -56,12 +56,7 @@ class RecipeRef {
     std::swap(recipe_, other.recipe_);
     return *this;
   }
-  ~RecipeRef() {
-    if (recipe_ == nullptr || --recipe_->references > 0) return;
-    MemoryPool::Block* block = recipe_->block;
-    recipe_->~Recipe();
-    MemoryPool::global().recycle(block);
-  }
+  ~RecipeRef();
   explicit operator bool() const { return recipe_ != nullptr; }
   Recipe<T>* operator->() const { return recipe_; }
 

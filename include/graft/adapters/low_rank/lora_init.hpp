@@ -1,9 +1,5 @@
 #pragma once
 
-#include <charconv>
-#include <system_error>
-#include <utility>
-
 #include "graft/adapters/adapter.hpp"
 #include "graft/adapters/initial_values.hpp"
 #include "graft/adapters/low_rank/corda.hpp"

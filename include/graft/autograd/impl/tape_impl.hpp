@@ -4,6 +4,14 @@
 
 namespace graft::inline v0_1::detail {
 
+template <class T>
+RecipeRef<T>::~RecipeRef() {
+  if (recipe_ == nullptr || --recipe_->references > 0) return;
+  MemoryPool::Block* block = recipe_->block;
+  recipe_->~Recipe();
+  MemoryPool::global().recycle(block);
+}
+
 /// A recipe for `value` rounded to bf16, which it keeps in half the bytes.
 inline RecipeRef<float> bf16_recipe(const BasicTensor<float>& value) {
   const auto halves = BasicTensor<float>::empty({(value.size() + 1) / 2}, true);
@@ -192,6 +200,8 @@ void BasicTape<T>::drop_nodes() noexcept {
 }
 
 #if defined(GRAFT_KERNELS_IMPLEMENTATION)
+template class detail::RecipeRef<float>;
+template class detail::RecipeRef<double>;
 template class BasicGradRef<float>;
 template class BasicGradRef<double>;
 template class BasicVar<float>;

@@ -1,9 +1,11 @@
 #pragma once
 
+#include <charconv>
 #include <cmath>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "graft/adapters/low_rank/lora_init.hpp"
 
