@@ -35,6 +35,8 @@ if(GRAFT_SANITIZE)
   if(TARGET graft_kernels)
     # clang takes much longer over checked tiles at -O2.
     target_compile_options(graft_kernels PRIVATE ${_graft_sanitize} -O1)
+    set_source_files_properties("${PROJECT_SOURCE_DIR}/cmake/ops.cpp" "${PROJECT_SOURCE_DIR}/cmake/adapters.cpp"
+                                PROPERTIES COMPILE_OPTIONS "${GRAFT_TEST_OPTIMIZE}")
   endif()
 endif()
 foreach(target IN ITEMS graft_kernels graft_io graft_text)

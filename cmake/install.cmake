@@ -41,7 +41,7 @@ if(TARGET graft_xtensor)
   graft_pkg_config(graft-xtensor "graft: weights of xtensor" "${_same}, xtensor" "" "")
 endif()
 if(TARGET graft_kernels)
-  graft_pkg_config(graft-kernels "graft: kernels compiled once" "${_same}" "-DGRAFT_KERNELS_COMPILED"
+  graft_pkg_config(graft-kernels "graft: kernels and operations compiled once" "${_same}" "-DGRAFT_KERNELS_COMPILED"
                    "-L\${libdir} -lgraft_kernels")
 endif()
 

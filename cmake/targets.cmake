@@ -3,7 +3,8 @@
 #   graft::io       + model and adapter files (nlohmann_json)
 #   graft::text     + tokenizers (PCRE2, ICU)
 #   graft::xtensor  + xtensor, for graft/interop/xtensor.hpp
-#   graft::kernels  + the SIMD kernels, compiled once for all instruction sets instead of in every user
+#   graft::kernels  + the SIMD kernels for all instruction sets, the tape's operations and what else is the same in every
+#                     user, compiled once
 set(GRAFT_TARGETS graft_graft)
 add_library(graft_graft INTERFACE)
 target_compile_features(graft_graft INTERFACE cxx_std_20)
@@ -30,7 +31,9 @@ if(TARGET xtensor)
 endif()
 
 if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
-  add_library(graft_kernels STATIC "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
+  add_library(
+    graft_kernels STATIC "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp" "${PROJECT_SOURCE_DIR}/cmake/ops.cpp"
+                         "${PROJECT_SOURCE_DIR}/cmake/adapters.cpp")
   target_compile_definitions(graft_kernels INTERFACE GRAFT_KERNELS_COMPILED)
   target_link_libraries(graft_kernels PUBLIC graft_graft)
   set_target_properties(graft_kernels PROPERTIES POSITION_INDEPENDENT_CODE ON)

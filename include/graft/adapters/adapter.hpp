@@ -60,26 +60,12 @@ namespace detail {
 
 /// An entry of the registry at a site.
 template <std::floating_point T>
-AdapterTensor<T> named(std::string name, const BasicParameter<T>& parameter) {
-  AdapterTensor<T> t;
-  t.name = std::move(name);
-  t.parameter = parameter;
-  return t;
-}
+AdapterTensor<T> named(std::string name, const BasicParameter<T>& parameter);
 template <std::floating_point T>
-AdapterTensor<T> named(std::string name, std::shared_ptr<IndexTensor> index) {
-  AdapterTensor<T> t;
-  t.name = std::move(name);
-  t.index = std::move(index);
-  return t;
-}
+AdapterTensor<T> named(std::string name, std::shared_ptr<IndexTensor> index);
 /// One that all sites of an adapter share: "base_model.model.<name>" in files.
 template <std::floating_point T>
-AdapterTensor<T> model_tensor(const std::string& name, const BasicParameter<T>& parameter) {
-  auto t = named("model." + name, parameter);
-  t.scope = AdapterTensor<T>::Scope::model;
-  return t;
-}
+AdapterTensor<T> model_tensor(const std::string& name, const BasicParameter<T>& parameter);
 /// The same as "base_model.model.shared.<name>".
 template <std::floating_point T>
 AdapterTensor<T> shared_tensor(const std::string& name, const BasicParameter<T>& parameter) {
@@ -216,17 +202,7 @@ concept LinearAdapter = requires(const A& adapter, const BasicDenseLinear<typena
 
 /// Number of trained elements among the entries; a parameter that occurs twice counts once.
 template <std::floating_point T>
-Index trainable_elements(const std::vector<AdapterTensor<T>>& tensors) {
-  std::vector<const void*> seen;
-  Index count = 0;
-  for (const auto& t : tensors) {
-    if (!t.parameter || !t.parameter.trainable()) continue;
-    if (std::find(seen.begin(), seen.end(), t.parameter.id()) != seen.end()) continue;
-    seen.push_back(t.parameter.id());
-    count += t.parameter.size();
-  }
-  return count;
-}
+Index trainable_elements(const std::vector<AdapterTensor<T>>& tensors);
 
 namespace detail {
 
@@ -285,3 +261,7 @@ BasicDenseLinear<ScalarOf<L>> merge_linear(const L& base, const Adapter& adapter
 }
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/impl/adapter_impl.hpp"
+#endif

@@ -12,6 +12,7 @@
 
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -33,6 +34,11 @@ class ConfigValue {
   ConfigValue(const char* value) : kind_(Kind::text), text_(value) {}
   ConfigValue(List value) : kind_(Kind::list), list_(std::move(value)) {}
   ConfigValue(Map value) : kind_(Kind::map), map_(std::move(value)) {}
+  ConfigValue(const ConfigValue&);
+  ConfigValue(ConfigValue&&) noexcept;
+  ConfigValue& operator=(const ConfigValue&);
+  ConfigValue& operator=(ConfigValue&&) noexcept;
+  ~ConfigValue();
 
   bool is_null() const { return kind_ == Kind::null; }
   /// The value as bool, std::int64_t, double, std::string, List or Map; null if it is of another
@@ -107,18 +113,10 @@ struct TargetModules {
 
 namespace detail {
 
-[[noreturn]] inline void config_mismatch(const std::string& key, const char* expected,
-                                         const ConfigValue& found) {
-  throw ValueError(
-      concat("config field '", key, "': expected ", expected, ", found ", found.kind()));
-}
+[[noreturn]] GRAFT_KERNEL void config_mismatch(const std::string& key, const char* expected,
+                                               const ConfigValue& found);
 
-inline void read_config(const std::string& key, const ConfigValue& v, bool& out) {
-  if (const auto* b = v.get_if<bool>())
-    out = *b;
-  else
-    config_mismatch(key, "a boolean", v);
-}
+GRAFT_KERNEL void read_config(const std::string& key, const ConfigValue& v, bool& out);
 template <std::integral Integer>
   requires(!std::same_as<Integer, bool>)
 void read_config(const std::string& key, const ConfigValue& v, Integer& out) {
@@ -135,14 +133,8 @@ void read_config(const std::string& key, const ConfigValue& v, Real& out) {
   if (!v.is_number()) config_mismatch(key, "a number", v);
   out = static_cast<Real>(v.number());
 }
-inline void read_config(const std::string& key, const ConfigValue& v, std::string& out) {
-  if (const auto* s = v.get_if<std::string>())
-    out = *s;
-  else
-    config_mismatch(key, "a text", v);
-}
+GRAFT_KERNEL void read_config(const std::string& key, const ConfigValue& v, std::string& out);
 inline void read_config(const std::string&, const ConfigValue& v, ConfigValue& out) { out = v; }
-inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out);
 template <class U>
 void read_config(const std::string& key, const ConfigValue& v, std::optional<U>& out);
 template <class U>
@@ -150,17 +142,7 @@ void read_config(const std::string& key, const ConfigValue& v, std::vector<U>& o
 template <class U>
 void read_config(const std::string& key, const ConfigValue& v, std::map<std::string, U>& out);
 
-inline void read_config(const std::string& key, const ConfigValue& v, TargetModules& out) {
-  if (v.is_null())
-    out = {};
-  else if (const auto* s = v.get_if<std::string>())
-    out = TargetModules(*s);
-  else if (v.get_if<ConfigValue::List>() != nullptr) {
-    out = {};
-    read_config(key, v, out.names);
-  } else
-    config_mismatch(key, "a text or a list of texts", v);
-}
+GRAFT_KERNEL void read_config(const std::string& key, const ConfigValue& v, TargetModules& out);
 template <class U>
 void read_config(const std::string& key, const ConfigValue& v, std::optional<U>& out) {
   if (v.is_null()) {
@@ -201,13 +183,7 @@ template <class U>
 ConfigValue write_config(const U& value) {
   return ConfigValue(value);
 }
-inline ConfigValue write_config(const TargetModules& targets) {
-  if (!targets.pattern.empty()) return targets.pattern;
-  if (targets.names.empty()) return nullptr;
-  ConfigValue::List list;
-  for (const auto& name : targets.names) list.emplace_back(name);
-  return list;
-}
+GRAFT_KERNEL ConfigValue write_config(const TargetModules& targets);
 template <class U>
 ConfigValue write_config(const std::vector<U>& values) {
   ConfigValue::List list;
@@ -234,20 +210,23 @@ class ConfigReader {
   explicit ConfigReader(const ConfigValue::Map& map) : map_(map) {}
   template <class Field>
   void operator()(const char* key, Field& field) const {
-    const auto it = map_.find(key);
-    if (it == map_.end()) return;
+    const ConfigValue* const value = find(key);
+    if (value == nullptr) return;
     if constexpr (
         !std::is_same_v<Field, ConfigValue> && !requires { field.reset(); } &&
         !requires { field.clear(); } && !std::is_same_v<Field, TargetModules>) {
-      if (it->second.is_null()) return;
+      if (value->is_null()) return;
     }
     if constexpr (std::is_same_v<Field, std::string>) {
-      if (it->second.is_null()) return;
+      if (value->is_null()) return;
     }
-    detail::read_config(key, it->second, field);
+    detail::read_config(key, *value, field);
   }
 
  private:
+  /// Null if there is none.
+  const ConfigValue* find(const char* key) const;
+
   const ConfigValue::Map& map_;
 };
 
@@ -258,11 +237,13 @@ class ConfigWriter {
   explicit ConfigWriter(ConfigValue::Map& map, bool every = false) : map_(map), every_(every) {}
   template <class Field>
   void operator()(const char* key, Field& field) const {
-    map_[key] = detail::write_config(field);
+    put(key, detail::write_config(field));
   }
   bool every() const { return every_; }
 
  private:
+  void put(const char* key, ConfigValue value) const;
+
   ConfigValue::Map& map_;
   bool every_;
 };
@@ -341,3 +322,7 @@ struct Selection {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/impl/config_value_impl.hpp"
+#endif

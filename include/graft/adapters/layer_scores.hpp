@@ -1,9 +1,7 @@
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -11,6 +9,7 @@
 #include "graft/base/order.hpp"
 #include "graft/base/rng.hpp"
 #include "graft/base/splitmix.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -41,54 +40,13 @@ class LayerScores {
   /// @throws ShapeError if the losses are not as many as the sets; ValueError for a layer that does
   /// not exist
   void update(const std::vector<std::vector<Index>>& sets, const std::vector<double>& losses,
-              double rate) {
-    if (sets.size() != losses.size())
-      throw ShapeError(
-          concat("layer scores: ", losses.size(), " losses for ", sets.size(), " sets"));
-    if (sets.empty()) return;
-    std::vector<double> rewards;
-    for (const double loss : losses) rewards.push_back(std::exp(-loss));
-    const double mean =
-        std::accumulate(rewards.begin(), rewards.end(), 0.0) / static_cast<double>(rewards.size());
-    const auto p = dispensable();
-    for (std::size_t c = 0; c < sets.size(); ++c)
-      for (const Index layer : sets[c]) {
-        if (layer < 0 || layer >= layers())
-          throw ValueError(concat("layer scores: layer ", layer, " of ", layers()));
-        const auto i = static_cast<std::size_t>(layer);
-        scores_[i] += rate * (rewards[c] - mean) * p[i] * (1 - p[i]);
-      }
-  }
+              double rate);
   /// The layers with the largest scores, in order of their numbers; of equal ones the first.
-  std::vector<Index> most_dispensable(Index count) const {
-    std::vector<Index> order = largest_first(scores_);
-    order.resize(static_cast<std::size_t>(std::clamp<Index>(count, 0, layers())));
-    std::sort(order.begin(), order.end());
-    return order;
-  }
+  std::vector<Index> most_dispensable(Index count) const;
   /// Different numbers by their weights, one after the other without putting back; sorted. They
   /// follow from the seed and `draw` alone.
   static std::vector<Index> sample(std::vector<double> weights, Index count, std::uint64_t seed,
-                                   std::uint64_t draw) {
-    TorchGenerator generator(splitmix64(seed * kSplitMixStep + draw));
-    std::vector<Index> chosen;
-    count = std::min<Index>(count, static_cast<Index>(weights.size()));
-    while (static_cast<Index>(chosen.size()) < count) {
-      const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
-      double at = generator.uniform() * total;
-      std::size_t pick = weights.size();
-      for (std::size_t i = 0; i < weights.size(); ++i) {
-        if (weights[i] <= 0) continue;
-        pick = i;
-        if ((at -= weights[i]) < 0) break;
-      }
-      if (pick == weights.size()) break;
-      chosen.push_back(static_cast<Index>(pick));
-      weights[pick] = 0;
-    }
-    std::sort(chosen.begin(), chosen.end());
-    return chosen;
-  }
+                                   std::uint64_t draw);
 
  private:
   std::vector<double> sigmoid(double sign) const {
@@ -100,3 +58,7 @@ class LayerScores {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/impl/layer_scores_impl.hpp"
+#endif

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <memory>
 #include <string>
 #include <utility>
@@ -10,6 +8,7 @@
 #include "graft/adapters/full_copy.hpp"
 #include "graft/adapters/method.hpp"
 #include "graft/adapters/named_activation.hpp"
+#include "graft/config.hpp"
 
 /// What adapters that sit at the end of a sublayer share: their place, and the descriptor.
 namespace graft::inline v0_1 {
@@ -18,45 +17,22 @@ namespace detail {
 
 /// True if a site is the end of a sublayer that `placement` names: "attention" (of every kind) or
 /// "feed_forward" ("ffn").
-inline bool placed_at(const std::vector<std::string>& placement, HiddenRole role) {
-  const auto has = [&](const char* name) {
-    return std::find(placement.begin(), placement.end(), name) != placement.end();
-  };
-  if (role == HiddenRole::attention || role == HiddenRole::cross_attention) return has("attention");
-  return role == HiddenRole::feed_forward && (has("feed_forward") || has("ffn"));
-}
+GRAFT_KERNEL bool placed_at(const std::vector<std::string>& placement, HiddenRole role);
 
 /// @throws ValueError for a place that does not exist.
-inline void require_placement(std::string_view method, const std::vector<std::string>& placement) {
-  if (placement.empty()) throw ValueError(concat(method, ": no placement"));
-  for (const auto& name : placement)
-    if (name != "attention" && name != "feed_forward" && name != "ffn")
-      throw ValueError(
-          concat(method, ": placement '", name, "', expected \"attention\" or \"feed_forward\""));
-}
+GRAFT_KERNEL void require_placement(std::string_view method,
+                                    const std::vector<std::string>& placement);
 
 /// Names below the site's path for the tensors of an adapter that files hold at the last linear
 /// layer of the sublayer.
 template <std::floating_point T>
 std::vector<AdapterTensor<T>> below(const std::string& prefix,
-                                    std::vector<AdapterTensor<T>> tensors) {
-  for (auto& t : tensors)
-    if (t.scope == AdapterTensor<T>::Scope::site) t.name = prefix + t.name;
-  return tensors;
-}
+                                    std::vector<AdapterTensor<T>> tensors);
 
 /// The last linear layers of the feed-forward networks of a model, in order; they read the inner
 /// activations.
 template <std::floating_point T>
-std::vector<BasicLinearSite<T>*> last_feed_forward_layers(const BasicSiteTable<T>& table) {
-  std::vector<BasicLinearSite<T>*> sites;
-  for (const auto* hidden : table.hidden) {
-    if (hidden->role() != HiddenRole::feed_forward) continue;
-    for (auto* site : table.linear)
-      if (site->path() == concat(hidden->path(), ".", hidden->output_name())) sites.push_back(site);
-  }
-  return sites;
-}
+std::vector<BasicLinearSite<T>*> last_feed_forward_layers(const BasicSiteTable<T>& table);
 
 /// A part without tensors of its own in the sense of the registry: zeros while a checkpoint
 /// follows, else drawn values.
@@ -72,12 +48,7 @@ BasicParameter<T> constant(const Shape& shape, std::type_identity_t<T> value) {
 }
 /// Uniform in ±1/√in, as torch's Linear draws weights and biases.
 template <std::floating_point T>
-BasicParameter<T> linear_default(InitContext<T>& context, const Shape& shape, Index in) {
-  const double bound = 1 / std::sqrt(static_cast<double>(in));
-  return fresh<T>(context, shape, [bound](TorchGenerator& g, BasicTensor<T>& t) {
-    g.uniform(t.data(), t.size(), -bound, bound);
-  });
-}
+BasicParameter<T> linear_default(InitContext<T>& context, const Shape& shape, Index in);
 
 }  // namespace detail
 
@@ -114,3 +85,7 @@ class SerialAdapter {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/impl/sublayer_impl.hpp"
+#endif

@@ -2,7 +2,6 @@
 
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "graft/tensor/tensor.hpp"
@@ -15,8 +14,12 @@ template <std::floating_point T>
 class BasicParameter {
  public:
   BasicParameter() = default;
-  explicit BasicParameter(BasicTensor<T> value, bool trainable = true)
-      : state_(std::make_shared<State>(State{std::move(value), {}, trainable})) {}
+  explicit BasicParameter(BasicTensor<T> value, bool trainable = true);
+  BasicParameter(const BasicParameter&);
+  BasicParameter(BasicParameter&&) noexcept;
+  BasicParameter& operator=(const BasicParameter&);
+  BasicParameter& operator=(BasicParameter&&) noexcept;
+  ~BasicParameter();
 
   explicit operator bool() const { return state_ != nullptr; }
   const BasicTensor<T>& value() const { return state_->value; }
@@ -28,11 +31,8 @@ class BasicParameter {
   bool trainable() const { return state_->trainable; }
   void set_trainable(bool trainable) const { state_->trainable = trainable; }
   /// Replaces the elements; the shape may change (a reduced rank). Drops the gradient.
-  void assign(BasicTensor<T> value) const {
-    state_->value = std::move(value);
-    state_->grad = {};
-  }
-  void zero_grad() const { state_->grad = {}; }
+  void assign(BasicTensor<T> value) const;
+  void zero_grad() const;
   /// Identity, for finding a parameter that several places share.
   const void* id() const { return state_.get(); }
   friend bool operator==(const BasicParameter& a, const BasicParameter& b) {
@@ -60,3 +60,7 @@ using Parameter = BasicParameter<float>;
 using NamedParameter = BasicNamedParameter<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/impl/parameter_impl.hpp"
+#endif

@@ -56,12 +56,7 @@ class RecipeRef {
     std::swap(recipe_, other.recipe_);
     return *this;
   }
-  ~RecipeRef() {
-    if (recipe_ == nullptr || --recipe_->references > 0) return;
-    MemoryPool::Block* block = recipe_->block;
-    recipe_->~Recipe();
-    MemoryPool::global().recycle(block);
-  }
+  ~RecipeRef();
   explicit operator bool() const { return recipe_ != nullptr; }
   Recipe<T>* operator->() const { return recipe_; }
 
@@ -92,20 +87,6 @@ RecipeRef<T> make_recipe(Compute&& compute) {
 
 /// Values of fewer elements are not worth rounding.
 inline constexpr Index kSmallSaved = 1024;
-
-/// A recipe for `value` rounded to bf16, which it keeps in half the bytes.
-inline RecipeRef<float> bf16_recipe(const BasicTensor<float>& value) {
-  const auto halves = BasicTensor<float>::empty({(value.size() + 1) / 2}, true);
-  kernels::pack_bf16(value.data(), reinterpret_cast<std::uint16_t*>(halves.data()), value.size());
-  auto recipe = make_recipe<float>([halves, shape = value.shape()] {
-    auto again = BasicTensor<float>::empty(shape);
-    kernels::unpack_bf16(reinterpret_cast<const std::uint16_t*>(halves.data()), again.data(),
-                         again.size());
-    return again;
-  });
-  recipe->halves = reinterpret_cast<const std::uint16_t*>(halves.data());
-  return recipe;
-}
 
 }  // namespace detail
 
@@ -145,22 +126,7 @@ class BasicGradRef {
   const Shape& shape() const { return slot_->shape; }
 
   /// grad += g. Shares `g` if it is the first contribution. No-op without a gradient.
-  void add(const BasicTensor<T>& g) const {
-    if (slot_ == nullptr) return;
-    if (g.size() != slot_->shape.elements())
-      throw ShapeError(
-          concat("gradient: shape ", g.shape().text(), ", expected ", slot_->shape.text()));
-    BasicTensor<T>& grad = *slot_->target;
-    if (!grad) {
-      grad = g.reshape(slot_->shape);
-    } else if (grad.unique()) {
-      kernels::add(grad.data(), g.data(), grad.data(), grad.size());
-    } else {
-      BasicTensor<T> sum = BasicTensor<T>::empty(slot_->shape);
-      kernels::add(grad.data(), g.data(), sum.data(), sum.size());
-      grad = std::move(sum);
-    }
-  }
+  void add(const BasicTensor<T>& g) const;
 
   /// The gradient as a buffer that a kernel writes: `accumulate` says whether it holds earlier
   /// contributions (add to it) or is uninitialised (overwrite it whole).
@@ -168,21 +134,9 @@ class BasicGradRef {
     T* data;
     bool accumulate;
   };
-  Buffer buffer() const {
-    BasicTensor<T>& grad = *slot_->target;
-    if (!grad) {
-      grad = BasicTensor<T>::empty(slot_->shape);
-      return {grad.data(), false};
-    }
-    if (!grad.unique()) grad = grad.clone();
-    return {grad.data(), true};
-  }
+  Buffer buffer() const;
   /// The gradient as a buffer that may be added to: zero where nothing was added yet.
-  T* accumulator() const {
-    const Buffer b = buffer();
-    if (!b.accumulate) kernels::fill(T{0}, b.data, slot_->shape.elements());
-    return b.data;
-  }
+  T* accumulator() const;
 
  private:
   detail::GradSlot<T>* slot_ = nullptr;
@@ -197,6 +151,11 @@ class BasicVar {
   BasicVar() = default;
   BasicVar(BasicTape<T>* tape, BasicTensor<T> value, detail::GradSlot<T>* slot)
       : value_(std::move(value)), tape_(tape), slot_(slot) {}
+  BasicVar(const BasicVar&);
+  BasicVar(BasicVar&&) noexcept;
+  BasicVar& operator=(const BasicVar&);
+  BasicVar& operator=(BasicVar&&) noexcept;
+  ~BasicVar();
 
   explicit operator bool() const { return tape_ != nullptr; }
   const BasicTensor<T>& value() const { return value_; }
@@ -218,13 +177,7 @@ class BasicVar {
   bool is_recomputable() const { return static_cast<bool>(recipe_); }
   /// The value as a backward pass should keep it: computed again, or rounded to bf16 if the tape
   /// says so and nobody else keeps it, or itself.
-  BasicSaved<T> saved() const {
-    if constexpr (std::is_same_v<T, float>)
-      if (computed_ && !recipe_ && tape_->options().bf16_saved &&
-          value_.size() >= detail::kSmallSaved)
-        recipe_ = detail::bf16_recipe(value_);
-    return recipe_ ? BasicSaved<T>(recipe_) : BasicSaved<T>(value_);
-  }
+  BasicSaved<T> saved() const;
 
  private:
   friend class BasicTape<T>;
@@ -282,22 +235,14 @@ class BasicTape {
   explicit BasicTape(const Options& options) : options_(options) {}
   BasicTape(const BasicTape&) = delete;
   BasicTape& operator=(const BasicTape&) = delete;
-  ~BasicTape() { clear(); }
+  ~BasicTape();
 
   /// A value without a gradient.
-  Var constant(Tensor value) { return {this, std::move(value), nullptr}; }
+  Var constant(Tensor value);
   /// A value whose gradient is kept: read it with `grad()` after the backward pass.
-  Var leaf(Tensor value) {
-    if (!options_.gradients) return constant(std::move(value));
-    auto* slot = make_slot(value.shape(), nullptr);
-    return {this, std::move(value), slot};
-  }
+  Var leaf(Tensor value);
   /// A parameter; its gradient gathers in the parameter itself, over several backward passes.
-  Var parameter(const BasicParameter<T>& parameter) {
-    if (!options_.gradients || !parameter.trainable()) return constant(parameter.value());
-    auto* slot = make_slot(parameter.shape(), &parameter.mutable_grad());
-    return {this, parameter.value(), slot};
-  }
+  Var parameter(const BasicParameter<T>& parameter);
 
   /// Appends an operation with result `value`. `backward(dy)` receives the gradient of the result
   /// and adds to the inputs' gradients through the `GradRef`s that it captured. It is called at
@@ -315,11 +260,7 @@ class BasicTape {
     Function function(std::forward<Backward>(backward));
     auto* node = ::new (allocate(sizeof(Operation), alignof(Operation)))
         Operation(slot, std::move(function));
-    node->previous = last_;
-    last_ = node;
-    Var result{this, std::move(value), slot};
-    result.computed_ = true;
-    return result;
+    return append(node, std::move(value));
   }
 
   /// The same value, which operations after this one need not keep: `compute()` gives it again in
@@ -333,12 +274,7 @@ class BasicTape {
 
   /// A result that its own operation keeps for its backward pass, as saved() would keep it; share()
   /// makes operations that take the result keep the same.
-  BasicSaved<T> keep(const Tensor& value) const {
-    if constexpr (std::is_same_v<T, float>)
-      if (options_.gradients && options_.bf16_saved && value.size() >= detail::kSmallSaved)
-        return BasicSaved<T>(detail::bf16_recipe(value));
-    return BasicSaved<T>(value);
-  }
+  BasicSaved<T> keep(const Tensor& value) const;
   Var share(Var var, const BasicSaved<T>& saved) const {
     if (saved.recipe()) var.recipe_ = saved.recipe();
     return var;
@@ -353,44 +289,10 @@ class BasicTape {
     backward(loss, Tensor::full(loss.shape(), T{1}));
   }
   /// The same from a given gradient of `output`.
-  void backward(const Var& output, const Tensor& gradient) {
-    if (&output.tape() != this)
-      throw ValueError("Tape::backward: the value belongs to another tape");
-    if (!output.requires_grad())
-      throw ValueError("Tape::backward: the value depends on nothing that wants a gradient");
-    struct Cleanup {
-      BasicTape* tape;
-      ~Cleanup() { tape->drop_nodes(); }
-    } cleanup{this};
-    output.grad_ref().add(gradient);
-    while (last_ != nullptr) {
-      Node* node = last_;
-      last_ = node->previous;
-      Tensor dy;
-      if (node->out != nullptr) dy = std::exchange(node->out->own, Tensor{});
-      struct Destroy {
-        Node* node;
-        ~Destroy() { node->~Node(); }
-      } destroy{node};
-      if (dy) node->run(dy);
-    }
-  }
+  void backward(const Var& output, const Tensor& gradient);
 
   /// Forgets all that was recorded. Values that were taken from the tape lose their gradients.
-  void clear() {
-    drop_nodes();
-    while (slots_ != nullptr) {
-      SlotLink* next = slots_->next;
-      slots_->slot.~GradSlot();
-      slots_ = next;
-    }
-    while (chunks_ != nullptr) {
-      MemoryPool::Block* next = chunks_->next;
-      MemoryPool::global().recycle(chunks_);
-      chunks_ = next;
-    }
-    cursor_ = limit_ = nullptr;
-  }
+  void clear();
 
   const Options& options() const { return options_; }
   bool training() const { return options_.training; }
@@ -428,33 +330,11 @@ class BasicTape {
     SlotLink* next;
   };
 
-  detail::GradSlot<T>* make_slot(const Shape& shape, Tensor* target) {
-    slots_ = ::new (allocate(sizeof(SlotLink), alignof(SlotLink))) SlotLink(shape, target, slots_);
-    return &slots_->slot;
-  }
-  void* allocate(std::size_t bytes, std::size_t alignment) {
-    auto address = reinterpret_cast<std::uintptr_t>(cursor_);
-    address = (address + alignment - 1) & ~(alignment - 1);
-    if (cursor_ == nullptr || address + bytes > reinterpret_cast<std::uintptr_t>(limit_)) {
-      constexpr std::size_t kChunk = std::size_t{1} << 16;
-      const std::size_t size = bytes + kAlignment > kChunk ? bytes + kAlignment : kChunk;
-      MemoryPool::Block* block = MemoryPool::global().acquire(size);
-      block->next = chunks_;
-      chunks_ = block;
-      cursor_ = reinterpret_cast<std::byte*>(block) + kAlignment;
-      limit_ = cursor_ + size;
-      address = reinterpret_cast<std::uintptr_t>(cursor_);
-    }
-    cursor_ = reinterpret_cast<std::byte*>(address) + bytes;
-    return reinterpret_cast<void*>(address);
-  }
-  void drop_nodes() noexcept {
-    while (last_ != nullptr) {
-      Node* previous = last_->previous;
-      last_->~Node();
-      last_ = previous;
-    }
-  }
+  detail::GradSlot<T>* make_slot(const Shape& shape, Tensor* target);
+  void* allocate(std::size_t bytes, std::size_t alignment);
+  /// The result of an operation that is last from now on.
+  Var append(Node* node, Tensor value);
+  void drop_nodes() noexcept;
 
   Options options_;
   bool unread_ = false;
@@ -472,3 +352,7 @@ using Var = BasicVar<float>;
 using GradRef = BasicGradRef<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/impl/tape_impl.hpp"
+#endif

@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "graft/config.hpp"
+
 namespace graft::inline v0_1 {
 
 /// Base of every exception that graft throws.
@@ -32,18 +34,18 @@ class IoError : public Error {
 
 namespace detail {
 
-inline void append_part(std::string& to, std::string_view text) {
-  to.append(text.data(), text.size());
-}
-inline void append_part(std::string& to, const char* text) { to.append(text); }
-inline void append_part(std::string& to, const std::string& text) { to.append(text); }
-inline void append_part(std::string& to, bool value) { to.append(value ? "true" : "false"); }
-inline void append_part(std::string& to, char value) { to.push_back(value); }
-template <class Number>
-  requires requires(Number n) { std::to_string(n); }
-void append_part(std::string& to, Number value) {
-  to.append(std::to_string(value));
-}
+GRAFT_KERNEL void append_part(std::string& to, std::string_view text);
+GRAFT_KERNEL void append_part(std::string& to, const char* text);
+GRAFT_KERNEL void append_part(std::string& to, const std::string& text);
+GRAFT_KERNEL void append_part(std::string& to, bool value);
+GRAFT_KERNEL void append_part(std::string& to, char value);
+GRAFT_KERNEL void append_part(std::string& to, int value);
+GRAFT_KERNEL void append_part(std::string& to, unsigned value);
+GRAFT_KERNEL void append_part(std::string& to, long value);
+GRAFT_KERNEL void append_part(std::string& to, unsigned long value);
+GRAFT_KERNEL void append_part(std::string& to, long long value);
+GRAFT_KERNEL void append_part(std::string& to, unsigned long long value);
+GRAFT_KERNEL void append_part(std::string& to, double value);
 
 }  // namespace detail
 
@@ -57,3 +59,7 @@ std::string concat(Parts... parts) {
 }
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/base/impl/error_impl.hpp"
+#endif

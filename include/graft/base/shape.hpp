@@ -6,6 +6,7 @@
 
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -17,7 +18,7 @@ class Shape {
 
   Shape() = default;
   /// @throws ShapeError for a negative size or more than six axes.
-  Shape(std::initializer_list<Index> dims) { assign(dims.begin(), dims.end()); }
+  Shape(std::initializer_list<Index> dims);
   template <class Iterator>
   Shape(Iterator first, Iterator last) {
     assign(first, last);
@@ -27,12 +28,7 @@ class Shape {
   Index operator[](int axis) const { return dims_[static_cast<std::size_t>(axis)]; }
   Index& operator[](int axis) { return dims_[static_cast<std::size_t>(axis)]; }
   /// Size of an axis; negative numbers count from the end.
-  Index dim(int axis) const {
-    const int wrapped = axis < 0 ? axis + rank_ : axis;
-    if (wrapped < 0 || wrapped >= rank_)
-      throw ShapeError(concat("Shape: axis ", axis, " of ", text()));
-    return (*this)[wrapped];
-  }
+  Index dim(int axis) const;
   Index elements() const {
     Index count = 1;
     for (int i = 0; i < rank_; ++i) count *= (*this)[i];
@@ -51,16 +47,8 @@ class Shape {
   const Index* end() const { return dims_.data() + rank_; }
 
   /// The same shape with another last axis.
-  Shape with_last(Index size) const {
-    if (rank_ == 0) return Shape{size};
-    Shape result = *this;
-    result[rank_ - 1] = size;
-    return result;
-  }
-  void append(Index size) {
-    if (rank_ == kMaxRank) throw ShapeError(concat("Shape: more than six axes: ", text()));
-    dims_[static_cast<std::size_t>(rank_++)] = size;
-  }
+  Shape with_last(Index size) const;
+  void append(Index size);
 
   friend bool operator==(const Shape& a, const Shape& b) {
     if (a.rank_ != b.rank_) return false;
@@ -70,14 +58,7 @@ class Shape {
   }
 
   /// For messages: "[4, 256, 576]".
-  std::string text() const {
-    std::string result = "[";
-    for (int i = 0; i < rank_; ++i) {
-      if (i > 0) result += ", ";
-      result += std::to_string((*this)[i]);
-    }
-    return result + "]";
-  }
+  std::string text() const;
 
  private:
   template <class Iterator>
@@ -93,3 +74,7 @@ class Shape {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/base/impl/shape_impl.hpp"
+#endif

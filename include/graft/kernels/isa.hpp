@@ -7,15 +7,7 @@
 
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
-
-/// How a kernel function is declared: inline where the kernels are used as headers, plain where
-/// they come from the compiled library. A program that links the library defines
-/// GRAFT_KERNELS_COMPILED; the library's own translation unit defines GRAFT_KERNELS_IMPLEMENTATION.
-#if defined(GRAFT_KERNELS_COMPILED) || defined(GRAFT_KERNELS_IMPLEMENTATION)
-#define GRAFT_KERNEL
-#else
-#define GRAFT_KERNEL inline
-#endif
+#include "graft/config.hpp"
 
 #if defined(__x86_64__)
 #define GRAFT_X86 1

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <memory>
-#include <utility>
 #include <vector>
 
+#include "graft/config.hpp"
 #include "graft/kernels/frozen.hpp"
 #include "graft/layers/concepts.hpp"
 #include "graft/layers/low_rank_product.hpp"
@@ -19,23 +19,7 @@ class Code4Linear {
   using Scalar = float;
 
   /// @throws ShapeError if the codes are not out · in, or the bias not out values.
-  Code4Linear(quant::Code4Array weight, Index out_features, Index in_features, Tensor bias = {})
-      : bias_(std::move(bias)) {
-    if (out_features < 0 || in_features < 0 || weight.size != out_features * in_features)
-      throw ShapeError(concat("Code4Linear: ", weight.size, " codes for [", out_features, ", ",
-                              in_features, "]"));
-    if (bias_ && bias_.size() != out_features)
-      throw ShapeError(
-          concat("Code4Linear: bias ", bias_.shape().text(), ", expected [", out_features, "]"));
-    auto store = std::make_shared<Store>();
-    store->weight = std::move(weight);
-    store->rows.reserve(static_cast<std::size_t>(out_features));
-    for (Index o = 0; o < out_features; ++o)
-      store->rows.push_back({&store->weight, o * in_features});
-    out_ = out_features;
-    in_ = in_features;
-    store_ = std::move(store);
-  }
+  Code4Linear(quant::Code4Array weight, Index out_features, Index in_features, Tensor bias = {});
 
   Index in_features() const { return in_; }
   Index out_features() const { return out_; }
@@ -75,18 +59,14 @@ class Code4Linear {
     quant::decode_4bit(*r->weight, r->first + first,
                        std::span<float>(out, static_cast<std::size_t>(count)));
   }
-  kernels::FrozenWeight frozen() const {
-    kernels::FrozenWeight w;
-    w.out = out_;
-    w.in = in_;
-    w.blocks = store_->rows.data();
-    w.row_bytes = static_cast<Index>(sizeof(Row));
-    w.decode = &decode;
-    return w;
-  }
+  kernels::FrozenWeight frozen() const;
   Index out_ = 0, in_ = 0;
   Tensor bias_;
   std::shared_ptr<const Store> store_;
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/code4_linear_impl.hpp"
+#endif

@@ -4,7 +4,6 @@
 #include <memory>
 #include <string>
 #include <tuple>
-#include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/elementwise.hpp"
@@ -31,24 +30,11 @@ struct DecoderPass {
   std::vector<Index> positions = {};
 
   /// The same for other tokens.
-  DecoderPass on(const BlockTokens& tokens_of, Index rows) const {
-    auto pass = *this;
-    pass.batch = tokens_of.batch;
-    pass.tokens = rows / tokens_of.batch;
-    pass.key_mask = tokens_of.key_mask;
-    pass.fill = tokens_of.fill;
-    pass.positions = tokens_of.positions;
-    return pass;
-  }
+  DecoderPass on(const BlockTokens& tokens_of, Index rows) const;
   /// Position of the first token of each row; fillers before position 0 have negative ones. Rows
   /// start after the keys that adapters of `site` put before them.
   std::vector<Index> first_positions(const BasicAttentionSite<T>& site,
-                                     const ForwardContext* context) const {
-    auto first = site.virtual_keys(context, batch);
-    for (std::size_t row = 0; row < first.size(); ++row)
-      first[row] += first_position - (fill.empty() ? 0 : fill[row]);
-    return first;
-  }
+                                     const ForwardContext* context) const;
 };
 
 /// Causal self-attention with rotary positions and grouped key/value heads (LLaMA, Qwen, Gemma).
@@ -66,49 +52,12 @@ struct RotaryAttention {
   T softcap = 0;
 
   BasicVar<T> operator()(const BasicVar<T>& x, const DecoderPass<T>& pass,
-                         const BasicRope<T>& rope) const {
-    AttentionCall<T> call;
-    call.input = x;
-    auto projected = apply_each(x, std::array{&q_proj, &k_proj, &v_proj});
-    call.q = std::move(projected[0]);
-    call.k = std::move(projected[1]);
-    call.v = std::move(projected[2]);
-    if (head_norm) {
-      call.q = per_head(q_norm, call.q, site.heads);
-      call.k = per_head(k_norm, call.k, site.kv_heads);
-    }
-    const auto* context = x.tape().template context<ForwardContext>();
-    const auto& tables = rope_tables(rope, pass, context);
-    call.q = rotary(call.q, site.heads, tables.cos, tables.sin);
-    call.k = rotary(call.k, site.kv_heads, tables.cos, tables.sin);
-    if (pass.cache != nullptr)
-      std::tie(call.k, call.v) = pass.cache->extend(site.layer, call.k, call.v);
-    call.options.batch = pass.batch;
-    call.options.heads = site.heads;
-    call.options.kv_heads = site.kv_heads;
-    call.options.scale = scale;
-    call.options.window = window;
-    call.options.softcap = softcap;
-    call.options.key_mask = pass.key_mask;
-    call.key = &k_proj;
-    call.value = &v_proj;
-    call.output = &o_proj;
-    return site(std::move(call));
-  }
+                         const BasicRope<T>& rope) const;
 
  private:
   const typename BasicRope<T>::Tables& rope_tables(const BasicRope<T>& rope,
                                                    const DecoderPass<T>& pass,
-                                                   const ForwardContext* context) const {
-    const auto first = pass.first_positions(site, context);
-    if (pass.positions.empty()) return rope.tables(first, pass.tokens);
-    if (window > 0)
-      throw ValueError(concat(site.path(), ": attention with a window cannot leave out tokens"));
-    auto each = pass.positions;
-    for (std::size_t i = 0; i < each.size(); ++i)
-      each[i] += first[i / static_cast<std::size_t>(pass.tokens)];
-    return rope.tables(each, 1);
-  }
+                                                   const ForwardContext* context) const;
   static BasicVar<T> per_head(const BasicNormSite<T>& norm, const BasicVar<T>& x, Index heads) {
     return reshape(norm(reshape(x, {x.rows() * heads, x.cols() / heads})), x.shape());
   }
@@ -129,3 +78,7 @@ struct GatedMlp {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/decoder_blocks_impl.hpp"
+#endif

@@ -21,13 +21,7 @@ class BasicDenseLinear {
 
   BasicDenseLinear() = default;
   /// @throws ShapeError if weight is no matrix or bias does not have out_features elements.
-  explicit BasicDenseLinear(BasicTensor<T> weight, BasicTensor<T> bias = {})
-      : keep_(weight), view_(weight.matrix()), bias_(std::move(bias)) {
-    if (weight.rank() != 2)
-      throw ShapeError(
-          concat("DenseLinear: weight ", weight.shape().text(), ", expected [out, in]"));
-    check_bias();
-  }
+  explicit BasicDenseLinear(BasicTensor<T> weight, BasicTensor<T> bias = {});
   /// Borrows a matrix with any row stride.
   explicit BasicDenseLinear(MatrixView<const T> weight, BasicTensor<T> bias = {})
       : view_(weight), bias_(std::move(bias)) {
@@ -43,45 +37,13 @@ class BasicDenseLinear {
       std::copy_n(view_.row(first + i), view_.cols(), rows.row(i));
   }
   /// W as a tensor; shares the elements if they are contiguous.
-  BasicTensor<T> dense_weight() const {
-    if (keep_) return keep_;
-    if (view_.contiguous())
-      return BasicTensor<T>::borrow(const_cast<T*>(view_.data()), {view_.rows(), view_.cols()});
-    auto w = BasicTensor<T>::empty({view_.rows(), view_.cols()});
-    write_weight(0, w.matrix());
-    return w;
-  }
+  BasicTensor<T> dense_weight() const;
 
   void forward(MatrixView<const T> x, MatrixView<T> y,
-               const LowRankProduct<T>* term = nullptr) const {
-    if constexpr (std::is_same_v<T, float>) {
-      const auto low = detail::kernel_term(term);
-      kernels::frozen_forward(frozen(), x.data(), x.rows(), x.row_stride(), bias_.data(), y.data(),
-                              y.row_stride(), false, term ? &low : nullptr, compute_);
-    } else {
-      kernels::gemm(false, true, x.rows(), out_features(), in_features(), T{1}, x.data(),
-                    x.row_stride(), view_.data(), view_.row_stride(), T{0}, y.data(),
-                    y.row_stride());
-      if (bias_)
-        for (Index i = 0; i < y.rows(); ++i)
-          for (Index j = 0; j < y.cols(); ++j) y(i, j) += bias_[j];
-      detail::add_low_rank(term, y);
-    }
-  }
+               const LowRankProduct<T>* term = nullptr) const;
   /// dx = dy W + term, or dx += it.
   void backward_input(MatrixView<const T> dy, MatrixView<T> dx,
-                      const LowRankProduct<T>* term = nullptr, bool accumulate = true) const {
-    if constexpr (std::is_same_v<T, float>) {
-      const auto low = detail::kernel_term(term);
-      kernels::frozen_backward_input(frozen(), dy.data(), dy.rows(), dy.row_stride(), dx.data(),
-                                     dx.row_stride(), accumulate, term ? &low : nullptr, compute_);
-    } else {
-      kernels::gemm(false, false, dy.rows(), in_features(), out_features(), T{1}, dy.data(),
-                    dy.row_stride(), view_.data(), view_.row_stride(), accumulate ? T{1} : T{0},
-                    dx.data(), dx.row_stride());
-      detail::add_low_rank(term, dx);
-    }
-  }
+                      const LowRankProduct<T>* term = nullptr, bool accumulate = true) const;
 
   /// Copies the weight once more into the layout that the product kernels read, for speed (float
   /// only).
@@ -95,13 +57,7 @@ class BasicDenseLinear {
   kernels::Compute compute() const { return compute_; }
   /// The same layer, sharing the weight, that multiplies by `compute`; not packed.
   BasicDenseLinear with_compute(kernels::Compute compute) const
-    requires std::is_same_v<T, float>
-  {
-    BasicDenseLinear layer = *this;
-    layer.compute_ = compute;
-    layer.packed_ = nullptr;
-    return layer;
-  }
+    requires std::is_same_v<T, float>;
 
  private:
   void check_bias() const {
@@ -110,16 +66,7 @@ class BasicDenseLinear {
           concat("DenseLinear: bias ", bias_.shape().text(), ", expected [", out_features(), "]"));
   }
   kernels::FrozenWeight frozen() const
-    requires std::is_same_v<T, float>
-  {
-    kernels::FrozenWeight w;
-    w.out = out_features();
-    w.in = in_features();
-    w.dense = view_.data();
-    w.row_stride = view_.row_stride();
-    w.packed = packed_.get();
-    return w;
-  }
+    requires std::is_same_v<T, float>;
   BasicTensor<T> keep_;
   MatrixView<const T> view_;
   BasicTensor<T> bias_;
@@ -133,3 +80,7 @@ BasicDenseLinear(BasicTensor<T>, BasicTensor<T>) -> BasicDenseLinear<T>;
 using DenseLinear = BasicDenseLinear<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/dense_linear_impl.hpp"
+#endif

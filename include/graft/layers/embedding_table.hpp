@@ -40,15 +40,7 @@ class BasicEmbeddingTable {
   const std::shared_ptr<const void>& keep_alive() const { return keep_alive_; }
 
   /// Rows of the ids, [ids, dim]. @throws ValueError for an id outside of the table.
-  BasicTensor<T> lookup(std::span<const std::int32_t> ids) const {
-    auto y = BasicTensor<T>::empty({static_cast<Index>(ids.size()), dim_});
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-      if (ids[i] < 0 || ids[i] >= rows_)
-        throw ValueError(concat("embedding: id ", ids[i], ", expected [0, ", rows_, ")"));
-      copy_row(ids[i], y.data() + static_cast<Index>(i) * dim_);
-    }
-    return y;
-  }
+  BasicTensor<T> lookup(std::span<const std::int32_t> ids) const;
   /// The whole table, [rows, dim]: shared if dense, else decoded.
   BasicTensor<T> dense() const {
     if (dense_) return dense_;
@@ -58,13 +50,7 @@ class BasicEmbeddingTable {
   }
 
  private:
-  void copy_row(Index row, T* out) const {
-    if (dense_) {
-      std::copy_n(dense_.data() + row * dim_, dim_, out);
-    } else if constexpr (std::is_same_v<T, float>) {
-      quant::row_decoder(format_)(blocks_ + row * row_bytes_, 0, dim_, out);
-    }
-  }
+  void copy_row(Index row, T* out) const;
 
   BasicTensor<T> dense_;
   quant::Format format_ = quant::Format::f32;
@@ -78,3 +64,7 @@ class BasicEmbeddingTable {
 using EmbeddingTable = BasicEmbeddingTable<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/embedding_table_impl.hpp"
+#endif

@@ -1,8 +1,6 @@
 #pragma once
 
-#include <cmath>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/elementwise.hpp"
@@ -67,27 +65,8 @@ struct MultiHeadAttention {
   /// Heads side by side, before any output layer. `keys` are the hidden states that keys and values
   /// come from.
   BasicVar<T> operator()(const BasicVar<T>& x, const BasicVar<T>& keys, const EncoderPass<T>& pass,
-                         AttentionOptions<T> options) const {
-    AttentionCall<T> call;
-    call.input = x;
-    call.q = query(x);
-    call.k = key(keys);
-    call.v = value(keys);
-    call.key = &key;
-    call.value = &value;
-    call.options = std::move(options);
-    call.options.batch = pass.batch;
-    call.options.heads = site.heads;
-    call.options.kv_heads = site.kv_heads;
-    call.options.key_mask = pass.key_mask;
-    return site(std::move(call));
-  }
-  BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const {
-    AttentionOptions<T> options;
-    options.causal = false;
-    options.scale = static_cast<T>(1 / std::sqrt(static_cast<double>(site.head_dim)));
-    return (*this)(x, x, pass, std::move(options));
-  }
+                         AttentionOptions<T> options) const;
+  BasicVar<T> operator()(const BasicVar<T>& x, const EncoderPass<T>& pass) const;
 };
 
 /// down(act(up(x))).
@@ -102,3 +81,7 @@ struct Mlp {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/encoder_blocks_impl.hpp"
+#endif

@@ -1,9 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <functional>
-#include <utility>
-
 #include "graft/kernels/gemm.hpp"
 #include "graft/layers/linear.hpp"
 
@@ -21,12 +17,7 @@ class BasicInOutLinear {
   using Scalar = T;
 
   /// @throws ShapeError if the bias does not have out_features elements.
-  explicit BasicInOutLinear(MatrixView<const T> weight, BasicTensor<T> bias = {})
-      : view_(weight), bias_(std::move(bias)) {
-    if (bias_ && bias_.size() != out_features())
-      throw ShapeError(
-          concat("InOutLinear: bias ", bias_.shape().text(), ", expected [", out_features(), "]"));
-  }
+  explicit BasicInOutLinear(MatrixView<const T> weight, BasicTensor<T> bias = {});
 
   Index in_features() const { return view_.rows(); }
   Index out_features() const { return view_.cols(); }
@@ -38,13 +29,7 @@ class BasicInOutLinear {
     for (Index o = 0; o < rows.rows(); ++o)
       for (Index i = 0; i < rows.cols(); ++i) rows(o, i) = view_(i, first + o);
   }
-  void forward(MatrixView<const T> x, MatrixView<T> y) const {
-    kernels::gemm(false, false, x.rows(), out_features(), in_features(), T{1}, x.data(),
-                  x.row_stride(), view_.data(), view_.row_stride(), T{0}, y.data(), y.row_stride());
-    if (!bias_) return;
-    for (Index i = 0; i < y.rows(); ++i)
-      std::transform(y.row(i), y.row(i) + y.cols(), bias_.data(), y.row(i), std::plus<T>());
-  }
+  void forward(MatrixView<const T> x, MatrixView<T> y) const;
   void backward_input(MatrixView<const T> dy, MatrixView<T> dx) const {
     kernels::gemm(false, true, dy.rows(), in_features(), out_features(), T{1}, dy.data(),
                   dy.row_stride(), view_.data(), view_.row_stride(), T{1}, dx.data(),
@@ -59,3 +44,7 @@ class BasicInOutLinear {
 using InOutLinear = BasicInOutLinear<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/in_out_linear_impl.hpp"
+#endif

@@ -26,12 +26,7 @@ class BasicKvCache {
   }
   /// Appends rows k, v [tokens, width] of a layer and returns all rows so far.
   std::pair<BasicTensor<T>, BasicTensor<T>> append(Index layer, const BasicTensor<T>& k,
-                                                   const BasicTensor<T>& v) {
-    if (static_cast<Index>(layers_.size()) <= layer)
-      layers_.resize(static_cast<std::size_t>(layer) + 1);
-    auto& entry = layers_[static_cast<std::size_t>(layer)];
-    return {grow(entry.k, entry.rows, k), grow(entry.v, entry.rows, v, true)};
-  }
+                                                   const BasicTensor<T>& v);
   /// The same for values of a tape; without gradients, unless a cache of another kind keeps them.
   virtual std::pair<BasicVar<T>, BasicVar<T>> extend(Index layer, const BasicVar<T>& k,
                                                      const BasicVar<T>& v) {
@@ -45,17 +40,7 @@ class BasicKvCache {
     Index rows = 0;
   };
   static BasicTensor<T> grow(BasicTensor<T>& store, Index& rows, const BasicTensor<T>& added,
-                             bool last = false) {
-    const Index width = added.cols(), need = rows + added.rows();
-    if (!store || store.rows() < need) {
-      auto bigger = BasicTensor<T>::empty({std::max<Index>(64, 2 * need), width});
-      if (store) std::copy_n(store.data(), rows * width, bigger.data());
-      store = bigger;
-    }
-    std::copy_n(added.data(), added.size(), store.data() + rows * width);
-    if (last) rows = need;
-    return store.slice_rows(0, need);
-  }
+                             bool last = false);
 
   std::vector<Layer> layers_;
   Index length_ = 0;
@@ -64,3 +49,7 @@ class BasicKvCache {
 using KvCache = BasicKvCache<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/kv_cache_impl.hpp"
+#endif

@@ -183,17 +183,14 @@ BasicTensor<ScalarOf<L>> bias_of(const L& base) {
 /// parameters. weight: [out, in].
 template <std::floating_point T>
 BasicVar<T> affine(const BasicVar<T>& x, const BasicVar<T>& weight,
-                   const BasicTensor<T>& bias = {}) {
-  auto y = matmul(x, weight, Transpose::no, Transpose::yes);
-  return bias ? add(y, x.tape().constant(bias)) : y;
-}
+                   const BasicTensor<T>& bias = {});
 /// The same with a trained weight and bias; `bias` may be empty.
 template <std::floating_point T>
 BasicVar<T> affine(const BasicVar<T>& x, const BasicParameter<T>& weight,
-                   const BasicParameter<T>& bias) {
-  auto& tape = x.tape();
-  const auto y = matmul(x, tape.parameter(weight), Transpose::no, Transpose::yes);
-  return bias ? add(y, tape.parameter(bias)) : y;
-}
+                   const BasicParameter<T>& bias);
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/linear_impl.hpp"
+#endif

@@ -1,9 +1,8 @@
 #pragma once
 
-#include <algorithm>
 #include <memory>
-#include <utility>
 
+#include "graft/config.hpp"
 #include "graft/kernels/frozen.hpp"
 #include "graft/layers/concepts.hpp"
 #include "graft/layers/low_rank_product.hpp"
@@ -32,18 +31,7 @@ class QuantizedLinear {
   /// @throws ValueError if in_features is no multiple of the format's block, ShapeError for a bias
   /// of another size.
   QuantizedLinear(quant::Format format, const void* blocks, Index out_features, Index in_features,
-                  Tensor bias = {}, std::shared_ptr<const void> keep_alive = nullptr)
-      : format_(format),
-        blocks_(static_cast<const std::byte*>(blocks)),
-        out_(out_features),
-        in_(in_features),
-        row_bytes_(quant::row_bytes(format, in_features)),
-        bias_(std::move(bias)),
-        keep_alive_(std::move(keep_alive)) {
-    if (bias_ && bias_.size() != out_)
-      throw ShapeError(
-          concat("QuantizedLinear: bias ", bias_.shape().text(), ", expected [", out_, "]"));
-  }
+                  Tensor bias = {}, std::shared_ptr<const void> keep_alive = nullptr);
 
   Index in_features() const { return in_; }
   Index out_features() const { return out_; }
@@ -71,20 +59,7 @@ class QuantizedLinear {
     return layer;
   }
   /// The weight as kernels take it; it lives as long as the layer.
-  kernels::FrozenWeight frozen_weight() const {
-    kernels::FrozenWeight w;
-    w.out = out_;
-    w.in = in_;
-    w.blocks = blocks_;
-    w.row_bytes = row_bytes_;
-    w.decode_step = std::max<Index>(32, quant::format_info(format_).block_elements);
-    w.decode = quant::row_decoder(format_);
-    w.decode_panel = quant::panel_decoder(format_);
-    w.decode_columns = quant::column_decoder(format_);
-    w.dot = quant::row_dot(format_, in_);
-    if (activations_ == Activations::int8) w.dot_int8 = quant::int8_dot(format_, in_);
-    return w;
-  }
+  kernels::FrozenWeight frozen_weight() const;
 
   void write_weight(Index first, MatrixView<float> rows) const {
     const auto decode = quant::row_decoder(format_);
@@ -98,12 +73,7 @@ class QuantizedLinear {
                             y.data(), y.row_stride(), false, term ? &low : nullptr, compute_);
   }
   void backward_input(MatrixView<const float> dy, MatrixView<float> dx,
-                      const LowRankProduct<float>* term = nullptr, bool accumulate = true) const {
-    const auto low = detail::kernel_term(term);
-    kernels::frozen_backward_input(frozen_weight(), dy.data(), dy.rows(), dy.row_stride(),
-                                   dx.data(), dx.row_stride(), accumulate, term ? &low : nullptr,
-                                   compute_);
-  }
+                      const LowRankProduct<float>* term = nullptr, bool accumulate = true) const;
 
  private:
   quant::Format format_;
@@ -118,3 +88,7 @@ class QuantizedLinear {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/quantized_linear_impl.hpp"
+#endif

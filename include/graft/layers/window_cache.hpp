@@ -25,12 +25,7 @@ class BasicWindowCache final : public BasicKvCache<T> {
   /// What comes now belongs to the next window, on a tape of its own.
   void begin_window() { windows_.emplace_back(); }
   std::pair<BasicVar<T>, BasicVar<T>> extend(Index layer, const BasicVar<T>& k,
-                                             const BasicVar<T>& v) override {
-    if (windows_.empty()) begin_window();
-    const auto [all_k, all_v] = this->append(layer, k.value(), v.value());
-    auto& sums = layers_[layer];
-    return {joined(all_k, k, sums.first), joined(all_v, v, sums.second)};
-  }
+                                             const BasicVar<T>& v) override;
   /// Puts the gathered gradients where the backward pass of a window finds them; all later windows
   /// must be done.
   void seed(Index window) const {
@@ -52,21 +47,7 @@ class BasicWindowCache final : public BasicKvCache<T> {
     Index first;
   };
 
-  BasicVar<T> joined(const BasicTensor<T>& all, const BasicVar<T>& own, std::shared_ptr<Sum>& sum) {
-    if (!sum) sum = std::make_shared<Sum>();
-    const Index first = sum->rows, count = own.rows();
-    sum->rows += count;
-    sum->wanted = sum->wanted || own.requires_grad();
-    windows_.back().push_back({own, sum, first});
-    return own.tape().record(
-        all, sum->wanted, [sum, first, count, gx = own.grad_ref()](const BasicTensor<T>& dy) {
-          if (first > 0) {
-            if (!sum->gradient) sum->gradient = BasicTensor<T>::zeros({sum->rows, dy.cols()});
-            kernels::add(sum->gradient.data(), dy.data(), sum->gradient.data(), first * dy.cols());
-          }
-          gx.add(dy.slice_rows(first, count));
-        });
-  }
+  BasicVar<T> joined(const BasicTensor<T>& all, const BasicVar<T>& own, std::shared_ptr<Sum>& sum);
 
   std::map<Index, std::pair<std::shared_ptr<Sum>, std::shared_ptr<Sum>>> layers_;
   std::vector<std::vector<Own>> windows_;
@@ -107,17 +88,7 @@ class BasicWindowedSequence {
   }
   /// Gradients of everything for those of the windows' outputs, an empty one: none. Values of the
   /// tapes keep their gradients until `clear`. @throws ValueError for another number of gradients
-  void backward(const std::vector<BasicTensor<T>>& gradients) {
-    if (gradients.size() != windows_.size())
-      throw ValueError(concat("windowed backward pass: ", gradients.size(), " gradients for ",
-                              windows_.size(), " windows"));
-    for (std::size_t w = windows_.size(); w-- > 0;) {
-      const auto& [tape, output] = windows_[w];
-      cache_.seed(static_cast<Index>(w));
-      if (output.requires_grad())
-        tape->backward(output, gradients[w] ? gradients[w] : BasicTensor<T>::zeros(output.shape()));
-    }
-  }
+  void backward(const std::vector<BasicTensor<T>>& gradients);
   Index windows() const { return static_cast<Index>(windows_.size()); }
   const BasicWindowCache<T>& cache() const { return cache_; }
   void clear() {
@@ -151,3 +122,7 @@ Index finetuning_tokens(Latency&& latency, Index inference, double objective, In
 }
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/impl/window_cache_impl.hpp"
+#endif

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <cmath>
-#include <utility>
 #include <vector>
 
 #include "graft/kernels/optimizer.hpp"
@@ -31,32 +29,15 @@ class BasicAdamW final : public BasicOptimizer<T> {
  public:
   /// @throws ValueError for a setting outside of its range.
   explicit BasicAdamW(const std::vector<BasicParameterGroup<T>>& groups,
-                      const AdamWConfig& config = {})
-      : BasicOptimizer<T>(groups, config.learning_rate, config.weight_decay), config_(config) {
-    if (!(config.beta1 >= 0 && config.beta1 < 1 && config.beta2 >= 0 && config.beta2 < 1))
-      throw ValueError(
-          concat("AdamW: betas ", config.beta1, " and ", config.beta2, ", expected [0, 1)"));
-    if (!(config.eps >= 0)) throw ValueError(concat("AdamW: eps ", config.eps));
-  }
-  explicit BasicAdamW(std::vector<BasicParameter<T>> parameters, const AdamWConfig& config = {})
-      : BasicAdamW(std::vector<BasicParameterGroup<T>>{{std::move(parameters), 1, {}}}, config) {}
+                      const AdamWConfig& config = {});
+  explicit BasicAdamW(std::vector<BasicParameter<T>> parameters, const AdamWConfig& config = {});
 
-  Index moments() const override { return 2; }
+  Index moments() const override;
   const AdamWConfig& config() const { return config_; }
 
  private:
   void update(const BasicParameter<T>& parameter, BasicParameterState<T>& state,
-              const typename BasicOptimizer<T>::Settings& settings) override {
-    const auto& value = parameter.value();
-    if (state.moments.empty())
-      state.moments = {BasicTensor<T>::zeros(value.shape()), BasicTensor<T>::zeros(value.shape())};
-    const auto t = static_cast<double>(state.steps);
-    kernels::adamw_step(value.data(), parameter.grad().data(), state.moments[0].data(),
-                        state.moments[1].data(), value.size(), settings.learning_rate,
-                        config_.beta1, config_.beta2, config_.eps, settings.weight_decay,
-                        1 - std::pow(config_.beta1, t), 1 - std::pow(config_.beta2, t),
-                        settings.gradient_scale);
-  }
+              const typename BasicOptimizer<T>::Settings& settings) override;
 
   AdamWConfig config_;
 };
@@ -64,3 +45,7 @@ class BasicAdamW final : public BasicOptimizer<T> {
 using AdamW = BasicAdamW<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/optim/impl/adamw_impl.hpp"
+#endif

@@ -5,7 +5,6 @@
 #include <initializer_list>
 #include <memory>
 #include <span>
-#include <utility>
 #include <vector>
 
 #include "graft/base/error.hpp"
@@ -29,27 +28,12 @@ class BasicTensor {
   BasicTensor() = default;
 
   /// Uninitialised elements; `to_keep` as in MemoryPool::acquire.
-  static BasicTensor empty(const Shape& shape, bool to_keep = false) {
-    BasicTensor t;
-    t.shape_ = shape;
-    t.block_ = MemoryPool::global().acquire(static_cast<std::size_t>(shape.elements()) * sizeof(T),
-                                            to_keep);
-    t.data_ = reinterpret_cast<T*>(reinterpret_cast<std::byte*>(t.block_) + kAlignment);
-    return t;
-  }
-  static BasicTensor full(const Shape& shape, T value) {
-    BasicTensor t = empty(shape);
-    std::fill_n(t.data_, t.size(), value);
-    return t;
-  }
-  static BasicTensor zeros(const Shape& shape) { return full(shape, T{0}); }
-  static BasicTensor ones(const Shape& shape) { return full(shape, T{1}); }
-  static BasicTensor scalar(T value) { return full(Shape{}, value); }
-  static BasicTensor identity(Index n) {
-    BasicTensor t = zeros({n, n});
-    for (Index i = 0; i < n; ++i) t.data_[i * n + i] = T{1};
-    return t;
-  }
+  static BasicTensor empty(const Shape& shape, bool to_keep = false);
+  static BasicTensor full(const Shape& shape, T value);
+  static BasicTensor zeros(const Shape& shape);
+  static BasicTensor ones(const Shape& shape);
+  static BasicTensor scalar(T value);
+  static BasicTensor identity(Index n);
   /// Copies `values`, converted to T. @throws ShapeError if their number is not that of the shape.
   template <class U>
   static BasicTensor from(std::span<const U> values, const Shape& shape) {
@@ -68,37 +52,13 @@ class BasicTensor {
   }
   /// A tensor over memory of somebody else; no copy.
   static BasicTensor borrow(T* data, const Shape& shape,
-                            std::shared_ptr<const void> keep_alive = nullptr) {
-    BasicTensor t;
-    t.shape_ = shape;
-    t.data_ = data;
-    t.keep_alive_ = std::move(keep_alive);
-    return t;
-  }
+                            std::shared_ptr<const void> keep_alive = nullptr);
 
-  BasicTensor(const BasicTensor& other)
-      : shape_(other.shape_),
-        data_(other.data_),
-        block_(other.block_),
-        keep_alive_(other.keep_alive_) {
-    if (block_ != nullptr) block_->references.fetch_add(1, std::memory_order_relaxed);
-  }
-  BasicTensor(BasicTensor&& other) noexcept
-      : shape_(other.shape_),
-        data_(std::exchange(other.data_, nullptr)),
-        block_(std::exchange(other.block_, nullptr)),
-        keep_alive_(std::move(other.keep_alive_)) {}
-  BasicTensor& operator=(BasicTensor other) noexcept {
-    swap(other);
-    return *this;
-  }
-  ~BasicTensor() { release(); }
-  void swap(BasicTensor& other) noexcept {
-    std::swap(shape_, other.shape_);
-    std::swap(data_, other.data_);
-    std::swap(block_, other.block_);
-    std::swap(keep_alive_, other.keep_alive_);
-  }
+  BasicTensor(const BasicTensor& other);
+  BasicTensor(BasicTensor&& other) noexcept;
+  BasicTensor& operator=(BasicTensor other) noexcept;
+  ~BasicTensor();
+  void swap(BasicTensor& other) noexcept;
 
   /// False for a default-constructed or moved-from handle.
   explicit operator bool() const { return data_ != nullptr; }
@@ -116,42 +76,19 @@ class BasicTensor {
   T& operator[](Index i) const { return data_[i]; }
   T& operator()(Index i, Index j) const { return data_[i * cols() + j]; }
   /// The only element. @throws ShapeError if there are more.
-  T item() const {
-    if (size() != 1)
-      throw ShapeError(concat("Tensor::item: shape ", shape_.text(), ", expected one element"));
-    return data_[0];
-  }
+  T item() const;
 
   /// The same elements under another shape. @throws ShapeError if the numbers of elements differ.
-  BasicTensor reshape(const Shape& shape) const {
-    if (shape.elements() != size())
-      throw ShapeError(concat("Tensor::reshape: ", shape_.text(), " to ", shape.text()));
-    BasicTensor t = *this;
-    t.shape_ = shape;
-    return t;
-  }
+  BasicTensor reshape(const Shape& shape) const;
   /// Elements along the first axis, shared.
-  BasicTensor slice_rows(Index first, Index count) const {
-    if (rank() == 0 || first < 0 || count < 0 || first + count > shape_[0])
-      throw ShapeError(
-          concat("Tensor::slice_rows: [", first, ", ", first + count, ") of ", shape_.text()));
-    BasicTensor t = *this;
-    const Index stride = shape_[0] == 0 ? 0 : size() / shape_[0];
-    t.shape_[0] = count;
-    t.data_ += first * stride;
-    return t;
-  }
-  BasicTensor clone() const {
-    BasicTensor t = empty(shape_);
-    std::copy_n(data_, size(), t.data_);
-    return t;
-  }
+  BasicTensor slice_rows(Index first, Index count) const;
+  BasicTensor clone() const;
   template <std::floating_point U>
   BasicTensor<U> cast() const {
     return BasicTensor<U>::from(std::span<const T>(data_, static_cast<std::size_t>(size())),
                                 shape_);
   }
-  void fill(T value) const { std::fill_n(data_, size(), value); }
+  void fill(T value) const;
 
   /// As a matrix: all axes but the last are rows.
   MatrixView<T> matrix() const { return {data_, rows(), cols()}; }
@@ -162,12 +99,7 @@ class BasicTensor {
   }
 
  private:
-  void release() noexcept {
-    if (block_ != nullptr && block_->references.fetch_sub(1, std::memory_order_acq_rel) == 1)
-      MemoryPool::global().recycle(block_);
-    block_ = nullptr;
-    data_ = nullptr;
-  }
+  void release() noexcept;
 
   Shape shape_;
   T* data_ = nullptr;
@@ -178,3 +110,7 @@ class BasicTensor {
 using Tensor = BasicTensor<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/tensor/impl/tensor_impl.hpp"
+#endif

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "graft/adapters/config_value.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -76,39 +77,9 @@ struct LoRAConfig {
   }
 
   /// @throws ValueError for a rank below one, a dropout outside of [0, 1) or an unknown word.
-  void validate() const {
-    if (rank < 1) throw ValueError(concat("LoRA: rank ", rank, ", expected at least 1"));
-    if (!(dropout >= 0 && dropout < 1))
-      throw ValueError(concat("LoRA: dropout ", dropout, ", expected [0, 1)"));
-    if (bias != "none" && bias != "all" && bias != "lora_only")
-      throw ValueError(concat("LoRA: bias '", bias, "', expected none, all or lora_only"));
-    const auto all = variants();
-    if (all.size() > 1)
-      throw ValueError(concat("LoRA: ", all[0], " and ", all[1], " cannot be combined"));
-  }
+  void validate() const;
   /// The fields that ask for a variant of LoRA; at most one of them may.
-  std::vector<std::string> variants() const {
-    std::vector<std::string> list;
-    const auto ask = [&](bool set, const char* field) {
-      if (set) list.emplace_back(field);
-    };
-    const auto given = [](const ConfigValue& value) {
-      const auto* flag = value.get_if<bool>();
-      const auto* items = value.get_if<ConfigValue::List>();
-      return !value.is_null() && (flag == nullptr || *flag) &&
-             (items == nullptr || !items->empty());
-    };
-    ask(use_dora, "use_dora");
-    ask(use_qalora, "use_qalora");
-    ask(given(alora_invocation_tokens), "alora_invocation_tokens");
-    ask(given(use_bdlora), "use_bdlora");
-    ask(given(velora_config), "velora_config");
-    ask(given(kasa_config), "kasa_config");
-    ask(given(arrow_config), "arrow_config");
-    ask(given(monteclora_config), "monteclora_config");
-    ask(!trains_b(), "init_lora_weights 'mica'");
-    return list;
-  }
+  std::vector<std::string> variants() const;
   /// MiCA trains A alone, whether its B was made here or read.
   bool trains_b() const {
     const auto* init = init_lora_weights.get_if<std::string>();
@@ -121,3 +92,7 @@ struct LoRAConfig {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/low_rank/impl/lora_config_impl.hpp"
+#endif

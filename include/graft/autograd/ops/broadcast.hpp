@@ -11,20 +11,7 @@ namespace graft::inline v0_1 {
 
 /// Shape of an elementwise operation on two arrays: axes are aligned at the end, an axis of size
 /// one (or a missing one) is repeated. @throws ShapeError if sizes differ otherwise.
-inline Shape broadcast_shape(const char* operation, const Shape& a, const Shape& b) {
-  Shape result = a.rank() >= b.rank() ? a : b;
-  const Shape& small = a.rank() >= b.rank() ? b : a;
-  for (int i = 1; i <= small.rank(); ++i) {
-    Index& out = result[result.rank() - i];
-    const Index size = small[small.rank() - i];
-    if (out == size || size == 1) continue;
-    if (out != 1)
-      throw ShapeError(
-          concat(operation, ": shapes ", a.text(), " and ", b.text(), " do not broadcast"));
-    out = size;
-  }
-  return result;
-}
+GRAFT_KERNEL Shape broadcast_shape(const char* operation, const Shape& a, const Shape& b);
 
 namespace detail {
 
@@ -58,30 +45,15 @@ void for_each_broadcast(const Shape& out, const Shape& in, F&& f) {
 
 /// True if an array of shape `part` stands for every run of its size in one of shape `whole`: its
 /// axes are the last ones, those before them missing or of size one.
-inline bool repeats(const Shape& whole, const Shape& part) {
-  if (part.rank() > whole.rank()) return false;
-  int axis = 0;
-  while (axis < part.rank() && part[axis] == 1) ++axis;
-  for (; axis < part.rank(); ++axis)
-    if (part[axis] != whole[whole.rank() - part.rank() + axis]) return false;
-  return true;
-}
+GRAFT_KERNEL bool repeats(const Shape& whole, const Shape& part);
 
 /// Sum of `g` (of shape out) over the axes along which `shape` was repeated.
 template <class T>
-BasicTensor<T> reduce_to(const BasicTensor<T>& g, const Shape& shape) {
-  if (g.shape() == shape) return g;
-  if (g.size() == shape.elements()) return g.reshape(shape);
-  BasicTensor<T> sum = BasicTensor<T>::zeros(shape);
-  const Index n = sum.size();
-  if (n > 1 && repeats(g.shape(), shape)) {
-    for (Index r = 0; r < g.size() / n; ++r)
-      kernels::add(sum.data(), g.data() + r * n, sum.data(), n);
-    return sum;
-  }
-  for_each_broadcast(g.shape(), shape, [&](Index i, Index j) { sum[j] += g[i]; });
-  return sum;
-}
+BasicTensor<T> reduce_to(const BasicTensor<T>& g, const Shape& shape);
 
 }  // namespace detail
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/broadcast_impl.hpp"
+#endif

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <utility>
-
 #include "graft/autograd/ops/common.hpp"
 #include "graft/autograd/ops/matmul.hpp"
 
@@ -12,21 +10,10 @@ namespace graft::inline v0_1 {
 /// @throws ShapeError if the sizes do not fit.
 template <std::floating_point T>
 BasicVar<T> frozen_matmul(const BasicVar<T>& x, const BasicTensor<T>& matrix, Index rows,
-                          Index cols, Transpose transposed = Transpose::no) {
-  const bool t = transposed == Transpose::yes;
-  const Index inner = t ? cols : rows, outer = t ? rows : cols, stride = matrix.cols();
-  if (matrix.rank() != 2 || rows > matrix.rows() || cols > stride || x.cols() != inner)
-    throw ShapeError(concat("frozen_matmul: ", x.shape().text(), " times [", rows, ", ", cols,
-                            t ? "]ᵀ of " : "] of ", matrix.shape().text()));
-  auto y = BasicTensor<T>::empty(x.shape().with_last(outer));
-  kernels::gemm(false, t, x.rows(), outer, inner, T{1}, x.value().data(), inner, matrix.data(),
-                stride, T{0}, y.data(), outer);
-  return x.tape().record(
-      std::move(y), x.requires_grad(), [=, gx = x.grad_ref()](const BasicTensor<T>& dy) {
-        auto [dx, accumulate] = gx.buffer();
-        kernels::gemm(false, !t, dy.rows(), inner, outer, T{1}, dy.data(), outer, matrix.data(),
-                      stride, accumulate ? T{1} : T{0}, dx, inner);
-      });
-}
+                          Index cols, Transpose transposed = Transpose::no);
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/frozen_matmul_impl.hpp"
+#endif

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <functional>
-#include <utility>
 
 #include "graft/autograd/ops/common.hpp"
 
@@ -15,15 +14,10 @@ using LinearObserver = std::function<void(const BasicTensor<T>& x, const BasicTe
 /// y itself; tells the observer x and dy when the gradient of y is known. Records even if nothing
 /// below wants a gradient. Keeps x.
 template <std::floating_point T>
-BasicVar<T> observe_linear(const BasicVar<T>& y, const BasicVar<T>& x, LinearObserver<T> observer) {
-  return y.tape().record(
-      y.value(), true,
-      [gy = y.grad_ref(), kept = x.saved(),
-       observer = std::move(observer)](const BasicTensor<T>& dy) {
-        const auto& in = kept.get();
-        observer(in.reshape({in.rows(), in.cols()}), dy.reshape({dy.rows(), dy.cols()}));
-        gy.add(dy);
-      });
-}
+BasicVar<T> observe_linear(const BasicVar<T>& y, const BasicVar<T>& x, LinearObserver<T> observer);
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/observe_linear_impl.hpp"
+#endif

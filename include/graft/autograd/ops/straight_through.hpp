@@ -1,11 +1,5 @@
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
-#include <utility>
-#include <vector>
-
 #include "graft/autograd/ops/elementwise.hpp"
 
 /// Roundings and masks with straight-through gradients.
@@ -13,41 +7,24 @@ namespace graft::inline v0_1 {
 
 /// x rounded to whole numbers, half to even; the gradient passes unchanged.
 template <std::floating_point T>
-BasicVar<T> straight_through_round(const BasicVar<T>& x) {
-  return unary(
-      x, [](T v) { return std::nearbyint(v); }, [](T, T) { return T{1}; });
-}
+BasicVar<T> straight_through_round(const BasicVar<T>& x);
 
 /// x limited to [low, high]; the gradient passes unchanged. `clamp` has the gradient of the limits.
 template <std::floating_point T>
 BasicVar<T> straight_through_clamp(const BasicVar<T>& x, std::type_identity_t<T> low,
-                                   std::type_identity_t<T> high) {
-  return unary(
-      x, [=](T v) { return std::min(std::max(v, low), high); }, [](T, T) { return T{1}; });
-}
+                                   std::type_identity_t<T> high);
 
 /// 1 where x > threshold, else 0; the gradient passes unchanged.
 template <std::floating_point T>
-BasicVar<T> straight_through_above(const BasicVar<T>& x, std::type_identity_t<T> threshold) {
-  return unary(
-      x, [threshold](T v) { return v > threshold ? T{1} : T{0}; }, [](T, T) { return T{1}; });
-}
+BasicVar<T> straight_through_above(const BasicVar<T>& x, std::type_identity_t<T> threshold);
 
 /// 0 at the `count` smallest elements, of equal ones at the first, else 1; the gradient passes
 /// unchanged.
 template <std::floating_point T>
-BasicVar<T> straight_through_without_smallest(const BasicVar<T>& x, Index count) {
-  const auto& value = x.value();
-  std::vector<Index> order(static_cast<std::size_t>(value.size()));
-  std::iota(order.begin(), order.end(), Index{0});
-  count = std::clamp<Index>(count, 0, value.size());
-  std::partial_sort(order.begin(), order.begin() + count, order.end(), [&](Index a, Index b) {
-    return value[a] < value[b] || (value[a] == value[b] && a < b);
-  });
-  auto mask = BasicTensor<T>::full(x.shape(), T{1});
-  for (Index i = 0; i < count; ++i) mask[order[static_cast<std::size_t>(i)]] = 0;
-  return x.tape().record(std::move(mask), x.requires_grad(),
-                         [gx = x.grad_ref()](const BasicTensor<T>& dy) { gx.add(dy); });
-}
+BasicVar<T> straight_through_without_smallest(const BasicVar<T>& x, Index count);
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/straight_through_impl.hpp"
+#endif

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/common.hpp"
@@ -15,23 +14,7 @@ namespace detail {
 
 /// Columns of a matrix by number, [rows, columns].
 template <class T>
-BasicTensor<T> columns_of(const BasicTensor<T>& x, const std::vector<std::int32_t>& columns) {
-  const Index rows = x.rows(), width = x.cols(), count = static_cast<Index>(columns.size());
-  auto y = BasicTensor<T>::empty({rows, count});
-  for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < count; ++j)
-      y[i * count + j] = x[i * width + columns[static_cast<std::size_t>(j)]];
-  return y;
-}
-/// to[:, columns] += y.
-template <class T>
-void add_columns(const BasicTensor<T>& y, const std::vector<std::int32_t>& columns, T* to,
-                 Index width) {
-  const Index rows = y.rows(), count = y.cols();
-  for (Index i = 0; i < rows; ++i)
-    for (Index j = 0; j < count; ++j)
-      to[i * width + columns[static_cast<std::size_t>(j)]] += y[i * count + j];
-}
+BasicTensor<T> columns_of(const BasicTensor<T>& x, const std::vector<std::int32_t>& columns);
 
 }  // namespace detail
 
@@ -45,37 +28,10 @@ struct SubnetPlaces {
 /// part. @throws ShapeError if the block does not fit its places. Places are not checked.
 template <std::floating_point T>
 BasicVar<T> subnet_linear(const BasicVar<T>& x, const BasicVar<T>& block,
-                          std::shared_ptr<const SubnetPlaces> places, Index out) {
-  auto& tape = detail::common_tape("subnet_linear", x, block);
-  const Index count = static_cast<Index>(places->rows.size()),
-              width = static_cast<Index>(places->columns.size());
-  if (block.shape() != Shape{count, width})
-    throw ShapeError(concat("subnet_linear: block ", block.shape().text(), " for ", count,
-                            " rows and ", width, " columns"));
-  const Index rows = x.rows();
-  const auto narrow = detail::columns_of(x.value(), places->columns);
-  auto image = BasicTensor<T>::empty({rows, count});
-  const auto b = block.value();
-  kernels::gemm(false, true, rows, count, width, T{1}, narrow.data(), width, b.data(), width, T{0},
-                image.data(), count);
-  auto y = BasicTensor<T>::zeros(x.shape().with_last(out));
-  detail::add_columns(image, places->rows, y.data(), out);
-  return tape.record(
-      std::move(y), x.requires_grad() || block.requires_grad(),
-      [=, gx = x.grad_ref(), gb = block.grad_ref(), in = x.cols(),
-       narrow = block.requires_grad() ? narrow : BasicTensor<T>{}](const BasicTensor<T>& dy) {
-        const auto d = detail::columns_of(dy, places->rows);
-        if (gb) {
-          auto [db, accumulate] = gb.buffer();
-          kernels::gemm(true, false, count, width, rows, T{1}, d.data(), count, narrow.data(),
-                        width, accumulate ? T{1} : T{0}, db, width);
-        }
-        if (!gx) return;
-        auto dx = BasicTensor<T>::empty({rows, width});
-        kernels::gemm(false, false, rows, width, count, T{1}, d.data(), count, b.data(), width,
-                      T{0}, dx.data(), width);
-        detail::add_columns(dx, places->columns, gx.accumulator(), in);
-      });
-}
+                          std::shared_ptr<const SubnetPlaces> places, Index out);
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/subnet_linear_impl.hpp"
+#endif

@@ -32,18 +32,7 @@ class SubspaceMap {
 
 /// P θ, [outputs]. @throws ShapeError if θ does not have the inputs of the map.
 template <std::floating_point T>
-BasicVar<T> subspace_map(const BasicVar<T>& theta, std::shared_ptr<const SubspaceMap<T>> map) {
-  if (theta.size() != map->inputs())
-    throw ShapeError(
-        concat("subspace_map: ", theta.shape().text(), " for a map of ", map->inputs(), " inputs"));
-  auto y = BasicTensor<T>::empty({map->outputs()});
-  map->apply(theta.value().data(), y.data());
-  return theta.tape().record(
-      std::move(y), theta.requires_grad(),
-      [map = std::move(map), g = theta.grad_ref()](const BasicTensor<T>& dy) {
-        map->add_adjoint(dy.data(), g.accumulator());
-      });
-}
+BasicVar<T> subspace_map(const BasicVar<T>& theta, std::shared_ptr<const SubspaceMap<T>> map);
 
 /// P as a matrix [outputs, inputs].
 template <std::floating_point T>
@@ -173,26 +162,10 @@ struct FastfoodDraw {
 };
 
 /// Length L of the transforms for D outputs from d inputs: the power of two from max(D, d) on.
-inline Index fastfood_length(Index outputs, Index inputs) {
-  Index length = 1;
-  while (length < std::max(outputs, inputs)) length *= 2;
-  return length;
-}
+GRAFT_KERNEL Index fastfood_length(Index outputs, Index inputs);
 
 template <std::floating_point T>
-FastfoodDraw<T> draw_fastfood(Index length, std::uint64_t seed) {
-  const auto n = static_cast<std::size_t>(length);
-  TorchGenerator generator(splitmix64(seed));
-  FastfoodDraw<T> draw;
-  draw.signs.resize(n);
-  for (T& s : draw.signs) s = (generator.random32() & 1U) != 0 ? T{1} : T{-1};
-  const auto order = generator.randperm(length);
-  draw.permutation.assign(order.begin(), order.end());
-  std::vector<float> normals(n);
-  generator.normal(normals.data(), length);
-  draw.normals.assign(normals.begin(), normals.end());
-  return draw;
-}
+FastfoodDraw<T> draw_fastfood(Index length, std::uint64_t seed);
 
 /// Fastfood: y = (H (G ⊙ Π H (B ⊙ pad θ)))[: D] / √(D Σ G²), H the Walsh–Hadamard matrix: a random
 /// map that keeps norms on average, in O(L log L).
@@ -280,3 +253,7 @@ class FastfoodMap final : public SubspaceMap<T> {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/autograd/ops/impl/subspace_map_impl.hpp"
+#endif

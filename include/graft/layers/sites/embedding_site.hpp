@@ -5,7 +5,6 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "graft/layers/embedding_table.hpp"
 #include "graft/layers/sites/row_groups.hpp"
@@ -62,15 +61,7 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
   const BasicEmbeddingTable<T>& table() const { return table_; }
   void set_table(BasicEmbeddingTable<T> table) { table_ = std::move(table); }
   /// Rows of the ids: [ids, dim]. @throws ValueError for an id outside of the table.
-  BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const {
-    const auto* context = tape.template context<ForwardContext>();
-    if (this->runs_by_row(context)) return by_row(tape, ids, *context);
-    if (this->runs_one(context)) {
-      const auto chain = this->chain_of(*context->only);
-      return BasicEmbeddingView<T>(table_, chain)(tape, ids);
-    }
-    return BasicEmbeddingView<T>(table_, this->chain())(tape, ids);
-  }
+  BasicVar<T> operator()(BasicTape<T>& tape, std::span<const std::int32_t> ids) const;
   /// Factor that the model multiplies the rows with afterwards (Gemma), 1 for others; LoRA's term
   /// takes part in it.
   T embed_scale = 1;
@@ -78,22 +69,7 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
 
  private:
   BasicVar<T> by_row(BasicTape<T>& tape, std::span<const std::int32_t> ids,
-                     const ForwardContext& context) const {
-    const RowGroups groups(context, this->path(), std::ssize(ids));
-    const Index length = std::ssize(ids) / context.batch;
-    auto parts = groups.each(tape, context, [&](const RowGroups::Group& group) {
-      std::vector<std::int32_t> own;
-      for (const Index row : group.rows) {
-        const auto of_row =
-            ids.subspan(static_cast<std::size_t>(row * length), static_cast<std::size_t>(length));
-        own.insert(own.end(), of_row.begin(), of_row.end());
-      }
-      const auto chain = this->chain_of(group.name);
-      const auto rows = BasicEmbeddingView<T>(table_, chain)(tape, own);
-      return reshape(rows, {std::ssize(group.rows), length, table_.dim()});
-    });
-    return groups.joined(std::move(parts), Shape{std::ssize(ids), table_.dim()});
-  }
+                     const ForwardContext& context) const;
 
   BasicEmbeddingTable<T> table_;
 };
@@ -101,3 +77,7 @@ class BasicEmbeddingSite : public SiteAdapters<EmbeddingAdapterInterface<T>> {
 using EmbeddingSite = BasicEmbeddingSite<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/sites/impl/embedding_site_impl.hpp"
+#endif

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -37,12 +36,7 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   /// normalisation of the residual sum that follows (blocks that normalise after the sum), null for
   /// none.
   BasicHiddenSite(std::string path, Index width, HiddenRole role, std::string output = "",
-                  const BasicNormSite<T>* norm = nullptr)
-      : SiteAdapters<HiddenAdapterInterface<T>>(std::move(path)),
-        width_(width),
-        role_(role),
-        output_(std::move(output)),
-        norm_(norm) {}
+                  const BasicNormSite<T>* norm = nullptr);
   Index width() const { return width_; }
   HiddenRole role() const { return role_; }
   const std::string& output_name() const { return output_; }
@@ -55,17 +49,7 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
   }
   /// norm(residual + output), of a block that normalises after the sum.
   BasicVar<T> normalised_sum(const BasicVar<T>& input, const BasicVar<T>& output,
-                             const BasicVar<T>& residual) const {
-    return each_chain(input, output, residual,
-                      [this](const Chain& chain, const BasicVar<T>& in, const BasicVar<T>& out,
-                             const BasicVar<T>& rest) {
-                        const auto sum = add(rest, run(chain, in, out, rest));
-                        const bool skips =
-                            std::any_of(chain.begin(), chain.end(),
-                                        [](const auto& adapter) { return adapter->skips_norm(); });
-                        return skips ? sum : (*norm_)(sum);
-                      });
-  }
+                             const BasicVar<T>& residual) const;
 
  private:
   using Chain = typename SiteAdapters<HiddenAdapterInterface<T>>::Chain;
@@ -101,3 +85,7 @@ class BasicHiddenSite : public SiteAdapters<HiddenAdapterInterface<T>> {
 using HiddenSite = BasicHiddenSite<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/sites/impl/hidden_site_impl.hpp"
+#endif

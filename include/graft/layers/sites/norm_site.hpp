@@ -52,20 +52,7 @@ class BasicNormSite : public SiteAdapters<NormAdapterInterface<T>> {
   const BasicNorm<T>& norm() const { return norm_; }
   void set_norm(BasicNorm<T> norm) { norm_ = std::move(norm); }
   SiteBiases<T> biases;
-  BasicVar<T> operator()(const BasicVar<T>& x) const {
-    const auto* context = x.tape().template context<ForwardContext>();
-    if (this->runs_by_row(context) ||
-        (context != nullptr && !context->row_adapters.empty() && !biases.list.empty())) {
-      const RowGroups groups(*context, this->path(), x.rows());
-      auto parts = groups.each(x.tape(), *context, [&](const RowGroups::Group& group) {
-        return run(groups.part(x, group), this->chain_of(group.name), biases.of(group.name));
-      });
-      return groups.joined(std::move(parts), x.shape());
-    }
-    if (this->runs_one(context))
-      return run(x, this->chain_of(*context->only), biases.of(*context->only));
-    return run(x, this->chain(), biases.active);
-  }
+  BasicVar<T> operator()(const BasicVar<T>& x) const;
 
  private:
   BasicVar<T> run(const BasicVar<T>& x, const typename BasicNormSite::Chain& chain,
@@ -80,3 +67,7 @@ class BasicNormSite : public SiteAdapters<NormAdapterInterface<T>> {
 using NormSite = BasicNormSite<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/sites/impl/norm_site_impl.hpp"
+#endif

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <functional>
 
 #include "graft/autograd/tape.hpp"
@@ -27,20 +26,11 @@ class BasicPassSite : public SiteAdapters<PassAdapterInterface<T>> {
   using Scalar = T;
   using SiteAdapters<PassAdapterInterface<T>>::SiteAdapters;
   void operator()(BasicTape<T>& tape,
-                  const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const {
-    const auto* context = tape.template context<ForwardContext>();
-    if (this->runs_by_row(context)) {
-      for (const auto& named : this->adapters())
-        if (std::find(context->row_adapters.begin(), context->row_adapters.end(), named.name) !=
-            context->row_adapters.end())
-          throw ValueError(concat("adapter '", named.name,
-                                  "' mixes other adapters by what the whole batch looks like: it "
-                                  "cannot run for some rows of a batch only; give these rows a "
-                                  "batch of their own"));
-      return;
-    }
-    for (const auto& adapter : this->chain()) adapter->before(tape, hidden_states);
-  }
+                  const std::function<BasicTensor<T>(BasicTape<T>&)>& hidden_states) const;
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/sites/impl/pass_site_impl.hpp"
+#endif

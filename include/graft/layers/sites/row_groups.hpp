@@ -1,12 +1,12 @@
 #pragma once
 
-#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "graft/autograd/ops/shape.hpp"
+#include "graft/config.hpp"
 #include "graft/layers/forward_context.hpp"
 
 namespace graft::inline v0_1 {
@@ -21,23 +21,7 @@ struct RowGroups {
   std::vector<Index> position;  ///< of each row when the groups lie one after the other
 
   /// `size` rows of anything belong to the batch. @throws ShapeError if they do not fit it
-  RowGroups(const ForwardContext& context, const std::string& path, Index size) {
-    const auto& names = context.row_adapters;
-    if (std::ssize(names) != context.batch || context.batch < 1 || size % context.batch != 0)
-      throw ShapeError(concat("site ", path, ": ", names.size(), " adapter names for a batch of ",
-                              context.batch, " and an input of ", size, " rows"));
-    for (Index i = 0; i < context.batch; ++i) {
-      const auto& name = names[static_cast<std::size_t>(i)];
-      auto it = std::find_if(groups.begin(), groups.end(),
-                             [&](const Group& g) { return g.name == name; });
-      if (it == groups.end()) it = groups.insert(groups.end(), {name, {}});
-      it->rows.push_back(i);
-    }
-    position.resize(names.size());
-    Index placed = 0;
-    for (const auto& g : groups)
-      for (const Index row : g.rows) position[static_cast<std::size_t>(row)] = placed++;
-  }
+  RowGroups(const ForwardContext& context, const std::string& path, Index size);
   /// The rows of one group of x, seen as [batch, rest, columns].
   template <std::floating_point T>
   BasicVar<T> part(const BasicVar<T>& x, const Group& group) const {
@@ -70,3 +54,7 @@ struct RowGroups {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/layers/sites/impl/row_groups_impl.hpp"
+#endif
