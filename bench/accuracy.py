@@ -3,8 +3,10 @@
 writes accuracy.md and accuracy.json. bench/accuracy.sh prepares what it needs.
 
 graft draws the initial adapter and the head; PEFT loads that folder. Order of rows, AdamW, clipping, schedule and padding are the
-same, so that the losses of the first steps agree to rounding and the accuracies to a few sentences. A method that is finished
-(FOLDER/METHOD.json) is kept; the same command goes on after an interruption.
+same, so that the losses of the first steps agree to rounding and the accuracies to a few sentences. DeLoRA, whose first step
+takes the update from 0 to its bound, and WaveFT, where AdamW sees gradients as small as its epsilon, make more of rounding: 1e-5
+to 1e-4 within a dozen steps, from each other and from float64. A method that is finished (FOLDER/METHOD.json) is kept; the same
+command goes on after an interruption.
 """
 import argparse
 import csv
@@ -40,7 +42,7 @@ def linear(method, learning_rate=1e-3, *more, **fields):
     return Method(["--method", method, *ALL_LINEAR, *more, *setting(**fields)], learning_rate)
 
 
-# Fields that are not given have PEFT's defaults. Widths are 384 and 1536: blocks and vectors of 256 do not divide them.
+# Modules are named as BERT names them. Fields that are not given have PEFT's defaults. Widths are 384 and 1536: blocks and vectors of 256 do not divide them.
 METHODS = {
     "lora": linear("lora", 1e-3, *RANK),
     "dora": linear("dora", 1e-3, *RANK),
@@ -263,7 +265,7 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--timeout", type=int, default=3600, help="seconds that one run may take")
     parser.add_argument("--bin", type=pathlib.Path, default=HERE.parent / "build" / "release" / "bin")
-    parser.add_argument("--model", type=pathlib.Path, required=True, help="folder of an encoder")
+    parser.add_argument("--model", type=pathlib.Path, required=True, help="folder of a BERT")
     parser.add_argument("--train", type=pathlib.Path, required=True, help="CSV with the columns text and label")
     parser.add_argument("--test", type=pathlib.Path, required=True)
     parser.add_argument("--python", default=None, help="an interpreter with torch, transformers and peft")
@@ -275,6 +277,13 @@ def main():
         parser.error(f"{', '.join(unknown) or 'nothing'}: methods are {', '.join(METHODS)}")
     if min(options.batch_size, options.threads, options.sequence_length) < 1 or options.max_steps < 0 or options.epochs <= 0:
         parser.error("numbers must be positive")
+    try:
+        kind = json.loads((options.model / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except OSError as error:
+        parser.error(f"--model: {error}")
+    if kind != "bert":
+        parser.error(f"--model: {options.model} is of the type {kind}, expected bert: the methods name its modules "
+                     f"({ALL_LINEAR[1]}), which others call otherwise")
     options.folder.mkdir(parents=True, exist_ok=True)
     comparison = Comparison(options)
     records = []

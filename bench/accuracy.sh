@@ -4,7 +4,8 @@
 # PyTorch, transformers and PEFT are installed into a folder that is removed at the end.
 # Usage: bench/accuracy.sh FOLDER [--methods LIST] [--epochs E] [--max-steps N] [--seed N] [--threads N]   (accuracy.py --help)
 # GRAFT_COMPARE_PYTHON: an interpreter that has torch, transformers and peft already, or `none`. GRAFT_SKIP_INSTALL=1 installs
-# nothing. GRAFT_ENCODER, GRAFT_LABELLED: another encoder's folder, another folder with train.csv and test.csv.
+# nothing. GRAFT_ENCODER: another BERT's folder (model_type bert: RoBERTa and DistilBERT name their modules and heads otherwise);
+# GRAFT_LABELLED: another folder with train.csv and test.csv.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 folder=${1:?usage: bench/accuracy.sh FOLDER [--methods LIST] [--epochs E] [--max-steps N] [--seed N] [--threads N]}

@@ -50,6 +50,8 @@ expect 2 "rows are" python3 "$GRAFT_SOURCE_DIR/bench/compare.py" out --rows step
 # Accuracies beside PEFT: without it the table says so, and what is finished is kept.
 expect 2 "nothing: methods are" python3 "$GRAFT_SOURCE_DIR/bench/accuracy.py" out --model m --train t --test t --methods lora,nothing
 expect 2 "must be positive" python3 "$GRAFT_SOURCE_DIR/bench/accuracy.py" out --model m --train t --test t --epochs 0
+expect 2 "model is of the type llama, expected bert" python3 "$GRAFT_SOURCE_DIR/bench/accuracy.py" out --model model --train t --test t
+expect 2 "No such file.*config.json" python3 "$GRAFT_SOURCE_DIR/bench/accuracy.py" out --model m --train t --test t
 python3 "$GRAFT_SOURCE_DIR/tests/tiny_model.py" encoder bert
 mkdir labelled
 for part in train test; do

@@ -122,6 +122,22 @@ PYTHON
     --data strange.csv --label-column label --output none
   [ ! -e none ] || fail "a refused command left something behind"
 
+  # A refusal of a method says which options set what it names, each once; of one that names an option, or no field, no more.
+  refused() {
+    word=$1
+    shift
+    expect 2 "$word" "$graft" $tune --task classification --data texts.csv --output none "$@"
+  }
+  refused "r 3 and oft_block_size 4, .*; to set: --rank, --set oft_block_size=VALUE$" --method oft --rank 3 \
+    --set oft_block_size=4
+  refused "match none of .*; to set: --target-modules$" --target-modules nothing
+  refused "bias 'some', .*; to set: --bias$" --set bias=some
+  refused "init_lora_weights 'none', .*; to set: --init$" --init none
+  refused "num_virtual_tokens is 0, .*; to set: --virtual-tokens$" --method prompt_tuning --set num_virtual_tokens=0
+  refused "gralora_k 2 does not divide r 15; to set: --set gralora_k=VALUE$" --method gralora --rank 15
+  refused "dropout 2.*, expected \[0, 1)$" --set lora_dropout=2
+  refused "^graft: --set: 'no_field=1' is no FIELD=VALUE of method LORA (see graft methods LORA)$" --set no_field=1
+
   # compare: nothing could be compared, a learning rate too high beside one that is not, a mistake that was mended.
   compare="compare --model model --seeds 1 --steps 4 --batch-size 2 --sequence-length 16 --methods lora,probe"
   printf 'text,class\nthe sun,a\nthe rain,b\nsun and sun,a\nrain and rain,b\n' >mended.csv

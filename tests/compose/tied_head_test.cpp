@@ -286,3 +286,47 @@ TEST_CASE("Trained tokens are in files under the names of all layers over the ta
   CHECK(keys(model, beside) ==
         std::set<std::string>{"model.embed_tokens.token_adapter.trainable_tokens_delta"});
 }
+
+TEST_CASE("Trained tokens are read from a file that has them under the embedding's name alone") {
+  const graft_test::TemporaryFolder folder;
+  const auto path = folder / "adapter_model.safetensors";
+  const auto missing = [&](auto& model, const graft::ConfigValue::Map& map,
+                           const std::string& kept) {
+    graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+    graft::TorchGenerator generator(3);
+    redraw(adapters.add("default", map, generator));
+    adapters.save("default", folder.path());
+    const auto before = logits(model);
+    adapters.remove("default");
+    {
+      const auto file = graft::io::SafetensorsFile::open(path);
+      std::vector<graft::io::TensorToWrite> tensors;
+      for (const auto& view : file.tensors())
+        if (!view.name.ends_with("trainable_tokens_delta") ||
+            view.name == "base_model.model." + kept + ".trainable_tokens_delta")
+          tensors.push_back({view.name, view.dtype, view.shape, view.data});
+      graft::io::write_safetensors(folder / "new", tensors);
+    }
+    std::filesystem::rename(folder / "new", path);
+    graft::LoadReport report;
+    adapters.load("default", folder.path(), false, &report);
+    CHECK(report.unexpected.empty());
+    CHECK((difference(logits(model), before) < 1e-5) == report.missing.empty());
+    return report.missing;
+  };
+  const graft::ConfigValue::List tokens{graft::ConfigValue(4), graft::ConfigValue(7)};
+  const graft::ConfigValue::Map alone{{"peft_type", "TRAINABLE_TOKENS"}, {"token_indices", tokens}};
+  graft::models::BasicLlama<double> model(llama(), checks::RandomWeights<double>());
+  CHECK(missing(model, alone, "model.embed_tokens").empty());
+  graft::models::BasicT5<double> stacks(t5(), checks::RandomWeights<double>());
+  CHECK(missing(stacks, alone, "shared").empty());
+  for (const bool tied : {false, true}) {
+    auto beside = config("target_modules", "q_proj");
+    beside["ensure_weight_tying"] = tied;
+    beside["trainable_token_indices"] = tokens;
+    CHECK(missing(model, beside, "model.embed_tokens.token_adapter").empty());
+    CHECK(missing(model, beside, "none") ==
+          std::vector<std::string>{
+              "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"});
+  }
+}

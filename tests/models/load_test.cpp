@@ -342,6 +342,24 @@ TEST_CASE("The older rotary settings come before the newer ones where a file has
   CHECK_THROWS_WITH(gemma(linear), Catch::Contains("rope_scaling") && Catch::Contains("linear"));
 }
 
+TEST_CASE("Gemma 3 takes a type of angles by the older key only where transformers does") {
+  const Json older{{"type", "linear"}, {"factor", 8}, {"rope_theta", 55}};
+  const auto rope = [&](const Json& more) {
+    Json json{{"rope_scaling", older}};
+    json.update(more);
+    return small_gemma(json).full_rope;
+  };
+  CHECK(rope(Json::object()).type == "default");
+  CHECK(rope(Json::object()).factor == 1);
+  CHECK(rope(Json::object()).theta == 55);
+  const auto beside = [&](const Json& full) {
+    return rope({{"rope_parameters", {{"full_attention", full}}}});
+  };
+  CHECK(beside({{"rope_type", "default"}, {"rope_theta", 77}}).type == "default");
+  CHECK(beside({{"rope_theta", 77}}).type == "linear");
+  CHECK(beside({{"rope_theta", 77}}).factor == 8);
+}
+
 TEST_CASE("The positions of the training at the top of a config.json come before those within") {
   Json json{{"max_position_embeddings", 64}, {"rope_scaling", {{"type", "yarn"}, {"factor", 2}}}};
   const auto positions = [&] {

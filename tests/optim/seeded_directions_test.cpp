@@ -7,6 +7,11 @@ using graft::Index;
 TEST_CASE("Directions of a seed: the same again, of the right variance and within bounds") {
   CHECK(graft::normal_direction(3, 100) == graft::normal_direction(3, 100));
   CHECK(graft::normal_direction(3, 100) != graft::normal_direction(4, 100));
+  // Whoever replays a run has the seeds alone. Numbers of torch's generator.
+  CHECK(graft::normal_direction(3, 100)[0] == Approx(-0.07664429396390915));
+  CHECK(graft::normal_direction(3, 100)[99] == Approx(0.4042048156261444));
+  CHECK(graft::truncated_normal_direction(3, 100)[0] == Approx(-0.09317836086989591));
+  CHECK(graft::truncated_normal_direction(3, 100)[99] == Approx(-0.010525567983007834));
   const auto z = graft::normal_direction(1, 20000);
   double square = 0;
   for (const double v : z) square += v * v / 20000;

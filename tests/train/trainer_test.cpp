@@ -35,6 +35,7 @@ struct Counting final : graft::Procedure<float> {
   void after_step(const graft::StepInfo& info) override {
     text += concat("a/", info.total_steps, " ");
     ++number;
+    scales.push_back(info.gradient_scale);
   }
   std::map<std::string, std::vector<double>> state() const override {
     return {{"number", {number}}};
@@ -48,6 +49,7 @@ struct Counting final : graft::Procedure<float> {
   }
   std::string text;
   double number = 0;
+  std::vector<double> scales;
 };
 
 }  // namespace
@@ -101,6 +103,26 @@ TEST_CASE("accumulated batches move the parameters as one batch of all their row
   for (std::size_t i = 0; i < a.size(); ++i)
     difference = std::max(difference, std::abs(a[i] - b[i]));
   CHECK(difference < 2e-4F);
+}
+
+TEST_CASE("procedures learn by what clipping multiplied the gradients") {
+  for (const double largest : {0.0, 1e-3, 1e9}) {
+    tiny::Setup setup;
+    auto c = config();
+    c.steps = 3;
+    c.max_gradient_norm = largest;
+    auto counting = std::make_unique<Counting>();
+    const auto& scales = counting->scales;
+    setup.adapters.at("default").set_procedure(std::move(counting));
+    Trainer trainer(setup.model, setup.adapters, tiny::data(20), {}, c);
+    trainer.run();
+    REQUIRE(scales.size() == 3);
+    for (std::size_t i = 0; i < 3; ++i) {
+      const double norm = trainer.history().steps[i].gradient_norm;
+      CHECK(scales[i] == graft::clip_factor(norm, largest));
+      CHECK((scales[i] < 1) == (largest == 1e-3));
+    }
+  }
 }
 
 TEST_CASE("results do not depend on the number of threads") {

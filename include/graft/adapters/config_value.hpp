@@ -248,6 +248,18 @@ class ConfigWriter {
   bool every_;
 };
 
+namespace detail {
+
+/// Puts a configuration whose gaps the model filled into the set that it belongs to.
+template <class Config, class Set>
+void keep_config(const Config& config, Set& set) {
+  auto copy = config;
+  ConfigWriter writer(set.mutable_config());
+  copy.fields(writer);
+}
+
+}  // namespace detail
+
 /// A configuration inside of another one: `value` is a map with fields of it, or null for the
 /// defaults. @throws ValueError for anything else and for what its `validate` refuses.
 template <class Config>

@@ -53,6 +53,9 @@ struct StepInfo {
   std::function<double()> loss = {};
   /// Before any schedule; 0 where whoever runs the steps does not give it.
   double full_learning_rate = 0;
+  /// After the step: what the optimiser took the gradients times (clipping); they lie there without
+  /// it.
+  double gradient_scale = 1;
 };
 
 /// A part with the path of its site.

@@ -432,7 +432,13 @@ inline Gemma3Config gemma3_config(const io::JsonView& json, Index classes = 0) {
     if (config.full_rope.type != "default")
       scaling->fail(concat("a rope_parameters.full_attention of type ", config.full_rope.type,
                            " is there beside it"));
-    read_rope(*scaling, json, config.full_rope);
+    // transformers has a rope_type there, "default", which the older key `type` leaves as it is,
+    // unless rope_parameters has settings of these layers without one.
+    const auto full = parameters ? parameters->find("full_attention") : std::nullopt;
+    if (scaling->has("rope_type") || (full && !full->has("rope_type")))
+      read_rope(*scaling, json, config.full_rope);
+    else
+      config.full_rope.theta = positive_or(*scaling, "rope_theta", config.full_rope.theta);
   }
   // transformers looks for it beside the types of layers.
   config.full_rope.truncate = config.sliding_rope.truncate =

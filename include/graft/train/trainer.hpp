@@ -277,7 +277,8 @@ class BasicTrainer {
     report.gradient_norm = gradient_norm(optimizer_->parameters());
     if (!std::isfinite(report.gradient_norm)) fail("gradient norm", report.gradient_norm);
     optimizer_->set_learning_rate(rate);
-    optimizer_->step(clip_factor(report.gradient_norm, config_.max_gradient_norm));
+    info.gradient_scale = clip_factor(report.gradient_norm, config_.max_gradient_norm);
+    optimizer_->step(info.gradient_scale);
     optimizer_->set_learning_rate(base_rate_);
     procedures([&](auto& p) { p.after_step(info); });
     optimizer_->zero_grad();

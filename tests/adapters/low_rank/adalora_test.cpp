@@ -23,11 +23,15 @@ struct Pair {
     }
     procedure = std::make_unique<graft::AdaLoRAProcedure<float>>(config, parts);
   }
-  void step(Index number, Index total, unsigned seed) {
+  /// Gradients of the size `size`, of which the optimiser took `scale`.
+  void step(Index number, Index total, unsigned seed, double size = 1, double scale = 1) {
     for (auto* m : methods)
       for (auto& t : m->tensors())
-        t.parameter.mutable_grad() = checks::random_tensor<float>(t.parameter.shape(), seed++);
-    procedure->after_step({number, total, 0.1});
+        t.parameter.mutable_grad() =
+            checks::random_tensor<float>(t.parameter.shape(), seed++, static_cast<float>(size));
+    graft::StepInfo info{number, total, 0.1};
+    info.gradient_scale = scale;
+    procedure->after_step(info);
   }
   Index kept() const {
     Index count = 0;
@@ -99,6 +103,20 @@ TEST_CASE("AdaLoRA's budget falls along a cubic and the choice stays at the end"
   graft::ConfigValue::Map config;
   pair.procedure->update_config(config);
   CHECK(config.at("rank_pattern").get_if<graft::ConfigValue::Map>()->contains("fc2.lora_E"));
+}
+
+TEST_CASE("AdaLoRA's importance is that of the clipped gradients") {
+  const graft::AdaLoRAConfig config{.init_rank = 6, .target_rank = 2, .total_steps = 10};
+  Pair clipped(config), small(config), large(config);
+  for (Index t = 1; t <= 3; ++t) {
+    const auto seed = static_cast<unsigned>(100 * t);
+    const double scale = t == 2 ? 0.25 : 1;
+    clipped.step(t, 10, seed, 1, scale);
+    small.step(t, 10, seed, scale);
+    large.step(t, 10, seed);
+  }
+  CHECK(clipped.procedure->state() == small.procedure->state());
+  CHECK(clipped.procedure->state() != large.procedure->state());
 }
 
 TEST_CASE("A reduced AdaLoRA computes what the whole one does") {

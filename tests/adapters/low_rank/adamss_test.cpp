@@ -68,6 +68,20 @@ TEST_CASE("AdaMSS stops training all but the best subspaces of the model") {
     return count;
   };
   unsigned seed = 5;
+  // Of clipped gradients the scaled ones count.
+  graft::AdaMSSProcedure<float> clipped(config, parts), small(config, parts);
+  graft::StepInfo info{2, 20, 0.1};
+  const auto draw = [&](float size) {
+    for (auto& p : parts)
+      for (auto& t : p.part->tensors())
+        t.parameter.mutable_grad() = checks::random_tensor<float>(t.parameter.shape(), seed, size);
+  };
+  draw(0.25F);
+  small.after_step(info);
+  draw(1);
+  info.gradient_scale = 0.25;
+  clipped.after_step(info);
+  CHECK(clipped.state() == small.state());
   for (Index step = 1; step <= 4; ++step) {
     for (auto& p : parts)
       for (auto& t : p.part->tensors()) {

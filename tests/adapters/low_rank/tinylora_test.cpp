@@ -46,6 +46,10 @@ TEST_CASE("TinyLoRA draws the same projections in double precision as in single"
   REQUIRE(f[3].name == "tinylora_P");
   for (Index i = 0; i < f[3].parameter.size(); ++i)
     CHECK(d[3].parameter.value()[i] == static_cast<double>(f[3].parameter.value()[i]));
+  // torch's normal numbers of the seed 42
+  CHECK(f[3].parameter.value()[0] == Approx(1.1125050783157349));
+  CHECK(f[3].parameter.value()[7] == Approx(-0.9264549016952515));
+  CHECK(f[3].parameter.value()[35] == Approx(1.3086901903152466));
 }
 
 TEST_CASE("TinyLoRA ties the vectors of neighbouring layers") {

@@ -68,6 +68,15 @@ TEST_CASE("PVeRA begins as the identity, differentiates and merges with the mean
                     Catch::Contains("draws a code"));
 }
 
+TEST_CASE("PVeRA draws its projections from the key as torch does") {
+  const auto layer = checks::random_layer<float>(3, 4, 1);
+  const auto list = checks::make<graft::PVeRA>({.rank = 2}, checks::site_of(layer)).tensors();
+  REQUIRE(list[2].name == "pvera_A");
+  CHECK(list[2].parameter.value()(0, 1) == Approx(0.657006561756134));
+  CHECK(list[2].parameter.value()(3, 3) == Approx(0.045368924736976624));
+  CHECK(list[3].parameter.value()(2, 1) == Approx(1.4382741451263428));
+}
+
 TEST_CASE("PVeRA draws its code in training alone, and from its own seed if it has one") {
   const auto layer = checks::random_layer<float>(6, 8, 1);
   const auto x = checks::random_tensor<float>({4, 8}, 2);

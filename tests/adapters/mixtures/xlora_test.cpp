@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 
 #include "adapters/method_checks.hpp"
+#include "adapters/prompts/tiny_llama.hpp"
 
 using graft::BasicTensor;
 using graft::Index;
@@ -130,4 +131,23 @@ TEST_CASE("a site without a first pass says so") {
   CHECK_THROWS_WITH(part.apply(graft::BasicLinearView<double>(base, {}),
                                tape.constant(checks::random_tensor<double>({2, 6}, 1))),
                     Catch::Contains("first pass"));
+}
+
+TEST_CASE("X-LoRA takes the hidden size from the model where it is not given") {
+  graft::ConfigValue::Map fresh;
+  graft::ConfigWriter writer(fresh);
+  XLoRAConfig().fields(writer);
+  CHECK(fresh.at("hidden_size").is_null());
+  for (const auto& size : {std::optional<Index>(), std::optional<Index>(prompts::kWidth)}) {
+    graft::models::BasicLlama<double> model(prompts::llama(), prompts::RandomWeights<double>());
+    graft::BasicAdapterModel<double> adapters(model.sites(), graft::all_methods<double>());
+    adapters.add("0", graft::LoRAConfig{.rank = 2, .target_modules = {"q_proj"}}, 1);
+    XLoRAConfig config;
+    config.hidden_size = size;
+    config.adapters = {{"0", "experts/0"}};
+    const auto& set = adapters.add("mixed", config, 2);
+    CHECK(*set.config().at("hidden_size").get_if<std::int64_t>() == prompts::kWidth);
+    CHECK(*set.config().at("xlora_size").get_if<std::int64_t>() == 2048);
+    CHECK(set.trainable_elements() == prompts::kWidth + 1);
+  }
 }

@@ -47,3 +47,30 @@ TEST_CASE("TR-PTS fuses tokens in the blocks that are named, under the names of 
   config.select.exclude_modules = {"q_proj"};
   CHECK_THROWS_WITH(prompts::ImageSetup<float>(config), Catch::Contains("match none"));
 }
+
+TEST_CASE("TR-PTS merges where no block fuses tokens, chosen or to be chosen") {
+  graft::TRPTSConfig config;
+  config.keep_rate = 0.5;
+  config.target_modules = {"query"};
+  const auto merges = [&](const ConfigValue& layers) {
+    config.token_layers = layers;
+    prompts::ImageSetup<float> setup(config);
+    for (auto* delta : graft::selection::sparse_deltas(setup.set().parts())) delta->select({1, 5});
+    setup.randomize();
+    const auto before = setup.logits().clone();
+    try {
+      setup.adapters.merge();
+    } catch (const graft::ValueError& error) {
+      CHECK_THAT(error.what(), Catch::Contains("merge"));
+      return false;
+    }
+    CHECK(checks::relative_error(setup.logits(), before) < 1e-5);
+    return true;
+  };
+  CHECK(merges(ConfigValue::List{}));
+  CHECK(merges(Index{0}));
+  CHECK_FALSE(merges(Index{3}));
+  CHECK_FALSE(merges(ConfigValue::List{ConfigValue(Index{0})}));
+  config.keep_rate = 1;
+  CHECK(merges(ConfigValue::List{ConfigValue(Index{0})}));
+}

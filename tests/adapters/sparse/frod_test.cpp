@@ -40,6 +40,12 @@ TEST_CASE("FRoD's positions are distinct and off the diagonal") {
   graft::TorchGenerator generator(3);
   const auto index = graft::detail::off_diagonal(6, 0.9, &generator);
   REQUIRE(index.shape[1] == 30);
+  // as PEFT takes them with torch's permutation of the seed 3
+  const std::int64_t first[4][2] = {{3, 1}, {5, 2}, {3, 5}, {4, 5}};
+  for (std::size_t k = 0; k < 4; ++k) {
+    CHECK(index.values[k] == first[k][0]);
+    CHECK(index.values[30 + k] == first[k][1]);
+  }
   std::vector<std::int64_t> places;
   for (std::size_t k = 0; k < 30; ++k) {
     CHECK(index.values[k] != index.values[30 + k]);

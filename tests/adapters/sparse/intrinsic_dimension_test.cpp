@@ -2,6 +2,9 @@
 
 #include <atomic>
 #include <catch2/catch.hpp>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "adapters/method_checks.hpp"
 
@@ -127,6 +130,28 @@ TEST_CASE("Projections follow from their seed, kept in memory or not, and have t
       const auto p = matrix_of(*kept[t]);
       CHECK(checks::relative_error(matrix_of(*drawn[t]), p) < 1e-14);
       CHECK(checks::relative_error(matrix_of(*other[t]), p) > 0.1);
+    }
+  }
+}
+
+TEST_CASE("A seed means the same projection for ever: files hold it and no projection") {
+  struct Element {
+    std::size_t tensor;
+    Index row, column;
+    double value;
+  };
+  const std::map<std::string, std::vector<Element>> expected{
+      // Two of them by a program of its own, from splitmix64 and normal quantiles.
+      {"raw", {{0, 0, 0, -0.0015345177}, {0, 299, 19, -0.0022292427}, {2, 40, 19, 0.0025852149}}},
+      {"dense", {{0, 0, 0, -0.0081530609}, {0, 299, 19, -0.012007634}, {2, 40, 19, 0.013925049}}},
+      {"sparse",
+       {{0, 12, 0, 0}, {0, 13, 0, 0.18257419}, {1, 4, 2, -0.21320072}, {2, 24, 19, 0.25}}},
+      {"fastfood", {{0, 0, 0, -0.14661439}, {0, 299, 19, -0.03220414}, {2, 40, 19, 0.12099088}}}};
+  for (const auto& [projection, elements] : expected) {
+    const auto maps = graft::detail::SubspaceDraws<double>({300, 7, 41}, 20, 5).maps(projection);
+    for (const auto& e : elements) {
+      INFO(projection << " " << e.tensor << " " << e.row << " " << e.column);
+      CHECK(matrix_of(*maps[e.tensor])(e.row, e.column) == Approx(e.value).epsilon(1e-6));
     }
   }
 }

@@ -24,6 +24,18 @@ TEST_CASE("WaveFT begins as the identity, differentiates and merges with even an
   CHECK(checks::trained<WaveFT>(raw, 15, 12) == 40);
 }
 
+TEST_CASE("WaveFT's elements are where torch's permutation of the seed puts them") {
+  const auto layer = checks::random_layer<float>(6, 7, 1);
+  const auto method = checks::make<WaveFT>({.n_frequency = 3, .scaling = 1, .use_idwt = false},
+                                           checks::site_of(layer));
+  method.tensors()[0].parameter.assign(graft::Tensor::from(std::vector<float>{1, 2, 3}, {3}));
+  const auto merged = merge_linear(layer, method).dense_weight();
+  for (Index i = 0; i < 42; ++i) {
+    const float change = i == 5 ? 1.0F : i == 2 ? 2.0F : i == 13 ? 3.0F : 0.0F;
+    CHECK(merged[i] == layer.dense_weight()[i] + change);
+  }
+}
+
 TEST_CASE("WaveFT shares the elements out by the size of the layers") {
   const auto layer = checks::random_layer<float>(10, 12, 1);
   auto site = checks::site_of(layer);

@@ -259,8 +259,9 @@ class BasicAdaLoRA {
 };
 
 /// The budget of AdaLoRA: after every step of the optimiser, Ī ← β₁ Ī + (1 − β₁)|p g| and
-/// Ū ← β₂ Ū + (1 − β₂)||p g| − Ī| for every element p with gradient g; triplet i of a layer scores
-/// s(E_i) + mean s(A_i) + mean s(B_i) with s = Ī Ū; all but the best R(t) of the model get E_i = 0.
+/// Ū ← β₂ Ū + (1 − β₂)||p g| − Ī| for every element p with clipped gradient g; triplet i of a layer
+/// scores s(E_i) + mean s(A_i) + mean s(B_i) with s = Ī Ū; all but the best R(t) of the model get
+/// E_i = 0.
 ///
 /// R(t) falls from Σ init_r to target_r a layer along a cubic (arXiv:2303.10512, eq. 6 to 9). The
 /// last steps keep one choice. A masked E_i still learns and may come back before that.
@@ -285,7 +286,7 @@ class AdaLoRAProcedure final : public Procedure<T> {
       checked_ = true;
     }
     const Index last = total - config_.final_steps;
-    if (info.step < last) update_scores();
+    if (info.step < last) update_scores(static_cast<T>(info.gradient_scale));
     const bool pattern = config_.final_phase == "pattern";
     if (pattern && info.step > last) {
       for (auto& layer : layers_)
@@ -366,7 +367,7 @@ class AdaLoRAProcedure final : public Procedure<T> {
     std::vector<Scores> scores;  // of A, B and E
   };
 
-  void update_scores() {
+  void update_scores(T scale) {
     const T b1 = static_cast<T>(config_.beta1), b2 = static_cast<T>(config_.beta2);
     for (auto& layer : layers_) {
       const BasicParameter<T> all[] = {layer.method->a(), layer.method->b(), layer.method->e()};
@@ -379,7 +380,7 @@ class AdaLoRAProcedure final : public Procedure<T> {
         T* mean = layer.scores[i].importance.data();
         T* spread = layer.scores[i].uncertainty.data();
         for (Index j = 0; j < p.size(); ++j) {
-          const T now = g ? std::abs(p[j] * g[j]) : T{0};
+          const T now = g ? std::abs(p[j] * (scale * g[j])) : T{0};
           mean[j] = b1 * mean[j] + (1 - b1) * now;
           spread[j] = b2 * spread[j] + (1 - b2) * std::abs(now - mean[j]);
         }

@@ -211,9 +211,9 @@ class BasicAdaMSS {
 /// AdaMSS with use_asa: between init_warmup and final_warmup, every mask_interval steps only the
 /// best subspaces of the model go on learning; the others keep their values.
 ///
-/// I = |p g| for every element; Ū ← β₂ Ū + (1 − β₂)|I − Ī|, then Ī ← β₁ Ī + (1 − β₁) I; a subspace
-/// scores mean(Ī Ū) of A plus that of B. target + (all − target) (1 − progress)^exponent of them
-/// stay; the averages begin anew after that.
+/// I = |p g| for every element, g clipped; Ū ← β₂ Ū + (1 − β₂)|I − Ī|, then Ī ← β₁ Ī + (1 − β₁) I;
+/// a subspace scores mean(Ī Ū) of A plus that of B. target + (all − target) (1 − progress)^exponent
+/// of them stay; the averages begin anew after that.
 template <std::floating_point T>
 class AdaMSSProcedure final : public Procedure<T> {
  public:
@@ -230,7 +230,8 @@ class AdaMSSProcedure final : public Procedure<T> {
   void after_step(const StepInfo& info) override {
     if (info.step < config_.init_warmup || info.step > config_.final_warmup) return;
     const T b1 = static_cast<T>(config_.importance_beta),
-            b2 = static_cast<T>(config_.uncertainty_beta);
+            b2 = static_cast<T>(config_.uncertainty_beta),
+            scale = static_cast<T>(info.gradient_scale);
     for (auto& f : factors_) {
       const auto p = f.parameter.value(), g = f.parameter.grad();
       if (!g || !f.parameter.trainable()) continue;
@@ -239,7 +240,7 @@ class AdaMSSProcedure final : public Procedure<T> {
         f.uncertainty = BasicTensor<T>::zeros({p.size()});
       }
       for (Index i = 0; i < p.size(); ++i) {
-        const T now = std::abs(p[i] * g[i]);
+        const T now = std::abs(p[i] * (scale * g[i]));
         f.uncertainty[i] = b2 * f.uncertainty[i] + (1 - b2) * std::abs(now - f.importance[i]);
         f.importance[i] = b1 * f.importance[i] + (1 - b1) * now;
       }

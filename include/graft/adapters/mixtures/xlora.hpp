@@ -22,7 +22,7 @@ namespace graft::inline v0_1 {
 
 /// Configuration of X-LoRA; fields as in PEFT's XLoraConfig.
 struct XLoRAConfig {
-  Index hidden_size = 0;
+  std::optional<Index> hidden_size = {};             ///< null: of the model
   std::map<std::string, std::string> adapters = {};  ///< name of each expert -> folder of its files
   bool enable_softmax = true;
   bool enable_softmax_topk = false;
@@ -423,9 +423,12 @@ struct XLoRAMethod {
       if (!used[name])
         throw ValueError(
             concat("X-LoRA: the model has no adapter '", name, "'; load the experts first"));
-    const Index hidden = config.hidden_size > 0 ? config.hidden_size : table.info.hidden_size;
-    auto classifier = std::make_shared<XLoRAClassifier<T>>(
-        config, static_cast<Index>(config.adapters.size()), layers, hidden, context, scalings);
+    auto filled = config;
+    if (filled.hidden_size.value_or(0) < 1) filled.hidden_size = table.info.hidden_size;
+    detail::keep_config(filled, set);
+    auto classifier =
+        std::make_shared<XLoRAClassifier<T>>(config, static_cast<Index>(config.adapters.size()),
+                                             layers, *filled.hidden_size, context, scalings);
     table.pass->adapters().push_back({set.name(), classifier});
     set.add_part("", classifier);
   }

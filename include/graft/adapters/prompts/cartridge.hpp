@@ -108,7 +108,7 @@ struct CartridgeMethod {
   template <class Set, class Table>
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.prompt.follow(table.info, true);
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

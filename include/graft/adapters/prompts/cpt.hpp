@@ -263,7 +263,7 @@ struct CptMethod {
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.complete();
     config.prompt.follow(table.info);
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

@@ -203,7 +203,7 @@ struct MultitaskPromptTuningMethod {
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.base.prompt.follow(table.info);
     detail::name_tokenizer(config.base, set);
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

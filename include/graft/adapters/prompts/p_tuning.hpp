@@ -192,7 +192,7 @@ struct PTuningMethod {
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.prompt.follow(table.info);
     config.encoder_hidden_size = config.encoder_hidden_size.value_or(config.prompt.dim());
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

@@ -204,7 +204,7 @@ struct PrefixTuningMethod {
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.prompt.follow(table.info, true);
     config.encoder_hidden_size = config.encoder_hidden_size.value_or(config.prompt.dim());
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

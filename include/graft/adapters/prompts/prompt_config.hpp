@@ -57,14 +57,6 @@ struct PromptFields {
 
 namespace detail {
 
-/// Puts a configuration whose gaps the model filled into the set that it belongs to.
-template <std::floating_point T, class Config, class Set>
-void keep_config(const Config& config, Set& set) {
-  auto copy = config;
-  ConfigWriter writer(set.mutable_config());
-  copy.fields(writer);
-}
-
 /// @throws ValueError unless virtual tokens are as wide as the embedding that they join.
 template <std::floating_point T>
 void check_prompt_width(const char* method, const PromptFields& prompt,

@@ -129,7 +129,7 @@ struct PromptTuningMethod {
   static void finish(Config config, Set& set, const Table& table, InitContext<T>&) {
     config.prompt.follow(table.info);
     detail::name_tokenizer(config, set);
-    detail::keep_config<T>(config, set);
+    detail::keep_config(config, set);
   }
 };
 

@@ -51,6 +51,11 @@ struct TRPTSConfig {
                               ", score_steps ", score_steps));
     if (!token_layers.is_number()) listed_layers();
   }
+  /// Whether there are blocks that fuse tokens, now or once they are chosen.
+  bool fuses() const {
+    if (keep_rate == 1) return false;
+    return token_layers.is_number() ? token_layers.number() > 0 : !listed_layers().empty();
+  }
   /// The blocks that are named. @throws ValueError for anything but a list of numbers
   std::vector<Index> listed_layers() const {
     std::vector<Index> list;
@@ -328,7 +333,7 @@ struct TRPTSMethod {
     const auto deltas = selection::sparse_deltas(set.parts());
     if (deltas.empty()) return;
     std::shared_ptr<FusedTokens<T>> tokens;
-    if (table.prompt != nullptr && table.prompt->in_front() == 1) {
+    if (config.fuses() && table.prompt != nullptr && table.prompt->in_front() == 1) {
       std::vector<BasicHiddenSite<T>*> blocks;
       for (auto* site : table.hidden)
         if (site->role() == HiddenRole::block) blocks.push_back(site);
