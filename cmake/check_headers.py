@@ -17,7 +17,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion", "-Werror", f"-I{ROOT}/include"]
-LIBRARY = "-DGRAFT_KERNELS_COMPILED"
+LIBRARY = ["-DGRAFT_KERNELS_COMPILED", "-DGRAFT_FILES_COMPILED"]
 COMMON = ["graft/models/weights.hpp", "graft/compose/adapter_set.hpp", "graft/adapters/method.hpp",
           "graft/adapters/adapter.hpp", "graft/autograd/ops/common.hpp", "graft/text/normalizer.hpp",
           "graft/text/unicode.hpp", "graft/io/json.hpp", "graft/tensor/tensor.hpp"]
@@ -69,7 +69,7 @@ def main():
         for compiler in compilers:
             for number, header in enumerate(COMMON):
                 path = source(f"common{number}.{os.path.basename(compiler)}.hpp", [header])
-                error = run(compiler, *FLAGS, LIBRARY, "-x", "c++-header", path, "-o", path + ".gch")
+                error = run(compiler, *FLAGS, *LIBRARY, "-x", "c++-header", path, "-o", path + ".gch")
                 if error:
                     failed = True
                     print(f"== {header}, precompiled ({compiler})\n{error}")
@@ -82,7 +82,7 @@ def main():
                            if (compiler, common) in precompiled and common in below), [])
             # Twice: the include guard is checked too.
             path = source(f"{header.replace('/', '.')}.{os.path.basename(compiler)}.cpp", [header, header])
-            return run(compiler, *FLAGS, LIBRARY, "-fsyntax-only", *before, path)
+            return run(compiler, *FLAGS, *LIBRARY, "-fsyntax-only", *before, path)
 
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for compiler in compilers:
@@ -95,7 +95,7 @@ def main():
                 print(f"{compiler}: {len(public) - bad} of {len(public)} headers compile alone", flush=True)
 
             together = source("all.cpp", public)
-            runs = [(compiler, mode) for compiler in compilers for mode in ([], [LIBRARY])]
+            runs = [(compiler, mode) for compiler in compilers for mode in ([], LIBRARY)]
             errors = pool.map(lambda r: run(r[0], *FLAGS, *r[1], "-fsyntax-only", together), runs)
             for (compiler, mode), error in zip(runs, errors):
                 name = " ".join([compiler, *mode])

@@ -1,4 +1,4 @@
-// Reading and writing of files, compiled once for our own programs.
+// Reading and writing of files, compiled once for all users.
 #define GRAFT_FILES_IMPLEMENTATION
 
 #include "graft/io/gguf.hpp"

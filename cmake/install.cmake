@@ -45,6 +45,15 @@ if(TARGET graft_kernels)
                    "-L\${libdir} -lgraft_kernels")
 endif()
 
+if(TARGET graft_files)
+  set(_needs "graft-kernels = ${PROJECT_VERSION}, graft-io = ${PROJECT_VERSION}")
+  if(TARGET graft_text)
+    string(APPEND _needs ", graft-text = ${PROJECT_VERSION}")
+  endif()
+  graft_pkg_config(graft-files "graft: files and tokenizers compiled once" "${_needs}" "-DGRAFT_FILES_COMPILED"
+                   "-L\${libdir} -lgraft_files")
+endif()
+
 if(TARGET graft)
   install(TARGETS graft RUNTIME DESTINATION "${CMAKE_INSTALL_BINDIR}")
 endif()

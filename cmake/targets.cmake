@@ -5,6 +5,7 @@
 #   graft::xtensor  + xtensor, for graft/interop/xtensor.hpp
 #   graft::kernels  + the SIMD kernels for all instruction sets, the tape's operations and what else is the same in every
 #                     user, compiled once
+#   graft::files    + what reads and writes files, and tokenizers, compiled once
 set(GRAFT_TARGETS graft_graft)
 add_library(graft_graft INTERFACE)
 target_compile_features(graft_graft INTERFACE cxx_std_20)
@@ -40,6 +41,18 @@ if(GRAFT_BUILD_KERNELS AND EXISTS "${PROJECT_SOURCE_DIR}/cmake/kernels.cpp")
   # Unoptimised register tiles take hours in tests: kernels are optimised in every configuration.
   target_compile_options(graft_kernels PRIVATE $<IF:$<CONFIG:Release,RelWithDebInfo>,-O3,-O2>)
   list(APPEND GRAFT_TARGETS graft_kernels)
+endif()
+
+if(TARGET graft_kernels AND TARGET graft_io)
+  add_library(graft_files STATIC "${PROJECT_SOURCE_DIR}/cmake/files.cpp")
+  target_compile_definitions(graft_files INTERFACE GRAFT_FILES_COMPILED)
+  target_link_libraries(graft_files PUBLIC graft_kernels graft_io)
+  if(TARGET graft_text)
+    target_sources(graft_files PRIVATE "${PROJECT_SOURCE_DIR}/cmake/text.cpp")
+    target_link_libraries(graft_files PUBLIC graft_text)
+  endif()
+  set_target_properties(graft_files PROPERTIES POSITION_INDEPENDENT_CODE ON)
+  list(APPEND GRAFT_TARGETS graft_files)
 endif()
 
 foreach(target IN LISTS GRAFT_TARGETS)

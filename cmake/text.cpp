@@ -1,4 +1,4 @@
-// Tokenizers, compiled once for our own programs.
+// Tokenizers, compiled once for all users.
 #define GRAFT_FILES_IMPLEMENTATION
 
 #include "graft/text/load_tokenizer.hpp"

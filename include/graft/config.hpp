@@ -8,6 +8,7 @@
 ///                          every program are declared only; the program links the library
 ///                          graft::kernels for their bodies, templates for float and double.
 ///                          Not defined: they are inline functions like everything else.
+/// GRAFT_FILES_COMPILED     the same for files and tokenizers: graft::files.
 ///
 /// The environment variable GRAFT_ISA names the instruction set that kernels run with (baseline,
 /// avx2, avx512, avx512_bf16, amx, or for tests amx_emulated) in place of the best one there is.
@@ -23,4 +24,11 @@
 #define GRAFT_KERNEL
 #else
 #define GRAFT_KERNEL inline
+#endif
+
+/// The same of files and text, in graft::files and with GRAFT_FILES_IMPLEMENTATION.
+#if defined(GRAFT_FILES_COMPILED) || defined(GRAFT_FILES_IMPLEMENTATION)
+#define GRAFT_IO
+#else
+#define GRAFT_IO inline
 #endif

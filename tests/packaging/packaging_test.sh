@@ -33,7 +33,7 @@ fi
 configure_build_run find_package -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix"
 if [ -n "$(find "$prefix" -name 'libgraft_kernels.a')" ]; then
   configure_build_run find_package_components -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" \
-    "-DCOMPONENTS=io;text;kernels"
+    "-DCOMPONENTS=io;text;kernels;files"
   configure_build_run find_package_precompiled -DWAY=find_package -DCMAKE_PREFIX_PATH="$prefix" -DCOMPONENTS=kernels \
     -DPRECOMPILE=ON
 fi

@@ -17,7 +17,7 @@
 
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/io/mapped_file.hpp"
 #include "graft/quant/format.hpp"
 

@@ -13,7 +13,7 @@
 
 #include "graft/base/error.hpp"
 #include "graft/base/types.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1::io {
 

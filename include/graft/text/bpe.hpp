@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "graft/base/error.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/lookup.hpp"
 #include "graft/text/unicode.hpp"
 #include "graft/text/vocabulary.hpp"

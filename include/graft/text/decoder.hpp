@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/normalizer.hpp"
 #include "graft/text/pre_tokenizer.hpp"
 #include "graft/text/unicode.hpp"

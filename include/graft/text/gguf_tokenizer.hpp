@@ -2,8 +2,8 @@
 
 #include <string_view>
 
+#include "graft/config.hpp"
 #include "graft/io/gguf.hpp"
-#include "graft/io/linkage.hpp"
 #include "graft/text/tokenizer.hpp"
 
 namespace graft::inline v0_1::text {

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "graft/base/error.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/regex.hpp"
 #include "graft/text/unicode.hpp"
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "graft/base/types.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/normalizer.hpp"
 #include "graft/text/regex.hpp"
 #include "graft/text/unicode.hpp"

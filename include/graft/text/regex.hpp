@@ -14,7 +14,7 @@
 #include <string_view>
 
 #include "graft/base/error.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/unicode.hpp"
 
 namespace graft::inline v0_1::text {

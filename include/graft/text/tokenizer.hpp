@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "graft/base/types.hpp"
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/added_tokens.hpp"
 #include "graft/text/bpe.hpp"
 #include "graft/text/decoder.hpp"

@@ -2,7 +2,7 @@
 
 #include <string_view>
 
-#include "graft/io/linkage.hpp"
+#include "graft/config.hpp"
 #include "graft/text/tokenizer.hpp"
 
 namespace graft::inline v0_1::text {
