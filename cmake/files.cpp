@@ -1,6 +1,7 @@
-// Reading and writing of files, compiled once for all users.
+// The compiled library of files, once.
+#define GRAFT_FILES_COMPILED
 #define GRAFT_FILES_IMPLEMENTATION
 
-#include "graft/io/gguf.hpp"
-#include "graft/io/json.hpp"
-#include "graft/io/safetensors.hpp"
+#include "graft/io/impl/gguf_impl.hpp"
+#include "graft/io/impl/json_impl.hpp"
+#include "graft/io/impl/safetensors_impl.hpp"
