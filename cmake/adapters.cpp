@@ -2,6 +2,7 @@
 #define GRAFT_KERNELS_COMPILED
 #define GRAFT_KERNELS_IMPLEMENTATION
 
+#include "graft/adapters/bottleneck/impl/autopeft_impl.hpp"
 #include "graft/adapters/impl/adapter_impl.hpp"
 #include "graft/adapters/impl/config_value_impl.hpp"
 #include "graft/adapters/impl/initial_values_impl.hpp"
@@ -11,12 +12,16 @@
 #include "graft/adapters/impl/sublayer_impl.hpp"
 #include "graft/adapters/low_rank/impl/corda_impl.hpp"
 #include "graft/adapters/low_rank/impl/eva_impl.hpp"
+#include "graft/adapters/low_rank/impl/glora_paths_impl.hpp"
+#include "graft/adapters/low_rank/impl/kmeans_impl.hpp"
 #include "graft/adapters/low_rank/impl/loftq_impl.hpp"
 #include "graft/adapters/low_rank/impl/lora_config_impl.hpp"
 #include "graft/adapters/low_rank/impl/lora_factors_impl.hpp"
 #include "graft/adapters/low_rank/impl/lora_ga_impl.hpp"
 #include "graft/adapters/low_rank/impl/lora_impl.hpp"
 #include "graft/adapters/low_rank/impl/lora_init_impl.hpp"
+#include "graft/adapters/selection/impl/noah_search_impl.hpp"
+#include "graft/adapters/sparse/impl/wavelet_filters_impl.hpp"
 #include "graft/layers/impl/code4_linear_impl.hpp"
 #include "graft/layers/impl/conv_impl.hpp"
 #include "graft/layers/impl/decoder_blocks_impl.hpp"
@@ -45,5 +50,7 @@
 #include "graft/layers/sites/impl/row_groups_impl.hpp"
 #include "graft/layers/sites/impl/stack_site_impl.hpp"
 #include "graft/optim/impl/adamw_impl.hpp"
+#include "graft/optim/impl/fed_kseed_impl.hpp"
+#include "graft/optim/impl/ferret_impl.hpp"
 #include "graft/optim/impl/optimizer_impl.hpp"
 #include "graft/optim/impl/sgd_impl.hpp"

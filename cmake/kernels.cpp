@@ -5,6 +5,7 @@
 
 #include "graft/base/impl/error_impl.hpp"
 #include "graft/base/impl/order_impl.hpp"
+#include "graft/base/impl/profile_impl.hpp"
 #include "graft/base/impl/rng_impl.hpp"
 #include "graft/base/impl/shape_impl.hpp"
 #include "graft/base/impl/thread_pool_impl.hpp"
@@ -24,6 +25,8 @@
 #include "graft/kernels/impl/tile_impl.hpp"
 #include "graft/quant/impl/dot_impl.hpp"
 #include "graft/quant/impl/dot_int8_impl.hpp"
+#include "graft/quant/impl/int8_impl.hpp"
+#include "graft/quant/impl/nf4_impl.hpp"
 #include "graft/quant/impl/panel_impl.hpp"
 #include "graft/tensor/impl/decompositions_impl.hpp"
 #include "graft/tensor/impl/fft_impl.hpp"

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <string>
@@ -10,6 +9,7 @@
 #include "graft/base/clock.hpp"
 #include "graft/base/order.hpp"
 #include "graft/base/types.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -69,65 +69,13 @@ class Profile {
   double seconds() const { return end_; }
 
   /// Sums by name, the longest first; the last row, "between kernels", is the rest of the time.
-  std::vector<Row> rows() const {
-    std::vector<Row> rows;
-    double rest = end_;
-    for (const Event& e : events_) {
-      auto row =
-          std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.name == e.name; });
-      if (row == rows.end()) {
-        rows.push_back({e.name});
-        row = rows.end() - 1;
-      }
-      ++row->calls;
-      row->seconds += e.end - e.begin;
-      row->operations += e.operations;
-      row->bytes += e.bytes;
-      rest -= e.end - e.begin;
-    }
-    std::vector<double> seconds;
-    for (const Row& r : rows) seconds.push_back(r.seconds);
-    std::vector<Row> sorted;
-    for (const Index i : largest_first(seconds))
-      sorted.push_back(std::move(rows[static_cast<std::size_t>(i)]));
-    sorted.push_back({"between kernels", 0, rest, 0, 0});
-    return sorted;
-  }
+  std::vector<Row> rows() const;
 
   /// The rows as text: share of the time, milliseconds, calls, GFLOP/s, GiB/s.
-  std::string table() const {
-    std::string text = line("kernel", "share", "ms", "calls", "GFLOP/s", "GiB/s");
-    const auto number = [](double value, int digits) {
-      char buffer[48];
-      std::snprintf(buffer, sizeof buffer, "%.*f", digits, value);
-      return std::string(buffer);
-    };
-    for (const Row& r : rows()) {
-      const double s = std::max(r.seconds, 1e-12);
-      text += line(r.name, number(100 * r.seconds / std::max(end_, 1e-12), 1) + " %",
-                   number(1e3 * r.seconds, 2), r.calls > 0 ? std::to_string(r.calls) : "",
-                   r.operations > 0 ? number(r.operations / s * 1e-9, 1) : "",
-                   r.bytes > 0 ? number(r.bytes / s / (1 << 30), 1) : "");
-    }
-    return text + line("sum", "", number(1e3 * end_, 2), "", "", "");
-  }
+  std::string table() const;
 
   /// The events as a trace that chrome://tracing and Perfetto show.
-  std::string chrome_trace() const {
-    std::string text = "{\"displayTimeUnit\": \"ms\", \"traceEvents\": [";
-    const char* separator = "\n";
-    char buffer[256];
-    for (const Event& e : events_) {
-      std::snprintf(buffer, sizeof buffer,
-                    "%s{\"name\": \"%s\", \"ph\": \"X\", \"pid\": 1, \"tid\": 1, \"ts\": %.3f, "
-                    "\"dur\": %.3f, \"args\": {\"operations\": %.0f, \"bytes\": %.0f}}",
-                    separator, e.name, 1e6 * e.begin, 1e6 * (e.end - e.begin), e.operations,
-                    e.bytes);
-      text += buffer;
-      separator = ",\n";
-    }
-    return text + "\n]}\n";
-  }
+  std::string chrome_trace() const;
 
  private:
   friend class ProfileScope;
@@ -170,3 +118,7 @@ class ProfileScope {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/base/impl/profile_impl.hpp"
+#endif

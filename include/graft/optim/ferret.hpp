@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graft/base/splitmix.hpp"
+#include "graft/config.hpp"
 #include "graft/optim/seeded_directions.hpp"
 
 namespace graft::inline v0_1 {
@@ -43,39 +44,11 @@ struct FerretConfig {
 
 /// Numbers of tensors that make one group each, in their order: a group ends before the tensor that
 /// would make it larger than share · median of the sizes.
-inline std::vector<std::vector<Index>> ferret_groups(std::span<const Index> sizes, double share) {
-  if (sizes.empty()) return {};
-  std::vector<Index> sorted(sizes.begin(), sizes.end());
-  std::sort(sorted.begin(), sorted.end());
-  const std::size_t half = sorted.size() / 2;
-  const double median = sorted.size() % 2 == 1
-                            ? static_cast<double>(sorted[half])
-                            : static_cast<double>(sorted[half - 1] + sorted[half]) / 2;
-  std::vector<std::vector<Index>> groups;
-  double size = 0;
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    const auto own = static_cast<double>(sizes[i]);
-    if (groups.empty() || size + own > share * median) {
-      groups.emplace_back();
-      size = 0;
-    }
-    groups.back().push_back(static_cast<Index>(i));
-    size += own;
-  }
-  return groups;
-}
+GRAFT_KERNEL std::vector<std::vector<Index>> ferret_groups(std::span<const Index> sizes,
+                                                           double share);
 
 /// Number of seeds of each group, max(⌊‖Δ_g‖ / max ‖Δ‖ · K⌋, 2) and at most K.
-inline std::vector<Index> ferret_seed_counts(std::span<const double> norms, Index num_seeds) {
-  double largest = 0;
-  for (const double n : norms) largest = std::max(largest, n);
-  std::vector<Index> counts;
-  for (const double n : norms) {
-    const double count = largest > 0 ? n / largest * static_cast<double>(num_seeds) : 0;
-    counts.push_back(std::min(num_seeds, std::max<Index>(2, static_cast<Index>(count))));
-  }
-  return counts;
-}
+GRAFT_KERNEL std::vector<Index> ferret_seed_counts(std::span<const double> norms, Index num_seeds);
 
 /// η of a round, on the line from `first` to 0 after the last.
 inline double ferret_rate(double first, Index round, Index rounds) {
@@ -224,3 +197,7 @@ class BasicFerret {
 using Ferret = BasicFerret<float>;
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/optim/impl/ferret_impl.hpp"
+#endif

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -11,6 +10,7 @@
 
 #include "graft/adapters/bottleneck/mam.hpp"
 #include "graft/adapters/bottleneck/pfeiffer.hpp"
+#include "graft/config.hpp"
 
 namespace graft::inline v0_1 {
 
@@ -41,15 +41,7 @@ struct AutoPEFTConfig {
   }
   /// @throws ValueError for sizes below zero, a gene that is neither 0 nor 1, or an unknown
   /// activation.
-  void validate() const {
-    if (serial < 0 || parallel < 0 || prefix < 0)
-      throw ValueError(concat("AutoPEFT: serial ", serial, ", parallel ", parallel, ", prefix ",
-                              prefix, ", expected at least 0"));
-    for (const Index gene : layers)
-      if (gene != 0 && gene != 1)
-        throw ValueError(concat("AutoPEFT: a gene ", gene, " of layers, expected 0 or 1"));
-    detail::require_activation("AutoPEFT", non_linearity);
-  }
+  void validate() const;
   bool has(Index layer) const {
     return layers.empty() || (layer >= 0 && layer < static_cast<Index>(layers.size()) &&
                               layers[static_cast<std::size_t>(layer)] != 0);
@@ -61,74 +53,20 @@ namespace autopeft {
 
 /// n_on (2 d D_SA + D_SA + d + 2 d D_PA + D_PA + d + 2 d L_PT), n_on the blocks with modules;
 /// modules of size 0 add nothing.
-inline Index parameters(const AutoPEFTConfig& config, Index blocks, Index hidden_size) {
-  const Index d = hidden_size;
-  const auto adapter = [d](Index r) { return r > 0 ? 2 * d * r + r + d : 0; };
-  Index on = 0;
-  for (Index l = 0; l < blocks; ++l) on += config.has(l) ? 1 : 0;
-  return on * (adapter(config.serial) + adapter(config.parallel) + 2 * d * config.prefix);
-}
+GRAFT_KERNEL Index parameters(const AutoPEFTConfig& config, Index blocks, Index hidden_size);
 
 /// True for those that no other one dominates: none has a score at least as high with at most as
 /// many parameters, and is better in one of both.
-inline std::vector<char> pareto(const std::vector<double>& scores,
-                                const std::vector<Index>& parameters) {
-  if (scores.size() != parameters.size())
-    throw ShapeError(concat("AutoPEFT: ", scores.size(), " scores for ", parameters.size(),
-                            " numbers of parameters"));
-  std::vector<char> front(scores.size(), 1);
-  for (std::size_t i = 0; i < scores.size(); ++i)
-    for (std::size_t j = 0; j < scores.size(); ++j)
-      if (scores[j] >= scores[i] && parameters[j] <= parameters[i] &&
-          (scores[j] > scores[i] || parameters[j] < parameters[i]))
-        front[i] = 0;
-  return front;
-}
+GRAFT_KERNEL std::vector<char> pareto(const std::vector<double>& scores,
+                                      const std::vector<Index>& parameters);
 
 /// Random configurations first, then changes of those that are not dominated: ask with `next`,
 /// train and evaluate, answer with `tell`. Stands for the Gaussian process of the paper.
 class Search {
  public:
   Search(AutoPEFTConfig base, Index blocks, Index hidden_size, Index initial = 100,
-         std::uint64_t seed = 0)
-      : base_(std::move(base)),
-        blocks_(blocks),
-        hidden_size_(hidden_size),
-        initial_(initial),
-        generator_(seed) {
-    if (blocks < 1 || base_.sizes.empty())
-      throw ValueError("AutoPEFT: a search needs blocks and sizes");
-  }
-  AutoPEFTConfig next() {
-    auto config = base_;
-    const auto front = best();
-    if (static_cast<Index>(seen_.size()) < initial_ || front.empty()) {
-      config.layers.assign(static_cast<std::size_t>(blocks_), 0);
-      for (Index& gene : config.layers) gene = generator_.uniform() < 0.5 ? 0 : 1;
-      for (auto* size : {&config.serial, &config.parallel, &config.prefix})
-        *size = base_.sizes[pick(base_.sizes.size())];
-      return config;
-    }
-    config = seen_[front[pick(front.size())]];
-    // One gene changes for certain, others by chance.
-    const std::size_t genes = config.layers.size() + 3, certain = pick(genes);
-    for (std::size_t g = 0; g < genes; ++g) {
-      if (g != certain && generator_.uniform() >= 1 / static_cast<double>(genes)) continue;
-      if (g < config.layers.size()) {
-        config.layers[g] = 1 - config.layers[g];
-        continue;
-      }
-      Index& size = g == genes - 3   ? config.serial
-                    : g == genes - 2 ? config.parallel
-                                     : config.prefix;
-      const auto at = std::find(base_.sizes.begin(), base_.sizes.end(), size);
-      const auto step = generator_.uniform() < 0.5 ? -1 : 1;
-      const auto last = static_cast<std::ptrdiff_t>(base_.sizes.size()) - 1;
-      const auto now = at == base_.sizes.end() ? 0 : at - base_.sizes.begin();
-      size = base_.sizes[static_cast<std::size_t>(std::clamp<std::ptrdiff_t>(now + step, 0, last))];
-    }
-    return config;
-  }
+         std::uint64_t seed = 0);
+  AutoPEFTConfig next();
   void tell(AutoPEFTConfig config, double score) {
     counts_.push_back(parameters(config, blocks_, hidden_size_));
     scores_.push_back(score);
@@ -145,13 +83,7 @@ class Search {
   std::size_t pick(std::size_t count) {
     return static_cast<std::size_t>(generator_.below(static_cast<Index>(count)));
   }
-  std::vector<std::size_t> best() const {
-    std::vector<std::size_t> list;
-    const auto front = pareto(scores_, counts_);
-    for (std::size_t i = 0; i < front.size(); ++i)
-      if (front[i] != 0) list.push_back(i);
-    return list;
-  }
+  std::vector<std::size_t> best() const;
 
   AutoPEFTConfig base_;
   Index blocks_, hidden_size_, initial_;
@@ -265,3 +197,7 @@ struct AutoPEFTMethod {
 };
 
 }  // namespace graft::inline v0_1
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/bottleneck/impl/autopeft_impl.hpp"
+#endif

@@ -1,18 +1,17 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <functional>
 #include <map>
 #include <span>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "graft/base/error.hpp"
 #include "graft/base/order.hpp"
 #include "graft/base/rng.hpp"
+#include "graft/config.hpp"
 
 /// The paths of GLoRA's supernet and the search among them.
 namespace graft::inline v0_1::glora {
@@ -24,40 +23,16 @@ inline constexpr std::array<const char*, 5> kTensors = {"A", "B", "C", "D", "E"}
 
 /// Paths that a tensor can take: A, B: lora, vector, constant, none; C without constant; D, E
 /// without lora.
-inline std::span<const std::string_view> choices(std::string_view tensor) {
-  static constexpr std::string_view kWords[] = {"lora", "vector", "constant", "none"};
-  static constexpr std::string_view kColumn[] = {"lora", "vector", "none"};
-  if (tensor == "C") return kColumn;
-  return tensor < "C" ? std::span<const std::string_view>(kWords)
-                      : std::span<const std::string_view>(kWords).subspan(1);
-}
+GRAFT_KERNEL std::span<const std::string_view> choices(std::string_view tensor);
 
 /// @throws ValueError for a missing tensor or an unknown path.
-inline void check(const Paths& paths) {
-  for (const char* name : kTensors) {
-    const auto it = paths.find(name);
-    const std::string path = it == paths.end() ? "" : it->second;
-    const auto known = choices(name);
-    if (std::find(known.begin(), known.end(), path) == known.end())
-      throw ValueError(concat("GLoRA: path '", path, "' of ", name, " is unknown"));
-  }
-}
+GRAFT_KERNEL void check(const Paths& paths);
 
 /// A path for each tensor, uniformly and independently.
-inline Paths draw(TorchGenerator& generator) {
-  Paths paths;
-  for (const char* name : kTensors) {
-    const auto words = choices(name);
-    paths[name] = words[static_cast<std::size_t>(generator.below(std::ssize(words)))];
-  }
-  return paths;
-}
+GRAFT_KERNEL Paths draw(TorchGenerator& generator);
 
 /// True if the paths read a tensor whatever the layer is; D needs one with a bias.
-inline bool trains(const Paths& paths) {
-  return std::any_of(paths.begin(), paths.end(),
-                     [](const auto& one) { return one.first != "D" && one.second != "none"; });
-}
+GRAFT_KERNEL bool trains(const Paths& paths);
 
 /// Settings of the search, those of the released code.
 struct SearchConfig {
@@ -82,47 +57,12 @@ struct Candidate {
 /// paths in a trained supernet. Source: Chavan et al. 2023 (arXiv:2306.07967), in the
 /// form of the released code.
 /// @throws ValueError for sizes below one.
-inline Candidate search(const SearchConfig& config,
-                        const std::function<double(const std::vector<Paths>&)>& fitness,
-                        TorchGenerator& generator) {
-  if (config.layers < 1 || config.population < 1 || config.parents < 1)
-    throw ValueError(concat("GLoRA: search over ", config.layers, " layers with a population of ",
-                            config.population, " and ", config.parents,
-                            " parents, expected at least 1"));
-  const auto layers = static_cast<std::size_t>(config.layers);
-  std::vector<Candidate> seen;
-  const auto admit = [&](const std::function<Paths(std::size_t)>& layer) {
-    Candidate c;
-    for (std::size_t l = 0; l < layers; ++l) c.layers.push_back(layer(l));
-    c.fitness = fitness(c.layers);
-    seen.push_back(std::move(c));
-  };
-  const auto fittest = [&](Index count) {
-    std::vector<double> scores;
-    for (const auto& c : seen) scores.push_back(c.fitness);
-    auto order = largest_first(scores);
-    order.resize(std::min(order.size(), static_cast<std::size_t>(count)));
-    return order;
-  };
-  for (Index i = 0; i < config.population; ++i) admit([&](std::size_t) { return draw(generator); });
-  for (Index g = 0; g < config.generations; ++g) {
-    const auto best = fittest(config.parents);
-    const auto parent = [&] {
-      const auto pick = static_cast<std::size_t>(generator.below(std::ssize(best)));
-      return seen[static_cast<std::size_t>(best[pick])].layers;
-    };
-    for (Index i = 0; i < config.crossovers; ++i) {
-      const auto one = parent(), other = parent();
-      admit([&](std::size_t l) { return generator.uniform() < 0.5 ? one[l] : other[l]; });
-    }
-    for (Index i = 0; i < config.mutations; ++i) {
-      const auto one = parent();
-      admit([&](std::size_t l) {
-        return generator.uniform() < config.mutation_probability ? draw(generator) : one[l];
-      });
-    }
-  }
-  return seen.at(static_cast<std::size_t>(fittest(1).at(0)));
-}
+GRAFT_KERNEL Candidate search(const SearchConfig& config,
+                              const std::function<double(const std::vector<Paths>&)>& fitness,
+                              TorchGenerator& generator);
 
 }  // namespace graft::inline v0_1::glora
+
+#if !defined(GRAFT_KERNELS_COMPILED)
+#include "graft/adapters/low_rank/impl/glora_paths_impl.hpp"
+#endif
