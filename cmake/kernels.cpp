@@ -1,5 +1,5 @@
-// The compiled library: what graft/base, graft/kernels and graft/quant declare, the memory pool, and the
-// decompositions and Fourier transforms, once.
+// The compiled library: what graft/base, graft/kernels and graft/quant declare, the memory pool,
+// and the decompositions and Fourier transforms, once.
 #define GRAFT_KERNELS_COMPILED
 #define GRAFT_KERNELS_IMPLEMENTATION
 
