@@ -24,8 +24,9 @@ struct MethodEntry {
   MethodInfo info;
   ConfigValue::Map defaults;  ///< every field that a configuration may have
   ConfigValue::Map written;   ///< the same without what files have only where it is set
-  /// The method with the configuration of `set`, for a model.
-  std::unique_ptr<ConfiguredMethod<T>> (*configure)(const ConfigValue::Map&, const ModelInfo&);
+  /// The method with a configuration, for a model.
+  std::unique_ptr<ConfiguredMethod<T>> (*configure)(const ConfigValue::Map&,
+                                                    const ModelInfo&) = nullptr;
   /// Other adapters that a configuration needs on the model, with the folders of their files; empty
   /// where the method needs none.
   std::function<std::map<std::string, std::string>(const ConfigValue::Map&)> experts;
