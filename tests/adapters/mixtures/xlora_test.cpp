@@ -4,6 +4,7 @@
 
 #include "adapters/method_checks.hpp"
 #include "adapters/prompts/tiny_llama.hpp"
+#include "graft/adapters/low_rank/lora_config.hpp"
 
 using graft::BasicTensor;
 using graft::Index;
