@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "graft/io/mapped_file.hpp"
 #include "temporary_folder.hpp"
 
 namespace {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "graft/text/load_tokenizer.hpp"
+#include "graft/text/tokenizer_json.hpp"
 
 namespace {
 

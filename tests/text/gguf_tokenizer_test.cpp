@@ -8,6 +8,7 @@
 
 #include "graft/io/json.hpp"
 #include "graft/text/load_tokenizer.hpp"
+#include "graft/text/sentence_piece.hpp"
 #include "text/case_files.hpp"
 
 namespace {
