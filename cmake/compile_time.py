@@ -39,7 +39,7 @@ PROBES = {
 # What a probe may cost, in times of including Eigen: a guard against growth, a tenth above what the headers cost.
 # The goal for all methods at once is 1.5, which the precompiled umbrella meets: it costs as much as Eigen. Most of
 # "LoRA, headers" is Eigen's BDCSVD, for the starts of LoRA that decompose the weight.
-BUDGETS = {"umbrella, library": 3.5, "umbrella, headers": 5.25, "umbrella, precompiled": 1.5, "LoRA, library": 2.1,
+BUDGETS = {"umbrella, library": 3.5, "umbrella, headers": 5.6, "umbrella, precompiled": 1.5, "LoRA, library": 2.1,
            "LoRA, headers": 44.0}
 
 
